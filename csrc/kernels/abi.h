@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * What the host and the kernels both see: limits, the layout of shared memory, and the argument
+ * structs, which are launched by value. Compiles as C11 and as HIP C++, includes nothing of the
+ * runtime. Addresses are uint64_t so that one layout serves every compiler; the kernels turn them
+ * into typed pointers in one place (tile.h).
+ *
+ * Who writes and who reads each shared word is said at the word. "Heap" memory is addressable by
+ * every rank at the same offset from that rank's heap base.
+ */
+#ifndef IRIS_ABI_H
+#define IRIS_ABI_H
+
+#include <stdint.h>
+
+#define IRIS_MAX_RANKS 16
+
+/* Flags that different ranks write lie this far apart, so that no two writers share a line. */
+#define IRIS_FLAG_STRIDE 128
+
+/* Offsets inside the heap are multiples of this. */
+#define IRIS_HEAP_ALIGNMENT 256
+
+enum iris_dtype {
+    IRIS_DTYPE_F32 = 0,
+    IRIS_DTYPE_F16 = 1,
+    IRIS_DTYPE_BF16 = 2,
+    /* The kernels compute in the three above; the others can be allocated and moved. */
+    IRIS_DTYPE_F64 = 3,
+    IRIS_DTYPE_I8 = 4,
+    IRIS_DTYPE_I16 = 5,
+    IRIS_DTYPE_I32 = 6,
+    IRIS_DTYPE_I64 = 7,
+    IRIS_DTYPE_U8 = 8,
+    IRIS_DTYPE_BOOL = 9,
+    IRIS_DTYPE_COUNT = 10
+};
+
+enum iris_operation {
+    IRIS_OP_NONE = 0,
+    IRIS_OP_BARRIER = 1,
+    IRIS_OP_MATMUL_ALL_REDUCE = 2,
+    IRIS_OP_ALL_REDUCE = 3,
+    IRIS_OP_REDUCE_SCATTER = 4,
+    IRIS_OP_ALL_GATHER = 5,
+    IRIS_OP_BROADCAST = 6,
+    IRIS_OP_ALL_TO_ALL = 7,
+    IRIS_OP_COUNT = 8
+};
+
+enum iris_variant {
+    IRIS_VARIANT_NONE = 0,
+    IRIS_VARIANT_ATOMIC = 1,
+    IRIS_VARIANT_SPINLOCK = 2,
+    IRIS_VARIANT_ONE_SHOT = 3,
+    IRIS_VARIANT_TWO_SHOT = 4,
+    IRIS_VARIANT_RING = 5,
+    IRIS_VARIANT_COUNT = 6
+};
+
+/* The signals a work-group can wait for; recorded with a fault so that the host can say what was
+ * missing. */
+enum iris_signal {
+    IRIS_SIGNAL_NONE = 0,
+    IRIS_SIGNAL_ARRIVED = 1,   /* the peer started the call and published its record */
+    IRIS_SIGNAL_PARTIAL = 2,   /* a partial tile from the peer */
+    IRIS_SIGNAL_RESULT = 3,    /* a finished tile from the peer (ring) */
+    IRIS_SIGNAL_DELIVERED = 4, /* the peer has pushed everything it owes this rank */
+    IRIS_SIGNAL_DONE = 5,      /* the peer's own results are complete */
+    IRIS_SIGNAL_LOCK = 6,      /* a spinlock's release */
+    IRIS_SIGNAL_BARRIER = 7    /* the peer reached the device barrier */
+};
+
+/* Why waits end early: the values of iris_fault.abort. */
+enum iris_abort {
+    IRIS_ABORT_NONE = 0,
+    IRIS_ABORT_TIMEOUT = 1,      /* a wait of this rank passed its time limit */
+    IRIS_ABORT_PEER_DIED = 2,    /* set by the host: a peer is gone */
+    IRIS_ABORT_PEER_GAVE_UP = 3, /* set by a peer whose own wait timed out */
+    IRIS_ABORT_MISMATCH = 4      /* set by a peer's host: the ranks called different things */
+};
+
+/* One per rank, in memory that the rank's kernels, its host threads and its peers' host threads
+ * can all write. `abort` is polled by every wait; the first to move it off 0 fills the rest, which
+ * the host reads after the launch. */
+struct iris_fault {
+    uint32_t abort;     /* enum iris_abort */
+    int32_t culprit;    /* rank that died, gave up or disagreed */
+    uint32_t operation; /* enum iris_operation */
+    uint32_t signal;    /* enum iris_signal */
+    uint32_t call;      /* signal value of the call */
+    int32_t rank;       /* rank waited for */
+    int32_t tile;       /* tile waited for, -1: the whole call */
+    uint32_t wanted;
+    uint32_t seen;
+    uint32_t pad[23];
+};
+
+struct iris_flag {
+    uint32_t value;
+    uint32_t pad[IRIS_FLAG_STRIDE / 4 - 1];
+};
+
+/* Where a rank wants the call's results: written by that rank into each peer's workspace before
+ * its ARRIVED signal, read by the peer after it. */
+#define IRIS_STAGED UINT64_MAX
+struct iris_record {
+    uint64_t output_offset; /* from the heap base, or IRIS_STAGED: into the result staging */
+    int64_t stride_row;     /* elements */
+    int64_t stride_col;
+    uint64_t pad[13];
+};
+
+/* The head of a workspace, in heap memory. Indexed by the rank that writes. See docs/protocol.md
+ * for what each signal promises and why none of them is ever reset between calls. */
+struct iris_workspace_control {
+    uint64_t calls;              /* calls completed; written by the last work-group of this rank */
+    uint32_t work_groups_done;   /* work-groups of this rank that have left the current call */
+    uint32_t work_groups_pushed; /* work-groups of this rank whose pushes are finished */
+    uint32_t pad[28];
+    struct iris_flag arrived[IRIS_MAX_RANKS];
+    struct iris_flag delivered[IRIS_MAX_RANKS];
+    struct iris_flag done[IRIS_MAX_RANKS];
+    struct iris_record records[2][IRIS_MAX_RANKS]; /* by the call's parity */
+};
+
+/* The first bytes of every kernel's arguments. */
+struct iris_call_args {
+    uint64_t heap_bases[IRIS_MAX_RANKS]; /* as mapped in this process */
+    uint64_t control_offset;             /* struct iris_workspace_control, from the heap base */
+    uint64_t flags_offset;               /* uint32_t flags[2][flags_count], from the heap base */
+    uint64_t data_offset;                /* the staging buffers, from the heap base */
+    uint64_t data_half_nbytes;           /* bytes of one parity's half of the staging */
+    uint64_t fault_address;              /* struct iris_fault of this rank */
+    uint64_t timeout_ns;
+    uint32_t flags_count; /* flags of one parity's half */
+    int32_t rank;
+    int32_t world_size;
+    uint32_t operation; /* enum iris_operation */
+};
+
+/* A matrix in ordinary device memory; strides in elements, any sign is the caller's business. */
+struct iris_matrix_args {
+    uint64_t address;
+    int64_t stride_row;
+    int64_t stride_col;
+};
+
+/* matmul_all_reduce, all_reduce and reduce_scatter: what the reduction exchange of
+ * reduce_exchange.h needs. */
+struct iris_reduce_args {
+    struct iris_call_args call;
+    struct iris_matrix_args a;      /* all_reduce, reduce_scatter: the input */
+    struct iris_matrix_args b;      /* matmul only */
+    struct iris_matrix_args output; /* matmul, all_reduce: (M, N); reduce_scatter: (1, N) */
+    struct iris_matrix_args bias;   /* address 0: none; strides 0 broadcast */
+    uint64_t output_offset;         /* the output in the heap, or IRIS_STAGED */
+    int64_t M, N, K;
+    int32_t block_m, block_n, block_k;
+    int32_t group_size_m; /* tile rows per group of the tile order */
+    uint32_t wait_done;   /* 1: end only when all ranks' results are complete */
+    uint32_t pad;
+};
+
+/* all_gather, broadcast, all_to_all: rank r sends `nbytes` from input + p * source_step to
+ * output + r * target_step of every peer p that it sends to. */
+struct iris_transfer_args {
+    struct iris_call_args call;
+    uint64_t input;
+    uint64_t output;
+    uint64_t output_offset; /* in the heap, or IRIS_STAGED */
+    uint64_t nbytes;
+    uint64_t source_step; /* bytes */
+    uint64_t target_step; /* bytes */
+    uint32_t senders;     /* bit r: rank r sends */
+    uint32_t wait_done;
+};
+
+struct iris_barrier_args {
+    struct iris_call_args call;
+};
+
+#endif

@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * The core's public header: contexts, symmetric allocations, workspaces, operations. Free of
+ * Python. Everything the extension module does goes through here.
+ *
+ * Objects are opaque and counted by reference (atomically; no lock, no GIL needed to release
+ * one). A context outlives its closing as long as something refers to it: an allocation keeps
+ * the heap mapped, so a tensor may be read after iris_context_close.
+ *
+ * "Collective" functions are called by all ranks, in the same order. A context may be used from
+ * several threads; its collectives are then serialised, and their order is the caller's business.
+ * Functions that may wait for peers say so; the caller releases the GIL around them.
+ */
+#ifndef IRIS_IRIS_H
+#define IRIS_IRIS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "../kernels/abi.h"
+#include "status.h"
+
+struct iris_context;
+struct iris_allocation;
+struct iris_workspace;
+
+/* ---- dtypes, operations, variants: names as Python and messages spell them ---- */
+
+size_t iris_dtype_nbytes(enum iris_dtype dtype);
+const char *iris_dtype_name(enum iris_dtype dtype);             /* "float32" ... */
+const char *iris_operation_name(enum iris_operation operation); /* "matmul_all_reduce" ... */
+const char *iris_variant_name(enum iris_variant variant);       /* "two_shot" ..., NONE: "" */
+/* false: no such name, *out untouched */
+bool iris_variant_from_name(const char *name, enum iris_variant *out);
+bool iris_operation_from_name(const char *name, enum iris_operation *out);
+
+/* ---- context ---- */
+
+struct iris_context_options {
+    size_t heap_size;     /* bytes for allocations, > 0; rounded up to 4 KiB; equal on all ranks */
+    const char *backend;  /* NULL: choose; else "cpu" ("cuda", "hip" when built in) */
+    int rank, world_size; /* 0 <= rank < world_size <= IRIS_MAX_RANKS */
+    int local_rank;       /* which device of the node */
+    double timeout;       /* seconds, > 0: meeting, collectives, every wait inside a kernel */
+    const char *run_key;  /* see bootstrap.h */
+    int num_threads;      /* cpu: work-groups that run side by side; 0: choose */
+    bool debug;           /* compare every call's description on all ranks before it starts */
+};
+
+/* Collective; may wait. IRIS_EINVAL on every rank when heap sizes or backends differ. */
+enum iris_status iris_context_create(const struct iris_context_options *options,
+                                     struct iris_context **out);
+struct iris_context *iris_context_retain(struct iris_context *ctx);
+void iris_context_release(struct iris_context *ctx); /* NULL is fine; closes when it is the last */
+/* Leaves the peers, who then get IRIS_EPEER from what they still start together. Idempotent, not
+ * collective. Allocations stay readable. Does nothing in a forked child. */
+void iris_context_close(struct iris_context *ctx);
+bool iris_context_is_closed(const struct iris_context *ctx);
+
+int iris_context_rank(const struct iris_context *ctx);
+int iris_context_world_size(const struct iris_context *ctx);
+const char *iris_context_backend(const struct iris_context *ctx);
+int iris_context_device_id(const struct iris_context *ctx); /* cpu: 0 */
+int iris_context_compute_units(const struct iris_context *ctx);
+size_t iris_context_heap_size(const struct iris_context *ctx);
+/* Bytes of this rank's live allocations and workspaces, rounded as the heap rounds them. */
+size_t iris_context_heap_used(const struct iris_context *ctx);
+/* Base addresses of all ranks' heaps in this process; `out` has world_size entries. An address in
+ * this rank's heap minus out[rank] plus out[p] is the same place in rank p's. */
+void iris_context_heap_bases(const struct iris_context *ctx, uint64_t *out);
+/* Whether [data, data + nbytes) lies in this rank's heap (nbytes 0: whether data does). */
+bool iris_context_owns(const struct iris_context *ctx, const void *data, size_t nbytes);
+
+/* Collective; may wait. Host barrier: returns when all ranks have finished what `stream` held and
+ * have arrived. */
+enum iris_status iris_context_barrier(struct iris_context *ctx, void *stream);
+/* Collective; on the cpu may wait. Orders the work of all ranks' streams: what a rank enqueued
+ * before is complete and visible to what any rank enqueues after. No host synchronisation. */
+enum iris_status iris_context_device_barrier(struct iris_context *ctx, void *stream);
+
+/* ---- allocations ---- */
+
+/* Collective; may wait. Uninitialised symmetric memory at one offset on all ranks. nbytes 0 gives
+ * a valid address. IRIS_EHEAP on every rank when it does not fit, IRIS_EINVAL on every rank when
+ * they ask for different sizes. A freed allocation's bytes are used again once every rank has
+ * freed its own. */
+enum iris_status iris_allocation_create(struct iris_context *ctx, size_t nbytes,
+                                        struct iris_allocation **out);
+struct iris_allocation *iris_allocation_retain(struct iris_allocation *allocation);
+void iris_allocation_release(struct iris_allocation *allocation); /* NULL is fine; not collective */
+void *iris_allocation_data(const struct iris_allocation *allocation);
+size_t iris_allocation_nbytes(const struct iris_allocation *allocation);
+struct iris_context *
+iris_allocation_context(const struct iris_allocation *allocation); /* borrowed */
+
+/* ---- workspaces ---- */
+
+/* A handle to buffers that one operation needs between its calls. Creating one allocates nothing
+ * and is not collective; the first call that uses it does. */
+enum iris_status iris_workspace_create(struct iris_context *ctx, enum iris_operation operation,
+                                       struct iris_workspace **out);
+struct iris_workspace *iris_workspace_retain(struct iris_workspace *workspace);
+void iris_workspace_release(struct iris_workspace *workspace);
+
+struct iris_workspace_info {
+    enum iris_operation operation;
+    int64_t shape[3]; /* (M, N, K) of the last call, zeros before */
+    enum iris_dtype dtype;
+    int world_size;
+    enum iris_variant variant;
+    uint32_t call_counter; /* signal value of the last completed call; 0: none */
+    size_t nbytes;         /* heap bytes held */
+    bool prepared;
+};
+/* May synchronise with the device to read the counter. */
+enum iris_status iris_workspace_info(struct iris_workspace *workspace,
+                                     struct iris_workspace_info *out);
+/* Marks it unprepared: the next call agrees with the peers again, keeps what is still good. */
+void iris_workspace_reset(struct iris_workspace *workspace);
+/* Gives its buffers back; call_counter is 0 until the next call. */
+void iris_workspace_clear(struct iris_workspace *workspace);
+/* Test hook: makes `calls` the number of completed calls. Call it on all ranks with one value,
+ * while none of them is inside a call, and between two barriers. */
+enum iris_status iris_workspace_set_calls(struct iris_workspace *workspace, uint64_t calls);
+/* The context's own workspace for `operation`, for callers that pass none. Borrowed. */
+enum iris_status iris_context_workspace(struct iris_context *ctx, enum iris_operation operation,
+                                        struct iris_workspace **out);
+
+/* ---- operations ---- */
+
+enum { IRIS_MAX_DIMS = 8 };
+
+/* A caller's tensor; strides in elements. */
+struct iris_tensor {
+    void *data;
+    int ndim;
+    int64_t shape[IRIS_MAX_DIMS];
+    int64_t stride[IRIS_MAX_DIMS];
+    enum iris_dtype dtype;
+    bool on_cpu; /* which kind of memory; must be the context's */
+    int device_id;
+    bool read_only;
+};
+
+/* Fields left 0 (variant NONE) are chosen by the runtime. */
+struct iris_config {
+    int32_t block_size_m, block_size_n, block_size_k;
+    int32_t group_size_m;
+    int32_t num_sms; /* work-groups; cpu: threads */
+    int32_t num_xcds;
+    enum iris_variant variant;
+};
+
+/* IRIS_EINVAL naming the field and the value. world_size 0 skips what depends on it. */
+enum iris_status iris_config_validate(const struct iris_config *config, int world_size);
+/* Fills the fields that are 0 for a product of this shape; what a call with config == NULL uses. */
+enum iris_status iris_config_select(const struct iris_context *ctx, enum iris_operation operation,
+                                    int64_t M, int64_t N, int64_t K, enum iris_dtype dtype,
+                                    struct iris_config *config);
+
+struct iris_op_options {
+    const struct iris_config *config; /* NULL: choose */
+    struct iris_workspace *workspace; /* NULL: the context's */
+    bool async_op; /* true: end when this rank's result is complete, not all ranks' */
+    bool prepare;  /* true: agree and allocate, launch nothing (the preamble) */
+    void *stream;  /* cpu: NULL */
+};
+
+/* All collective, all may wait, all with the argument checks of docs/api.md. */
+
+/* C (M, N) = sum over ranks of A_r (M, K) @ B_r (K, N), + bias, which broadcasts to (M, N) and is
+ * equal on all ranks. fp32, fp16, bf16, one dtype for all; fp32 accumulation. `bias` may be NULL.
+ * A and B may have any strides, C any that do not make elements overlap. */
+enum iris_status iris_matmul_all_reduce(struct iris_context *ctx, const struct iris_tensor *C,
+                                        const struct iris_tensor *A, const struct iris_tensor *B,
+                                        const struct iris_tensor *bias,
+                                        const struct iris_op_options *options);
+
+/* The collectives take contiguous tensors of any shape. */
+/* output = sum over ranks of input; fp32, fp16, bf16; one_shot or two_shot. */
+enum iris_status iris_all_reduce(struct iris_context *ctx, const struct iris_tensor *output,
+                                 const struct iris_tensor *input,
+                                 const struct iris_op_options *options);
+/* output (n) = this rank's n-element share of the sum of the ranks' inputs (world_size * n). */
+enum iris_status iris_reduce_scatter(struct iris_context *ctx, const struct iris_tensor *output,
+                                     const struct iris_tensor *input,
+                                     const struct iris_op_options *options);
+/* output (world_size * n) = the ranks' inputs (n) in rank order; any dtype. */
+enum iris_status iris_all_gather(struct iris_context *ctx, const struct iris_tensor *output,
+                                 const struct iris_tensor *input,
+                                 const struct iris_op_options *options);
+/* tensor = rank src's tensor, in place; any dtype. */
+enum iris_status iris_broadcast(struct iris_context *ctx, const struct iris_tensor *tensor, int src,
+                                const struct iris_op_options *options);
+/* output's r-th of world_size equal parts = rank r's input's own-rank-th; any dtype. */
+enum iris_status iris_all_to_all(struct iris_context *ctx, const struct iris_tensor *output,
+                                 const struct iris_tensor *input,
+                                 const struct iris_op_options *options);
+
+#endif
