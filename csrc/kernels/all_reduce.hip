@@ -9,7 +9,8 @@
 #include "instances.h"
 #include "reduce_exchange.h"
 
-namespace iris {
+namespace iris
+{
 
 template <typename T, iris_variant kVariant>
 void all_reduce(work_group wg, const iris_reduce_args &args)

@@ -8,7 +8,8 @@
 #include "sync.h"
 #include "tile.h"
 
-namespace iris {
+namespace iris
+{
 
 inline void barrier(work_group wg, const iris_barrier_args &args)
 {
@@ -24,6 +25,5 @@ inline void barrier(work_group wg, const iris_barrier_args &args)
     }
     call_complete(call);
 }
-
 
 } // namespace iris

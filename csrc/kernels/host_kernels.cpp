@@ -11,7 +11,8 @@
 #include "matmul_all_reduce.hip"
 #include "transfer.hip"
 
-namespace {
+namespace
+{
 
 template <typename Args, void (*kKernel)(iris::work_group, const Args &)>
 void run(const void *args, int32_t index, int32_t count, char *scratch)

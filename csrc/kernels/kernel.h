@@ -11,7 +11,8 @@
 
 #include "abi.h"
 
-namespace iris {
+namespace iris
+{
 
 #if defined(__HIP_DEVICE_COMPILE__) || defined(__CUDA_ARCH__)
 #error "no GPU implementation of work_group is part of this build"

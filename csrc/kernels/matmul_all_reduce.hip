@@ -10,7 +10,8 @@
 #include "instances.h"
 #include "reduce_exchange.h"
 
-namespace iris {
+namespace iris
+{
 
 /* Partial tiles that are products: A[rows, :] @ B[:, cols]. */
 template <typename T> struct product_producer {

@@ -38,7 +38,8 @@
 #include "sync.h"
 #include "tile.h"
 
-namespace iris {
+namespace iris
+{
 
 /* A producer has
  *     int64_t inner_dimension() const;                 K of the product, 0 without one
@@ -119,8 +120,7 @@ template <typename T, class Producer> class reduce_exchange
         for (int64_t tile = wg_.index; tile < schedule_.tiles; tile += wg_.count) {
             const iris_tile_coord at = produce(tile);
             if (rank_ > 0) {
-                if (!wait_tile(wg_, call_, tile,
-                               {IRIS_SIGNAL_PARTIAL, previous, (int32_t)tile}))
+                if (!wait_tile(wg_, call_, tile, {IRIS_SIGNAL_PARTIAL, previous, (int32_t)tile}))
                     return;
                 tile_add(wg_, acc_, constant(packed<float>(ring_slot(rank_, tile))), size_of(at));
             }
@@ -178,8 +178,8 @@ template <typename T, class Producer> class reduce_exchange
      * nobody touches them before the barrier that comes after it. */
     void clear_sums()
     {
-        const uint64_t share = iris_round_up(
-            iris_ceil_div((int64_t)layout_.half_nbytes, wg_.count), IRIS_TILE_ALIGNMENT);
+        const uint64_t share = iris_round_up(iris_ceil_div((int64_t)layout_.half_nbytes, wg_.count),
+                                             IRIS_TILE_ALIGNMENT);
         const uint64_t begin = share * (uint64_t)wg_.index;
         if (begin >= layout_.half_nbytes)
             return;
@@ -256,8 +256,7 @@ template <typename T, class Producer> class reduce_exchange
 
     void announce_output()
     {
-        announce(wg_, call_, args_.output_offset, args_.output.stride_row,
-                 args_.output.stride_col);
+        announce(wg_, call_, args_.output_offset, args_.output.stride_row, args_.output.stride_col);
     }
 
     iris_tile_coord produce(int64_t tile)
@@ -299,9 +298,8 @@ template <typename T, class Producer> class reduce_exchange
         if (record.output_offset == IRIS_STAGED) {
             tile_store(wg_, packed<T>(result_slot(target, tile)), acc_, size_of(at));
         } else {
-            const matrix<T> output = {
-                heap_pointer<T>(args_.call, target, record.output_offset), record.stride_row,
-                record.stride_col};
+            const matrix<T> output = {heap_pointer<T>(args_.call, target, record.output_offset),
+                                      record.stride_row, record.stride_col};
             tile_store(wg_, output.tile(at.row, at.col), acc_, size_of(at));
         }
         return true;

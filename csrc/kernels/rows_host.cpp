@@ -13,7 +13,8 @@
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 
-namespace {
+namespace
+{
 
 ALWAYS_INLINE uint32_t bits_of(float value)
 {
@@ -126,18 +127,14 @@ template <class Codec> ALWAYS_INLINE void store_row(void *row, const float *in, 
         store_row<Codec>(row, in, n);                                                              \
     }
 
-#define ROW_OPS(ISA, Codec)                                                                        \
-    {                                                                                              \
-        Codec##_load_##ISA, Codec##_add_##ISA, Codec##_store_##ISA                                 \
-    }
+#define ROW_OPS(ISA, Codec) {Codec##_load_##ISA, Codec##_add_##ISA, Codec##_store_##ISA}
 
 #define DEFINE_ISA(ISA, TARGET)                                                                    \
     DEFINE_ROW_OPS(ISA, TARGET, float32_codec)                                                     \
     DEFINE_ROW_OPS(ISA, TARGET, float16_codec)                                                     \
     DEFINE_ROW_OPS(ISA, TARGET, bfloat16_codec)                                                    \
-    const iris_row_ops row_ops_##ISA[3] = {ROW_OPS(ISA, float32_codec),                            \
-                                           ROW_OPS(ISA, float16_codec),                            \
-                                           ROW_OPS(ISA, bfloat16_codec)};
+    const iris_row_ops row_ops_##ISA[3] = {                                                        \
+        ROW_OPS(ISA, float32_codec), ROW_OPS(ISA, float16_codec), ROW_OPS(ISA, bfloat16_codec)};
 
 static_assert(IRIS_DTYPE_F32 == 0 && IRIS_DTYPE_F16 == 1 && IRIS_DTYPE_BF16 == 2,
               "the tables below are indexed by dtype");

@@ -106,14 +106,14 @@ static inline int64_t iris_tile_at(const struct iris_schedule *s, int32_t rank, 
 
 /* Byte offsets inside one half of a workspace's staging, and the flags of one half. */
 struct iris_reduce_layout {
-    uint64_t tile_nbytes;      /* one staged tile of the operands' dtype */
-    uint64_t accum_nbytes;     /* one staged tile of float */
-    uint64_t partials_offset;  /* two_shot: [source][share]; one_shot: [source][tile]; ring: [tile],
-                                  float; atomic, spinlock: [tile], float */
-    uint64_t results_offset;   /* two_shot, ring: [tile], results for an output off the heap */
-    uint64_t locks_offset;     /* spinlock: uint32_t[tile] */
+    uint64_t tile_nbytes;     /* one staged tile of the operands' dtype */
+    uint64_t accum_nbytes;    /* one staged tile of float */
+    uint64_t partials_offset; /* two_shot: [source][share]; one_shot: [source][tile]; ring: [tile],
+                                 float; atomic, spinlock: [tile], float */
+    uint64_t results_offset;  /* two_shot, ring: [tile], results for an output off the heap */
+    uint64_t locks_offset;    /* spinlock: uint32_t[tile] */
     uint64_t half_nbytes;
-    int64_t result_flags;      /* ring: index of the first RESULT flag */
+    int64_t result_flags; /* ring: index of the first RESULT flag */
     int64_t flags_count;
 };
 

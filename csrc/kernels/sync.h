@@ -37,7 +37,8 @@
 
 #include "kernel.h"
 
-namespace iris {
+namespace iris
+{
 
 constexpr uint64_t kSignalPeriod = INT32_MAX;
 
@@ -95,8 +96,8 @@ inline void atomic_add(float *target, float value)
         __builtin_memcpy(&current, &seen, sizeof current);
         current += value;
         __builtin_memcpy(&sum, &current, sizeof sum);
-    } while (!__atomic_compare_exchange_n(word, &seen, sum, true, __ATOMIC_RELAXED,
-                                          __ATOMIC_RELAXED));
+    } while (
+        !__atomic_compare_exchange_n(word, &seen, sum, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
 }
 
 /* ---- bounded waits ---- */
@@ -325,8 +326,7 @@ inline void announce(work_group wg, const call_state &call, uint64_t output_offs
 /* After it, `peer` has started this call and its record may be read. */
 inline bool wait_arrived(work_group wg, const call_state &call, int32_t peer)
 {
-    return wait_peer(wg, call, &call.control->arrived[peer].value,
-                     {IRIS_SIGNAL_ARRIVED, peer, -1});
+    return wait_peer(wg, call, &call.control->arrived[peer].value, {IRIS_SIGNAL_ARRIVED, peer, -1});
 }
 
 /* Called by each work-group when it has pushed all it owes; the last one tells every peer that

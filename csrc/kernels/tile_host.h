@@ -16,7 +16,8 @@
 #include "rows_host.h"
 #include "sync.h"
 
-namespace iris {
+namespace iris
+{
 
 template <typename T> struct dtype_of;
 template <> struct dtype_of<float> {

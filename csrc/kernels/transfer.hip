@@ -18,7 +18,8 @@
 #include "sync.h"
 #include "tile.h"
 
-namespace iris {
+namespace iris
+{
 
 /* The part of `nbytes` that this work-group handles. */
 struct byte_range {
