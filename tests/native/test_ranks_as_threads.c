@@ -72,9 +72,11 @@ static void matmul(struct iris_context *ctx, const struct rank_args *self,
                    enum iris_variant variant, int64_t M, int64_t N, int64_t K, bool on_heap,
                    bool async_op, int call)
 {
-    const struct iris_config config = {
-        .block_size_m = 16, .block_size_n = 16, .block_size_k = 8, .num_sms = 2,
-        .variant = variant};
+    const struct iris_config config = {.block_size_m = 16,
+                                       .block_size_n = 16,
+                                       .block_size_k = 8,
+                                       .num_sms = 2,
+                                       .variant = variant};
     struct iris_op_options options = {.config = &config, .async_op = async_op};
     struct iris_allocation *allocation = NULL;
     float *a = filled(self->rank, 0, M * K, call), *b = filled(self->rank, 1, K * N, call);
@@ -95,11 +97,11 @@ static void matmul(struct iris_context *ctx, const struct rank_args *self,
                 for (int64_t k = 0; k < K; ++k)
                     want += element(r, 0, i * K + k, call) * element(r, 1, k * N + j, call);
             if (c[i * N + j] != want) {
-                CHECK(false, "matmul_all_reduce %s %lldx%lldx%lld call %d rank %d: (%lld, %lld): "
-                             "expected %g, got %g",
+                CHECK(false,
+                      "matmul_all_reduce %s %lldx%lldx%lld call %d rank %d: (%lld, %lld): "
+                      "expected %g, got %g",
                       iris_variant_name(variant), (long long)M, (long long)N, (long long)K, call,
-                      self->rank, (long long)i, (long long)j, (double)want,
-                      (double)c[i * N + j]);
+                      self->rank, (long long)i, (long long)j, (double)want, (double)c[i * N + j]);
                 i = M;
                 break;
             }
@@ -158,16 +160,61 @@ static void collectives(struct iris_context *ctx, const struct rank_args *self, 
     free(out);
 }
 
+/* Back-to-back calls on one workspace with nothing between them that would bring the ranks
+ * together: no allocation, no barrier, no wait for the peers' completion. What keeps a fast rank
+ * from overwriting what a slow one still reads is the protocol alone. Runs across the wrap. */
+static void reuse(struct iris_context *ctx, const struct rank_args *self, int calls)
+{
+    enum { M = 24, N = 40, K = 3 };
+    struct iris_op_options options = {.async_op = true};
+    struct iris_allocation *allocation = NULL;
+    uint32_t random = 12345u + (uint32_t)self->rank;
+
+    MUST(iris_allocation_create(ctx, M * N * sizeof(float), &allocation));
+    float *off_heap = malloc(M * N * sizeof *off_heap), *on_heap = iris_allocation_data(allocation);
+    for (int call = 0; call < calls; ++call) {
+        const struct iris_config config = {.block_size_m = call % 7 < 3 ? 8 : 16,
+                                           .block_size_n = 8,
+                                           .num_sms = 1 + call % 2,
+                                           .variant = call % 5 == 4     ? IRIS_VARIANT_TWO_SHOT
+                                                      : call % 11 == 10 ? IRIS_VARIANT_RING
+                                                                        : IRIS_VARIANT_ONE_SHOT};
+        float *a = filled(self->rank, 0, M * K, call), *b = filled(self->rank, 1, K * N, call);
+        float *c = (call / 3 + self->rank) % 2 == 0 ? off_heap : on_heap;
+        const struct iris_tensor A = matrix(a, M, K), B = matrix(b, K, N), C = matrix(c, M, N);
+        int wrong = 0;
+
+        options.config = &config;
+        MUST(iris_matmul_all_reduce(ctx, &C, &A, &B, NULL, &options));
+        for (int64_t i = 0; i < M * N; ++i) {
+            float want = 0;
+            for (int r = 0; r < self->world; ++r)
+                for (int64_t k = 0; k < K; ++k)
+                    want += element(r, 0, i / N * K + k, call) * element(r, 1, k * N + i % N, call);
+            wrong += c[i] != want;
+        }
+        CHECK(wrong == 0, "reuse: world %d rank %d call %d %s: %d elements of %d", self->world,
+              self->rank, call, iris_variant_name(config.variant), wrong, M * N);
+        free(a);
+        free(b);
+        random = random * 1664525u + 1013904223u;
+        if ((random >> 28) < 2)
+            usleep(random >> 8 & 511);
+    }
+    free(off_heap);
+    iris_allocation_release(allocation);
+}
+
 static void *rank_main(void *arg)
 {
     const struct rank_args *self = arg;
-    static const int64_t shapes[][3] = {
-        {1, 1, 1}, {16, 16, 8}, {17, 33, 5}, {40, 70, 19}, {3, 100, 7}, {100, 3, 30}};
+    static const int64_t shapes[][3] = {{1, 1, 1},    {16, 16, 8}, {17, 33, 5},
+                                        {40, 70, 19}, {3, 100, 7}, {100, 3, 30}};
     const struct iris_context_options options = {
         .heap_size = 1 << 22,
         .rank = self->rank,
         .world_size = self->world,
-        .timeout = 60,
+        .timeout = 20,
         .run_key = self->run_key,
         .num_threads = 2,
     };
@@ -193,6 +240,11 @@ static void *rank_main(void *arg)
         }
         MUST(iris_context_device_barrier(ctx, NULL));
     }
+    reuse(ctx, self, 400);
+    MUST(iris_context_barrier(ctx, NULL));
+    MUST(iris_workspace_set_calls(workspace, INT32_MAX - 100));
+    MUST(iris_context_barrier(ctx, NULL));
+    reuse(ctx, self, 400);
     MUST(iris_context_barrier(ctx, NULL));
     iris_context_release(ctx);
     return NULL;
