@@ -15,12 +15,13 @@ Environment:
 
 import glob
 import os
-import re
 import shlex
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
 try:
     from setuptools.command.bdist_wheel import bdist_wheel
@@ -38,19 +39,18 @@ SOURCE_PATTERNS = [
     "csrc/kernels/*.c",
     "csrc/kernels/*.cpp",
 ]
-HEADER_PATTERNS = ["csrc/*.h", "csrc/*/*.h", "csrc/*/*.def", "csrc/*/*.inc"]
-# What Python's own build configuration may pass and would weaken or contradict the flags above.
-DROPPED_FLAGS = re.compile(r"-O\d?|-DNDEBUG|-std=.*|-Wstrict-prototypes|-fwrapv")
+HEADER_PATTERNS = ["csrc/*.h", "csrc/*/*.h", "csrc/*/*.hip", "csrc/*/*.def", "csrc/*/*.inc"]
 
 
 def files(patterns):
     return sorted(path for pattern in patterns for path in glob.glob(pattern))
 
 
-def sanitizer_flags():
+def build_type_flags():
+    """Sanitized builds keep their assertions, others drop them."""
     sanitizers = os.environ.get("IRIS_C_SANITIZE", "")
     if not sanitizers:
-        return []
+        return ["-DNDEBUG"]
     return [f"-fsanitize={sanitizers}", "-g", "-O1", "-fno-omit-frame-pointer"]
 
 
@@ -62,14 +62,14 @@ class BuildExt(build_ext):
         cxx = shlex.split(os.environ.get("CXX", "c++"))
         extra = shlex.split(os.environ.get("CFLAGS", ""))
         werror = ["-Werror"] if os.environ.get("IRIS_C_WERROR", "0") not in ("", "0") else []
-        common = [*COMMON_FLAGS, "-fPIC", *werror, *sanitizer_flags(), *extra]
+        common = [*COMMON_FLAGS, "-fPIC", *werror, *build_type_flags(), *extra]
         self.commands = {
             ".c": [*c, *C_FLAGS, *common],
             ".cpp": [*cxx, *CXX_FLAGS, *common],
         }
-        link = [*c, "-shared", "-pthread", *sanitizer_flags()]
+        link = [*c, "-shared", "-pthread", *build_type_flags()]
         self.compiler.set_executables(
-            linker_so=link, linker_so_cxx=link, compiler_so=[*c], compiler_so_cxx=[*cxx]
+            linker_so=link, linker_so_cxx=link, compiler_so=c, compiler_so_cxx=cxx
         )
         self.compiler._compile = self._compile_one
         self.compiler.compile = self._compile_all
@@ -77,7 +77,11 @@ class BuildExt(build_ext):
 
     def _compile_one(self, obj, src, ext, cc_args, extra_postargs, pp_opts):
         command = [*self.commands[ext], *pp_opts, "-c", src, "-o", obj, *(extra_postargs or [])]
-        self.compiler.spawn([flag for flag in command if flag])
+        print(shlex.join(command), flush=True)
+        try:
+            subprocess.run(command, check=True)
+        except (subprocess.CalledProcessError, OSError) as error:
+            raise CompileError(str(error)) from error
 
     def _compile_all(self, sources, output_dir=None, macros=None, include_dirs=None, debug=0,
                      extra_preargs=None, extra_postargs=None, depends=None):  # fmt: skip
@@ -113,6 +117,7 @@ setup(
             include_dirs=["csrc"],
             define_macros=[("Py_LIMITED_API", LIMITED_API)],
             py_limited_api=True,
+            language="c",  # links with the C compiler: the kernels need no C++ library
             libraries=["dl", "rt", "m"],
         )
     ],

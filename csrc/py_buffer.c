@@ -209,7 +209,8 @@ static int check_dl_device(const struct iris_py_buffer *self, PyObject *value)
         return -1;
     if (type == iris_py_dlpack_device_type(ctx) && id == iris_context_device_id(ctx))
         return 0;
-    PyErr_Format(PyExc_BufferError, "dl_device: expected (%d, %d), where the buffer is, got (%d, %d)",
+    PyErr_Format(PyExc_BufferError,
+                 "dl_device: expected (%d, %d), where the buffer is, got (%d, %d)",
                  (int)iris_py_dlpack_device_type(ctx), iris_context_device_id(ctx), type, id);
     return -1;
 }
@@ -230,10 +231,11 @@ static int wants_versioned(PyObject *value, bool *out)
     return 0;
 }
 
-PyDoc_STRVAR(buffer_dlpack_doc,
-             "__dlpack__($self, *, stream=None, max_version=None, dl_device=None, copy=None)\n--\n\n"
-             "Export as a DLPack capsule, without copying unless `copy` is True.\n\n"
-             "The capsule, and a tensor made from it, keep the memory alive.");
+PyDoc_STRVAR(
+    buffer_dlpack_doc,
+    "__dlpack__($self, *, stream=None, max_version=None, dl_device=None, copy=None)\n--\n\n"
+    "Export as a DLPack capsule, without copying unless `copy` is True.\n\n"
+    "The capsule, and a tensor made from it, keep the memory alive.");
 
 static PyObject *buffer_dlpack(PyObject *object, PyTypeObject *cls, PyObject *const *args,
                                Py_ssize_t nargs, PyObject *kwnames)
@@ -432,11 +434,10 @@ static PyObject *buffer_repr(PyObject *object)
     PyObject *repr = NULL;
 
     if (shape)
-        repr = PyUnicode_FromFormat(
-            "iris_c.Buffer(shape=%R, dtype=%s, backend=%s, data=%p)", shape,
-            iris_dtype_name(self->dtype),
-            iris_context_backend(iris_allocation_context(self->allocation)),
-            iris_allocation_data(self->allocation));
+        repr = PyUnicode_FromFormat("iris_c.Buffer(shape=%R, dtype=%s, backend=%s, data=%p)", shape,
+                                    iris_dtype_name(self->dtype),
+                                    iris_context_backend(iris_allocation_context(self->allocation)),
+                                    iris_allocation_data(self->allocation));
     Py_XDECREF(shape);
     return repr;
 }
@@ -455,8 +456,8 @@ static PyGetSetDef buffer_getset[] = {
      "The element type: a torch.dtype if torch has been imported, else its name.", NULL},
     {"ndim", buffer_get_ndim, NULL, "int: number of dimensions.", NULL},
     {"nbytes", buffer_get_nbytes, NULL, "int: bytes of all elements.", NULL},
-    {"offset", buffer_get_offset, NULL,
-     "int: bytes from the heap's base, the same on all ranks.", NULL},
+    {"offset", buffer_get_offset, NULL, "int: bytes from the heap's base, the same on all ranks.",
+     NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

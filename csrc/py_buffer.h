@@ -13,9 +13,9 @@ struct iris_py_buffer {
     struct iris_allocation *allocation; /* one reference of ours */
     enum iris_dtype dtype;
     int ndim;
-    size_t nbytes;                    /* of the elements; the allocation may be larger */
+    size_t nbytes; /* of the elements; the allocation may be larger */
     int64_t shape[IRIS_MAX_DIMS];
-    int64_t stride[IRIS_MAX_DIMS];    /* elements, row-major */
+    int64_t stride[IRIS_MAX_DIMS];         /* elements, row-major */
     Py_ssize_t view_shape[IRIS_MAX_DIMS];  /* the same for the buffer protocol, whose views */
     Py_ssize_t view_stride[IRIS_MAX_DIMS]; /* point here; bytes */
     PyObject *weak_references;

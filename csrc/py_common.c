@@ -74,7 +74,10 @@ static int missing_required(const struct iris_py_state *state,
         count++;
     }
     for (int i = 0; i < count && length < sizeof list; i++) {
-        const char *separator = i == 0 ? "" : i < count - 1 ? ", " : count == 2 ? " and " : ", and ";
+        const char *separator = i == 0          ? ""
+                                : i < count - 1 ? ", "
+                                : count == 2    ? " and "
+                                                : ", and ";
 
         length +=
             (size_t)snprintf(list + length, sizeof list - length, "%s'%s'", separator, missing[i]);
@@ -429,16 +432,15 @@ int iris_py_errors_init(PyObject *module, struct iris_py_state *state)
 {
     static const char *const heap_attributes[] = {"asked", "free", "heap_size", NULL};
     static const char *const peer_attributes[] = {"rank", "call", NULL};
-    static const char *const timeout_attributes[] = {"rank", "tile", "call",
+    static const char *const timeout_attributes[] = {"rank",   "tile", "call",
                                                      "wanted", "seen", NULL};
     static const char *const no_attributes[] = {NULL};
 
-    state->heap_exhausted =
-        new_exception("iris_c.HeapExhausted",
-                      "The symmetric heap has no room for an allocation.\n\n"
-                      "Attributes\n----------\n"
-                      "asked, free, heap_size : int\n    Bytes.",
-                      PyExc_MemoryError, heap_attributes);
+    state->heap_exhausted = new_exception("iris_c.HeapExhausted",
+                                          "The symmetric heap has no room for an allocation.\n\n"
+                                          "Attributes\n----------\n"
+                                          "asked, free, heap_size : int\n    Bytes.",
+                                          PyExc_MemoryError, heap_attributes);
     state->peer_error = new_exception("iris_c.PeerError",
                                       "A rank died, left or never arrived.\n\n"
                                       "Attributes\n----------\n"
@@ -535,11 +537,10 @@ int iris_py_config_from_tuple(PyObject *tuple, struct iris_config *out)
 
 PyObject *iris_py_config_to_tuple(const struct iris_config *config)
 {
-    return Py_BuildValue("(iiiiiiz)", config->block_size_m, config->block_size_n,
-                         config->block_size_k, config->group_size_m, config->num_sms,
-                         config->num_xcds,
-                         config->variant == IRIS_VARIANT_NONE ? NULL
-                                                              : iris_variant_name(config->variant));
+    return Py_BuildValue(
+        "(iiiiiiz)", config->block_size_m, config->block_size_n, config->block_size_k,
+        config->group_size_m, config->num_sms, config->num_xcds,
+        config->variant == IRIS_VARIANT_NONE ? NULL : iris_variant_name(config->variant));
 }
 
 int iris_py_config(struct iris_py_state *state, PyObject *value, struct iris_config *out)

@@ -17,7 +17,7 @@
 #include "dlpack.h"
 #include "runtime/iris.h"
 
-#define IRIS_UNUSED(name) __attribute__((unused)) name
+#define IRIS_UNUSED(name) name __attribute__((unused))
 
 /* Every keyword and attribute name the layer looks up, interned once per module. */
 #define IRIS_PY_NAMES(X)                                                                           \

@@ -164,7 +164,7 @@ static const struct iris_dlpack_exchange *find_exchange(struct iris_py_state *st
         return NULL;
     entry = &state->exchanges[state->next_exchange++ % IRIS_PY_CACHE_SIZE];
     replaced = entry->type;
-    Py_INCREF(type);
+    Py_INCREF((PyObject *)type);
     entry->type = (PyObject *)type;
     entry->exchange = exchange;
     Py_XDECREF(replaced);
@@ -256,10 +256,9 @@ static int dtype_from_format(const char *format, Py_ssize_t itemsize, enum iris_
         char code;
         enum iris_dtype dtype;
     } codes[] = {
-        {'f', IRIS_DTYPE_F32}, {'e', IRIS_DTYPE_F16}, {'d', IRIS_DTYPE_F64},
-        {'b', IRIS_DTYPE_I8},  {'h', IRIS_DTYPE_I16}, {'i', IRIS_DTYPE_I32},
-        {'q', IRIS_DTYPE_I64}, {'l', IRIS_DTYPE_I64}, {'B', IRIS_DTYPE_U8},
-        {'?', IRIS_DTYPE_BOOL},
+        {'f', IRIS_DTYPE_F32}, {'e', IRIS_DTYPE_F16},  {'d', IRIS_DTYPE_F64}, {'b', IRIS_DTYPE_I8},
+        {'h', IRIS_DTYPE_I16}, {'i', IRIS_DTYPE_I32},  {'q', IRIS_DTYPE_I64}, {'l', IRIS_DTYPE_I64},
+        {'B', IRIS_DTYPE_U8},  {'?', IRIS_DTYPE_BOOL},
     };
 
     if (!format)
@@ -341,8 +340,7 @@ int iris_py_tensor_from_object(struct iris_py_state *state, const char *argument
         const struct iris_py_buffer *buffer = (const struct iris_py_buffer *)object;
 
         iris_py_buffer_tensor(buffer, &out->tensor);
-        out->device_type =
-            iris_py_dlpack_device_type(iris_allocation_context(buffer->allocation));
+        out->device_type = iris_py_dlpack_device_type(iris_allocation_context(buffer->allocation));
         return 0;
     }
     exchange = find_exchange(state, type);
