@@ -725,13 +725,18 @@ def test_selected_config_is_complete(ctx):
     assert config.block_size_m == 16
 
 
-def test_config_cache_survives_many_configs(ctx):
+def test_each_config_object_counts(ctx):
+    """More configs than the extension remembers, in turn: each call runs as its own says."""
     A, B, C = torch.randn(40, 9), torch.randn(9, 40), ctx.zeros(40, 40)
+    variants = ["atomic", "spinlock", "one_shot", "two_shot", "ring"]
+    kept = [iris_c.FusedConfig(16, all_reduce_variant=variant) for variant in variants]
     for turn in range(20):
-        C.fill_(torch.nan)
-        config = iris_c.FusedConfig(block_size_m=16 << turn % 3, block_size_n=16)
-        ctx.ops.matmul_all_reduce(C, A, B, config=config)
-        torch.testing.assert_close(C, A @ B, rtol=1e-5, atol=1e-5)
+        variant = variants[turn % 5]
+        fresh = iris_c.FusedConfig(32, all_reduce_variant=variant)
+        for config in (kept[turn % 5], fresh):
+            C.fill_(torch.nan)
+            assert ctx.ops.matmul_all_reduce(C, A, B, config=config).variant == variant
+            torch.testing.assert_close(C, A @ B, rtol=1e-5, atol=1e-5)
 
 
 # ---- collectives ----
