@@ -130,7 +130,7 @@ def test_dropped_context_leaves_although_a_tensor_lives():
         tensors.append(ctx.full((4,), 5.0))
         if ctx.rank == 1:
             return
-        with pytest.raises(iris_c.PeerError, match="closed|left"):
+        with pytest.raises(iris_c.PeerError, match=r"closed|left"):
             ctx.barrier()
 
     def rank_main(rank, run_key, errors):
