@@ -63,6 +63,7 @@ struct iris_bootstrap {
     bool stopping;
     uint64_t sequence; /* of the caller's last collective */
     uint32_t gone;     /* bit per rank */
+    int first_gone;    /* the first of them, or -1 */
     enum iris_departure departure[IRIS_MAX_RANKS];
     uint32_t unreported; /* departures the callback has not been told */
     char broken[256];    /* not empty: a collective timed out; nothing works any more */
@@ -107,6 +108,8 @@ static void note_departure(struct iris_bootstrap *b, int rank, enum iris_departu
 {
     if (rank < 0 || rank >= b->world_size || (b->gone >> rank & 1u) != 0)
         return;
+    if (b->gone == 0)
+        b->first_gone = rank;
     b->gone |= 1u << rank;
     b->unreported |= 1u << rank;
     b->departure[rank] = departure;
@@ -280,6 +283,25 @@ static void advance_open(struct iris_bootstrap *b)
     complete_open(b);
 }
 
+/* Answers a rank that comes to a collective that has failed without it: a rank was gone. */
+static void answer_late(struct iris_bootstrap *b, int rank, uint64_t sequence)
+{
+    const int gone = b->first_gone >= 0 ? b->first_gone : b->broken_rank;
+    struct iris_wire_header header = {
+        .type = IRIS_WIRE_RESULT, .rank = gone, .sequence = sequence, .status = IRIS_EPEER};
+    char text[256];
+
+    if (b->broken[0] != '\0')
+        (void)snprintf(text, sizeof text, "%s", b->broken);
+    else
+        (void)snprintf(text, sizeof text, "rank %d %s", gone, departure_text(b->departure[gone]));
+    header.nbytes = (uint32_t)strlen(text);
+    if (rank == 0)
+        finish(b, &header, text, NULL);
+    else
+        send_to(b, rank, &header, text, NULL, 0);
+}
+
 /* Takes over `fd`. */
 static void contribute(struct iris_bootstrap *b, int rank, const struct iris_wire_header *header,
                        const void *bytes, int fd)
@@ -289,6 +311,8 @@ static void contribute(struct iris_bootstrap *b, int rank, const struct iris_wir
     if (header->sequence != b->open_sequence || part->present) {
         if (fd >= 0)
             close(fd);
+        if (header->sequence < b->open_sequence)
+            answer_late(b, rank, header->sequence);
         return;
     }
     part->present = true;
@@ -505,6 +529,7 @@ enum iris_status iris_bootstrap_create(const struct iris_bootstrap_options *opti
     b->on_departure_arg = options->on_departure_arg;
     b->wake = -1;
     b->open_sequence = 1;
+    b->first_gone = -1;
     for (int rank = 0; rank < IRIS_MAX_RANKS; ++rank) {
         b->sockets[rank] = -1;
         b->parts[rank].fd = -1;
@@ -731,12 +756,10 @@ enum iris_status iris_bootstrap_exchange_fds(struct iris_bootstrap *b, const cha
 
 int iris_bootstrap_departed_rank(struct iris_bootstrap *b, enum iris_departure *departure)
 {
-    int first = -1;
+    int first;
 
     pthread_mutex_lock(&b->lock);
-    for (int rank = b->world_size - 1; rank >= 0; --rank)
-        if ((b->gone >> rank & 1u) != 0)
-            first = rank;
+    first = b->first_gone;
     if (first >= 0)
         *departure = b->departure[first];
     pthread_mutex_unlock(&b->lock);
