@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: The iris_c authors
-"""Bad arguments: an error that names argument, value and expectation, and a context that goes on."""
+"""Bad arguments: an error that names argument, value and expectation; the context goes on."""
 
 import numpy
 import pytest

@@ -50,7 +50,7 @@ def test_a_hundred_calls_give_the_same_bits(ctx, variant):
 @pytest.mark.parametrize("variant", cases.VARIANTS)
 @ranks(1, 2, 3)
 def test_the_counter_wraps(ctx, variant):
-    """From INT32_MAX to 1, with results checked across it, on the heap and off it, without a barrier
+    """From INT32_MAX to 1, results checked across it, on the heap and off it, without a barrier
     between calls. The largest shape leaves flags behind that the smaller ones do not overwrite."""
     shapes = [cases.Case(50, 41, 7), cases.Case(9, 9, 5), cases.Case(20, 3, 4)]
     on_heap = [ctx.empty(case.M, case.N) for case in shapes]
