@@ -35,7 +35,7 @@ demo: $(VENV)/installed
 	$(BIN)/python benchmarks/demo.py --ranks $(RANKS)
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/tools
 	$(BIN)/clang-format --dry-run -Werror $(C_FILES)
@@ -57,7 +57,7 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/bench_ccl.py --ranks $(RANKS)
 
 model: $(VENV)/tools
-	$(BIN)/python -m pytest tests/protocol/test_model.py
+	$(BIN)/pytest tests/protocol/test_model.py
 
 dist: $(VENV)/tools
 	$(BIN)/pip install --quiet --disable-pip-version-check build

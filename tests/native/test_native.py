@@ -2,13 +2,8 @@
 # SPDX-FileCopyrightText: The iris_c authors
 """The core without Python, its ranks as threads, under the sanitizers."""
 
-import pathlib
-import sys
-
-import pytest
-
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import programs
+import pytest
 
 SANITIZERS = {
     "plain": [],

@@ -6,15 +6,11 @@ Each mutant is a textual replacement in a copy of the sources. A run that fails,
 or does not end in time has noticed.
 """
 
-import pathlib
 import shutil
 import subprocess
-import sys
 
-import pytest
-
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "native"))
 import programs
+import pytest
 
 SYNC = "csrc/kernels/sync.h"
 EXCHANGE = "csrc/kernels/reduce_exchange.h"

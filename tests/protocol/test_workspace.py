@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import iris_c
-from iris_c.testing import ranks, seed_of
+from iris_c.testing import ranks, run_ranks, seed_of
 
 INT32_MAX = 2**31 - 1
 
@@ -231,3 +231,20 @@ def test_exhausted_heap(ctx):
         ctx.ops.matmul_all_reduce(torch.empty(600, 600), A, B)
     for call in range(3):
         run(ctx, case, "two_shot", salt=str(call))
+
+
+def debug_mode(ctx):
+    case = cases.Case(20, 30, 8)
+    workspace, _ = run(ctx, case, "two_shot")
+    for call in range(5):
+        run(ctx, case, "two_shot", workspace, salt=str(call))
+    C, A, B = torch.empty(20, 30), torch.randn(20, 8), torch.randn(8, 30)
+    if ctx.rank == 0:
+        A, C = A[:10], C[:10]
+    text = disagreement(ctx, lambda: ctx.ops.matmul_all_reduce(C, A, B))
+    assert "M=10" in text
+    run(ctx, case, "two_shot", workspace, salt="after")
+
+
+def test_debug_mode_compares_every_call():
+    run_ranks(debug_mode, 3, init={"heap_size": 1 << 22}, environment={"IRIS_C_DEBUG": "1"})
