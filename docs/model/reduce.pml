@@ -86,7 +86,7 @@ byte staged_result[RANKS * 2 * TILES]; /* holds the true call */
 byte output[RANKS * TILES];            /* in the heap, one buffer; holds the true call */
 #ifdef ACCUMULATE
 byte accumulator[RANKS];               /* one per rank, not double-buffered: contributions added */
-byte barriers[RANKS];                  /* the device barrier's own block: completed barriers */
+byte barriers[RANKS];                  /* the device barrier's own block: its last signal value */
 byte barrier_arrived[RANKS * RANKS];
 #endif
 
@@ -99,13 +99,18 @@ byte tiles[2];         /* and how many tiles its shape has */
 byte chosen;           /* calls whose operation is chosen */
 byte running[RANKS];   /* the call that the rank's kernel is in, 0 between kernels */
 byte finished[RANKS];  /* calls whose results are complete on the rank */
-byte exits[RANKS];     /* work-groups that have ended, all calls together, modulo GROUPS per call */
 byte launched[RANKS];  /* kernels that the stream has started */
+byte running_groups[RANKS]; /* work-groups of the last of them that have not ended */
 
 /* Rank r keeps its output in the heap, or has it staged: both kinds in every configuration. */
 #define STAGED(r) ((r) % 2 == 1)
 #define OWNER(t) ((t) % RANKS)
 #define MINE(t) ((t) % GROUPS == group) /* tiles that this work-group works on */
+#ifdef MUTANT_FIRST_DELIVERS
+#define LAST_TO_PUSH 1
+#else
+#define LAST_TO_PUSH GROUPS
+#endif
 
 /* The word in which a partial tile is announced. It depends on the operation on purpose, so that
  * one word is written by different ranks, or by none, in successive calls. */
@@ -113,54 +118,69 @@ byte launched[RANKS];  /* kernels that the stream has started */
 #define RING_PARTIAL(t) ((t) * RANKS)
 #define RING_RESULT(t) ((t) * RANKS + 1)
 
-/* Macros where spin's inline would not do: it takes no array name as an argument. */
+/* ---- steps ----
+ * One atomic block is one step that others see as a whole. What is joined, and why nothing is lost:
+ *   a store of data and the store of its flag: stores never block, so whatever a reader could see
+ *     between the two it can also see, as far as the data goes, after both;
+ *   a wait for several words: a word that has come stays until the waiter's call ends, because no
+ *     rank is two calls ahead (asserted at every store into a peer's memory);
+ *   the reads after a wait: overwritten data stays wrong, so the latest read sees the most.
+ * A wait and the reads that it guards are never joined, nor are two stores to different peers.
+ * Macros where spin's inline would not do: it takes no array name as an argument. */
 
-/* Waits until all peers' words in `words` have reached this call. */
-#define WAIT_PEERS(words) \
-    p = 0; \
+/* What this rank may write in a peer's workspace: the peer has completed call i - 2. */
+#define REUSE_IS_SAFE(p) assert(launched[p] + 1 >= i)
+
+#if RANKS == 2
+#define ALL_PEERS(words) REACHED(words[AT(rank, 1 - rank)], v)
+#define ALL_PARTIALS(t) \
+    (flag[SLOT(rank, h, WORD(t, 0))] == v && flag[SLOT(rank, h, WORD(t, 1))] == v)
+#else
+#define ALL_PEERS(words) \
+    (REACHED(words[AT(rank, (rank + 1) % 3)], v) && REACHED(words[AT(rank, (rank + 2) % 3)], v))
+#define ALL_PARTIALS(t) \
+    (flag[SLOT(rank, h, WORD(t, 0))] == v && flag[SLOT(rank, h, WORD(t, 1))] == v && \
+     flag[SLOT(rank, h, WORD(t, 2))] == v)
+#endif
+
+/* Goes through `statement` for every rank p, each time one step. */
+#define FOR_EACH_RANK(statement) \
     do \
-    :: p < RANKS -> \
-        if \
-        :: p == rank \
-        :: p != rank -> REACHED(words[AT(rank, p)], v) \
-        fi; \
-        p++ \
-    :: p == RANKS -> break \
-    od; \
-    p = 0
+    :: atomic { p < RANKS -> statement; p++ } \
+    :: atomic { p == RANKS -> p = 0; break } \
+    od
+#define FOR_EACH_PEER(statement) \
+    do \
+    :: atomic { p < RANKS && p != rank -> statement; p++ } \
+    :: atomic { p == rank -> p++ } \
+    :: atomic { p == RANKS -> p = 0; break } \
+    od
+#define FOR_EACH_TILE(statement) \
+    do \
+    :: t < COUNT -> statement; t++ \
+    :: t == COUNT -> t = 0; break \
+    od
 
 /* Writes the call's signal into `words` of all peers, one store after the other. */
-#define SIGNAL_PEERS(words) \
-    p = 0; \
-    do \
-    :: p < RANKS -> \
-        if \
-        :: p == rank \
-        :: p != rank -> words[AT(p, rank)] = v \
-        fi; \
-        p++ \
-    :: p == RANKS -> break \
-    od; \
-    p = 0
+#define SIGNAL_PEERS(words) FOR_EACH_PEER(REUSE_IS_SAFE(p); words[AT(p, rank)] = v)
 
 /* A partial tile into rank p's staging, then its flag. */
 #define PUSH_PARTIAL(w) \
+    REUSE_IS_SAFE(p); \
     staging[SLOT(p, h, w)] = CELL(i, rank); \
     flag[SLOT(p, h, w)] = v
 
 /* A finished tile to rank p: into its output, or its result staging, as its record says. */
 inline push_result()
 {
-    if
-    :: p == rank
-    :: p != rank ->
-#ifndef MUTANT_NO_ARRIVED
-        REACHED(arrived[AT(rank, p)], v);
+#ifdef MUTANT_NO_ARRIVED
+    true;
+#else
+    (p == rank || REACHED(arrived[AT(rank, p)], v));
 #endif
-        /* The record is this call's, and nobody touches the output outside the owner's call. */
-        assert(record[RECORD(rank, h, p)] == i);
-        assert(running[p] == i)
-    fi;
+    /* The record is this call's, and the output is written inside its rank's call only. */
+    assert(p == rank || record[RECORD(rank, h, p)] == i);
+    assert(running[p] == i);
     if
     :: STAGED(p) -> staged_result[RESULT(p, h, t)] = i
     :: else -> output[p * TILES + t] = i
@@ -171,22 +191,42 @@ inline push_result()
     ((STAGED(r) && staged_result[RESULT(r, h, t)] == i) || \
      (!STAGED(r) && output[(r) * TILES + (t)] == i))
 
-/* Waits for the partial tiles of tile t from all ranks and reads them: exactly this call's. */
+/* Waits for the partial tiles of tile t from all ranks, then reads them: exactly this call's. */
 inline reduce_partials()
 {
-    p = 0;
+    ALL_PARTIALS(t);
+    d_step {
+        do
+        :: p < RANKS ->
+            assert(staging[SLOT(rank, h, WORD(t, p))] == CELL(i, p));
+            p++
+        :: else -> break
+        od;
+        p = 0
+    }
+}
+
+/* Ghost: what this call left in its half's data reads as "old" from now on. It would anyway, since
+ * later calls expect their own number; one value for everything old keeps the state space small.
+ * Signals are not touched: their old values are what the protocol has to live with. */
+inline forget_data()
+{
     do
-    :: p < RANKS ->
-        flag[SLOT(rank, h, WORD(t, p))] == v;
-        p++
-    :: p == RANKS -> break
+    :: t < FLAGS -> staging[SLOT(rank, h, t)] = 0; t++
+    :: else -> break
     od;
-    p = 0;
+    t = 0;
     do
-    :: p < RANKS ->
-        assert(staging[SLOT(rank, h, WORD(t, p))] == CELL(i, p));
-        p++
-    :: p == RANKS -> break
+    :: t < TILES ->
+        staged_result[RESULT(rank, h, t)] = 0;
+        output[rank * TILES + t] = 0;
+        t++
+    :: else -> break
+    od;
+    t = 0;
+    do
+    :: p < RANKS -> record[RECORD(rank, h, p)] = 0; p++
+    :: else -> break
     od;
     p = 0
 }
@@ -226,36 +266,25 @@ inline choose_operation()
 proctype work_group(byte rank; byte group)
 {
     byte i = 1; /* ghost: the true number of the call */
-    byte n;     /* the call's number as the kernel knows it */
-    byte v;     /* its signal value */
-    byte h;     /* its half */
+    byte v;     /* the signal value as the kernel knows it */
+    bit h;      /* the half as the kernel knows it */
     byte t, p;
-    bit last;
 
     do
     :: i > CALLS -> break
     :: else ->
         /* Stream order: the kernel starts when all work-groups of the one before have ended. */
         atomic {
-            (launched[rank] == i || (launched[rank] == i - 1 && exits[rank] == 0));
+            (launched[rank] == i || (launched[rank] == i - 1 && running_groups[rank] == 0));
             if
             :: launched[rank] == i
             :: else ->
-                /* Between the calls the output is the user's: complete and nobody writes it. */
-                t = 0;
-                do
-                :: t < TILES ->
-                    assert(STAGED(rank) || output[rank * TILES + t] <= i - 1);
-                    t++
-                :: else -> break
-                od;
-                t = 0;
                 if
                 :: chosen < i -> choose_operation()
                 :: else
                 fi;
                 launched[rank] = i;
-                exits[rank] = GROUPS;
+                running_groups[rank] = GROUPS;
                 running[rank] = i
             fi
         }
@@ -264,13 +293,14 @@ proctype work_group(byte rank; byte group)
         /* Before the kernel, on the stream: zero the accumulator, then the device barrier. */
         if
         :: OP == accumulate ->
-            accumulator[rank] = 0;
-            barriers[rank]++;
-            n = barriers[rank];
-            v = SIGNAL(n);
+            atomic {
+                accumulator[rank] = 0;
+                v = NEXT(barriers[rank]);
+                barriers[rank] = v
+            }
             SIGNAL_PEERS(barrier_arrived);
 #ifndef MUTANT_NO_BARRIER
-            WAIT_PEERS(barrier_arrived)
+            ALL_PEERS(barrier_arrived)
 #endif
         :: else
         fi;
@@ -278,66 +308,39 @@ proctype work_group(byte rank; byte group)
 
         /* Every work-group reads the counter for itself. */
         d_step {
-            n = calls[rank] + 1;
-            v = SIGNAL(n);
-            h = HALF(n)
+            v = SIGNAL(calls[rank] + 1);
+            h = HALF(calls[rank] + 1)
         }
 
         /* (0) The first work-group publishes where the output is, then ARRIVED. */
         if
         :: group == 0 ->
-            do
-            :: p < RANKS ->
-                if
-                :: p == rank
-                :: p != rank ->
-                    record[RECORD(p, h, rank)] = i;
-                    arrived[AT(p, rank)] = v
-                fi;
-                p++
-            :: p == RANKS -> break
-            od;
-            p = 0
+            FOR_EACH_PEER(
+                REUSE_IS_SAFE(p);
+                record[RECORD(p, h, rank)] = i;
+                arrived[AT(p, rank)] = v)
         :: else
         fi;
 
         /* (1) Partial tiles to whoever reduces them, itself included. */
-        do
-        :: t < COUNT ->
+        FOR_EACH_TILE(
             if
-            :: MINE(t) && OP == one_shot ->
-                do
-                :: p < RANKS ->
-                    PUSH_PARTIAL(WORD(t, rank));
-                    p++
-                :: p == RANKS -> break
-                od;
-                p = 0
+            :: MINE(t) && OP == one_shot -> FOR_EACH_RANK(PUSH_PARTIAL(WORD(t, rank)))
             :: MINE(t) && (OP == two_shot || OP == scatter) ->
-                p = OWNER(t);
-                PUSH_PARTIAL(WORD(t, rank));
-                p = 0
+                atomic {
+                    p = OWNER(t);
+                    PUSH_PARTIAL(WORD(t, rank));
+                    p = 0
+                }
             :: else
-            fi;
-            t++
-        :: t == COUNT -> break
-        od;
-        t = 0;
+            fi);
 
         /* (2) What this rank reduces or forwards, and pushes. */
-        do
-        :: t < COUNT ->
+        FOR_EACH_TILE(
             if
-            :: MINE(t) && OWNER(t) == rank && OP == two_shot ->
+            :: MINE(t) && OP == two_shot && OWNER(t) == rank ->
                 reduce_partials();
-                do
-                :: p < RANKS ->
-                    push_result();
-                    p++
-                :: p == RANKS -> break
-                od;
-                p = 0
-#ifdef RING
+                FOR_EACH_RANK(push_result())
             :: MINE(t) && OP == ring ->
                 /* Sums run 0 -> 1 -> ... -> RANKS-1 ... */
                 if
@@ -348,157 +351,142 @@ proctype work_group(byte rank; byte group)
                 fi;
                 if
                 :: rank < RANKS - 1 ->
-                    p = rank + 1;
-                    PUSH_PARTIAL(RING_PARTIAL(t));
+                    atomic {
+                        p = rank + 1;
+                        PUSH_PARTIAL(RING_PARTIAL(t));
+                        p = 0
+                    }
                     /* ... and results RANKS-1 -> 0 -> 1 -> ... -> RANKS-2. */
                     flag[SLOT(rank, h, RING_RESULT(t))] == v;
                     assert(HAS_RESULT(rank, t))
                 :: else ->
-                    p = rank;
-                    push_result()
+                    atomic {
+                        p = rank;
+                        push_result();
+                        p = 0
+                    }
                 fi;
                 if
                 :: rank != RANKS - 2 ->
-                    p = (rank + 1) % RANKS;
-                    push_result();
-                    flag[SLOT(p, h, RING_RESULT(t))] = v
-                :: else
-                fi;
-                p = 0
-#endif
-#ifdef ACCUMULATE
-            :: OP == accumulate && t == 0 ->
-                do
-                :: p < RANKS ->
-                    accumulator[p]++;
-                    p++
-                :: p == RANKS -> break
-                od;
-                p = 0
-#endif
-            :: else
-            fi;
-            t++
-        :: t == COUNT -> break
-        od;
-        t = 0;
-
-        /* (3) The last work-group to finish pushing signals DELIVERED. */
-        d_step {
-            pushed[rank]++;
-#ifdef MUTANT_FIRST_DELIVERS
-            last = (pushed[rank] == 1)
-#else
-            last = (pushed[rank] == GROUPS)
-#endif
-        }
-        if
-        :: last -> SIGNAL_PEERS(delivered)
-        :: else
-        fi;
-
-        /* What a rank reduces for itself alone comes after. */
-        do
-        :: t < COUNT ->
-            if
-            :: MINE(t) && (OP == one_shot || (OP == scatter && OWNER(t) == rank)) ->
-                reduce_partials();
-                p = rank;
-                push_result();
-                p = 0
-            :: else
-            fi;
-            t++
-        :: t == COUNT -> break
-        od;
-        t = 0;
-
-        /* (4) Everything that the peers owe this rank is here. */
-#ifdef MUTANT_SILENT_RANK
-        if
-        :: OP == scatter && rank >= COUNT /* owns no tile, is owed nothing, waits for nobody */
-        :: else -> WAIT_PEERS(delivered)
-        fi;
-#else
-        WAIT_PEERS(delivered);
-#endif
-        do
-        :: t < COUNT ->
-            if
-            :: MINE(t) && (OP == one_shot || OP == two_shot || OP == ring ||
-                           (OP == scatter && OWNER(t) == rank)) ->
-                assert(HAS_RESULT(rank, t));
-                if
-                :: STAGED(rank) -> output[rank * TILES + t] = i
+                    atomic {
+                        p = (rank + 1) % RANKS;
+                        push_result();
+                        REUSE_IS_SAFE(p);
+                        flag[SLOT(p, h, RING_RESULT(t))] = v;
+                        p = 0
+                    }
                 :: else
                 fi
 #ifdef ACCUMULATE
-            :: OP == accumulate && t == 0 -> assert(accumulator[rank] == RANKS)
+            :: MINE(t) && OP == accumulate && t == 0 -> FOR_EACH_RANK(accumulator[p]++)
 #endif
             :: else
-            fi;
-            t++
-        :: t == COUNT -> break
-        od;
-        t = 0;
+            fi);
+
+        /* (3) The last work-group to finish pushing signals DELIVERED. */
+        if
+        :: d_step { (pushed[rank] + 1 == LAST_TO_PUSH) -> pushed[rank]++ };
+            SIGNAL_PEERS(delivered)
+        :: d_step { (pushed[rank] + 1 != LAST_TO_PUSH) -> pushed[rank]++ }
+        fi;
+
+        /* What a rank reduces for itself alone comes after. */
+        FOR_EACH_TILE(
+            if
+            :: MINE(t) && (OP == one_shot || (OP == scatter && OWNER(t) == rank)) ->
+                reduce_partials();
+                atomic {
+                    p = rank;
+                    push_result();
+                    p = 0
+                }
+            :: else
+            fi);
+
+        /* (4) Everything that the peers owe this rank is here: copy staged results out. */
+#ifdef MUTANT_SILENT_RANK
+        /* A rank that owns no tile is owed nothing, so it waits for nobody. */
+        ((OP == scatter && rank >= COUNT) || ALL_PEERS(delivered));
+#else
+        ALL_PEERS(delivered);
+#endif
+        d_step {
+            do
+            :: t < COUNT ->
+                if
+                :: MINE(t) && OP != accumulate && (OP != scatter || OWNER(t) == rank) ->
+                    assert(HAS_RESULT(rank, t));
+                    output[rank * TILES + t] = i
+#ifdef ACCUMULATE
+                :: MINE(t) && OP == accumulate && t == 0 -> assert(accumulator[rank] == RANKS)
+#endif
+                :: else
+                fi;
+                t++
+            :: else -> break
+            od;
+            t = 0
+        }
 
         /* (5) The last work-group to leave ends the call. */
-        d_step {
-            left[rank]++;
-            last = (left[rank] == GROUPS)
-#ifdef MUTANT_FIRST_ADVANCES
-            ;
-            calls[rank] = (left[rank] == 1 -> n : calls[rank])
-#endif
-        }
         if
-        :: last ->
-            finished[rank] = i;
+        :: d_step { (left[rank] + 1 == GROUPS) -> left[rank]++; finished[rank] = i };
+#ifdef MUTANT_FIRST_ADVANCES
+            calls[rank] = (GROUPS == 1 -> calls[rank] + 1 : calls[rank]);
+#endif
             SIGNAL_PEERS(done);
             if
-            :: true -> /* the call is not async */
-                WAIT_PEERS(done);
-                do
-                :: p < RANKS ->
-                    assert(finished[p] >= i);
-                    p++
-                :: p == RANKS -> break
-                od;
-                p = 0
+            :: ALL_PEERS(done) -> /* the call is not async */
+                d_step {
+                    do
+                    :: p < RANKS ->
+                        assert(finished[p] >= i);
+                        p++
+                    :: else -> break
+                    od;
+                    p = 0
+                }
             :: true /* async */
             fi;
-            /* NOTE [wrap]: once per period each half's flags go back to "never signalled". */
-#ifndef MUTANT_NO_ZEROING
-            if
-            :: v >= PERIOD - 1 ->
-                do
-                :: t < FLAGS ->
-                    flag[SLOT(rank, h, t)] = 0;
-                    t++
-                :: t == FLAGS -> break
-                od;
-                t = 0
-            :: else
-            fi;
-#endif
             d_step {
+                /* NOTE [wrap]: once per period each half's flags go back to "never signalled". */
+#ifndef MUTANT_NO_ZEROING
+                if
+                :: v >= PERIOD - 1 ->
+                    do
+                    :: t < FLAGS ->
+                        flag[SLOT(rank, h, t)] = 0;
+                        t++
+                    :: else -> break
+                    od;
+                    t = 0
+                :: else
+                fi;
+#endif
                 pushed[rank] = 0;
                 left[rank] = 0;
-                running[rank] = 0
-            }
+                running[rank] = 0;
+                forget_data();
 #ifndef MUTANT_FIRST_ADVANCES
-            calls[rank] = n /* (6) */
+                calls[rank]++; /* (6) */
 #endif
-        :: else
-        fi;
-        d_step {
-            exits[rank]--;
-            last = 0;
-            n = 0;
-            v = 0;
-            h = 0;
-            i++
-        }
+                running_groups[rank]--;
+                v = 0;
+                h = 0;
+                i++
+            }
+        :: d_step {
+            (left[rank] + 1 != GROUPS) ->
+                left[rank]++;
+#ifdef MUTANT_FIRST_ADVANCES
+                calls[rank]++;
+#endif
+                running_groups[rank]--;
+                v = 0;
+                h = 0;
+                i++
+            }
+        fi
     od
 }
 
