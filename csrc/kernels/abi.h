@@ -46,7 +46,8 @@ enum iris_operation {
     IRIS_OP_ALL_GATHER = 5,
     IRIS_OP_BROADCAST = 6,
     IRIS_OP_ALL_TO_ALL = 7,
-    IRIS_OP_COUNT = 8
+    IRIS_OP_CLEAR_SUMS = 8, /* a part of matmul_all_reduce, never called by name */
+    IRIS_OP_COUNT = 9
 };
 
 enum iris_variant {
@@ -72,21 +73,24 @@ enum iris_signal {
     IRIS_SIGNAL_BARRIER = 7    /* the peer reached the device barrier */
 };
 
-/* Why waits end early: the values of iris_fault.abort. */
+/* Why waits end early: the low byte of iris_fault.abort; the culprit's rank stands above it. */
 enum iris_abort {
     IRIS_ABORT_NONE = 0,
     IRIS_ABORT_TIMEOUT = 1,      /* a wait of this rank passed its time limit */
     IRIS_ABORT_PEER_DIED = 2,    /* set by the host: a peer is gone */
-    IRIS_ABORT_PEER_GAVE_UP = 3, /* set by a peer whose own wait timed out */
-    IRIS_ABORT_MISMATCH = 4      /* set by a peer's host: the ranks called different things */
+    IRIS_ABORT_PEER_LEFT = 3,    /* set by the host: a peer closed its context */
+    IRIS_ABORT_PEER_GAVE_UP = 4, /* set by a peer whose own wait timed out */
+    IRIS_ABORT_MISMATCH = 5      /* set by a peer's host: the ranks called different things */
 };
+#define IRIS_ABORT_WORD(reason, culprit) ((uint32_t)(reason) | ((uint32_t)(culprit) << 8))
+#define IRIS_ABORT_REASON(word) ((word) & 0xffu)
+#define IRIS_ABORT_CULPRIT(word) ((int32_t)((word) >> 8))
 
-/* One per rank, in memory that the rank's kernels, its host threads and its peers' host threads
- * can all write. `abort` is polled by every wait; the first to move it off 0 fills the rest, which
- * the host reads after the launch. */
+/* One per rank, side by side in memory that all ranks' hosts and kernels can write. `abort` is
+ * polled by every wait of its rank; it is moved off 0 once, by compare-and-swap. The rank's own
+ * wait that times out first fills the rest, for the hosts to read. */
 struct iris_fault {
-    uint32_t abort;     /* enum iris_abort */
-    int32_t culprit;    /* rank that died, gave up or disagreed */
+    uint32_t abort;     /* IRIS_ABORT_WORD */
     uint32_t operation; /* enum iris_operation */
     uint32_t signal;    /* enum iris_signal */
     uint32_t call;      /* signal value of the call */
@@ -94,7 +98,7 @@ struct iris_fault {
     int32_t tile;       /* tile waited for, -1: the whole call */
     uint32_t wanted;
     uint32_t seen;
-    uint32_t pad[23];
+    uint32_t pad[24];
 };
 
 struct iris_flag {
@@ -132,7 +136,7 @@ struct iris_call_args {
     uint64_t flags_offset;               /* uint32_t flags[2][flags_count], from the heap base */
     uint64_t data_offset;                /* the staging buffers, from the heap base */
     uint64_t data_half_nbytes;           /* bytes of one parity's half of the staging */
-    uint64_t fault_address;              /* struct iris_fault of this rank */
+    uint64_t faults_address;             /* struct iris_fault[world_size] */
     uint64_t timeout_ns;
     uint32_t flags_count; /* flags of one parity's half */
     int32_t rank;

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * The kernels compiled for the host: every row of instances.def as a function that runs one
+ * work-group, found by its number.
+ */
+#include "instances.h"
+
+#include "all_reduce.hip"
+#include "barrier.hip"
+#include "matmul_all_reduce.hip"
+#include "transfer.hip"
+
+namespace
+{
+
+template <typename Args, void (*kKernel)(iris::work_group, const Args &)>
+void run(const void *args, int32_t index, int32_t count, char *scratch)
+{
+    kKernel({index, count, scratch}, *static_cast<const Args *>(args));
+}
+
+struct row {
+    uint32_t id;
+    iris_host_kernel kernel;
+};
+
+#define IRIS_INSTANCE(operation, variant, dtype, arguments, kernel)                                \
+    {IRIS_KERNEL_ID(IRIS_OP_##operation, IRIS_VARIANT_##variant, IRIS_DTYPE_##dtype),              \
+     run<arguments, kernel>},
+const row rows[] = {
+#include "instances.def"
+};
+#undef IRIS_INSTANCE
+
+} // namespace
+
+iris_host_kernel iris_host_kernel_find(uint32_t kernel_id)
+{
+    for (const row &candidate : rows)
+        if (candidate.id == kernel_id)
+            return candidate.kernel;
+    return nullptr;
+}
+
+size_t iris_host_scratch_nbytes(int32_t block_m, int32_t block_n, int64_t K)
+{
+    const size_t accumulator = iris::accumulator_nbytes({block_m, block_n, 1});
+    return accumulator + (K > 0 ? iris_gemm_scratch_nbytes(block_m, block_n, K) : 0);
+}

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * matmul_all_reduce: C = sum over ranks of A_r @ B_r (+ bias), the product and the exchange in one
+ * launch. A work-group computes one tile of this rank's product at a time and hands it to the
+ * reduction exchange while the next is computed; reduce_exchange.h has the variants.
+ *
+ * Also clear_sums, the per-call preparation of the variants atomic and spinlock.
+ */
+#include "instances.h"
+#include "reduce_exchange.h"
+
+namespace iris
+{
+
+/* Partial tiles that are products: A[rows, :] @ B[:, cols]. */
+template <typename T> struct product_producer {
+    matrix<const T> a;
+    matrix<const T> b;
+    int64_t K;
+
+    int64_t inner_dimension() const
+    {
+        return K;
+    }
+
+    void produce(work_group wg, accumulator &acc, const iris_tile_coord &at) const
+    {
+        tile_gemm(wg, acc, a, b, at.row, at.col, {at.rows, at.cols}, K);
+    }
+};
+
+template <typename T, iris_variant kVariant>
+void matmul_all_reduce(work_group wg, const iris_reduce_args &args)
+{
+    const product_producer<T> product = {as_matrix<const T>(args.a), as_matrix<const T>(args.b),
+                                         args.K};
+    run_reduce_exchange<T, kVariant>(wg, args, product);
+}
+
+template <typename T, iris_variant kVariant>
+void clear_sums(work_group wg, const iris_reduce_args &args)
+{
+    const tensor_producer<T> none = {};
+    reduce_exchange<T, tensor_producer<T>>(wg, args, none, kVariant).clear_sums();
+}
+
+} // namespace iris

@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * Which tile is where, whose, and when: all index arithmetic of the tiled operations, and the
+ * layout of their staging buffers. Compiles as C11 for the host, which sizes workspaces with it,
+ * and as HIP C++ for the kernels, which address them with it; so the two cannot disagree.
+ *
+ * The output is cut into tiles of block_m x block_n, numbered in groups of group_size_m tile rows,
+ * down the rows first inside a group: consecutive tiles share a panel of B while a group's panels
+ * of A stay in cache. Rank o owns the contiguous share [o T / W, (o + 1) T / W) of the T tiles.
+ * Each rank walks the tiles from its successor's share on and ends with its own, so that at any
+ * time the ranks push to different peers and everybody's own tiles find their partials waiting.
+ */
+#ifndef IRIS_SCHEDULE_H
+#define IRIS_SCHEDULE_H
+
+#include <stdint.h>
+
+#include "abi.h"
+
+struct iris_schedule {
+    int64_t M, N;
+    int32_t block_m, block_n;
+    int64_t tiles_m, tiles_n, tiles;
+    int64_t group_size_m; /* tile rows per group, 1 <= group_size_m <= tiles_m */
+    int32_t world_size;
+    int64_t share_max; /* tiles of the largest share */
+};
+
+struct iris_tile_coord {
+    int64_t row, col;   /* of the tile's first element */
+    int32_t rows, cols; /* inside the matrix */
+};
+
+static inline int64_t iris_ceil_div(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
+
+static inline uint64_t iris_round_up(uint64_t value, uint64_t multiple)
+{
+    return (value + multiple - 1) / multiple * multiple;
+}
+
+static inline struct iris_schedule iris_schedule_make(int64_t M, int64_t N, int32_t block_m,
+                                                      int32_t block_n, int32_t group_size_m,
+                                                      int32_t world_size)
+{
+    struct iris_schedule s;
+    s.M = M;
+    s.N = N;
+    s.block_m = block_m;
+    s.block_n = block_n;
+    s.tiles_m = iris_ceil_div(M, block_m);
+    s.tiles_n = iris_ceil_div(N, block_n);
+    s.tiles = s.tiles_m * s.tiles_n;
+    s.group_size_m = group_size_m < s.tiles_m ? group_size_m : s.tiles_m;
+    s.world_size = world_size;
+    s.share_max = iris_ceil_div(s.tiles, world_size);
+    return s;
+}
+
+static inline struct iris_tile_coord iris_tile_coord_of(const struct iris_schedule *s, int64_t tile)
+{
+    const int64_t group_tiles = s->group_size_m * s->tiles_n;
+    const int64_t first_row = tile / group_tiles * s->group_size_m;
+    const int64_t left = s->tiles_m - first_row;
+    const int64_t group_rows = left < s->group_size_m ? left : s->group_size_m;
+    const int64_t inside = tile % group_tiles;
+    struct iris_tile_coord c;
+    int64_t rows, cols;
+
+    c.row = (first_row + inside % group_rows) * s->block_m;
+    c.col = inside / group_rows * s->block_n;
+    rows = s->M - c.row;
+    cols = s->N - c.col;
+    c.rows = (int32_t)(rows < s->block_m ? rows : s->block_m);
+    c.cols = (int32_t)(cols < s->block_n ? cols : s->block_n);
+    return c;
+}
+
+/* The first tile that rank `rank` owns; for rank == world_size, the number of tiles. */
+static inline int64_t iris_share_begin(const struct iris_schedule *s, int32_t rank)
+{
+    return rank * s->tiles / s->world_size;
+}
+
+static inline int32_t iris_tile_owner(const struct iris_schedule *s, int64_t tile)
+{
+    /* The inverse of iris_share_begin: the largest rank whose share begins at or before `tile`. */
+    return (int32_t)(((tile + 1) * s->world_size - 1) / s->tiles);
+}
+
+/* The `step`-th tile in rank `rank`'s order. */
+static inline int64_t iris_tile_at(const struct iris_schedule *s, int32_t rank, int64_t step)
+{
+    const int64_t start = iris_share_begin(s, (rank + 1) % s->world_size);
+    const int64_t tile = start + step;
+    return tile < s->tiles ? tile : tile - s->tiles;
+}
+
+/* ---- staging ---- */
+
+/* A staged tile is packed, block_n elements a row, and starts at a multiple of this. */
+#define IRIS_TILE_ALIGNMENT 128
+
+/* Byte offsets inside one half of a workspace's staging, and the flags of one half. */
+struct iris_reduce_layout {
+    uint64_t tile_nbytes;     /* one staged tile of the operands' dtype */
+    uint64_t accum_nbytes;    /* one staged tile of float */
+    uint64_t partials_offset; /* two_shot: [source][share]; one_shot: [source][tile]; ring: [tile],
+                                 float; atomic, spinlock: [tile], float */
+    uint64_t results_offset;  /* two_shot, ring: [tile], results for an output off the heap */
+    uint64_t locks_offset;    /* spinlock: uint32_t[tile] */
+    uint64_t half_nbytes;
+    int64_t result_flags; /* ring: index of the first RESULT flag */
+    int64_t flags_count;
+};
+
+static inline struct iris_reduce_layout iris_reduce_layout_make(const struct iris_schedule *s,
+                                                                uint32_t operation,
+                                                                uint32_t variant,
+                                                                uint32_t element_nbytes)
+{
+    const uint64_t elements = (uint64_t)s->block_m * (uint64_t)s->block_n;
+    const uint64_t tiles = (uint64_t)s->tiles;
+    struct iris_reduce_layout l;
+
+    l.tile_nbytes = iris_round_up(elements * element_nbytes, IRIS_TILE_ALIGNMENT);
+    l.accum_nbytes = iris_round_up(elements * 4, IRIS_TILE_ALIGNMENT);
+    l.partials_offset = 0;
+    l.results_offset = 0;
+    l.locks_offset = 0;
+    l.half_nbytes = 0;
+    l.result_flags = 0;
+    l.flags_count = 0;
+    switch (variant) {
+    case IRIS_VARIANT_TWO_SHOT:
+        l.flags_count = s->world_size * s->share_max;
+        l.results_offset = (uint64_t)l.flags_count * l.tile_nbytes;
+        l.half_nbytes = l.results_offset;
+        if (operation != IRIS_OP_REDUCE_SCATTER)
+            l.half_nbytes += tiles * l.tile_nbytes;
+        break;
+    case IRIS_VARIANT_ONE_SHOT:
+        l.flags_count = s->world_size * s->tiles;
+        l.half_nbytes = (uint64_t)l.flags_count * l.tile_nbytes;
+        break;
+    case IRIS_VARIANT_RING:
+        l.result_flags = s->tiles;
+        l.flags_count = 2 * s->tiles;
+        l.results_offset = tiles * l.accum_nbytes;
+        l.half_nbytes = l.results_offset + tiles * l.tile_nbytes;
+        break;
+    case IRIS_VARIANT_ATOMIC:
+    case IRIS_VARIANT_SPINLOCK:
+        l.locks_offset = tiles * l.accum_nbytes;
+        l.half_nbytes = l.locks_offset + iris_round_up(tiles * 4, IRIS_TILE_ALIGNMENT);
+        break;
+    default:
+        break;
+    }
+    return l;
+}
+
+#endif

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * all_gather, broadcast and all_to_all: every sender pushes bytes into every rank's output. Which
+ * ranks send, and how source and target move with the rank, are the only differences:
+ *
+ *                 senders   source_step   target_step
+ *   all_gather    all       0             nbytes
+ *   broadcast     src       0             0
+ *   all_to_all    all       nbytes        nbytes
+ *
+ *   memory              written by   read by      ordered by
+ *   output or staging   senders      this rank    ARRIVED before, DELIVERED after
+ *
+ * An output outside the heap is received in the staging and copied out at the end.
+ */
+#include "instances.h"
+#include "sync.h"
+#include "tile.h"
+
+namespace iris
+{
+
+/* The part of `nbytes` that this work-group handles. */
+struct byte_range {
+    uint64_t begin, nbytes;
+};
+
+inline byte_range share_of(work_group wg, uint64_t nbytes)
+{
+    /* Lines are not shared between work-groups. */
+    const uint64_t share = (nbytes / (uint64_t)wg.count + 63) / 64 * 64;
+    const uint64_t begin = share * (uint64_t)wg.index;
+    if (begin >= nbytes)
+        return {0, 0};
+    const bool last = wg.index == wg.count - 1 || nbytes - begin < share;
+    return {begin, last ? nbytes - begin : share};
+}
+
+inline bool sends(const iris_transfer_args &args, int32_t rank)
+{
+    return (args.senders >> rank & 1u) != 0;
+}
+
+inline void transfer(work_group wg, const iris_transfer_args &args)
+{
+    const call_state call = call_begin(args.call);
+    const int32_t self = args.call.rank, world = args.call.world_size;
+    const byte_range part = share_of(wg, args.nbytes);
+    const uint64_t staging = args.call.data_offset + call.half * args.call.data_half_nbytes;
+    const char *input = reinterpret_cast<const char *>(args.input) + part.begin;
+    char *output = reinterpret_cast<char *>(args.output) + part.begin;
+
+    announce(wg, call, args.output_offset, 0, 0);
+    if (sends(args, self)) {
+        const uint64_t target = (uint64_t)self * args.target_step;
+        for (int32_t hop = 1; hop < world; ++hop) {
+            const int32_t peer = (self + hop) % world;
+            if (!wait_arrived(wg, call, peer))
+                return;
+            const uint64_t wanted = call.control->records[call.half][peer].output_offset;
+            const uint64_t base = wanted == IRIS_STAGED ? staging : wanted;
+            copy_bytes(wg, heap_pointer<char>(args.call, peer, base + target + part.begin),
+                       input + (uint64_t)peer * args.source_step, part.nbytes);
+        }
+        const char *own = input + (uint64_t)self * args.source_step;
+        if (own != output + target) /* in place */
+            copy_bytes(wg, output + target, own, part.nbytes);
+    }
+    deliver(wg, call);
+    if (args.output_offset == IRIS_STAGED) {
+        if (!wait_delivered(wg, call))
+            return;
+        const char *staged = heap_pointer<char>(args.call, self, staging + part.begin);
+        for (int32_t source = 0; source < world; ++source)
+            if (source != self && sends(args, source))
+                copy_bytes(wg, output + (uint64_t)source * args.target_step,
+                           staged + (uint64_t)source * args.target_step, part.nbytes);
+    }
+    call_end(wg, call, args.wait_done != 0);
+}
+
+} // namespace iris

@@ -1,0 +1,577 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * Argument parsing, value conversions and exceptions, for all files of the CPython layer.
+ */
+#include "py_common.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* ---- state ---- */
+
+struct iris_py_state *iris_py_state_of_type(PyTypeObject *type)
+{
+    /* A Python subclass has no module of ours: the first base that has one is the type itself. */
+    for (PyTypeObject *base = type; base; base = PyType_GetSlot(base, Py_tp_base)) {
+        PyObject *module = PyType_GetModule(base); /* borrowed */
+
+        if (module && PyModule_GetDef(module) == &iris_py_module_def)
+            return PyModule_GetState(module);
+        PyErr_Clear();
+        if (!(PyType_GetFlags(base) & Py_TPFLAGS_HEAPTYPE))
+            break;
+    }
+    PyErr_SetString(PyExc_TypeError, "expected a type of iris_c");
+    return NULL;
+}
+
+/* ---- arguments ---- */
+
+static int find_parameter(const struct iris_py_state *state,
+                          const struct iris_py_signature *signature, PyObject *keyword)
+{
+    /* Keywords in a call are interned by the compiler: equal names are nearly always identical. */
+    for (int i = 0; i < signature->count; i++)
+        if (state->names[signature->names[i]] == keyword)
+            return i;
+    for (int i = 0; i < signature->count; i++)
+        if (PyUnicode_Compare(state->names[signature->names[i]], keyword) == 0)
+            return i;
+    return -1;
+}
+
+static int too_many_positional(const struct iris_py_signature *signature, Py_ssize_t nargs)
+{
+    const char *were = nargs == 1 ? "was" : "were";
+    int most = signature->positional;
+    int least = signature->required < most ? signature->required : most;
+
+    if (least == most)
+        PyErr_Format(PyExc_TypeError, "%s() takes %d positional argument%s but %zd %s given",
+                     signature->function, most, most == 1 ? "" : "s", nargs, were);
+    else
+        PyErr_Format(PyExc_TypeError,
+                     "%s() takes from %d to %d positional arguments but %zd %s given",
+                     signature->function, least, most, nargs, were);
+    return -1;
+}
+
+static int missing_required(const struct iris_py_state *state,
+                            const struct iris_py_signature *signature, PyObject **values)
+{
+    const char *missing[IRIS_PY_MAX_PARAMETERS];
+    char list[256] = "";
+    size_t length = 0;
+    int count = 0;
+
+    for (int i = 0; i < signature->required; i++) {
+        if (values[i])
+            continue;
+        missing[count] = PyUnicode_AsUTF8AndSize(state->names[signature->names[i]], NULL);
+        if (!missing[count])
+            return -1;
+        count++;
+    }
+    for (int i = 0; i < count && length < sizeof list; i++) {
+        const char *separator = i == 0          ? ""
+                                : i < count - 1 ? ", "
+                                : count == 2    ? " and "
+                                                : ", and ";
+
+        length +=
+            (size_t)snprintf(list + length, sizeof list - length, "%s'%s'", separator, missing[i]);
+    }
+    PyErr_Format(PyExc_TypeError, "%s() missing %d required positional argument%s: %s",
+                 signature->function, count, count == 1 ? "" : "s", list);
+    return -1;
+}
+
+int iris_py_parse(const struct iris_py_state *state, const struct iris_py_signature *signature,
+                  PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, PyObject **values)
+{
+    Py_ssize_t keywords = kwnames ? PyTuple_Size(kwnames) : 0;
+    int i;
+
+    if (nargs > signature->positional)
+        return too_many_positional(signature, nargs);
+    for (i = 0; i < nargs; i++)
+        values[i] = args[i];
+    for (; i < signature->count; i++)
+        values[i] = NULL;
+    for (Py_ssize_t k = 0; k < keywords; k++) {
+        PyObject *keyword = PyTuple_GetItem(kwnames, k); /* borrowed */
+        int index = find_parameter(state, signature, keyword);
+
+        if (index < 0) {
+            PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument '%U'",
+                         signature->function, keyword);
+            return -1;
+        }
+        if (values[index]) {
+            PyErr_Format(PyExc_TypeError, "%s() got multiple values for argument '%U'",
+                         signature->function, keyword);
+            return -1;
+        }
+        values[index] = args[nargs + k];
+    }
+    for (i = 0; i < signature->required; i++)
+        if (!values[i])
+            return missing_required(state, signature, values);
+    return 0;
+}
+
+int iris_py_type_error(const char *argument, const char *expected, PyObject *value)
+{
+    PyObject *name = PyObject_GetAttrString((PyObject *)Py_TYPE(value), "__name__");
+
+    if (name)
+        PyErr_Format(PyExc_TypeError, "%s: expected %s, got %U", argument, expected, name);
+    Py_XDECREF(name);
+    return -1;
+}
+
+int iris_py_bool(PyObject *value, bool *out)
+{
+    int truth;
+
+    if (!value || value == Py_None)
+        return 0;
+    truth = PyObject_IsTrue(value);
+    if (truth < 0)
+        return -1;
+    *out = truth != 0;
+    return 0;
+}
+
+int iris_py_int(const char *argument, PyObject *value, int *out)
+{
+    long result;
+
+    if (!value || value == Py_None)
+        return 0;
+    if (!PyIndex_Check(value))
+        return iris_py_type_error(argument, "an int", value);
+    result = PyLong_AsLong(value);
+    if (result == -1 && PyErr_Occurred()) {
+        if (!PyErr_ExceptionMatches(PyExc_OverflowError))
+            return -1;
+        PyErr_Clear();
+        result = (long)INT32_MAX + 1;
+    }
+    if (result > INT32_MAX || result < INT32_MIN) {
+        PyErr_Format(PyExc_ValueError, "%s: expected a 32-bit int, got %S", argument, value);
+        return -1;
+    }
+    *out = (int)result;
+    return 0;
+}
+
+int iris_py_stream(const struct iris_py_state *state, PyObject *value, void **out)
+{
+    PyObject *handle = NULL;
+    void *stream;
+
+    if (!value || value == Py_None)
+        return 0;
+    if (PyLong_Check(value)) {
+        Py_INCREF(value);
+        handle = value;
+    } else {
+        handle = PyObject_GetAttr(value, state->names[IRIS_PY_NAME_cuda_stream]);
+        if (!handle) {
+            if (!PyErr_ExceptionMatches(PyExc_AttributeError))
+                return -1;
+            PyErr_Clear();
+            return iris_py_type_error("stream", "None, an int or a torch stream", value);
+        }
+    }
+    stream = PyLong_AsVoidPtr(handle);
+    Py_DECREF(handle);
+    if (!stream && PyErr_Occurred())
+        return -1;
+    *out = stream;
+    return 0;
+}
+
+/* The text that spells `value` as a dtype: itself, a scalar type's __name__, or its str(). */
+static PyObject *dtype_text(const struct iris_py_state *state, PyObject *value)
+{
+    if (PyUnicode_Check(value)) {
+        Py_INCREF(value);
+        return value;
+    }
+    if (PyType_Check(value))
+        return PyObject_GetAttr(value, state->names[IRIS_PY_NAME___name__]);
+    return PyObject_Str(value);
+}
+
+int iris_py_dtype(const struct iris_py_state *state, PyObject *value, enum iris_dtype *out)
+{
+    PyObject *text = dtype_text(state, value);
+    const char *name = text ? PyUnicode_AsUTF8AndSize(text, NULL) : NULL;
+    int result = -1;
+
+    if (!name)
+        goto finally;
+    if (strncmp(name, "torch.", 6) == 0)
+        name += 6;
+    for (int i = 0; i < IRIS_DTYPE_COUNT; i++) {
+        if (strcmp(name, iris_dtype_name((enum iris_dtype)i)) == 0) {
+            *out = (enum iris_dtype)i;
+            result = 0;
+            goto finally;
+        }
+    }
+    PyErr_Format(PyExc_ValueError,
+                 "dtype: expected float32, float16, bfloat16, float64, int8, int16, int32, int64, "
+                 "uint8 or bool, got %.100s",
+                 name);
+finally:
+    Py_XDECREF(text);
+    return result;
+}
+
+static int shape_entry(const char *argument, PyObject *value, int64_t *out)
+{
+    long long entry;
+
+    if (!PyIndex_Check(value))
+        return iris_py_type_error(argument, "an int or a sequence of ints", value);
+    entry = PyLong_AsLongLong(value);
+    if (entry == -1 && PyErr_Occurred())
+        return -1;
+    if (entry < 0) {
+        PyErr_Format(PyExc_ValueError, "%s: expected sizes >= 0, got %lld", argument, entry);
+        return -1;
+    }
+    *out = entry;
+    return 0;
+}
+
+int iris_py_shape(const char *argument, PyObject *value, int *ndim, int64_t *shape)
+{
+    Py_ssize_t count;
+
+    if (PyIndex_Check(value)) {
+        *ndim = 1;
+        return shape_entry(argument, value, &shape[0]);
+    }
+    if (!PySequence_Check(value) || PyUnicode_Check(value))
+        return iris_py_type_error(argument, "an int or a sequence of ints", value);
+    count = PySequence_Size(value);
+    if (count < 0)
+        return -1;
+    if (count > IRIS_MAX_DIMS) {
+        PyErr_Format(PyExc_ValueError, "%s: expected at most %d dimensions, got %zd", argument,
+                     (int)IRIS_MAX_DIMS, count);
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *item = PySequence_GetItem(value, i);
+        int failed = item ? shape_entry(argument, item, &shape[i]) : -1;
+
+        Py_XDECREF(item);
+        if (failed)
+            return -1;
+    }
+    *ndim = (int)count;
+    return 0;
+}
+
+PyObject *iris_py_dtype_object(const struct iris_py_state *state, enum iris_dtype dtype)
+{
+    const char *name = iris_dtype_name(dtype);
+    PyObject *torch = PyImport_GetModule(state->names[IRIS_PY_NAME_torch]);
+    PyObject *result = NULL;
+
+    if (torch) {
+        result = PyObject_GetAttrString(torch, name);
+        Py_DECREF(torch);
+        if (result)
+            return result;
+    }
+    /* Not loaded, or blocked by something that is not torch. */
+    PyErr_Clear();
+    return PyUnicode_FromString(name);
+}
+
+PyObject *iris_py_int64_tuple(const int64_t *values, int count)
+{
+    PyObject *tuple = PyTuple_New(count);
+
+    for (int i = 0; tuple && i < count; i++) {
+        PyObject *item = PyLong_FromLongLong(values[i]);
+
+        if (!item || PyTuple_SetItem(tuple, i, item) < 0)
+            Py_CLEAR(tuple);
+    }
+    return tuple;
+}
+
+void iris_py_free(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    freefunc free_object = (freefunc)PyType_GetSlot(type, Py_tp_free);
+
+    free_object(self);
+    Py_DECREF(type);
+}
+
+/* ---- errors ---- */
+
+/* Sets an attribute and consumes `value`, which may be NULL with an exception set. */
+static int set_attribute(PyObject *object, const char *name, PyObject *value)
+{
+    int result = value ? PyObject_SetAttrString(object, name, value) : -1;
+
+    Py_XDECREF(value);
+    return result;
+}
+
+/* -1 means "does not apply" or "unknown" in struct iris_error; None says so in Python. */
+static PyObject *int_or_none(int value)
+{
+    if (value < 0)
+        Py_RETURN_NONE;
+    return PyLong_FromLong(value);
+}
+
+static int set_details(const struct iris_py_state *state, PyObject *type, PyObject *exception,
+                       const struct iris_error *error)
+{
+    if (type == state->heap_exhausted) {
+        if (set_attribute(exception, "asked", PyLong_FromUnsignedLongLong(error->asked)) < 0 ||
+            set_attribute(exception, "free", PyLong_FromUnsignedLongLong(error->free)) < 0 ||
+            set_attribute(exception, "heap_size", PyLong_FromUnsignedLongLong(error->heap_size)) <
+                0)
+            return -1;
+    } else if (type == state->peer_error || type == state->signal_timeout) {
+        if (set_attribute(exception, "rank", int_or_none(error->rank)) < 0 ||
+            set_attribute(exception, "call", PyLong_FromUnsignedLong(error->call)) < 0)
+            return -1;
+        if (type == state->signal_timeout &&
+            (set_attribute(exception, "tile", int_or_none(error->tile)) < 0 ||
+             set_attribute(exception, "wanted", PyLong_FromUnsignedLong(error->wanted)) < 0 ||
+             set_attribute(exception, "seen", PyLong_FromUnsignedLong(error->seen)) < 0))
+            return -1;
+    }
+    return 0;
+}
+
+static PyObject *exception_type(const struct iris_py_state *state, enum iris_status status)
+{
+    switch (status) {
+    case IRIS_EINVAL:
+        return PyExc_ValueError;
+    case IRIS_ETYPE:
+        return PyExc_TypeError;
+    case IRIS_ENOMEM:
+        return PyExc_MemoryError;
+    case IRIS_EHEAP:
+        return state->heap_exhausted;
+    case IRIS_ETIMEDOUT:
+        return state->signal_timeout;
+    case IRIS_EPEER:
+        return state->peer_error;
+    case IRIS_EDRIVER:
+        return state->backend_error;
+    case IRIS_OK:
+    case IRIS_ESTATE:
+        break;
+    }
+    return PyExc_RuntimeError;
+}
+
+PyObject *iris_py_raise(const struct iris_py_state *state, enum iris_status status)
+{
+    const struct iris_error error = *iris_error_last(); /* before Python code can run */
+    PyObject *type = exception_type(state, status);
+    /* "replace": a message may quote bytes that are not UTF-8. */
+    PyObject *message =
+        PyUnicode_DecodeUTF8(error.message, (Py_ssize_t)strlen(error.message), "replace");
+    PyObject *exception = message ? PyObject_CallFunctionObjArgs(type, message, NULL) : NULL;
+
+    if (exception && set_details(state, type, exception, &error) == 0)
+        PyErr_SetObject(type, exception);
+    Py_XDECREF(exception);
+    Py_XDECREF(message);
+    return NULL;
+}
+
+PyObject *iris_py_raise_for(PyObject *self, enum iris_status status)
+{
+    const struct iris_error error = *iris_error_last();
+    const struct iris_py_state *state = iris_py_state_of_type(Py_TYPE(self));
+
+    if (!state)
+        return NULL;
+    iris_error_restore(&error);
+    return iris_py_raise(state, status);
+}
+
+/* An exception class whose attributes are None until the core fills them. */
+static PyObject *new_exception(const char *name, const char *doc, PyObject *base,
+                               const char *const *attributes)
+{
+    PyObject *dict = PyDict_New();
+    PyObject *type = NULL;
+
+    if (!dict)
+        return NULL;
+    for (; *attributes; attributes++)
+        if (PyDict_SetItemString(dict, *attributes, Py_None) < 0)
+            goto finally;
+    type = PyErr_NewExceptionWithDoc(name, doc, base, dict);
+finally:
+    Py_DECREF(dict);
+    return type;
+}
+
+int iris_py_errors_init(PyObject *module, struct iris_py_state *state)
+{
+    static const char *const heap_attributes[] = {"asked", "free", "heap_size", NULL};
+    static const char *const peer_attributes[] = {"rank", "call", NULL};
+    static const char *const timeout_attributes[] = {"rank",   "tile", "call",
+                                                     "wanted", "seen", NULL};
+    static const char *const no_attributes[] = {NULL};
+
+    state->heap_exhausted = new_exception("iris_c.HeapExhausted",
+                                          "The symmetric heap has no room for an allocation.\n\n"
+                                          "Attributes\n----------\n"
+                                          "asked, free, heap_size : int\n    Bytes.",
+                                          PyExc_MemoryError, heap_attributes);
+    state->peer_error = new_exception("iris_c.PeerError",
+                                      "A rank died, left or never arrived.\n\n"
+                                      "Attributes\n----------\n"
+                                      "rank : int or None\n    Which one, None if unknown.\n"
+                                      "call : int\n    Call counter of the call that failed.",
+                                      PyExc_RuntimeError, peer_attributes);
+    state->signal_timeout =
+        new_exception("iris_c.SignalTimeout",
+                      "A signal that a kernel waited for did not come in time.\n\n"
+                      "Attributes\n----------\n"
+                      "rank : int or None\n    The rank waited for.\n"
+                      "tile : int or None\n    The tile, None for the whole call.\n"
+                      "call : int\n    Call counter of the call that failed.\n"
+                      "wanted, seen : int\n    Signal values.",
+                      PyExc_TimeoutError, timeout_attributes);
+    state->backend_error =
+        new_exception("iris_c.BackendError", "The operating system or a GPU driver refused a call.",
+                      PyExc_RuntimeError, no_attributes);
+    if (!state->heap_exhausted || !state->peer_error || !state->signal_timeout ||
+        !state->backend_error)
+        return -1;
+    if (PyModule_AddObjectRef(module, "HeapExhausted", state->heap_exhausted) < 0 ||
+        PyModule_AddObjectRef(module, "PeerError", state->peer_error) < 0 ||
+        PyModule_AddObjectRef(module, "SignalTimeout", state->signal_timeout) < 0 ||
+        PyModule_AddObjectRef(module, "BackendError", state->backend_error) < 0)
+        return -1;
+    return 0;
+}
+
+/* ---- configs ---- */
+
+static int config_field(const char *name, PyObject *value, int32_t *out)
+{
+    int number = 0;
+
+    if (value == Py_None)
+        return 0;
+    if (iris_py_int(name, value, &number) < 0)
+        return -1;
+    if (number <= 0) {
+        PyErr_Format(PyExc_ValueError, "%s: expected > 0 or None, got %d", name, number);
+        return -1;
+    }
+    *out = number;
+    return 0;
+}
+
+static int config_variant(PyObject *value, enum iris_variant *out)
+{
+    const char *name;
+
+    if (value == Py_None)
+        return 0;
+    if (!PyUnicode_Check(value))
+        return iris_py_type_error("all_reduce_variant", "a str or None", value);
+    name = PyUnicode_AsUTF8AndSize(value, NULL);
+    if (!name)
+        return -1;
+    if (name[0] == '\0' || !iris_variant_from_name(name, out)) {
+        PyErr_Format(PyExc_ValueError,
+                     "all_reduce_variant: expected atomic, spinlock, one_shot, two_shot, ring or "
+                     "None, got '%.100s'",
+                     name);
+        return -1;
+    }
+    return 0;
+}
+
+int iris_py_config_from_tuple(PyObject *tuple, struct iris_config *out)
+{
+    struct iris_config config = {0};
+    struct {
+        const char *name;
+        int32_t *target;
+    } const fields[] = {
+        {"block_size_m", &config.block_size_m}, {"block_size_n", &config.block_size_n},
+        {"block_size_k", &config.block_size_k}, {"group_size_m", &config.group_size_m},
+        {"num_sms", &config.num_sms},           {"num_xcds", &config.num_xcds},
+    };
+    const int count = sizeof fields / sizeof fields[0];
+
+    if (!PyTuple_Check(tuple) || PyTuple_Size(tuple) != count + 1) {
+        PyErr_Format(PyExc_TypeError, "config: expected %d fields", count + 1);
+        return -1;
+    }
+    for (int i = 0; i < count; i++) /* items are borrowed from the tuple */
+        if (config_field(fields[i].name, PyTuple_GetItem(tuple, i), fields[i].target) < 0)
+            return -1;
+    if (config_variant(PyTuple_GetItem(tuple, count), &config.variant) < 0)
+        return -1;
+    *out = config;
+    return 0;
+}
+
+PyObject *iris_py_config_to_tuple(const struct iris_config *config)
+{
+    return Py_BuildValue(
+        "(iiiiiiz)", config->block_size_m, config->block_size_n, config->block_size_k,
+        config->group_size_m, config->num_sms, config->num_xcds,
+        config->variant == IRIS_VARIANT_NONE ? NULL : iris_variant_name(config->variant));
+}
+
+int iris_py_config(struct iris_py_state *state, PyObject *value, struct iris_config *out)
+{
+    struct iris_py_config_entry *entry;
+    PyObject *replaced;
+    PyObject *tuple;
+    int failed;
+
+    for (int i = 0; i < IRIS_PY_CACHE_SIZE; i++) {
+        if (state->configs[i].object == value) {
+            *out = state->configs[i].config;
+            return 0;
+        }
+    }
+    tuple = PyObject_CallMethodObjArgs(value, state->names[IRIS_PY_NAME__as_tuple], NULL);
+    if (!tuple) {
+        if (!PyErr_ExceptionMatches(PyExc_AttributeError))
+            return -1;
+        PyErr_Clear();
+        return iris_py_type_error("config", "iris_c.FusedConfig, iris_c.ccl.Config or None", value);
+    }
+    failed = iris_py_config_from_tuple(tuple, out);
+    Py_DECREF(tuple);
+    if (failed)
+        return -1;
+    entry = &state->configs[state->next_config++ % IRIS_PY_CACHE_SIZE];
+    replaced = entry->object;
+    Py_INCREF(value);
+    entry->object = value;
+    entry->config = *out;
+    Py_XDECREF(replaced); /* last: it may run Python code */
+    return 0;
+}

@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * What the files of the CPython layer share: the module's state, the argument parser, conversions
+ * of single values, and the one place where a status of the core becomes a Python exception.
+ *
+ * The layer contains no algorithm: a function parses, converts, calls the core with the GIL
+ * released, and returns. Only the limited API of Python 3.11 is used. Unless a comment says
+ * otherwise functions return -1 or NULL with an exception set, and results are new references.
+ */
+#ifndef IRIS_PY_COMMON_H
+#define IRIS_PY_COMMON_H
+
+#include <Python.h>
+#include <stdbool.h>
+
+#include "dlpack.h"
+#include "runtime/iris.h"
+
+#define IRIS_UNUSED(name) name __attribute__((unused))
+
+/* Every keyword and attribute name the layer looks up, interned once per module. */
+#define IRIS_PY_NAMES(X)                                                                           \
+    X(A)                                                                                           \
+    X(B)                                                                                           \
+    X(C)                                                                                           \
+    X(async_op)                                                                                    \
+    X(bias)                                                                                        \
+    X(config)                                                                                      \
+    X(copy)                                                                                        \
+    X(ctx)                                                                                         \
+    X(cuda_stream)                                                                                 \
+    X(dl_device)                                                                                   \
+    X(dtype)                                                                                       \
+    X(input)                                                                                       \
+    X(max_version)                                                                                 \
+    X(op)                                                                                          \
+    X(operation)                                                                                   \
+    X(output)                                                                                      \
+    X(shape)                                                                                       \
+    X(src)                                                                                         \
+    X(stream)                                                                                      \
+    X(tensor)                                                                                      \
+    X(torch)                                                                                       \
+    X(variant)                                                                                     \
+    X(workspace)                                                                                   \
+    X(world_size)                                                                                  \
+    X(_as_tuple)                                                                                   \
+    X(__dlpack__)                                                                                  \
+    X(__dlpack_c_exchange_api__)                                                                   \
+    X(__name__)
+
+enum iris_py_name {
+#define X(name) IRIS_PY_NAME_##name,
+    IRIS_PY_NAMES(X)
+#undef X
+        IRIS_PY_NAME_COUNT
+};
+
+enum { IRIS_PY_CACHE_SIZE = 4 };
+
+/* A tensor type whose objects describe themselves through the DLPack exchange table. */
+struct iris_py_exchange_entry {
+    PyObject *type; /* owned */
+    const struct iris_dlpack_exchange *exchange;
+};
+
+/* A config object that has been read. Configs are frozen, so an object's values never change. */
+struct iris_py_config_entry {
+    PyObject *object; /* owned, so that its address cannot come to mean another object */
+    struct iris_config config;
+};
+
+struct iris_py_state {
+    PyTypeObject *context_type;
+    PyTypeObject *buffer_type;
+    PyTypeObject *workspace_type;
+    PyObject *heap_exhausted;
+    PyObject *peer_error;
+    PyObject *signal_timeout;
+    PyObject *backend_error;
+    PyObject *names[IRIS_PY_NAME_COUNT];
+    PyObject *dlpack_kwargs; /* {"max_version": (1, 0)} */
+    struct iris_py_exchange_entry exchanges[IRIS_PY_CACHE_SIZE];
+    struct iris_py_config_entry configs[IRIS_PY_CACHE_SIZE];
+    unsigned next_exchange, next_config; /* the entries to replace next */
+};
+
+extern struct PyModuleDef iris_py_module_def;
+
+static inline struct iris_py_state *iris_py_state_of_module(PyObject *module)
+{
+    return PyModule_GetState(module);
+}
+
+/* The state of the module that made `type` or one of its bases. NULL with TypeError. */
+struct iris_py_state *iris_py_state_of_type(PyTypeObject *type);
+
+/* ---- arguments ---- */
+
+enum { IRIS_PY_MAX_PARAMETERS = 10 };
+
+/* A function's parameters in order: `positional` of them may be given by position, the first
+ * `required` must be given. */
+struct iris_py_signature {
+    const char *function;
+    int count, required, positional;
+    enum iris_py_name names[IRIS_PY_MAX_PARAMETERS];
+};
+
+/* Sorts the arguments of a FASTCALL | KEYWORDS call into values[], NULL where none was given
+ * (borrowed from the caller). TypeErrors are worded as CPython's own. */
+int iris_py_parse(const struct iris_py_state *state, const struct iris_py_signature *signature,
+                  PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, PyObject **values);
+
+/* `value` is borrowed and may be NULL or None: *out keeps what it holds. */
+int iris_py_bool(PyObject *value, bool *out);
+int iris_py_int(const char *argument, PyObject *value, int *out);
+/* None, an integer handle, or an object with a `cuda_stream` attribute. */
+int iris_py_stream(const struct iris_py_state *state, PyObject *value, void **out);
+/* A dtype by name, or any object that spells one: torch.float32, numpy.dtype, numpy.float32. */
+int iris_py_dtype(const struct iris_py_state *state, PyObject *value, enum iris_dtype *out);
+/* An int (one dimension) or a sequence of ints, each >= 0; *ndim <= IRIS_MAX_DIMS. */
+int iris_py_shape(const char *argument, PyObject *value, int *ndim, int64_t *shape);
+
+/* torch.dtype when torch is loaded, else the name. */
+PyObject *iris_py_dtype_object(const struct iris_py_state *state, enum iris_dtype dtype);
+PyObject *iris_py_int64_tuple(const int64_t *values, int count);
+
+/* Raises TypeError "argument: expected WHAT, got TYPE". Returns -1. */
+int iris_py_type_error(const char *argument, const char *expected, PyObject *value);
+
+/* Frees an object of a heap type: tp_free, then the reference to the type. */
+void iris_py_free(PyObject *self);
+
+/* ---- errors ---- */
+
+/* Raises the exception that belongs to `status` and the thread's last error. Returns NULL. */
+PyObject *iris_py_raise(const struct iris_py_state *state, enum iris_status status);
+/* The same with the state looked up from the object's type. */
+PyObject *iris_py_raise_for(PyObject *self, enum iris_status status);
+
+int iris_py_errors_init(PyObject *module, struct iris_py_state *state);
+
+/* ---- configs ---- */
+
+/* Reads a FusedConfig or ccl.Config, once per object. `value` is not None. */
+int iris_py_config(struct iris_py_state *state, PyObject *value, struct iris_config *out);
+/* From (block_size_m, block_size_n, block_size_k, group_size_m, num_sms, num_xcds, variant), None
+ * where the runtime is to choose. */
+int iris_py_config_from_tuple(PyObject *tuple, struct iris_config *out);
+PyObject *iris_py_config_to_tuple(const struct iris_config *config);
+
+#endif

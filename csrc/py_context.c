@@ -1,0 +1,443 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * iris_c._C.Context: one rank's membership in a world of ranks, and its symmetric heap.
+ *
+ * The Python subclass iris_c.Context adds what is not worth C: tensors of the user's library,
+ * namespaces. Whatever may wait for peers runs without the GIL.
+ */
+#include "py_context.h"
+
+#include <string.h>
+
+#include "py_buffer.h"
+#include "py_tensor.h"
+#include "py_workspace.h"
+
+static struct iris_context *core(PyObject *object)
+{
+    return ((struct iris_py_context *)object)->ctx;
+}
+
+/* ---- life ---- */
+
+PyDoc_STRVAR(context_doc,
+             "Context(*, heap_size=1073741824, backend=None, rank=0, world_size=1, local_rank=0, "
+             "timeout=30.0, run_key='', num_threads=0, debug=False)\n--\n\n"
+             "Meet the other ranks and map the symmetric heap. Collective; use iris_c.init.\n\n"
+             "Parameters\n----------\n"
+             "heap_size : int\n    Bytes, equal on all ranks.\n"
+             "backend : str or None\n    'cpu', 'cuda' or 'hip'; None chooses.\n"
+             "rank, world_size : int\n"
+             "local_rank : int\n    Which device of the node.\n"
+             "timeout : float\n    Seconds, for meeting and for every later wait.\n"
+             "run_key : str\n    Names the run: equal on its ranks, different for other runs.\n"
+             "num_threads : int\n    Threads of the cpu backend; 0 chooses.\n"
+             "debug : bool\n    Compare every call on all ranks before it starts.");
+
+static PyObject *context_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"heap_size", "backend", "rank",        "world_size", "local_rank",
+                            "timeout",   "run_key", "num_threads", "debug",      NULL};
+    const struct iris_py_state *state = iris_py_state_of_type(type);
+    struct iris_context_options options = {
+        .world_size = 1, .timeout = 30.0, .run_key = "", .heap_size = (size_t)1 << 30};
+    Py_ssize_t heap_size = (Py_ssize_t)options.heap_size;
+    struct iris_context *ctx = NULL;
+    struct iris_py_context *self;
+    enum iris_status status;
+    allocfunc allocate;
+    int debug = 0;
+
+    if (!state || !PyArg_ParseTupleAndKeywords(
+                      args, kwargs, "|$nziiidsip:Context", names, &heap_size, &options.backend,
+                      &options.rank, &options.world_size, &options.local_rank, &options.timeout,
+                      &options.run_key, &options.num_threads, &debug))
+        return NULL;
+    if (heap_size <= 0) {
+        PyErr_Format(PyExc_ValueError, "heap_size: expected > 0 bytes, got %zd", heap_size);
+        return NULL;
+    }
+    options.heap_size = (size_t)heap_size;
+    options.debug = debug != 0;
+    /* The strings belong to args and kwargs, which the caller holds. */
+    Py_BEGIN_ALLOW_THREADS
+    status = iris_context_create(&options, &ctx);
+    Py_END_ALLOW_THREADS
+    if (status != IRIS_OK)
+        return iris_py_raise(state, status);
+    allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    self = (struct iris_py_context *)allocate(type, 0);
+    if (!self) {
+        iris_context_release(ctx);
+        return NULL;
+    }
+    self->ctx = ctx;
+    return (PyObject *)self;
+}
+
+static int context_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    struct iris_py_context *self = (struct iris_py_context *)object;
+
+    for (int i = 0; i < IRIS_OP_COUNT; i++)
+        Py_VISIT(self->workspaces[i]);
+    Py_VISIT(Py_TYPE(object));
+    return 0;
+}
+
+static int context_clear(PyObject *object)
+{
+    struct iris_py_context *self = (struct iris_py_context *)object;
+
+    for (int i = 0; i < IRIS_OP_COUNT; i++)
+        Py_CLEAR(self->workspaces[i]);
+    return 0;
+}
+
+static void context_dealloc(PyObject *object)
+{
+    struct iris_context *ctx = core(object);
+
+    PyObject_GC_UnTrack(object);
+    (void)context_clear(object);
+    if (ctx) {
+        Py_BEGIN_ALLOW_THREADS /* may say farewell and join threads */
+        iris_context_release(ctx);
+        Py_END_ALLOW_THREADS
+    }
+    iris_py_free(object);
+}
+
+PyObject *iris_py_context_workspace(const struct iris_py_state *state, struct iris_py_context *self,
+                                    enum iris_operation operation)
+{
+    struct iris_workspace *workspace;
+    enum iris_status status;
+
+    if (self->workspaces[operation])
+        return self->workspaces[operation];
+    status = iris_context_workspace(self->ctx, operation, &workspace);
+    if (status != IRIS_OK)
+        return iris_py_raise(state, status);
+    self->workspaces[operation] = iris_py_workspace_new(state, iris_workspace_retain(workspace));
+    return self->workspaces[operation];
+}
+
+/* ---- attributes ---- */
+
+static PyObject *context_get_rank(PyObject *object, void *IRIS_UNUSED(closure))
+{
+    return PyLong_FromLong(iris_context_rank(core(object)));
+}
+
+static PyObject *context_get_world_size(PyObject *object, void *IRIS_UNUSED(closure))
+{
+    return PyLong_FromLong(iris_context_world_size(core(object)));
+}
+
+static PyObject *context_get_backend(PyObject *object, void *IRIS_UNUSED(closure))
+{
+    return PyUnicode_FromString(iris_context_backend(core(object)));
+}
+
+static PyObject *context_get_device_id(PyObject *object, void *IRIS_UNUSED(closure))
+{
+    return PyLong_FromLong(iris_context_device_id(core(object)));
+}
+
+static PyObject *context_get_heap_size(PyObject *object, void *IRIS_UNUSED(closure))
+{
+    return PyLong_FromSize_t(iris_context_heap_size(core(object)));
+}
+
+static PyObject *context_get_heap_used(PyObject *object, void *IRIS_UNUSED(closure))
+{
+    return PyLong_FromSize_t(iris_context_heap_used(core(object)));
+}
+
+static PyObject *context_get_closed(PyObject *object, void *IRIS_UNUSED(closure))
+{
+    return PyBool_FromLong(iris_context_is_closed(core(object)));
+}
+
+static PyObject *context_repr(PyObject *object)
+{
+    const struct iris_context *ctx = core(object);
+
+    return PyUnicode_FromFormat(
+        "iris_c.Context(rank=%d, world_size=%d, backend='%s', heap_size=%zu, heap_used=%zu%s)",
+        iris_context_rank(ctx), iris_context_world_size(ctx), iris_context_backend(ctx),
+        iris_context_heap_size(ctx), iris_context_heap_used(ctx),
+        iris_context_is_closed(ctx) ? ", closed" : "");
+}
+
+/* ---- methods ---- */
+
+static PyObject *context_get_rank_method(PyObject *object, PyObject *IRIS_UNUSED(ignored))
+{
+    return context_get_rank(object, NULL);
+}
+
+static PyObject *context_get_num_ranks(PyObject *object, PyObject *IRIS_UNUSED(ignored))
+{
+    return context_get_world_size(object, NULL);
+}
+
+static PyObject *context_get_cu_count(PyObject *object, PyObject *IRIS_UNUSED(ignored))
+{
+    return PyLong_FromLong(iris_context_compute_units(core(object)));
+}
+
+static PyObject *context_heap_bases(PyObject *object, PyObject *IRIS_UNUSED(ignored))
+{
+    uint64_t bases[IRIS_MAX_RANKS] = {0};
+    const int count = iris_context_world_size(core(object));
+    PyObject *tuple = PyTuple_New(count);
+
+    iris_context_heap_bases(core(object), bases);
+    for (int i = 0; tuple && i < count; i++) {
+        PyObject *item = PyLong_FromUnsignedLongLong(bases[i]);
+
+        if (!item || PyTuple_SetItem(tuple, i, item) < 0)
+            Py_CLEAR(tuple);
+    }
+    return tuple;
+}
+
+/* Both barriers: parse the stream, wait without the GIL. */
+static PyObject *barrier(PyObject *object, PyTypeObject *cls, const char *function,
+                         PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                         enum iris_status (*wait)(struct iris_context *, void *))
+{
+    const struct iris_py_signature signature = {
+        .function = function, .count = 1, .positional = 1, .names = {IRIS_PY_NAME_stream}};
+    const struct iris_py_state *state = PyType_GetModuleState(cls);
+    struct iris_context *ctx = core(object);
+    PyObject *values[IRIS_PY_MAX_PARAMETERS];
+    enum iris_status status;
+    void *stream = NULL;
+
+    if (iris_py_parse(state, &signature, args, nargs, kwnames, values) < 0 ||
+        iris_py_stream(state, values[0], &stream) < 0)
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    status = wait(ctx, stream);
+    Py_END_ALLOW_THREADS
+    if (status != IRIS_OK)
+        return iris_py_raise(state, status);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(context_barrier_doc,
+             "barrier($self, /, stream=None)\n--\n\n"
+             "Return when all ranks have finished what `stream` held, and have arrived.\n\n"
+             "Collective.");
+
+static PyObject *context_barrier(PyObject *object, PyTypeObject *cls, PyObject *const *args,
+                                 Py_ssize_t nargs, PyObject *kwnames)
+{
+    return barrier(object, cls, "barrier", args, nargs, kwnames, iris_context_barrier);
+}
+
+PyDoc_STRVAR(context_device_barrier_doc,
+             "device_barrier($self, /, stream=None)\n--\n\n"
+             "Order the work of all ranks' streams, without synchronising the host.\n\n"
+             "What a rank enqueued before is complete and visible to what any rank enqueues\n"
+             "after. Collective; can be captured in a graph.");
+
+static PyObject *context_device_barrier(PyObject *object, PyTypeObject *cls, PyObject *const *args,
+                                        Py_ssize_t nargs, PyObject *kwnames)
+{
+    return barrier(object, cls, "device_barrier", args, nargs, kwnames,
+                   iris_context_device_barrier);
+}
+
+PyDoc_STRVAR(context_is_symmetric_doc, "is_symmetric($self, tensor, /)\n--\n\n"
+                                       "Whether all elements of `tensor` lie in this rank's heap.");
+
+static PyObject *context_is_symmetric(PyObject *object, PyObject *value)
+{
+    struct iris_py_state *state = iris_py_state_of_type(Py_TYPE(object));
+    struct iris_py_tensor tensor;
+    void *first;
+    size_t nbytes;
+    bool owns;
+
+    if (!state || iris_py_tensor_from_object(state, "tensor", value, &tensor) < 0)
+        return NULL;
+    iris_py_tensor_extent(&tensor.tensor, &first, &nbytes);
+    owns = !tensor.is_copy && first && iris_context_owns(core(object), first, nbytes);
+    iris_py_tensor_release(&tensor);
+    return PyBool_FromLong(owns);
+}
+
+/* Bytes of shape x dtype; MemoryError-like sizes are left to the heap, overflow is caught here. */
+static int count_bytes(int ndim, const int64_t *shape, enum iris_dtype dtype, size_t *out)
+{
+    size_t nbytes = iris_dtype_nbytes(dtype);
+
+    for (int i = 0; i < ndim; i++) {
+        if (__builtin_mul_overflow(nbytes, (size_t)shape[i], &nbytes) || nbytes > PTRDIFF_MAX) {
+            PyErr_SetString(PyExc_ValueError, "shape: more bytes than addresses");
+            return -1;
+        }
+    }
+    *out = nbytes;
+    return 0;
+}
+
+PyDoc_STRVAR(context_allocate_doc,
+             "allocate($self, /, shape, dtype='uint8')\n--\n\n"
+             "Allocate uninitialised symmetric memory. Collective.\n\n"
+             "Parameters\n----------\n"
+             "shape : int or sequence of int\n    An int is a number of elements.\n"
+             "dtype : torch.dtype, numpy.dtype or str\n\n"
+             "Returns\n-------\n"
+             "Buffer\n    At the same offset on all ranks.\n\n"
+             "Raises\n------\n"
+             "HeapExhausted\n    On every rank, if it does not fit.\n"
+             "ValueError\n    On every rank, if the ranks ask for different sizes.");
+
+static PyObject *context_allocate(PyObject *object, PyTypeObject *cls, PyObject *const *args,
+                                  Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const struct iris_py_signature signature = {
+        .function = "allocate",
+        .count = 2,
+        .required = 1,
+        .positional = 2,
+        .names = {IRIS_PY_NAME_shape, IRIS_PY_NAME_dtype},
+    };
+    const struct iris_py_state *state = PyType_GetModuleState(cls);
+    struct iris_context *ctx = core(object);
+    struct iris_allocation *allocation = NULL;
+    PyObject *values[IRIS_PY_MAX_PARAMETERS];
+    enum iris_dtype dtype = IRIS_DTYPE_U8;
+    int64_t shape[IRIS_MAX_DIMS] = {0};
+    enum iris_status status;
+    size_t nbytes;
+    int ndim;
+
+    if (iris_py_parse(state, &signature, args, nargs, kwnames, values) < 0 ||
+        iris_py_shape("shape", values[0], &ndim, shape) < 0 ||
+        (values[1] && iris_py_dtype(state, values[1], &dtype) < 0) ||
+        count_bytes(ndim, shape, dtype, &nbytes) < 0)
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    status = iris_allocation_create(ctx, nbytes, &allocation);
+    Py_END_ALLOW_THREADS
+    if (status != IRIS_OK)
+        return iris_py_raise(state, status);
+    return iris_py_buffer_new(state, allocation, dtype, ndim, shape);
+}
+
+PyDoc_STRVAR(context_select_config_doc,
+             "_select_config($self, operation, M, N, K, dtype, fields, /)\n--\n\n"
+             "Fill the None fields of a config as a call would; returns its tuple.");
+
+static PyObject *context_select_config(PyObject *object, PyObject *args)
+{
+    const struct iris_py_state *state = iris_py_state_of_type(Py_TYPE(object));
+    enum iris_operation operation;
+    struct iris_config config;
+    enum iris_dtype dtype;
+    enum iris_status status;
+    const char *name;
+    PyObject *dtype_value, *fields;
+    long long M, N, K;
+
+    if (!state ||
+        !PyArg_ParseTuple(args, "sLLLOO:_select_config", &name, &M, &N, &K, &dtype_value, &fields))
+        return NULL;
+    if (!iris_operation_from_name(name, &operation)) {
+        PyErr_Format(PyExc_ValueError, "operation: expected the name of an operation, got '%s'",
+                     name);
+        return NULL;
+    }
+    if (iris_py_dtype(state, dtype_value, &dtype) < 0 ||
+        iris_py_config_from_tuple(fields, &config) < 0)
+        return NULL;
+    status = iris_config_select(core(object), operation, M, N, K, dtype, &config);
+    if (status != IRIS_OK)
+        return iris_py_raise(state, status);
+    return iris_py_config_to_tuple(&config);
+}
+
+PyDoc_STRVAR(context_close_doc,
+             "close($self, /)\n--\n\n"
+             "Leave the peers. Tensors stay readable. Idempotent, not collective.");
+
+static PyObject *context_close(PyObject *object, PyObject *IRIS_UNUSED(ignored))
+{
+    struct iris_context *ctx = core(object);
+
+    Py_BEGIN_ALLOW_THREADS
+    iris_context_close(ctx);
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
+static PyObject *context_enter(PyObject *object, PyObject *IRIS_UNUSED(ignored))
+{
+    Py_INCREF(object);
+    return object;
+}
+
+static PyObject *context_exit(PyObject *object, PyObject *IRIS_UNUSED(args))
+{
+    return context_close(object, NULL);
+}
+
+static PyMethodDef context_methods[] = {
+    {"get_rank", context_get_rank_method, METH_NOARGS, "get_rank($self, /)\n--\n\nThis rank."},
+    {"get_num_ranks", context_get_num_ranks, METH_NOARGS,
+     "get_num_ranks($self, /)\n--\n\nThe world size."},
+    {"get_cu_count", context_get_cu_count, METH_NOARGS,
+     "get_cu_count($self, /)\n--\n\nCompute units of the device; on the cpu its threads."},
+    {"_heap_bases", context_heap_bases, METH_NOARGS,
+     "_heap_bases($self, /)\n--\n\nAddresses of all ranks' heaps, as mapped in this process."},
+    {"barrier", (PyCFunction)(void (*)(void))context_barrier,
+     METH_METHOD | METH_FASTCALL | METH_KEYWORDS, context_barrier_doc},
+    {"device_barrier", (PyCFunction)(void (*)(void))context_device_barrier,
+     METH_METHOD | METH_FASTCALL | METH_KEYWORDS, context_device_barrier_doc},
+    {"is_symmetric", context_is_symmetric, METH_O, context_is_symmetric_doc},
+    {"allocate", (PyCFunction)(void (*)(void))context_allocate,
+     METH_METHOD | METH_FASTCALL | METH_KEYWORDS, context_allocate_doc},
+    {"_select_config", context_select_config, METH_VARARGS, context_select_config_doc},
+    {"close", context_close, METH_NOARGS, context_close_doc},
+    {"__enter__", context_enter, METH_NOARGS, "__enter__($self, /)\n--\n\nThe context itself."},
+    {"__exit__", context_exit, METH_VARARGS, "__exit__($self, /, *args)\n--\n\nclose()."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef context_getset[] = {
+    {"rank", context_get_rank, NULL, "int: this rank.", NULL},
+    {"world_size", context_get_world_size, NULL, "int: number of ranks.", NULL},
+    {"backend", context_get_backend, NULL, "str: 'cpu', 'cuda' or 'hip'.", NULL},
+    {"device_id", context_get_device_id, NULL, "int: the device's index on the node.", NULL},
+    {"heap_size", context_get_heap_size, NULL, "int: bytes of the symmetric heap.", NULL},
+    {"heap_used", context_get_heap_used, NULL,
+     "int: bytes of this rank's live allocations and workspaces.", NULL},
+    {"closed", context_get_closed, NULL, "bool: whether close() was called.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot context_slots[] = {
+    {Py_tp_doc, (void *)context_doc},
+    {Py_tp_new, context_new},
+    {Py_tp_dealloc, context_dealloc},
+    {Py_tp_traverse, context_traverse},
+    {Py_tp_clear, context_clear},
+    {Py_tp_methods, context_methods},
+    {Py_tp_getset, context_getset},
+    {Py_tp_repr, context_repr},
+    {0, NULL},
+};
+
+PyType_Spec iris_py_context_spec = {
+    .name = "iris_c._C.Context",
+    .basicsize = sizeof(struct iris_py_context),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .slots = context_slots,
+};

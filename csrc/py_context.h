@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * iris_c._C.Context: the base class of iris_c.Context.
+ */
+#ifndef IRIS_PY_CONTEXT_H
+#define IRIS_PY_CONTEXT_H
+
+#include "py_common.h"
+
+struct iris_py_context {
+    PyObject_HEAD
+    struct iris_context *ctx; /* one reference of ours; never NULL once constructed */
+    /* Python faces of the context's own workspaces, made when first asked for; owned. They do not
+     * refer back to this object, so there is no cycle. */
+    PyObject *workspaces[IRIS_OP_COUNT];
+};
+
+/* The face of the context's own workspace for `operation`. Borrowed from `self`. */
+PyObject *iris_py_context_workspace(const struct iris_py_state *state, struct iris_py_context *self,
+                                    enum iris_operation operation);
+
+extern PyType_Spec iris_py_context_spec;
+
+#endif

@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * The operations as functions of the extension module.
+ */
+#ifndef IRIS_PY_OPS_H
+#define IRIS_PY_OPS_H
+
+#include "py_common.h"
+
+extern PyMethodDef iris_py_ops_methods[];
+
+#endif

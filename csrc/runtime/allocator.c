@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * The free list of the symmetric heap: ranges in address order, no two of them adjacent.
+ */
+#include "allocator.h"
+
+#include <stdlib.h>
+
+struct range {
+    struct range *next;
+    uint64_t offset;
+    uint64_t nbytes;
+};
+
+struct iris_allocator {
+    uint64_t nbytes;
+    uint64_t alignment;
+    uint64_t free_bytes;
+    struct range *free;
+};
+
+static enum iris_status new_range(uint64_t offset, uint64_t nbytes, struct range *next,
+                                  struct range **out)
+{
+    struct range *range;
+
+    IRIS_TRY(iris_alloc_zeroed(sizeof *range, (void **)&range));
+    range->offset = offset;
+    range->nbytes = nbytes;
+    range->next = next;
+    *out = range;
+    return IRIS_OK;
+}
+
+enum iris_status iris_allocator_create(uint64_t nbytes, uint64_t alignment,
+                                       struct iris_allocator **out)
+{
+    struct iris_allocator *allocator;
+    enum iris_status status;
+
+    IRIS_TRY(iris_alloc_zeroed(sizeof *allocator, (void **)&allocator));
+    allocator->nbytes = nbytes / alignment * alignment;
+    allocator->alignment = alignment;
+    allocator->free_bytes = allocator->nbytes;
+    if (allocator->nbytes > 0)
+        IRIS_TRY_GOTO(status, new_range(0, allocator->nbytes, NULL, &allocator->free), fail);
+    *out = allocator;
+    return IRIS_OK;
+fail:
+    iris_allocator_destroy(allocator);
+    return status;
+}
+
+void iris_allocator_destroy(struct iris_allocator *allocator)
+{
+    if (allocator == NULL)
+        return;
+    while (allocator->free != NULL) {
+        struct range *next = allocator->free->next;
+        free(allocator->free);
+        allocator->free = next;
+    }
+    free(allocator);
+}
+
+uint64_t iris_allocator_rounded(const struct iris_allocator *allocator, uint64_t nbytes)
+{
+    const uint64_t mask = allocator->alignment - 1;
+
+    if (nbytes == 0)
+        return allocator->alignment;
+    /* Saturates instead of wrapping to a small number: then no range is large enough. */
+    return nbytes > UINT64_MAX - mask ? UINT64_MAX : (nbytes + mask) & ~mask;
+}
+
+uint64_t iris_allocator_free_bytes(const struct iris_allocator *allocator)
+{
+    return allocator->free_bytes;
+}
+
+static uint64_t largest_free(const struct iris_allocator *allocator)
+{
+    uint64_t largest = 0;
+
+    for (const struct range *range = allocator->free; range != NULL; range = range->next)
+        if (range->nbytes > largest)
+            largest = range->nbytes;
+    return largest;
+}
+
+static enum iris_status exhausted(const struct iris_allocator *allocator, uint64_t nbytes)
+{
+    struct iris_error *error;
+
+    IRIS_FAIL(IRIS_EHEAP,
+              "symmetric heap: asked for %llu bytes, %llu of %llu are free, the largest free range "
+              "has %llu; free tensors on all ranks or raise heap_size in iris_c.init()",
+              (unsigned long long)nbytes, (unsigned long long)allocator->free_bytes,
+              (unsigned long long)allocator->nbytes, (unsigned long long)largest_free(allocator));
+    error = iris_error_last();
+    error->asked = nbytes;
+    error->free = allocator->free_bytes;
+    error->heap_size = allocator->nbytes;
+    return IRIS_EHEAP;
+}
+
+enum iris_status iris_allocator_take(struct iris_allocator *allocator, uint64_t nbytes,
+                                     uint64_t *offset)
+{
+    const uint64_t wanted = iris_allocator_rounded(allocator, nbytes);
+
+    for (struct range **link = &allocator->free; *link != NULL; link = &(*link)->next) {
+        struct range *range = *link;
+        if (range->nbytes < wanted)
+            continue;
+        *offset = range->offset;
+        range->offset += wanted;
+        range->nbytes -= wanted;
+        allocator->free_bytes -= wanted;
+        if (range->nbytes == 0) {
+            *link = range->next;
+            free(range);
+        }
+        return IRIS_OK;
+    }
+    return exhausted(allocator, nbytes);
+}
+
+enum iris_status iris_allocator_give(struct iris_allocator *allocator, uint64_t offset,
+                                     uint64_t nbytes)
+{
+    const uint64_t size = iris_allocator_rounded(allocator, nbytes);
+    struct range *before = NULL, *after = allocator->free, *range;
+
+    while (after != NULL && after->offset < offset) {
+        before = after;
+        after = after->next;
+    }
+    if (before != NULL && before->offset + before->nbytes == offset) {
+        before->nbytes += size;
+        range = before;
+    } else {
+        IRIS_TRY(new_range(offset, size, after, &range));
+        if (before != NULL)
+            before->next = range;
+        else
+            allocator->free = range;
+    }
+    allocator->free_bytes += size;
+    if (after != NULL && range->offset + range->nbytes == after->offset) {
+        range->nbytes += after->nbytes;
+        range->next = after->next;
+        free(after);
+    }
+    return IRIS_OK;
+}

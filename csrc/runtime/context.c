@@ -1,0 +1,353 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * A context's life: meet the ranks, map the control segment, open the device, map the heaps;
+ * closing says farewell and stops the threads; the memory goes with the last reference.
+ *
+ * All live contexts of the process stand in a list, so that a forked child can let go of what it
+ * inherited: a socket that stays open in a child would hide its parent's death from the peers.
+ */
+#include "context.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "../kernels/instances.h"
+
+static pthread_mutex_t live_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct iris_context *live_contexts;
+static pthread_once_t fork_handlers = PTHREAD_ONCE_INIT;
+
+static void before_fork(void)
+{
+    pthread_mutex_lock(&live_lock);
+}
+
+static void after_fork_in_parent(void)
+{
+    pthread_mutex_unlock(&live_lock);
+}
+
+static void after_fork_in_child(void)
+{
+    for (struct iris_context *ctx = live_contexts; ctx != NULL; ctx = ctx->next_live) {
+        atomic_store(&ctx->forked, true);
+        if (!atomic_load(&ctx->closed))
+            iris_bootstrap_abandon(ctx->bootstrap);
+    }
+    live_contexts = NULL;
+    pthread_mutex_unlock(&live_lock);
+}
+
+static void install_fork_handlers(void)
+{
+    (void)pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+}
+
+static void list_add(struct iris_context *ctx)
+{
+    pthread_mutex_lock(&live_lock);
+    ctx->next_live = live_contexts;
+    live_contexts = ctx;
+    pthread_mutex_unlock(&live_lock);
+}
+
+static void list_remove(struct iris_context *ctx)
+{
+    pthread_mutex_lock(&live_lock);
+    for (struct iris_context **link = &live_contexts; *link != NULL; link = &(*link)->next_live) {
+        if (*link == ctx) {
+            *link = ctx->next_live;
+            break;
+        }
+    }
+    pthread_mutex_unlock(&live_lock);
+}
+
+/* On the monitor thread. The control segment may not exist yet; then nobody waits in a kernel. */
+static void peer_departed(void *arg, int rank, enum iris_departure departure)
+{
+    struct iris_context *ctx = arg;
+    struct iris_control *control = __atomic_load_n(&ctx->control, __ATOMIC_ACQUIRE);
+
+    if (control != NULL)
+        iris_control_abort(
+            control, ctx->rank,
+            departure == IRIS_PEER_DIED ? IRIS_ABORT_PEER_DIED : IRIS_ABORT_PEER_LEFT, rank);
+}
+
+/* ---- creation ---- */
+
+static enum iris_status check_options(const struct iris_context_options *o)
+{
+    if (o->world_size < 1 || o->world_size > IRIS_MAX_RANKS)
+        return IRIS_FAIL(IRIS_EINVAL, "world_size: expected 1 to %d, got %d", IRIS_MAX_RANKS,
+                         o->world_size);
+    if (o->rank < 0 || o->rank >= o->world_size)
+        return IRIS_FAIL(IRIS_EINVAL, "rank: expected 0 to %d (world_size - 1), got %d",
+                         o->world_size - 1, o->rank);
+    if (o->heap_size == 0 || o->heap_size > (size_t)1 << 46)
+        return IRIS_FAIL(IRIS_EINVAL, "heap_size: expected 1 to %llu bytes, got %zu", 1ULL << 46,
+                         o->heap_size);
+    if (!(o->timeout > 0) || o->timeout > 1e9)
+        return IRIS_FAIL(IRIS_EINVAL, "timeout: expected seconds in (0, 1e9], got %g", o->timeout);
+    return IRIS_OK;
+}
+
+struct create_message {
+    uint64_t heap_size;
+    char backend[16];
+};
+
+static enum iris_status agree_on_options(struct iris_context *ctx)
+{
+    struct create_message own = {.heap_size = ctx->heap_size}, all[IRIS_MAX_RANKS];
+
+    strncpy(own.backend, ctx->ops->name, sizeof own.backend - 1);
+    IRIS_TRY(iris_bootstrap_all_gather(ctx->bootstrap, "init", &own, sizeof own, all));
+    for (int rank = 1; rank < ctx->world_size; ++rank) {
+        if (all[rank].heap_size != all[0].heap_size)
+            return IRIS_FAIL(IRIS_EINVAL,
+                             "heap_size: expected the same on all ranks, got %llu on rank 0 and "
+                             "%llu on rank %d",
+                             (unsigned long long)all[0].heap_size,
+                             (unsigned long long)all[rank].heap_size, rank);
+        if (strcmp(all[rank].backend, all[0].backend) != 0)
+            return IRIS_FAIL(IRIS_EINVAL,
+                             "backend: expected the same on all ranks, got '%s' on rank 0 and '%s' "
+                             "on rank %d",
+                             all[0].backend, all[rank].backend, rank);
+    }
+    return IRIS_OK;
+}
+
+/* What lies at offset 0 of the heap, before the blocks: the device barrier's control. */
+static uint64_t reserved_nbytes(void)
+{
+    return (sizeof(struct iris_workspace_control) + 4095) / 4096 * 4096;
+}
+
+static enum iris_status connect_ranks(struct iris_context *ctx,
+                                      const struct iris_context_options *options)
+{
+    const struct iris_bootstrap_options bootstrap = {
+        .run_key = options->run_key,
+        .rank = options->rank,
+        .world_size = options->world_size,
+        .timeout_ns = ctx->timeout_ns,
+        .on_departure = peer_departed,
+        .on_departure_arg = ctx,
+    };
+    struct iris_control *control = NULL;
+
+    IRIS_TRY(iris_bootstrap_create(&bootstrap, &ctx->bootstrap));
+    IRIS_TRY(agree_on_options(ctx));
+    IRIS_TRY(iris_control_create(ctx->bootstrap, ctx->rank, ctx->world_size, &control));
+    __atomic_store_n(&ctx->control, control, __ATOMIC_RELEASE);
+    return IRIS_OK;
+}
+
+enum iris_status iris_context_create(const struct iris_context_options *options,
+                                     struct iris_context **out)
+{
+    const struct iris_device_options device = {
+        .local_rank = options->local_rank,
+        .local_world_size = options->world_size,
+        .num_threads = options->num_threads,
+    };
+    struct iris_context *ctx;
+    enum iris_status status;
+
+    IRIS_TRY(check_options(options));
+    (void)pthread_once(&fork_handlers, install_fork_handlers);
+    IRIS_TRY(iris_alloc_zeroed(sizeof *ctx, (void **)&ctx));
+    atomic_init(&ctx->references, 1);
+    ctx->rank = options->rank;
+    ctx->world_size = options->world_size;
+    ctx->timeout_ns = (uint64_t)(options->timeout * 1e9);
+    ctx->debug = options->debug;
+    ctx->heap_size = (options->heap_size + 4095) / 4096 * 4096;
+    pthread_mutex_init(&ctx->op_lock, NULL);
+    pthread_mutex_init(&ctx->storages_lock, NULL);
+    list_add(ctx);
+    IRIS_TRY_GOTO(status, iris_device_find(options->backend, &ctx->ops), fail);
+    IRIS_TRY_GOTO(status, ctx->ops->open(&device, &ctx->device), fail);
+    IRIS_TRY_GOTO(status, connect_ranks(ctx, options), fail);
+    IRIS_TRY_GOTO(status,
+                  iris_heap_create(ctx->ops, ctx->device, ctx->bootstrap, ctx->rank,
+                                   ctx->world_size, reserved_nbytes(), ctx->heap_size, &ctx->heap),
+                  fail);
+    /* Nobody uses a heap that a peer has not mapped yet. */
+    IRIS_TRY_GOTO(status, iris_bootstrap_barrier(ctx->bootstrap, "init done"), fail);
+    *out = ctx;
+    return IRIS_OK;
+fail:
+    {
+        struct iris_error saved;
+        iris_error_save(&saved);
+        iris_context_release(ctx);
+        iris_error_restore(&saved);
+        return status;
+    }
+}
+
+/* ---- life ---- */
+
+struct iris_context *iris_context_retain(struct iris_context *ctx)
+{
+    atomic_fetch_add(&ctx->references, 1);
+    return ctx;
+}
+
+void iris_context_close(struct iris_context *ctx)
+{
+    if (atomic_load(&ctx->forked) || atomic_exchange(&ctx->closed, true))
+        return;
+    /* A running operation of another thread ends first: it uses what goes away here. */
+    pthread_mutex_lock(&ctx->op_lock);
+    iris_bootstrap_destroy(ctx->bootstrap);
+    ctx->bootstrap = NULL;
+    if (ctx->ops != NULL)
+        ctx->ops->close(ctx->device);
+    ctx->device = NULL;
+    pthread_mutex_unlock(&ctx->op_lock);
+}
+
+void iris_context_release(struct iris_context *ctx)
+{
+    if (ctx == NULL || atomic_fetch_sub(&ctx->references, 1) > 1)
+        return;
+    if (atomic_load(&ctx->forked))
+        return; /* the parent's; a child frees nothing that another thread may have held locked */
+    iris_context_close(ctx);
+    list_remove(ctx);
+    iris_context_free_workspaces(ctx);
+    iris_heap_destroy(ctx->heap);
+    iris_control_destroy(ctx->control);
+    pthread_mutex_destroy(&ctx->storages_lock);
+    pthread_mutex_destroy(&ctx->op_lock);
+    free(ctx);
+}
+
+bool iris_context_is_closed(const struct iris_context *ctx)
+{
+    return atomic_load(&ctx->closed);
+}
+
+enum iris_status iris_context_check(const struct iris_context *ctx)
+{
+    if (atomic_load(&ctx->forked))
+        return IRIS_FAIL(IRIS_ESTATE, "context: it belongs to the parent process; a forked child "
+                                      "must create its own with iris_c.init()");
+    if (atomic_load(&ctx->closed))
+        return IRIS_FAIL(IRIS_ESTATE, "context: it is closed");
+    return IRIS_OK;
+}
+
+/* ---- accessors ---- */
+
+int iris_context_rank(const struct iris_context *ctx)
+{
+    return ctx->rank;
+}
+
+int iris_context_world_size(const struct iris_context *ctx)
+{
+    return ctx->world_size;
+}
+
+const char *iris_context_backend(const struct iris_context *ctx)
+{
+    return ctx->ops->name;
+}
+
+int iris_context_device_id(const struct iris_context *ctx)
+{
+    return ctx->device != NULL ? ctx->ops->device_id(ctx->device) : 0;
+}
+
+int iris_context_compute_units(const struct iris_context *ctx)
+{
+    return ctx->device != NULL ? ctx->ops->compute_units(ctx->device) : 0;
+}
+
+size_t iris_context_heap_size(const struct iris_context *ctx)
+{
+    return ctx->heap_size;
+}
+
+size_t iris_context_heap_used(const struct iris_context *ctx)
+{
+    return iris_heap_used(ctx->heap);
+}
+
+void iris_context_heap_bases(const struct iris_context *ctx, uint64_t *out)
+{
+    for (int rank = 0; rank < ctx->world_size; ++rank)
+        out[rank] = (uint64_t)(uintptr_t)iris_heap_base(ctx->heap, rank);
+}
+
+bool iris_context_owns(const struct iris_context *ctx, const void *data, size_t nbytes)
+{
+    return iris_heap_contains(ctx->heap, data, nbytes);
+}
+
+/* ---- barriers ---- */
+
+void iris_context_call_args(const struct iris_context *ctx, enum iris_operation operation,
+                            struct iris_call_args *args)
+{
+    memset(args, 0, sizeof *args);
+    iris_context_heap_bases(ctx, args->heap_bases);
+    args->faults_address = (uint64_t)(uintptr_t)ctx->control->faults;
+    args->timeout_ns = ctx->timeout_ns;
+    args->rank = ctx->rank;
+    args->world_size = ctx->world_size;
+    args->operation = operation;
+}
+
+enum iris_status iris_context_launch_barrier(struct iris_context *ctx, void *stream)
+{
+    struct iris_barrier_args args;
+    const struct iris_launch launch = {
+        .kernel = IRIS_KERNEL_ID(IRIS_OP_BARRIER, IRIS_VARIANT_NONE, IRIS_DTYPE_U8),
+        .work_groups = 1,
+        .args = &args,
+        .args_nbytes = sizeof args,
+        .stream = stream,
+    };
+
+    iris_context_call_args(ctx, IRIS_OP_BARRIER, &args.call); /* its control lies at offset 0 */
+    return ctx->ops->launch(ctx->device, &launch);
+}
+
+enum iris_status iris_context_device_barrier(struct iris_context *ctx, void *stream)
+{
+    const struct iris_workspace_control *control;
+    enum iris_status status;
+    uint64_t before;
+
+    pthread_mutex_lock(&ctx->op_lock);
+    IRIS_TRY_GOTO(status, iris_context_check(ctx), done);
+    control = (const struct iris_workspace_control *)iris_heap_base(ctx->heap, ctx->rank);
+    before = control->calls;
+    IRIS_TRY_GOTO(status, iris_context_launch_barrier(ctx, stream), done);
+    if (control->calls == before)
+        status = iris_context_abort_status(ctx, IRIS_OP_BARRIER);
+done:
+    pthread_mutex_unlock(&ctx->op_lock);
+    return status;
+}
+
+enum iris_status iris_context_barrier(struct iris_context *ctx, void *stream)
+{
+    enum iris_status status;
+
+    pthread_mutex_lock(&ctx->op_lock);
+    IRIS_TRY_GOTO(status, iris_context_check(ctx), done);
+    IRIS_TRY_GOTO(status, ctx->ops->stream_synchronize(ctx->device, stream), done);
+    status = iris_bootstrap_barrier(ctx->bootstrap, "barrier");
+done:
+    pthread_mutex_unlock(&ctx->op_lock);
+    return status;
+}

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * The inside of a context, for the runtime's own files.
+ */
+#ifndef IRIS_CONTEXT_H
+#define IRIS_CONTEXT_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "../device/device.h"
+#include "bootstrap.h"
+#include "control.h"
+#include "heap.h"
+#include "iris.h"
+
+struct iris_storage;
+
+struct iris_context {
+    atomic_int references;
+    atomic_bool closed;
+    atomic_bool forked; /* this is a forked child's copy */
+    int rank, world_size;
+    uint64_t timeout_ns;
+    bool debug;
+    const struct iris_device_ops *ops;
+    struct iris_device *device;
+    struct iris_bootstrap *bootstrap;
+    struct iris_control *control;
+    struct iris_heap *heap;
+    uint64_t heap_size;
+
+    /* Held through every operation: a rank's operations on one context start in one order. */
+    pthread_mutex_t op_lock;
+    uint64_t op_number; /* calls described on the board; under op_lock */
+
+    pthread_mutex_t storages_lock; /* guards workspaces' and storages' fields; held for moments */
+    struct iris_storage *storages;
+    uint32_t storage_ids;                             /* handed out so far, equal on all ranks */
+    struct iris_workspace *workspaces[IRIS_OP_COUNT]; /* for callers that pass none */
+
+    struct iris_context *next_live; /* in the process's list of contexts */
+};
+
+/* IRIS_ESTATE for a closed context or a forked child's, the peers' failure for a broken one. */
+enum iris_status iris_context_check(const struct iris_context *ctx);
+
+/* What an abort word and its fault mean, as a status with a message. `operation` names what was
+ * under way. */
+enum iris_status iris_context_abort_status(struct iris_context *ctx, enum iris_operation operation);
+
+/* The part of a kernel's arguments that is the same for all calls of the context. */
+void iris_context_call_args(const struct iris_context *ctx, enum iris_operation operation,
+                            struct iris_call_args *args);
+
+/* Runs the device barrier kernel on `stream`. */
+enum iris_status iris_context_launch_barrier(struct iris_context *ctx, void *stream);
+
+/* Frees the context's own workspaces and all storages; when the last reference goes. */
+void iris_context_free_workspaces(struct iris_context *ctx);
+
+#endif

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * The control segment: host memory that all ranks of a context map, holding what their hosts tell
+ * each other without messages.
+ *
+ * `faults`  one abort word per rank, which ends the rank's waits; see abi.h.
+ * The board, on which the ranks settle which workspace storage a call uses:
+ * `posted`  the number of the last call that the rank has described.
+ * `entries` the descriptions, by call number modulo IRIS_BOARD_SLOTS; written by the rank before it
+ *           advances `posted` (release), read by peers after they have seen that (acquire).
+ * `claims`  one word per slot, set once per call by compare-and-swap: the storage that everybody
+ *           uses. The first rank that has a usable one decides.
+ */
+#ifndef IRIS_CONTROL_H
+#define IRIS_CONTROL_H
+
+#include <stdint.h>
+
+#include "../kernels/abi.h"
+#include "bootstrap.h"
+#include "status.h"
+
+enum {
+    IRIS_BOARD_SLOTS = 256,
+    /* No rank describes a call this far ahead of the slowest, so no slot is overwritten in use. */
+    IRIS_BOARD_LEAD = 128,
+};
+
+struct iris_board_entry {
+    uint32_t signature; /* of the call's description */
+    uint32_t usable;    /* 1: the rank has a usable storage and will claim */
+};
+
+struct iris_control {
+    struct iris_fault faults[IRIS_MAX_RANKS];
+    struct {
+        uint64_t value;
+        uint64_t pad[15];
+    } posted[IRIS_MAX_RANKS];
+    struct iris_board_entry entries[IRIS_MAX_RANKS][IRIS_BOARD_SLOTS];
+    uint64_t claims[IRIS_BOARD_SLOTS];
+};
+
+/* Collective: rank 0 creates it, all map it. */
+enum iris_status iris_control_create(struct iris_bootstrap *bootstrap, int rank, int world_size,
+                                     struct iris_control **out);
+void iris_control_destroy(struct iris_control *control); /* NULL is fine */
+
+/* Ends the waits of `rank` for `reason`, unless something else already has. */
+void iris_control_abort(struct iris_control *control, int rank, enum iris_abort reason,
+                        int culprit);
+/* The rank's abort word. */
+uint32_t iris_control_aborted(const struct iris_control *control, int rank);
+/* Takes the abort back. Only while all ranks' hosts have agreed that no wait is under way. */
+void iris_control_clear_abort(struct iris_control *control, int rank);
+
+#endif

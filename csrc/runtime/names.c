@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * Names and sizes of dtypes, operations and variants.
+ */
+#include "iris.h"
+
+#include <string.h>
+
+static const struct {
+    const char *name;
+    size_t nbytes;
+} dtypes[IRIS_DTYPE_COUNT] = {
+    [IRIS_DTYPE_F32] = {"float32", 4},   [IRIS_DTYPE_F16] = {"float16", 2},
+    [IRIS_DTYPE_BF16] = {"bfloat16", 2}, [IRIS_DTYPE_F64] = {"float64", 8},
+    [IRIS_DTYPE_I8] = {"int8", 1},       [IRIS_DTYPE_I16] = {"int16", 2},
+    [IRIS_DTYPE_I32] = {"int32", 4},     [IRIS_DTYPE_I64] = {"int64", 8},
+    [IRIS_DTYPE_U8] = {"uint8", 1},      [IRIS_DTYPE_BOOL] = {"bool", 1},
+};
+
+static const char *const operations[IRIS_OP_COUNT] = {
+    [IRIS_OP_NONE] = "",
+    [IRIS_OP_BARRIER] = "barrier",
+    [IRIS_OP_MATMUL_ALL_REDUCE] = "matmul_all_reduce",
+    [IRIS_OP_ALL_REDUCE] = "all_reduce",
+    [IRIS_OP_REDUCE_SCATTER] = "reduce_scatter",
+    [IRIS_OP_ALL_GATHER] = "all_gather",
+    [IRIS_OP_BROADCAST] = "broadcast",
+    [IRIS_OP_ALL_TO_ALL] = "all_to_all",
+    [IRIS_OP_CLEAR_SUMS] = "clear_sums",
+};
+
+static const char *const variants[IRIS_VARIANT_COUNT] = {
+    [IRIS_VARIANT_NONE] = "",
+    [IRIS_VARIANT_ATOMIC] = "atomic",
+    [IRIS_VARIANT_SPINLOCK] = "spinlock",
+    [IRIS_VARIANT_ONE_SHOT] = "one_shot",
+    [IRIS_VARIANT_TWO_SHOT] = "two_shot",
+    [IRIS_VARIANT_RING] = "ring",
+};
+
+size_t iris_dtype_nbytes(enum iris_dtype dtype)
+{
+    return dtypes[dtype].nbytes;
+}
+
+const char *iris_dtype_name(enum iris_dtype dtype)
+{
+    return dtypes[dtype].name;
+}
+
+const char *iris_operation_name(enum iris_operation operation)
+{
+    return operations[operation];
+}
+
+const char *iris_variant_name(enum iris_variant variant)
+{
+    return variants[variant];
+}
+
+bool iris_variant_from_name(const char *name, enum iris_variant *out)
+{
+    for (int v = 0; v < IRIS_VARIANT_COUNT; ++v) {
+        if (strcmp(name, variants[v]) == 0) {
+            *out = (enum iris_variant)v;
+            return true;
+        }
+    }
+    return false;
+}
+
+bool iris_operation_from_name(const char *name, enum iris_operation *out)
+{
+    for (int o = 0; o < IRIS_OP_COUNT; ++o) {
+        if (strcmp(name, operations[o]) == 0) {
+            *out = (enum iris_operation)o;
+            return true;
+        }
+    }
+    return false;
+}

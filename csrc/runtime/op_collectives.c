@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * The plain collectives: argument checks, descriptions, kernel arguments.
+ */
+#include "op_check.h"
+#include "op_launch.h"
+#include "op_select.h"
+
+static enum iris_status check_pair(const struct iris_context *ctx, const struct iris_tensor *output,
+                                   const struct iris_tensor *input)
+{
+    IRIS_TRY(iris_context_check(ctx));
+    IRIS_TRY(iris_check_device(ctx, "output", output));
+    IRIS_TRY(iris_check_device(ctx, "input", input));
+    IRIS_TRY(iris_check_dtype("input", input, output->dtype, "output"));
+    IRIS_TRY(iris_check_contiguous("output", output));
+    IRIS_TRY(iris_check_contiguous("input", input));
+    return iris_check_output("output", output);
+}
+
+static enum iris_status check_numel(const char *name, const struct iris_tensor *tensor,
+                                    int64_t expected, const char *why)
+{
+    const int64_t numel = iris_tensor_numel(tensor);
+
+    if (numel == expected)
+        return IRIS_OK;
+    return IRIS_FAIL(IRIS_EINVAL, "%s: expected %lld elements (%s), got %lld", name,
+                     (long long)expected, why, (long long)numel);
+}
+
+/* ---- reductions: all_reduce, reduce_scatter ---- */
+
+/* The input as a rows x n matrix of runs. */
+static enum iris_status run_reduction(struct iris_context *ctx, enum iris_operation operation,
+                                      const struct iris_tensor *output,
+                                      const struct iris_tensor *input, int64_t rows, int64_t n,
+                                      const struct iris_op_options *options)
+{
+    struct iris_op_desc desc = {.operation = operation,
+                                .dtype = input->dtype,
+                                .M = rows,
+                                .N = n,
+                                .prepare = options->prepare,
+                                .source = -1};
+    struct iris_reduce_args args = {0};
+    struct iris_op_launch launch = {.call = &args.call,
+                                    .args = &args,
+                                    .args_nbytes = sizeof args,
+                                    .kernel_dtype = input->dtype};
+
+    IRIS_TRY(iris_op_select(ctx, options->config, &desc, &launch.work_groups));
+    if (desc.variant == IRIS_VARIANT_ONE_SHOT || output->data != input->data)
+        IRIS_TRY(iris_check_disjoint("output", output, "input", input));
+    args.a = (struct iris_matrix_args){(uint64_t)(uintptr_t)input->data, n, 1};
+    args.output = (struct iris_matrix_args){(uint64_t)(uintptr_t)output->data, n, 1};
+    args.output_offset = iris_tensor_heap_offset(ctx, output);
+    args.M = rows;
+    args.N = n;
+    args.block_m = desc.block_m;
+    args.block_n = desc.block_n;
+    args.block_k = desc.block_k;
+    args.group_size_m = 1; /* row after row: a share of reduce_scatter is one rank's row */
+    desc.group_size_m = 1;
+    args.wait_done = !options->async_op;
+    return iris_op_run(ctx, &desc, &launch, options);
+}
+
+enum iris_status iris_all_reduce(struct iris_context *ctx, const struct iris_tensor *output,
+                                 const struct iris_tensor *input,
+                                 const struct iris_op_options *options)
+{
+    IRIS_TRY(check_pair(ctx, output, input));
+    IRIS_TRY(iris_check_computable("input", input));
+    IRIS_TRY(check_numel("output", output, iris_tensor_numel(input), "as many as input"));
+    return run_reduction(ctx, IRIS_OP_ALL_REDUCE, output, input, 1, iris_tensor_numel(input),
+                         options);
+}
+
+enum iris_status iris_reduce_scatter(struct iris_context *ctx, const struct iris_tensor *output,
+                                     const struct iris_tensor *input,
+                                     const struct iris_op_options *options)
+{
+    const int64_t n = iris_tensor_numel(output);
+
+    IRIS_TRY(check_pair(ctx, output, input));
+    IRIS_TRY(iris_check_computable("input", input));
+    IRIS_TRY(check_numel("input", input, n * ctx->world_size, "world_size times output's"));
+    IRIS_TRY(iris_check_disjoint("output", output, "input", input));
+    return run_reduction(ctx, IRIS_OP_REDUCE_SCATTER, output, input, ctx->world_size, n, options);
+}
+
+/* ---- transfers: all_gather, broadcast, all_to_all ---- */
+
+struct transfer {
+    enum iris_operation operation;
+    int64_t n; /* elements that one rank sends to one rank */
+    bool source_moves, target_moves;
+    uint32_t senders;
+    int source; /* broadcast's, else -1 */
+};
+
+static enum iris_status run_transfer(struct iris_context *ctx, const struct transfer *transfer,
+                                     const struct iris_tensor *output,
+                                     const struct iris_tensor *input,
+                                     const struct iris_op_options *options)
+{
+    const uint64_t nbytes = (uint64_t)transfer->n * iris_dtype_nbytes(input->dtype);
+    struct iris_op_desc desc = {
+        .operation = transfer->operation,
+        .dtype = IRIS_DTYPE_U8,
+        .M = (int64_t)nbytes,
+        .N = transfer->target_moves ? ctx->world_size : 1,
+        .prepare = options->prepare,
+        .source = transfer->source,
+    };
+    struct iris_transfer_args args = {
+        .input = (uint64_t)(uintptr_t)input->data,
+        .output = (uint64_t)(uintptr_t)output->data,
+        .output_offset = iris_tensor_heap_offset(ctx, output),
+        .nbytes = nbytes,
+        .source_step = transfer->source_moves ? nbytes : 0,
+        .target_step = transfer->target_moves ? nbytes : 0,
+        .senders = transfer->senders,
+        .wait_done = !options->async_op,
+    };
+    struct iris_op_launch launch = {.call = &args.call,
+                                    .args = &args,
+                                    .args_nbytes = sizeof args,
+                                    .kernel_dtype = IRIS_DTYPE_U8};
+
+    IRIS_TRY(iris_op_select(ctx, options->config, &desc, &launch.work_groups));
+    desc.block_m = desc.block_n = 1; /* transfers have no tiles, need no scratch */
+    return iris_op_run(ctx, &desc, &launch, options);
+}
+
+static uint32_t everybody(const struct iris_context *ctx)
+{
+    return (uint32_t)((UINT64_C(1) << ctx->world_size) - 1);
+}
+
+enum iris_status iris_all_gather(struct iris_context *ctx, const struct iris_tensor *output,
+                                 const struct iris_tensor *input,
+                                 const struct iris_op_options *options)
+{
+    const struct transfer transfer = {
+        .operation = IRIS_OP_ALL_GATHER,
+        .n = iris_tensor_numel(input),
+        .target_moves = true,
+        .senders = everybody(ctx),
+        .source = -1,
+    };
+    const char *own_place;
+
+    IRIS_TRY(check_pair(ctx, output, input));
+    IRIS_TRY(
+        check_numel("output", output, transfer.n * ctx->world_size, "world_size times input's"));
+    /* In place, as NCCL has it: the input is the output's own part. */
+    own_place = (const char *)output->data +
+                (size_t)(ctx->rank * transfer.n) * iris_dtype_nbytes(input->dtype);
+    if ((const char *)input->data != own_place)
+        IRIS_TRY(iris_check_disjoint("output", output, "input", input));
+    return run_transfer(ctx, &transfer, output, input, options);
+}
+
+enum iris_status iris_broadcast(struct iris_context *ctx, const struct iris_tensor *tensor, int src,
+                                const struct iris_op_options *options)
+{
+    const struct transfer transfer = {
+        .operation = IRIS_OP_BROADCAST,
+        .n = iris_tensor_numel(tensor),
+        .senders = src >= 0 && src < ctx->world_size ? UINT32_C(1) << src : 0,
+        .source = src,
+    };
+
+    IRIS_TRY(check_pair(ctx, tensor, tensor));
+    if (transfer.senders == 0)
+        return IRIS_FAIL(IRIS_EINVAL, "src: expected a rank, 0 to %d, got %d", ctx->world_size - 1,
+                         src);
+    return run_transfer(ctx, &transfer, tensor, tensor, options);
+}
+
+enum iris_status iris_all_to_all(struct iris_context *ctx, const struct iris_tensor *output,
+                                 const struct iris_tensor *input,
+                                 const struct iris_op_options *options)
+{
+    const int64_t numel = iris_tensor_numel(input);
+    const struct transfer transfer = {
+        .operation = IRIS_OP_ALL_TO_ALL,
+        .n = numel / ctx->world_size,
+        .source_moves = true,
+        .target_moves = true,
+        .senders = everybody(ctx),
+        .source = -1,
+    };
+
+    IRIS_TRY(check_pair(ctx, output, input));
+    IRIS_TRY(check_numel("output", output, numel, "as many as input"));
+    if (numel % ctx->world_size != 0)
+        return IRIS_FAIL(IRIS_EINVAL,
+                         "input: expected elements in multiples of world_size %d, got %lld",
+                         ctx->world_size, (long long)numel);
+    IRIS_TRY(iris_check_disjoint("output", output, "input", input));
+    return run_transfer(ctx, &transfer, output, input, options);
+}

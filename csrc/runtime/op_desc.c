@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * Text, signature and memory needs of a described operation.
+ */
+#include "op_desc.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "../kernels/schedule.h"
+
+void iris_op_desc_format(const struct iris_op_desc *desc, char text[IRIS_OP_TEXT_NBYTES])
+{
+    const char *separator = desc->variant == IRIS_VARIANT_NONE ? "" : ", ";
+    char extent[80], blocks[48] = "", source[24] = "";
+
+    if (desc->operation == IRIS_OP_MATMUL_ALL_REDUCE) {
+        (void)snprintf(extent, sizeof extent, "M=%lld, N=%lld, K=%lld", (long long)desc->M,
+                       (long long)desc->N, (long long)desc->K);
+        (void)snprintf(blocks, sizeof blocks, ", blocks %dx%dx%d", desc->block_m, desc->block_n,
+                       desc->block_k);
+    } else {
+        (void)snprintf(extent, sizeof extent, "%lld elements", (long long)(desc->M * desc->N));
+    }
+    if (desc->source >= 0)
+        (void)snprintf(source, sizeof source, ", src=%d", desc->source);
+    (void)snprintf(text, IRIS_OP_TEXT_NBYTES, "%s%s(%s, %s%s%s%s%s%s)",
+                   iris_operation_name(desc->operation), desc->prepare ? "_preamble" : "", extent,
+                   iris_dtype_name(desc->dtype), separator, iris_variant_name(desc->variant),
+                   blocks, desc->has_bias ? ", bias" : "", source);
+}
+
+/* FNV-1a, 32 bits. */
+static uint32_t hash_value(uint32_t hash, uint64_t value)
+{
+    for (int byte = 0; byte < 8; ++byte) {
+        hash ^= (uint32_t)(value >> (8 * byte)) & 0xffu;
+        hash *= UINT32_C(16777619);
+    }
+    return hash;
+}
+
+uint32_t iris_op_desc_signature(const struct iris_op_desc *desc)
+{
+    const uint64_t fields[] = {
+        (uint64_t)desc->operation,
+        (uint64_t)desc->variant,
+        (uint64_t)desc->dtype,
+        (uint64_t)desc->M,
+        (uint64_t)desc->N,
+        (uint64_t)desc->K,
+        (uint64_t)desc->block_m,
+        (uint64_t)desc->block_n,
+        (uint64_t)desc->block_k,
+        (uint64_t)desc->group_size_m,
+        desc->has_bias,
+        desc->prepare,
+        (uint64_t)desc->source,
+    };
+    uint32_t hash = UINT32_C(2166136261);
+
+    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; ++i)
+        hash = hash_value(hash, fields[i]);
+    return hash;
+}
+
+struct iris_op_needs iris_op_desc_needs(const struct iris_op_desc *desc, int world_size)
+{
+    struct iris_op_needs needs = {0, 0};
+    struct iris_schedule schedule;
+    struct iris_reduce_layout layout;
+
+    switch (desc->operation) {
+    case IRIS_OP_MATMUL_ALL_REDUCE:
+    case IRIS_OP_ALL_REDUCE:
+    case IRIS_OP_REDUCE_SCATTER:
+        schedule = iris_schedule_make(desc->M, desc->N, desc->block_m, desc->block_n,
+                                      desc->group_size_m, world_size);
+        layout = iris_reduce_layout_make(&schedule, desc->operation, desc->variant,
+                                         (uint32_t)iris_dtype_nbytes(desc->dtype));
+        needs.flags_count = (uint64_t)layout.flags_count;
+        needs.half_nbytes = layout.half_nbytes;
+        break;
+    default: /* transfers stage a whole output of M bytes from each of N ranks */
+        needs.half_nbytes = (uint64_t)desc->M * (uint64_t)desc->N;
+        break;
+    }
+    return needs;
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * An operation, described: what all ranks of a call must agree on, and what follows from it. First
+ * of the three steps of a call: describe (op_desc.c), choose what the caller left open
+ * (op_select.c), launch (op_launch.c).
+ */
+#ifndef IRIS_OP_DESC_H
+#define IRIS_OP_DESC_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "iris.h"
+
+struct iris_op_desc {
+    enum iris_operation operation;
+    enum iris_variant variant;
+    enum iris_dtype dtype;
+    int64_t M, N, K;
+    int32_t block_m, block_n, block_k;
+    int32_t group_size_m;
+    bool has_bias;
+    bool prepare;   /* a preamble */
+    int32_t source; /* broadcast: the sending rank, else -1 */
+};
+
+enum { IRIS_OP_TEXT_NBYTES = 192 };
+
+/* One line for messages: "matmul_all_reduce(M=2, N=3, K=4, float32, two_shot, blocks 2x3x64)". */
+void iris_op_desc_format(const struct iris_op_desc *desc, char text[IRIS_OP_TEXT_NBYTES]);
+
+/* A hash of all fields: ranks whose descriptions differ have different ones (nearly always). */
+uint32_t iris_op_desc_signature(const struct iris_op_desc *desc);
+
+/* What a workspace must have room for. */
+struct iris_op_needs {
+    uint64_t flags_count; /* of one half */
+    uint64_t half_nbytes; /* staging of one half */
+};
+struct iris_op_needs iris_op_desc_needs(const struct iris_op_desc *desc, int world_size);
+
+#endif

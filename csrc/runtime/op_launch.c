@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * The launch path. In the steady state it takes no message and waits for nobody: a few stores and
+ * one compare-and-swap on the control segment, then the launch.
+ */
+#include "op_launch.h"
+
+#include "../kernels/instances.h"
+#include "workspace.h"
+
+enum iris_status iris_op_begin(struct iris_context *ctx, enum iris_operation operation)
+{
+    uint32_t reason;
+
+    IRIS_TRY(iris_context_check(ctx));
+    reason = IRIS_ABORT_REASON(iris_control_aborted(ctx->control, ctx->rank));
+    if (reason == IRIS_ABORT_NONE || reason == IRIS_ABORT_MISMATCH)
+        return IRIS_OK;
+    return iris_context_abort_status(ctx, operation);
+}
+
+static enum iris_status launch_kernel(struct iris_context *ctx, const struct iris_op_desc *desc,
+                                      enum iris_operation operation,
+                                      const struct iris_op_launch *op, void *stream)
+{
+    const struct iris_launch launch = {
+        .kernel = IRIS_KERNEL_ID(operation, desc->variant, op->kernel_dtype),
+        .work_groups = op->work_groups,
+        .args = op->args,
+        .args_nbytes = op->args_nbytes,
+        .scratch_nbytes = iris_host_scratch_nbytes(desc->block_m, desc->block_n, desc->K),
+        .stream = stream,
+    };
+
+    return ctx->ops->launch(ctx->device, &launch);
+}
+
+/* atomic and spinlock add up in memory that must be zero on all ranks before anybody adds. */
+static enum iris_status prepare_call(struct iris_context *ctx, const struct iris_op_desc *desc,
+                                     const struct iris_op_launch *op, void *stream)
+{
+    if (desc->variant != IRIS_VARIANT_ATOMIC && desc->variant != IRIS_VARIANT_SPINLOCK)
+        return IRIS_OK;
+    IRIS_TRY(launch_kernel(ctx, desc, IRIS_OP_CLEAR_SUMS, op, stream));
+    return iris_context_launch_barrier(ctx, stream);
+}
+
+static enum iris_status run_call(struct iris_context *ctx, const struct iris_op_desc *desc,
+                                 const struct iris_op_launch *op,
+                                 const struct iris_storage *storage, void *stream)
+{
+    const struct iris_workspace_control *control = iris_storage_control(ctx, storage);
+    const uint64_t before = control->calls;
+
+    iris_context_call_args(ctx, desc->operation, op->call);
+    op->call->control_offset = storage->block.offset;
+    op->call->flags_offset = storage->flags_offset;
+    op->call->flags_count = (uint32_t)storage->flags_count;
+    op->call->data_offset = storage->data_offset;
+    op->call->data_half_nbytes = storage->half_nbytes;
+    IRIS_TRY(prepare_call(ctx, desc, op, stream));
+    IRIS_TRY(launch_kernel(ctx, desc, desc->operation, op, stream));
+    if (control->calls != before)
+        return IRIS_OK;
+    if (IRIS_ABORT_REASON(iris_control_aborted(ctx->control, ctx->rank)) == IRIS_ABORT_MISMATCH)
+        return iris_workspace_settle_mismatch(ctx, desc);
+    return iris_context_abort_status(ctx, desc->operation);
+}
+
+enum iris_status iris_op_run(struct iris_context *ctx, const struct iris_op_desc *desc,
+                             const struct iris_op_launch *launch,
+                             const struct iris_op_options *options)
+{
+    struct iris_workspace *workspace = options->workspace;
+    struct iris_storage *storage;
+    enum iris_status status;
+
+    if (workspace == NULL)
+        IRIS_TRY(iris_context_workspace(ctx, desc->operation, &workspace));
+    pthread_mutex_lock(&ctx->op_lock);
+    IRIS_TRY_GOTO(status, iris_op_begin(ctx, desc->operation), done);
+    IRIS_TRY_GOTO(status, iris_workspace_acquire(workspace, desc, &storage), done);
+    if (!options->prepare)
+        status = run_call(ctx, desc, launch, storage, options->stream);
+done:
+    pthread_mutex_unlock(&ctx->op_lock);
+    return status;
+}

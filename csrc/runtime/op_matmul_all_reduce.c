@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * matmul_all_reduce: argument checks, description, kernel arguments.
+ */
+#include "op_check.h"
+#include "op_launch.h"
+#include "op_select.h"
+
+static struct iris_matrix_args matrix_args(const struct iris_tensor *tensor)
+{
+    return (struct iris_matrix_args){(uint64_t)(uintptr_t)tensor->data, tensor->stride[0],
+                                     tensor->stride[1]};
+}
+
+static enum iris_status check_operands(const struct iris_context *ctx, const struct iris_tensor *C,
+                                       const struct iris_tensor *A, const struct iris_tensor *B)
+{
+    IRIS_TRY(iris_check_matrix("A", "(M, K)", A));
+    IRIS_TRY(iris_check_matrix("B", "(K, N)", B));
+    IRIS_TRY(iris_check_matrix("C", "(M, N)", C));
+    IRIS_TRY(iris_check_computable("A", A));
+    IRIS_TRY(iris_check_dtype("B", B, A->dtype, "A"));
+    IRIS_TRY(iris_check_dtype("C", C, A->dtype, "A"));
+    IRIS_TRY(iris_check_device(ctx, "A", A));
+    IRIS_TRY(iris_check_device(ctx, "B", B));
+    IRIS_TRY(iris_check_device(ctx, "C", C));
+    if (B->shape[0] != A->shape[1])
+        return IRIS_FAIL(IRIS_EINVAL,
+                         "B: expected %lld rows, the columns of A (%lld, %lld), got shape "
+                         "(%lld, %lld)",
+                         (long long)A->shape[1], (long long)A->shape[0], (long long)A->shape[1],
+                         (long long)B->shape[0], (long long)B->shape[1]);
+    if (C->shape[0] != A->shape[0] || C->shape[1] != B->shape[1])
+        return IRIS_FAIL(IRIS_EINVAL,
+                         "C: expected shape (%lld, %lld), the rows of A and the columns of B, got "
+                         "(%lld, %lld)",
+                         (long long)A->shape[0], (long long)B->shape[1], (long long)C->shape[0],
+                         (long long)C->shape[1]);
+    IRIS_TRY(iris_check_output("C", C));
+    IRIS_TRY(iris_check_disjoint("C", C, "A", A));
+    return iris_check_disjoint("C", C, "B", B);
+}
+
+/* The bias as an (M, N) matrix, with stride 0 where it broadcasts. */
+static enum iris_status broadcast_bias(const struct iris_context *ctx,
+                                       const struct iris_tensor *bias, const struct iris_tensor *C,
+                                       struct iris_matrix_args *out)
+{
+    const int rows = bias->ndim - 2, cols = bias->ndim - 1; /* dimensions that broadcast to those */
+
+    IRIS_TRY(iris_check_device(ctx, "bias", bias));
+    IRIS_TRY(iris_check_dtype("bias", bias, C->dtype, "A"));
+    if (bias->ndim < 1 || bias->ndim > 2 ||
+        (bias->shape[cols] != 1 && bias->shape[cols] != C->shape[1]) ||
+        (rows >= 0 && bias->shape[rows] != 1 && bias->shape[rows] != C->shape[0]))
+        return IRIS_FAIL(IRIS_EINVAL,
+                         "bias: expected a shape that broadcasts to (%lld, %lld), got %d-D with "
+                         "last size %lld",
+                         (long long)C->shape[0], (long long)C->shape[1], bias->ndim,
+                         bias->ndim > 0 ? (long long)bias->shape[cols] : 1LL);
+    IRIS_TRY(iris_check_disjoint("C", C, "bias", bias));
+    out->address = (uint64_t)(uintptr_t)bias->data;
+    out->stride_col = bias->shape[cols] != 1 ? bias->stride[cols] : 0;
+    out->stride_row = rows >= 0 && bias->shape[rows] != 1 ? bias->stride[rows] : 0;
+    return IRIS_OK;
+}
+
+enum iris_status iris_matmul_all_reduce(struct iris_context *ctx, const struct iris_tensor *C,
+                                        const struct iris_tensor *A, const struct iris_tensor *B,
+                                        const struct iris_tensor *bias,
+                                        const struct iris_op_options *options)
+{
+    struct iris_op_desc desc = {.operation = IRIS_OP_MATMUL_ALL_REDUCE, .source = -1};
+    struct iris_reduce_args args = {0};
+    struct iris_op_launch launch = {.call = &args.call, .args = &args, .args_nbytes = sizeof args};
+
+    IRIS_TRY(iris_context_check(ctx));
+    IRIS_TRY(check_operands(ctx, C, A, B));
+    if (bias != NULL)
+        IRIS_TRY(broadcast_bias(ctx, bias, C, &args.bias));
+    desc.dtype = A->dtype;
+    desc.M = A->shape[0];
+    desc.N = B->shape[1];
+    desc.K = A->shape[1];
+    desc.has_bias = bias != NULL;
+    desc.prepare = options->prepare;
+    IRIS_TRY(iris_op_select(ctx, options->config, &desc, &launch.work_groups));
+
+    args.a = matrix_args(A);
+    args.b = matrix_args(B);
+    args.output = matrix_args(C);
+    args.output_offset = iris_tensor_heap_offset(ctx, C);
+    args.M = desc.M;
+    args.N = desc.N;
+    args.K = desc.K;
+    args.block_m = desc.block_m;
+    args.block_n = desc.block_n;
+    args.block_k = desc.block_k;
+    args.group_size_m = desc.group_size_m;
+    args.wait_done = !options->async_op;
+    launch.kernel_dtype = desc.dtype;
+    return iris_op_run(ctx, &desc, &launch, options);
+}

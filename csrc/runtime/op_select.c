@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * Defaults for the cpu, each with its reason, and the checks of a caller's config.
+ */
+#include "op_select.h"
+
+#include "../kernels/schedule.h"
+
+/* A 256 x 256 fp32 accumulator is 256 KiB: it stays in a core's L2 beside the packed panels, and a
+ * product spends under 1/100 of its time on packing from K = 256 on. */
+enum { CPU_BLOCK = 256, CPU_BLOCK_MIN = 32, CPU_BLOCK_K = 64 };
+
+/* Consecutive tiles go down the rows, so one packed panel of B serves a whole column of tiles. */
+enum { CPU_GROUP_SIZE_M = 1 << 20 };
+
+/* Elements of a plain reduction's tile: 32 KiB of fp32, which stays in L1 or L2. */
+enum { CPU_RUN = 8192, CPU_RUN_MIN = 512 };
+
+/* Outputs up to this size take one_shot in ccl.all_reduce: two waits fewer in a row. */
+enum { ONE_SHOT_MAX_NBYTES = 64 * 1024 };
+
+enum { BLOCK_LIMIT = 1 << 20 };
+
+static enum iris_status check_block(const char *field, int32_t value)
+{
+    if (value >= 0 && value <= BLOCK_LIMIT)
+        return IRIS_OK;
+    return IRIS_FAIL(IRIS_EINVAL, "%s: expected 1 to %d, got %d", field, BLOCK_LIMIT, value);
+}
+
+enum iris_status iris_config_validate(const struct iris_config *config, int world_size)
+{
+    (void)world_size; /* no variant of today depends on it */
+    IRIS_TRY(check_block("block_size_m", config->block_size_m));
+    IRIS_TRY(check_block("block_size_n", config->block_size_n));
+    IRIS_TRY(check_block("block_size_k", config->block_size_k));
+    IRIS_TRY(check_block("group_size_m", config->group_size_m));
+    IRIS_TRY(check_block("num_sms", config->num_sms));
+    IRIS_TRY(check_block("num_xcds", config->num_xcds));
+    if ((int64_t)config->block_size_m * config->block_size_n > (int64_t)1 << 26)
+        return IRIS_FAIL(
+            IRIS_EINVAL,
+            "block_size_m * block_size_n: expected at most 2**26 elements, got %d * %d",
+            config->block_size_m, config->block_size_n);
+    return IRIS_OK;
+}
+
+static int32_t at_most(int32_t value, int64_t limit)
+{
+    return value < limit ? value : (int32_t)limit;
+}
+
+/* Halves the larger block until every work-group of every rank has a few tiles. */
+static void select_product_blocks(const struct iris_context *ctx, struct iris_op_desc *desc)
+{
+    /* The thread count may differ between ranks, so it has no say here. */
+    const int64_t wanted = 4 * (int64_t)ctx->world_size;
+    const bool free_m = desc->block_m == 0, free_n = desc->block_n == 0;
+
+    if (free_m)
+        desc->block_m = at_most(CPU_BLOCK, desc->M);
+    if (free_n)
+        desc->block_n = at_most(CPU_BLOCK, desc->N);
+    while (iris_ceil_div(desc->M, desc->block_m) * iris_ceil_div(desc->N, desc->block_n) < wanted) {
+        if (free_n && desc->block_n > CPU_BLOCK_MIN && desc->block_n >= desc->block_m)
+            desc->block_n = (desc->block_n + 1) / 2;
+        else if (free_m && desc->block_m > CPU_BLOCK_MIN)
+            desc->block_m = (desc->block_m + 1) / 2;
+        else if (free_n && desc->block_n > CPU_BLOCK_MIN)
+            desc->block_n = (desc->block_n + 1) / 2;
+        else
+            break;
+    }
+}
+
+static void select_run(const struct iris_context *ctx, struct iris_op_desc *desc)
+{
+    const int64_t share = iris_ceil_div(desc->M * desc->N, (int64_t)ctx->world_size);
+
+    desc->block_m = 1;
+    if (desc->block_n == 0) {
+        desc->block_n = at_most(CPU_RUN, iris_ceil_div(share, 4));
+        if (desc->block_n < CPU_RUN_MIN)
+            desc->block_n = CPU_RUN_MIN;
+    }
+    desc->block_n = at_most(desc->block_n, desc->N > 0 ? desc->N : 1);
+}
+
+static enum iris_status select_variant(const struct iris_config *config, struct iris_op_desc *desc)
+{
+    const uint64_t nbytes = (uint64_t)desc->M * (uint64_t)desc->N * iris_dtype_nbytes(desc->dtype);
+
+    switch (desc->operation) {
+    case IRIS_OP_MATMUL_ALL_REDUCE:
+        desc->variant =
+            config->variant != IRIS_VARIANT_NONE ? config->variant : IRIS_VARIANT_TWO_SHOT;
+        return IRIS_OK;
+    case IRIS_OP_ALL_REDUCE:
+        desc->variant = config->variant;
+        if (desc->variant == IRIS_VARIANT_NONE)
+            desc->variant =
+                nbytes <= ONE_SHOT_MAX_NBYTES ? IRIS_VARIANT_ONE_SHOT : IRIS_VARIANT_TWO_SHOT;
+        if (desc->variant == IRIS_VARIANT_ONE_SHOT || desc->variant == IRIS_VARIANT_TWO_SHOT)
+            return IRIS_OK;
+        return IRIS_FAIL(IRIS_EINVAL,
+                         "all_reduce_variant: expected 'one_shot' or 'two_shot' for all_reduce, "
+                         "got '%s'",
+                         iris_variant_name(desc->variant));
+    case IRIS_OP_REDUCE_SCATTER:
+        desc->variant = IRIS_VARIANT_TWO_SHOT;
+        return IRIS_OK;
+    default:
+        desc->variant = IRIS_VARIANT_NONE;
+        return IRIS_OK;
+    }
+}
+
+enum iris_status iris_op_select(const struct iris_context *ctx, const struct iris_config *config,
+                                struct iris_op_desc *desc, uint32_t *work_groups)
+{
+    static const struct iris_config open = {0};
+    const int limit = ctx->ops->max_work_groups(ctx->device);
+
+    if (config == NULL)
+        config = &open;
+    IRIS_TRY(iris_config_validate(config, ctx->world_size));
+    if (config->num_sms > limit)
+        return IRIS_FAIL(IRIS_EINVAL, "num_sms: expected at most %d on the %s backend, got %d",
+                         limit, ctx->ops->name, config->num_sms);
+    IRIS_TRY(select_variant(config, desc));
+    /* A block larger than the matrix only wastes staging. */
+    desc->block_m = at_most(config->block_size_m, desc->M);
+    desc->block_n = at_most(config->block_size_n, desc->N);
+    desc->block_k = config->block_size_k != 0 ? config->block_size_k : CPU_BLOCK_K;
+    desc->group_size_m = config->group_size_m != 0 ? config->group_size_m : CPU_GROUP_SIZE_M;
+    if (desc->operation == IRIS_OP_MATMUL_ALL_REDUCE)
+        select_product_blocks(ctx, desc);
+    else
+        select_run(ctx, desc);
+    *work_groups =
+        (uint32_t)(config->num_sms != 0 ? config->num_sms : ctx->ops->compute_units(ctx->device));
+    return IRIS_OK;
+}
+
+enum iris_status iris_config_select(const struct iris_context *ctx, enum iris_operation operation,
+                                    int64_t M, int64_t N, int64_t K, enum iris_dtype dtype,
+                                    struct iris_config *config)
+{
+    struct iris_op_desc desc = {
+        .operation = operation, .dtype = dtype, .M = M, .N = N, .K = K, .source = -1};
+    uint32_t work_groups;
+
+    IRIS_TRY(iris_op_select(ctx, config, &desc, &work_groups));
+    config->variant = desc.variant;
+    config->block_size_m = desc.block_m;
+    config->block_size_n = desc.block_n;
+    config->block_size_k = desc.block_k;
+    config->group_size_m = desc.group_size_m;
+    config->num_sms = (int32_t)work_groups;
+    if (config->num_xcds == 0)
+        config->num_xcds = 1;
+    return IRIS_OK;
+}

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * Second step of a call: choosing what the caller left open. Depends only on values that are equal
+ * on all ranks, except for the number of work-groups, which is each rank's own business.
+ */
+#ifndef IRIS_OP_SELECT_H
+#define IRIS_OP_SELECT_H
+
+#include "context.h"
+#include "op_desc.h"
+
+/* Fills the variant and the block sizes of `desc` from `config` (may be NULL) and the shape, and
+ * tells how many work-groups to launch. IRIS_EINVAL for a config that does not fit. */
+enum iris_status iris_op_select(const struct iris_context *ctx, const struct iris_config *config,
+                                struct iris_op_desc *desc, uint32_t *work_groups);
+
+#endif

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: MIT
+# SPDX-FileCopyrightText: The iris_c authors
+"""The context as users see it: the extension's type, plus tensors of the user's library.
+
+With torch installed, creation functions return `torch.Tensor`s whose storage is the symmetric
+heap; without it, `iris_c.Buffer`s, filled by numpy. Both libraries are imported when the first
+tensor is made, not before.
+"""
+
+from __future__ import annotations
+
+import functools
+
+from iris_c import _C
+from iris_c.ccl import BoundCcl
+from iris_c.environment import DEFAULT_TIMEOUT, context_options
+from iris_c.fill import NumpyFiller, TorchFiller
+from iris_c.ops import BoundOps
+
+__all__ = ["Context", "init"]
+
+
+@functools.cache
+def _filler():
+    """Makes and fills tensors: with torch if it can be imported, else with numpy."""
+    try:
+        import torch
+    except ImportError:
+        import numpy
+
+        return NumpyFiller(numpy)
+    return TorchFiller(torch)
+
+
+def _sizes(size: tuple) -> tuple:
+    """Sizes given as numbers, or as one tuple or list (which may be nested once)."""
+    for _ in range(2):
+        if len(size) == 1 and hasattr(size[0], "__len__"):
+            size = tuple(size[0])
+    return size
+
+
+class Context(_C.Context):
+    """One rank's membership in a world of ranks, with its symmetric heap. Made by `iris_c.init`.
+
+    Creation functions and `allocate` are collective: all ranks call them, in the same order, with
+    the same sizes. They take torch's arguments: sizes as numbers or as one sequence, `dtype`,
+    `requires_grad`; `device` and `layout` may only say what is so anyway.
+    """
+
+    @property
+    def device(self):
+        """The device of the heap's tensors: a torch.device, without torch a str."""
+        return _filler().device(self)
+
+    @property
+    def ops(self) -> BoundOps:
+        """The fused operations of `iris_c.ops`, bound to this context."""
+        return BoundOps(self)
+
+    @property
+    def ccl(self) -> BoundCcl:
+        """The collectives of `iris_c.ccl`, bound to this context."""
+        return BoundCcl(self)
+
+    def get_device(self):
+        """The device of the heap's tensors."""
+        return self.device
+
+    def get_heap_bases(self):
+        """Address of each rank's heap as mapped in this process: int64, (world_size,)."""
+        return _filler().addresses(self, self._heap_bases())
+
+    # ---- tensors in the heap ----
+
+    def _tensor(self, size, dtype, device=None, layout=None, requires_grad=False):
+        return _filler().tensor(self, size, dtype, device, layout, requires_grad)
+
+    def empty(self, *size, dtype=None, device=None, layout=None, requires_grad=False):
+        """A symmetric tensor with arbitrary contents."""
+        return self._tensor(_sizes(size), dtype, device, layout, requires_grad)
+
+    def zeros(self, *size, dtype=None, device=None, layout=None, requires_grad=False):
+        """A symmetric tensor of zeros."""
+        return self.full(
+            _sizes(size),
+            0,
+            dtype=dtype or _filler().default_dtype(),
+            device=device,
+            layout=layout,
+            requires_grad=requires_grad,
+        )
+
+    def ones(self, *size, dtype=None, device=None, layout=None, requires_grad=False):
+        """A symmetric tensor of ones."""
+        return self.full(
+            _sizes(size),
+            1,
+            dtype=dtype or _filler().default_dtype(),
+            device=device,
+            layout=layout,
+            requires_grad=requires_grad,
+        )
+
+    def full(
+        self, size, fill_value, *, dtype=None, device=None, layout=None, requires_grad=False
+    ):  # fmt: skip
+        """A symmetric tensor of `fill_value`, whose type gives the dtype."""
+        filler = _filler()
+        if dtype is None:
+            dtype = filler.dtype_of(fill_value)
+        tensor = self._tensor(_sizes((size,)), dtype, device, layout)
+        filler.full(tensor, fill_value)
+        return filler.finish(tensor, requires_grad)
+
+    def empty_like(self, tensor, *, dtype=None, requires_grad=False):
+        """A symmetric, row-major tensor of `tensor`'s shape and dtype."""
+        return self.empty(tuple(tensor.shape), dtype=dtype or tensor.dtype,
+                          requires_grad=requires_grad)  # fmt: skip
+
+    def zeros_like(self, tensor, *, dtype=None, requires_grad=False):
+        """A symmetric, row-major tensor of zeros of `tensor`'s shape and dtype."""
+        return self.zeros(tuple(tensor.shape), dtype=dtype or tensor.dtype,
+                          requires_grad=requires_grad)  # fmt: skip
+
+    def as_symmetric(self, tensor):
+        """A row-major copy of `tensor` in the heap. Always a copy: the ranks allocate together."""
+        copy = self._tensor(tuple(tensor.shape), tensor.dtype)
+        _filler().copy(copy, tensor)
+        return copy
+
+    def rand(self, *size, generator=None, dtype=None, device=None, layout=None,
+             requires_grad=False):  # fmt: skip
+        """Uniform in [0, 1). Each rank draws its own numbers."""
+        tensor = self._tensor(_sizes(size), dtype, device, layout)
+        _filler().uniform(tensor, 0.0, 1.0, generator)
+        return _filler().finish(tensor, requires_grad)
+
+    def uniform(self, *size, low=0.0, high=1.0, generator=None, dtype=None, device=None,
+                layout=None, requires_grad=False):  # fmt: skip
+        """Uniform in [low, high)."""
+        tensor = self._tensor(_sizes(size), dtype, device, layout)
+        _filler().uniform(tensor, low, high, generator)
+        return _filler().finish(tensor, requires_grad)
+
+    def randn(self, *size, generator=None, dtype=None, device=None, layout=None,
+              requires_grad=False):  # fmt: skip
+        """Normal with mean 0 and variance 1."""
+        tensor = self._tensor(_sizes(size), dtype, device, layout)
+        _filler().normal(tensor, generator)
+        return _filler().finish(tensor, requires_grad)
+
+    def randint(self, *args, size=None, generator=None, dtype=None, device=None, layout=None,
+                requires_grad=False):  # fmt: skip
+        """``randint(high, size)`` or ``randint(low, high, size)``: integers in [low, high)."""
+        if size is None and args:
+            *args, size = args
+        if size is None or len(args) not in (1, 2):
+            raise TypeError("randint() takes (high, size) or (low, high, size)")
+        low, high = (0, args[0]) if len(args) == 1 else args
+        if not low < high:
+            raise ValueError(f"high: expected > low ({low}), got {high}")
+        filler = _filler()
+        tensor = self._tensor(_sizes((size,)), dtype or filler.integer_dtype(), device, layout)
+        filler.integers(tensor, low, high, generator)
+        return filler.finish(tensor, requires_grad)
+
+    def arange(self, start, end=None, step=1, *, dtype=None, device=None, layout=None,
+               requires_grad=False):  # fmt: skip
+        """``arange(end)`` or ``arange(start, end, step)``: start, start + step, ... below end."""
+        start, end = (0, start) if end is None else (start, end)
+        if step == 0:
+            raise ValueError("step: expected other than 0, got 0")
+        if (end - start) * step < 0:
+            raise ValueError(f"end: step {step} does not lead from {start} to {end}")
+        filler = _filler()
+        if dtype is None:
+            whole = all(isinstance(value, int) for value in (start, end, step))
+            dtype = filler.integer_dtype() if whole else filler.default_dtype()
+        count = filler.arange_count(start, end, step)
+        tensor = self._tensor((count,), dtype, device, layout)
+        filler.arange(tensor, start, end, step)
+        return filler.finish(tensor, requires_grad)
+
+    def linspace(self, start, end, steps, *, dtype=None, device=None, layout=None,
+                 requires_grad=False):  # fmt: skip
+        """`steps` values at equal distances from `start` to `end`, both included."""
+        filler = _filler()
+        tensor = self._tensor((steps,), dtype, device, layout)
+        filler.linspace(tensor, start, end, steps)
+        return filler.finish(tensor, requires_grad)
+
+
+def init(
+    heap_size: int = 1 << 30,
+    backend: str | None = None,
+    rank: int | None = None,
+    world_size: int | None = None,
+    timeout: float = DEFAULT_TIMEOUT,
+) -> Context:
+    """Meet the other ranks of the run and map the symmetric heap. Collective.
+
+    Parameters
+    ----------
+    heap_size : int
+        Bytes of the symmetric heap, equal on all ranks.
+    backend : str or None
+        'cpu', 'cuda' or 'hip'; None chooses what is present. IRIS_C_BACKEND overrides.
+    rank, world_size : int or None
+        Both or neither; by default torchrun's RANK and WORLD_SIZE, else a world of one.
+    timeout : float
+        Seconds, for meeting and for every later wait. IRIS_C_TIMEOUT replaces the default.
+
+    Returns
+    -------
+    Context
+
+    Raises
+    ------
+    ValueError
+        Arguments or environment variables make no sense, or differ between ranks.
+    PeerError
+        A rank did not arrive in time; `rank` says which.
+    BackendError
+        The device or the operating system refused.
+    """
+    return Context(**context_options(heap_size, backend, rank, world_size, timeout))

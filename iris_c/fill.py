@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: MIT
+# SPDX-FileCopyrightText: The iris_c authors
+"""Makes tensors of heap memory and gives them their first values.
+
+Two classes with the same methods: one for torch, one for numpy where torch is not installed. The
+torch one calls torch's own creation functions with ``out=``, so that a seed gives the numbers it
+gives there.
+"""
+
+from __future__ import annotations
+
+import math
+
+__all__ = ["NumpyFiller", "TorchFiller"]
+
+
+class TorchFiller:
+    """Symmetric torch.Tensors."""
+
+    def __init__(self, torch):
+        self.torch = torch
+
+    def device(self, ctx):
+        if ctx.backend == "cpu":
+            return self.torch.device("cpu")
+        return self.torch.device("cuda", ctx.device_id)
+
+    def addresses(self, ctx, values):
+        return self.torch.tensor(values, dtype=self.torch.int64, device=self.device(ctx))
+
+    def default_dtype(self):
+        return self.torch.get_default_dtype()
+
+    def integer_dtype(self):
+        return self.torch.int64
+
+    def dtype_of(self, value):
+        if isinstance(value, bool):
+            return self.torch.bool
+        return self.torch.int64 if isinstance(value, int) else self.default_dtype()
+
+    def tensor(self, ctx, size, dtype, device, layout, requires_grad):
+        own = self.device(ctx)
+        if device is not None:
+            wanted = self.torch.device(device)
+            if wanted.type != own.type or (wanted.index or 0) != (own.index or 0):
+                raise ValueError(f"device: expected {own}, the context's, got {wanted}")
+        if layout is not None and layout != self.torch.strided:
+            raise ValueError(f"layout: expected torch.strided, got {layout}")
+        buffer = ctx.allocate(size, self.default_dtype() if dtype is None else dtype)
+        return self.finish(self.torch.from_dlpack(buffer), requires_grad)
+
+    def finish(self, tensor, requires_grad):
+        return tensor.requires_grad_() if requires_grad else tensor
+
+    def full(self, tensor, value):
+        tensor.fill_(value)
+
+    def copy(self, tensor, source):
+        if not isinstance(source, self.torch.Tensor):
+            source = self.torch.from_dlpack(source)
+        with self.torch.no_grad():
+            tensor.copy_(source)
+
+    def uniform(self, tensor, low, high, generator):
+        tensor.uniform_(low, high, generator=generator)
+
+    def normal(self, tensor, generator):
+        self.torch.randn(tensor.shape, generator=generator, out=tensor)
+
+    def integers(self, tensor, low, high, generator):
+        self.torch.randint(low, high, tensor.shape, generator=generator, out=tensor)
+
+    def arange_count(self, start, end, step):
+        return self.torch.arange(start, end, step, device="meta").numel()
+
+    def arange(self, tensor, start, end, step):
+        self.torch.arange(start, end, step, out=tensor)
+
+    def linspace(self, tensor, start, end, steps):
+        self.torch.linspace(start, end, steps, out=tensor)
+
+
+class NumpyFiller:
+    """Buffers, written through numpy views; bfloat16, which numpy lacks, through its bits."""
+
+    def __init__(self, numpy):
+        self.numpy = numpy
+        self.random = numpy.random.default_rng()
+
+    def device(self, ctx):
+        return ctx.backend if ctx.backend == "cpu" else f"{ctx.backend}:{ctx.device_id}"
+
+    def addresses(self, ctx, values):
+        return self.numpy.array(values, dtype=self.numpy.int64)
+
+    def default_dtype(self):
+        return "float32"
+
+    def integer_dtype(self):
+        return "int64"
+
+    def dtype_of(self, value):
+        if isinstance(value, bool):
+            return "bool"
+        return "int64" if isinstance(value, int) else "float32"
+
+    def tensor(self, ctx, size, dtype, device, layout, requires_grad):
+        if device is not None and str(device) != self.device(ctx):
+            raise ValueError(f"device: expected {self.device(ctx)}, the context's, got {device}")
+        if layout is not None:
+            raise ValueError("layout: needs torch")
+        self.finish(None, requires_grad)
+        return ctx.allocate(size, "float32" if dtype is None else dtype)
+
+    def finish(self, tensor, requires_grad):
+        if requires_grad:
+            raise ValueError("requires_grad: needs torch")
+        return tensor
+
+    def _store(self, buffer, values):
+        """Writes `values`, an array or a number, in the buffer's dtype."""
+        if buffer.nbytes == 0:
+            return
+        if buffer.dtype != "bfloat16":
+            self.numpy.asarray(buffer)[...] = values
+            return
+        bits = self.numpy.asarray(values, dtype=self.numpy.float32).view(self.numpy.uint32)
+        rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16  # to nearest, ties to even
+        nan = (bits & 0x7FFFFFFF) > 0x7F800000
+        target = self.numpy.frombuffer(memoryview(buffer), dtype=self.numpy.uint16)
+        target.reshape(buffer.shape)[...] = self.numpy.where(nan, 0x7FC0, rounded)
+
+    def full(self, buffer, value):
+        self._store(buffer, value)
+
+    def copy(self, buffer, source):
+        self._store(buffer, self.numpy.asarray(source))
+
+    def uniform(self, buffer, low, high, generator):
+        self._store(buffer, (generator or self.random).uniform(low, high, buffer.shape))
+
+    def normal(self, buffer, generator):
+        self._store(buffer, (generator or self.random).standard_normal(buffer.shape))
+
+    def integers(self, buffer, low, high, generator):
+        self._store(buffer, (generator or self.random).integers(low, high, buffer.shape))
+
+    def arange_count(self, start, end, step):
+        return math.ceil((end - start) / step)
+
+    def arange(self, buffer, start, end, step):
+        self._store(buffer, start + step * self.numpy.arange(len(buffer)))
+
+    def linspace(self, buffer, start, end, steps):
+        self._store(buffer, self.numpy.linspace(start, end, steps))

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: MIT
+# SPDX-FileCopyrightText: The iris_c authors
+"""Fused operations: a matrix product and a collective in one launch.
+
+Every function takes the context first; ``ctx.ops`` is this module bound to a context.
+"""
+
+from __future__ import annotations
+
+from iris_c._C import FusedWorkspace, matmul_all_reduce, matmul_all_reduce_preamble
+from iris_c.config import FusedConfig
+
+__all__ = [
+    "FusedConfig",
+    "FusedWorkspace",
+    "matmul_all_reduce",
+    "matmul_all_reduce_preamble",
+    "select_config",
+]
+
+
+def select_config(ctx, M, N, K, dtype, config=None, operation="matmul_all_reduce"):
+    """Return `config` with its None fields filled as a call of this shape would.
+
+    Parameters
+    ----------
+    ctx : Context
+    M, N, K : int
+        Shape of the product; K is this rank's share.
+    dtype : torch.dtype, numpy.dtype or str
+    config : FusedConfig or None
+    operation : str
+
+    Returns
+    -------
+    FusedConfig
+    """
+    from dataclasses import replace
+
+    config = FusedConfig() if config is None else config
+    fields = ctx._select_config(operation, M, N, K, dtype, config._as_tuple())
+    names = ("block_size_m", "block_size_n", "block_size_k", "group_size_m", "num_sms", "num_xcds")
+    chosen = {name: value or None for name, value in zip(names, fields, strict=False)}
+    return replace(config, **chosen, all_reduce_variant=fields[-1])
+
+
+class BoundOps:
+    """The functions of ``iris_c.ops`` with the context filled in."""
+
+    __slots__ = ("_ctx",)
+
+    def __init__(self, ctx):
+        self._ctx = ctx
+
+    def matmul_all_reduce(
+        self, C, A, B, bias=None, async_op=False, config=None, workspace=None
+    ) -> FusedWorkspace:
+        """See :func:`iris_c.ops.matmul_all_reduce`."""
+        return matmul_all_reduce(self._ctx, C, A, B, bias, async_op, config, workspace)
+
+    def matmul_all_reduce_preamble(
+        self, C, A, B, config=None, workspace=None, *, bias=None
+    ) -> FusedWorkspace:
+        """See :func:`iris_c.ops.matmul_all_reduce_preamble`."""
+        return matmul_all_reduce_preamble(self._ctx, C, A, B, config, workspace, bias=bias)
+
+    def select_config(self, M, N, K, dtype, config=None, operation="matmul_all_reduce"):
+        """See :func:`iris_c.ops.select_config`."""
+        return select_config(self._ctx, M, N, K, dtype, config, operation)

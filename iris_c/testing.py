@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: MIT
+# SPDX-FileCopyrightText: The iris_c authors
+"""Tests that run on several ranks.
+
+``@ranks(1, 2, 4)`` turns a function whose first argument is a context into a pytest test that runs
+in 1, 2 and 4 fresh processes. A rank that raises fails the test with its traceback; ranks that are
+not done at the deadline are killed and reported as a possible deadlock, with their stacks.
+
+The processes come from a fork server that has imported torch and iris_c, so a rank starts in a few
+tens of milliseconds. Under torchrun with ``IRIS_C_TEST_TORCHRUN=1`` the same tests run in the
+processes that torchrun has started; those for other world sizes are skipped.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import functools
+import importlib
+import inspect
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import tempfile
+import time
+import traceback
+import zlib
+
+__all__ = ["RankFailure", "ranks", "run_ranks", "seed_of"]
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["numpy", "torch", "pytest", "iris_c", "iris_c._C"])
+_runs = 0
+
+
+class RankFailure(AssertionError):
+    """One or more ranks failed; the message has their tracebacks or stacks."""
+
+
+def seed_of(name: str) -> int:
+    """A seed that is the same on all ranks and in every run, different for different names."""
+    return zlib.crc32(name.encode())
+
+
+def _resolve(module: str, name: str):
+    body = getattr(importlib.import_module(module), name)
+    return getattr(body, "rank_body", body)
+
+
+def _rank_main(pipe, stacks: str, environment: dict, module: str, name: str, args, init) -> None:
+    with open(stacks, "w") as file:
+        faulthandler.register(signal.SIGUSR1, file=file, all_threads=True)
+        os.environ.update(environment)
+        try:
+            import torch
+
+            torch.set_num_threads(1)
+        except ImportError:
+            pass
+        try:
+            body = _resolve(module, name)
+            if init is None:
+                result = body(*args)
+            else:
+                import iris_c
+
+                with iris_c.init(**init) as ctx:
+                    result = body(ctx, *args)
+            pipe.send(("ok", result))
+        except BaseException:  # the parent reports it, whatever it is
+            pipe.send(("error", traceback.format_exc()))
+        finally:
+            pipe.close()
+            faulthandler.unregister(signal.SIGUSR1)
+
+
+class _Rank:
+    """A rank's process, as its parent sees it."""
+
+    def __init__(self, directory, rank, environment, module, name, args, init):
+        self.rank = rank
+        self.stacks = os.path.join(directory, f"rank{rank}.stacks")
+        self.outcome = None
+        self.pipe, theirs = _context.Pipe(duplex=False)
+        environment = dict(environment, RANK=str(rank), LOCAL_RANK=str(rank))
+        self.process = _context.Process(
+            target=_rank_main,
+            args=(theirs, self.stacks, environment, module, name, args, init),
+            daemon=True,
+        )
+        self.process.start()
+        theirs.close()
+
+    def poll(self) -> bool:
+        """Whether the rank has finished; collects what it sent."""
+        if self.outcome is None and self.pipe.poll():
+            try:
+                self.outcome = self.pipe.recv()
+            except EOFError:
+                self.outcome = ("died", None)
+        if self.outcome is None and not self.process.is_alive():
+            self.outcome = ("died", None)
+        return self.outcome is not None
+
+    def stack_text(self) -> str:
+        os.kill(self.process.pid, signal.SIGCONT)
+        os.kill(self.process.pid, signal.SIGUSR1)
+        time.sleep(0.3)
+        with open(self.stacks) as file:
+            return file.read()
+
+    def end(self) -> None:
+        if self.outcome is not None:
+            self.process.join(10)
+        if self.process.is_alive():
+            self.process.kill()
+        self.process.join()
+        if self.outcome == ("died", None):
+            self.outcome = ("died", self.process.exitcode)
+        self.pipe.close()
+        self.process.close()
+
+
+def _wait(running: list[_Rank], deadline: float) -> list[_Rank]:
+    """Waits until all ranks are done or the time is up; returns those that are not done."""
+    until = time.monotonic() + deadline
+    waiting = [rank for rank in running if not rank.poll()]
+    while waiting and time.monotonic() < until:
+        sources = [rank.pipe for rank in waiting] + [rank.process.sentinel for rank in waiting]
+        multiprocessing.connection.wait(sources, timeout=min(1.0, until - time.monotonic()))
+        waiting = [rank for rank in waiting if not rank.poll()]
+    return waiting
+
+
+def run_ranks(
+    body,
+    world_size: int,
+    *args,
+    init: dict | None = None,
+    deadline: float = 60.0,
+    expect_killed: tuple[int, ...] = (),
+    environment: dict | None = None,
+) -> list:
+    """Runs ``body(*args)`` on ``world_size`` ranks and returns their results in rank order.
+
+    ``body`` is a module's function or its ``(module, name)``. With ``init``, a dictionary of
+    arguments of ``iris_c.init``, each rank creates a context and passes it first; without, the body
+    creates its own: RANK, WORLD_SIZE and a run id of its own are in the environment. The result of
+    a rank in ``expect_killed`` is ``None``. Raises `RankFailure`.
+    """
+    global _runs
+    _runs += 1
+    module, name = body if isinstance(body, tuple) else (body.__module__, body.__name__)
+    shared = {
+        "WORLD_SIZE": str(world_size),
+        "LOCAL_WORLD_SIZE": str(world_size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "29500",
+        "TORCHELASTIC_RUN_ID": f"iris_c-test-{os.getpid()}-{_runs}",
+        "OMP_NUM_THREADS": "1",
+        **(environment or {}),
+    }
+    with tempfile.TemporaryDirectory(prefix="iris_c-test-") as directory:
+        running = [
+            _Rank(directory, rank, shared, module, name, args, init) for rank in range(world_size)
+        ]
+        try:
+            late = _wait(running, deadline)
+            stacks = [f"rank {rank.rank} is at\n{rank.stack_text()}" for rank in late]
+        finally:
+            for rank in running:
+                rank.end()
+        return _verdict(running, late, stacks, deadline, expect_killed)
+
+
+def _verdict(running, late, stacks, deadline, expect_killed) -> list:
+    complaints = []
+    for rank in running:
+        kind, value = rank.outcome or ("late", None)
+        if kind == "error":
+            complaints.append(f"rank {rank.rank} raised\n{value}")
+        elif kind == "died" and rank.rank not in expect_killed:
+            complaints.append(f"rank {rank.rank} died with exit code {value}")
+        elif kind == "ok" and rank.rank in expect_killed:
+            complaints.append(f"rank {rank.rank} was to be killed, and ended by itself")
+    if late:
+        names = ", ".join(str(rank.rank) for rank in late)
+        complaints.append(f"possible deadlock: rank(s) {names} not done after {deadline} s")
+        complaints.extend(stacks)
+    if complaints:
+        raise RankFailure("\n\n".join(complaints))
+    return [rank.outcome[1] for rank in running]
+
+
+def _run_in_this_process(body, world_size, args, init) -> None:
+    import pytest
+
+    import iris_c
+
+    if int(os.environ["WORLD_SIZE"]) != world_size:
+        pytest.skip(f"for {world_size} ranks; torchrun started {os.environ['WORLD_SIZE']}")
+    with iris_c.init(**init) as ctx:
+        body(ctx, *args)
+
+
+def ranks(*world_sizes: int, deadline: float = 60.0, heap_size: int = 64 << 20, timeout=20.0):
+    """Makes a pytest test of ``body(ctx, ...)``, run once for each world size.
+
+    Further arguments of the body come from pytest's parametrisation; they must pickle.
+    """
+    import pytest
+
+    init = {"heap_size": heap_size, "timeout": timeout}
+
+    def decorate(body):
+        names = list(inspect.signature(body).parameters)[1:]
+
+        @functools.wraps(body)
+        def test(world_size, **parameters):
+            args = tuple(parameters[name] for name in names)
+            if os.environ.get("IRIS_C_TEST_TORCHRUN") == "1":
+                _run_in_this_process(body, world_size, args, init)
+                return
+            run_ranks(
+                (body.__module__, body.__name__), world_size, *args, init=init, deadline=deadline
+            )
+
+        test.rank_body = body
+        test.__signature__ = inspect.Signature(
+            [
+                inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+                for name in ["world_size", *names]
+            ]
+        )
+        return pytest.mark.parametrize("world_size", world_sizes, ids="world{}".format)(test)
+
+    return decorate
