@@ -299,7 +299,9 @@ proctype work_group(byte rank; byte group)
                 barriers[rank] = v
             }
             SIGNAL_PEERS(barrier_arrived);
-#ifndef MUTANT_NO_BARRIER
+#ifdef MUTANT_NO_BARRIER
+            skip
+#else
             ALL_PEERS(barrier_arrived)
 #endif
         :: else
