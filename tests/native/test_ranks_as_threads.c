@@ -214,7 +214,7 @@ static void *rank_main(void *arg)
         .heap_size = 1 << 22,
         .rank = self->rank,
         .world_size = self->world,
-        .timeout = 20,
+        .timeout = 5,
         .run_key = self->run_key,
         .num_threads = 2,
     };
