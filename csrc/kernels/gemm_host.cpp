@@ -7,6 +7,9 @@
  * keeps a piece of the result in registers through the block. A panel of B stays in the L1 cache
  * while A's panels pass by; the packed block of A, that of B and the tile of the result share L2.
  *
+ * While the micro-kernels compute, they also fetch into L2 what the next block's packing will read:
+ * its source is strided over many pages, which hardware prefetchers follow badly.
+ *
  * Packed panels are kept for the next tile where that pays: B's of all blocks of K unless they
  * exceed kKeepB, A's unless they exceed kKeepA (a block of A that is packed anew is at least still
  * in L2).
@@ -51,8 +54,9 @@ namespace
 constexpr int64_t kBlockK = 256;
 constexpr int32_t kMaxLanes = 16;
 constexpr int32_t kMaxRows = 14;
-constexpr int64_t kSoonStep = 128;
-constexpr int64_t kKeepA = (int64_t)1 << 18; /* floats: half of a common L2 cache */
+constexpr int32_t kFetches = 6; /* addresses that a micro-kernel prefetches from */
+constexpr uintptr_t kFetchStep = 64;
+constexpr int64_t kKeepA = (int64_t)1 << 17; /* floats: a quarter of a common L2 cache */
 constexpr int64_t kKeepB = (int64_t)1 << 22; /* floats, for each worker thread */
 
 static_assert(kBlockK % kMaxLanes == 0, "a block is made of whole groups of lines");
@@ -86,10 +90,10 @@ row_panels row_panels_of(int32_t rows, int32_t max_height)
 }
 
 /* out = (or += if add_to_out) a panel of A times a panel of B over kc steps of k. `last`: columns
- * in the last line of B's panel. `soon`: the address from which the kernel prefetches kSoonStep
- * bytes for each group of A, so that the next panel of B is in L2 when its turn comes. */
-typedef void (*micro_kernel)(int64_t kc, const float *a, const float *b, uintptr_t soon, float *out,
-                             int64_t ld, int32_t last, bool add_to_out);
+ * in the last line of B's panel. `soon`: kFetches addresses of what will
+ * be read next; from each the kernel prefetches kFetchStep bytes for every group of A. */
+typedef void (*micro_kernel)(int64_t kc, const float *a, const float *b, const uintptr_t *soon,
+                             float *out, int64_t ld, int32_t last, bool add_to_out);
 
 /* Packs rows (or cols) x kc elements; strides in elements. */
 typedef void (*pack_function)(const char *address, int64_t stride_row, int64_t stride_col,
@@ -464,36 +468,76 @@ capacities capacities_of(int32_t block_m, int32_t block_n, int64_t K)
             depth <= kKeepB / cols ? cols * depth : cols * block};
 }
 
-/* One block of K: out (+)= packed A times packed B. */
-void multiply(const instruction_set &set, const float *a, const float *b, int32_t rows,
-              int32_t cols, int64_t kc, float *out, int64_t ld, bool add_to_out)
-{
-    const row_panels panels = row_panels_of(rows, set.rows);
-    const int64_t depth = round_up(kc, set.lanes);
-    const int64_t soon_per_panel = kc / set.lanes * kSoonStep;
-
-    for (int32_t j = 0; j < cols; j += 2 * set.lanes) {
-        const int32_t left = cols - j;
-        const int32_t lines = left > set.lanes ? 2 : 1;
-        const int32_t last = (int32_t)at_most(left - (lines - 1) * set.lanes, set.lanes);
-        const float *next_b = b + kc * lines * set.lanes;
-        uintptr_t soon = reinterpret_cast<uintptr_t>(next_b);
-
-        for (int32_t p = 0; p < panels.count; ++p) {
-            const int32_t height = panels.height(p), start = panels.start(p);
-            set.kernels[height - 1][lines - 1](kc, a + start * depth, b, soon, out + start * ld + j,
-                                               ld, last, add_to_out);
-            soon += (uintptr_t)soon_per_panel;
-        }
-        b = next_b;
-    }
-}
-
 const char *element_address(const iris_gemm_operand *operand, iris_dtype dtype, int64_t row,
                             int64_t col)
 {
     const int64_t offset = row * operand->stride_row + col * operand->stride_col;
     return static_cast<const char *>(operand->address) + offset * (dtype == IRIS_DTYPE_F32 ? 4 : 2);
+}
+
+/* The runs of contiguous elements of a source that will be packed next, to be fetched into L2 while
+ * the micro-kernels have the memory to spare. */
+struct upcoming {
+    uintptr_t address;
+    int64_t step; /* bytes from one run to the next */
+    int32_t runs;
+
+    uintptr_t next()
+    {
+        const uintptr_t at = address;
+        if (--runs > 0)
+            address += (uintptr_t)step;
+        return at;
+    }
+};
+
+upcoming upcoming_block(const iris_gemm_operand *operand, iris_dtype dtype, int64_t row,
+                        int64_t col, int64_t rows, int64_t cols)
+{
+    const int64_t size = dtype == IRIS_DTYPE_F32 ? 4 : 2;
+    const bool by_row = operand->stride_col == 1;
+    return {reinterpret_cast<uintptr_t>(element_address(operand, dtype, row, col)),
+            (by_row ? operand->stride_row : operand->stride_col) * size,
+            (int32_t)(by_row ? rows : cols)};
+}
+
+/* One block of K: out (+)= packed A times packed B. */
+void multiply(const instruction_set &set, const float *a, const float *b, int32_t rows,
+              int32_t cols, int64_t kc, float *out, int64_t ld, bool add_to_out, upcoming next_a,
+              upcoming next_b)
+{
+    const row_panels panels = row_panels_of(rows, set.rows);
+    const int64_t depth = round_up(kc, set.lanes);
+    /* B's next panel may be in L3. When B is packed as it goes, its panels are still in L2, but the
+     * memory that the next block will be packed into is not. */
+    const bool packs_b = next_b.runs > 0;
+    uintptr_t ahead = reinterpret_cast<uintptr_t>(b + kc * round_up(cols, set.lanes));
+    const uintptr_t fetched = (uintptr_t)(kc / set.lanes) * kFetchStep;
+
+    for (int32_t j = 0; j < cols; j += 2 * set.lanes) {
+        const int32_t left = cols - j;
+        const int32_t lines = left > set.lanes ? 2 : 1;
+        const int32_t last = (int32_t)at_most(left - (lines - 1) * set.lanes, set.lanes);
+        const float *next_panel = b + kc * lines * set.lanes;
+        if (!packs_b)
+            ahead = reinterpret_cast<uintptr_t>(next_panel);
+
+        for (int32_t p = 0; p < panels.count; ++p, ahead += 2 * fetched) {
+            const int32_t height = panels.height(p), start = panels.start(p);
+            uintptr_t soon[kFetches] = {ahead, ahead + fetched, ahead, ahead, ahead, ahead};
+            if (next_a.runs > 0) {
+                soon[2] = next_a.next();
+                soon[3] = next_a.next();
+            }
+            if (next_b.runs > 0) {
+                soon[4] = next_b.next();
+                soon[5] = next_b.next();
+            }
+            set.kernels[height - 1][lines - 1](kc, a + start * depth, b, soon, out + start * ld + j,
+                                               ld, last, add_to_out);
+        }
+        b = next_panel;
+    }
 }
 
 } // namespace
@@ -549,7 +593,13 @@ void iris_gemm_tile(struct iris_gemm_scratch *scratch, enum iris_dtype dtype,
         if (!have_b)
             set.pack_b[dtype](element_address(B, dtype, k, n0), B->stride_row, B->stride_col, cols,
                               kc, packed_b);
-        multiply(set, packed_a, packed_b, rows, cols, kc, out, ld, k > 0);
+        const int64_t next_kc = at_most(K - k - kc, kBlockK);
+        upcoming next_a = {}, next_b = {};
+        if (!have_a && next_kc > 0)
+            next_a = upcoming_block(A, dtype, m0, k + kc, rows, next_kc);
+        if (!have_b && next_kc > 0)
+            next_b = upcoming_block(B, dtype, k + kc, n0, next_kc, cols);
+        multiply(set, packed_a, packed_b, rows, cols, kc, out, ld, k > 0, next_a, next_b);
     }
     a.held = key_a;
     b.held = key_b;

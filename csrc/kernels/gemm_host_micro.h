@@ -61,13 +61,38 @@ TARGET void pack_a(const char *address, int64_t stride_row, int64_t stride_col, 
 {
     const T *src = reinterpret_cast<const T *>(address);
     const row_panels panels = row_panels_of(rows, kRows);
+    const int64_t depth = (kc + kLanes - 1) / kLanes * kLanes;
+    /* A transposed A is read along its columns, through all panels. */
+    const bool by_column = stride_row == 1 && stride_col != 1;
+    const int32_t strips = by_column ? 1 : panels.count;
 
-    for (int32_t p = 0; p < panels.count; ++p) {
-        const int32_t height = panels.height(p);
-        const T *at = src + panels.start(p) * stride_row;
-        for (int64_t k = 0; k < kc; k += kLanes, out += height * kLanes)
-            pack_lines(out, kLanes, at + k * stride_col, stride_col, stride_row, height,
-                       (int32_t)(kc - k < kLanes ? kc - k : kLanes));
+    for (int32_t strip = 0; strip < strips; ++strip)
+        for (int64_t k = 0; k < kc; k += kLanes)
+            for (int32_t p = strip; p < (by_column ? panels.count : strip + 1); ++p) {
+                const int32_t height = panels.height(p), start = panels.start(p);
+                pack_lines(out + start * depth + k * height, kLanes,
+                           src + start * stride_row + k * stride_col, stride_col, stride_row,
+                           height, (int32_t)(kc - k < kLanes ? kc - k : kLanes));
+            }
+}
+
+/* Row k of a row-major B into all its panels: to read it from front to back is twice as fast as to
+ * fill one panel after the other. */
+template <typename T>
+TARGET ALWAYS_INLINE void pack_b_row(const T *row, int32_t cols, int64_t k, int64_t kc, float *out)
+{
+    constexpr int32_t kWidth = 2 * kLanes;
+    int32_t j = 0;
+
+    for (; j + kWidth <= cols; j += kWidth, out += kc * kWidth) {
+        store(out + k * kWidth, widen(row + j, kLanes));
+        store(out + k * kWidth + kLanes, widen(row + j + kLanes, kLanes));
+    }
+    if (cols - j > kLanes) {
+        store(out + k * kWidth, widen(row + j, kLanes));
+        store(out + k * kWidth + kLanes, widen(row + j + kLanes, cols - j - kLanes));
+    } else if (cols > j) {
+        store(out + k * kLanes, widen(row + j, cols - j));
     }
 }
 
@@ -77,7 +102,11 @@ TARGET void pack_b(const char *address, int64_t stride_row, int64_t stride_col, 
 {
     const T *src = reinterpret_cast<const T *>(address);
 
-    /* All the panels of a few rows before the next rows: B's rows are then read through. */
+    if (stride_col == 1) {
+        for (int64_t k = 0; k < kc; ++k)
+            pack_b_row(src + k * stride_row, cols, k, kc, out);
+        return;
+    }
     for (int64_t k = 0; k < kc; k += kLanes) {
         const int32_t count = (int32_t)(kc - k < kLanes ? kc - k : kLanes);
         float *panel = out;
@@ -110,7 +139,7 @@ TARGET ALWAYS_INLINE void multiply_step(const float *a, const float *b, vec (&su
 
 /* kHeight rows of out (+)= a panel of A times a panel of B; see micro_kernel. */
 template <int kHeight, int kLines>
-TARGET void micro(int64_t kc, const float *a, const float *b, uintptr_t soon, float *out,
+TARGET void micro(int64_t kc, const float *a, const float *b, const uintptr_t *soon, float *out,
                   int64_t ld, int32_t last, bool add_to_out)
 {
     vec sum[kHeight][kLines];
@@ -121,10 +150,10 @@ TARGET void micro(int64_t kc, const float *a, const float *b, uintptr_t soon, fl
         __builtin_prefetch(out + i * ld, 1);
         __builtin_prefetch(out + i * ld + kLines * kLanes - 1, 1);
     }
-    for (; kc >= kLanes; kc -= kLanes, a += kHeight * kLanes) {
-        __builtin_prefetch(reinterpret_cast<const void *>(soon), 0, 2);
-        __builtin_prefetch(reinterpret_cast<const void *>(soon + 64), 0, 2);
-        soon += kSoonStep;
+    for (uintptr_t ahead = 0; kc >= kLanes;
+         kc -= kLanes, a += kHeight * kLanes, ahead += kFetchStep) {
+        UNROLL for (int i = 0; i < kFetches; ++i)
+            __builtin_prefetch(reinterpret_cast<const void *>(soon[i] + ahead), 0, 2);
         for (int k = 0; k < kLanes; ++k, b += kLines * kLanes)
             multiply_step<kHeight, kLines>(a + k, b, sum);
     }
