@@ -415,6 +415,7 @@ static void test_reuse(enum iris_dtype dtype)
                    (int32_t)random_between(1, 48), (int32_t)random_between(1, 96), C);
     }
     /* The same memory with other contents, after the scratch was made anew. */
+    check_tile(&p[0], arena.scratch, 0, 0, 48, 96, C);
     for (int64_t i = 0; i < 300 * 200; ++i)
         random_element(dtype, (char *)p[0].B.allocation + i * (int64_t)element_nbytes(dtype));
     arena.scratch = iris_gemm_scratch_init(arena.memory, 48, 96, 300);
