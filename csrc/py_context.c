@@ -102,7 +102,10 @@ static void context_dealloc(PyObject *object)
     PyObject_GC_UnTrack(object);
     (void)context_clear(object);
     if (ctx) {
-        Py_BEGIN_ALLOW_THREADS /* may say farewell and join threads */
+        Py_BEGIN_ALLOW_THREADS
+        /* Tensors may keep the heap, but nobody can start anything together any more: tell the
+         * peers now. May join threads. */
+        iris_context_close(ctx);
         iris_context_release(ctx);
         Py_END_ALLOW_THREADS
     }

@@ -31,8 +31,8 @@ __all__ = [
 
 
 def barrier(ctx, stream=None) -> None:
-    """Return when all ranks have finished what `stream` held, and have arrived. Collective."""
-    ctx.barrier(stream)
+    """Order the work of all ranks' streams: ``ctx.device_barrier``. Collective."""
+    ctx.device_barrier(stream)
 
 
 class BoundCcl:
@@ -79,4 +79,4 @@ class BoundCcl:
 
     def barrier(self, stream=None) -> None:
         """See :func:`iris_c.ccl.barrier`."""
-        self._ctx.barrier(stream)
+        self._ctx.device_barrier(stream)

@@ -95,7 +95,9 @@ def context_options(
     if rank is None:
         rank, world_size = _integer(environ, "RANK", 0), _integer(environ, "WORLD_SIZE", 1)
         if (rank is None) != (world_size is None):
-            given, missing = ("RANK", "WORLD_SIZE") if world_size is None else ("WORLD_SIZE", "RANK")
+            given, missing = (
+                ("RANK", "WORLD_SIZE") if world_size is None else ("WORLD_SIZE", "RANK")
+            )
             raise ValueError(f"{given}: set without {missing} in the environment")
         if rank is None:
             rank, world_size = 0, 1

@@ -128,14 +128,20 @@ class NumpyFiller:
         bits = self.numpy.asarray(values, dtype=self.numpy.float32).view(self.numpy.uint32)
         rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16  # to nearest, ties to even
         nan = (bits & 0x7FFFFFFF) > 0x7F800000
-        target = self.numpy.frombuffer(memoryview(buffer), dtype=self.numpy.uint16)
-        target.reshape(buffer.shape)[...] = self.numpy.where(nan, 0x7FC0, rounded)
+        self._bits(buffer)[...] = self.numpy.where(nan, 0x7FC0, rounded)
+
+    def _bits(self, buffer):
+        """A bfloat16 buffer as unsigned integers."""
+        return self.numpy.frombuffer(buffer, dtype=self.numpy.uint16).reshape(buffer.shape)
 
     def full(self, buffer, value):
         self._store(buffer, value)
 
     def copy(self, buffer, source):
-        self._store(buffer, self.numpy.asarray(source))
+        if getattr(source, "dtype", None) != "bfloat16":
+            self._store(buffer, self.numpy.asarray(source))
+        elif buffer.nbytes != 0:
+            self._bits(buffer)[...] = self._bits(source)
 
     def uniform(self, buffer, low, high, generator):
         self._store(buffer, (generator or self.random).uniform(low, high, buffer.shape))

@@ -3,14 +3,8 @@
  *
  * The life of a bootstrap after the meeting, and its collectives.
  *
- * A collective: every rank sends its part to the hub; when the hub has all of them it compares
- * names and sizes and sends everybody the result, which the rank's monitor thread puts where the
- * caller waits for it. The hub's own part goes through the same code without a socket. At most one
- * collective is open at a time, because a rank contributes to the next one only after it has the
- * result of the last.
- *
- * `lock` guards all fields below it; `call_lock` is held by a rank's caller through a collective.
- * The departure callback runs on the monitor thread without either.
+ * `lock` guards the fields that stand below it in the state; `call_lock` is held by a rank's caller
+ * through a collective. The departure callback runs on the monitor thread without either.
  */
 #include "bootstrap.h"
 
@@ -26,62 +20,23 @@
 #include <unistd.h>
 
 #include "bootstrap_meet.h"
-#include "bootstrap_wire.h"
+#include "bootstrap_state.h"
 
-/* A rank's part of the open collective; on the hub. */
-struct part {
-    bool present;
-    uint32_t nbytes;
-    int fd; /* owned; -1: none */
-    char name[IRIS_WIRE_NAME_NBYTES];
-    char bytes[IRIS_BOOTSTRAP_MAX_BYTES];
-};
-
-/* How the last collective ended, for the caller. */
-struct outcome {
-    uint64_t sequence;
-    enum iris_status status;
-    int rank; /* at fault, or -1 */
-    uint32_t nbytes;
-    int fds[IRIS_MAX_RANKS]; /* by rank; owned; -1: none */
-    char payload[IRIS_WIRE_MAX_PAYLOAD + 1];
-};
-
-struct iris_bootstrap {
-    int rank, world_size;
-    uint64_t timeout_ns;
-    void (*on_departure)(void *arg, int rank, enum iris_departure departure);
-    void *on_departure_arg;
-    pthread_t monitor;
-    bool monitor_runs;
-    int wake; /* eventfd: the monitor has something new to look at, or shall stop */
-    int sockets[IRIS_MAX_RANKS];
-    pthread_mutex_t call_lock;
-
-    pthread_mutex_t lock;
-    pthread_cond_t finished; /* outcome.sequence has moved on */
-    bool stopping;
-    uint64_t sequence; /* of the caller's last collective */
-    uint32_t gone;     /* bit per rank */
-    enum iris_departure departure[IRIS_MAX_RANKS];
-    uint32_t unreported; /* departures the callback has not been told */
-    char broken[256];    /* not empty: a collective timed out; nothing works any more */
-    int broken_rank;
-    struct outcome outcome;
-    /* Hub only: */
-    uint64_t open_sequence;
-    uint64_t opened_ns; /* when the first part came; 0: none yet */
-    struct part parts[IRIS_MAX_RANKS];
-    /* The monitor's own: */
-    char receive_buffer[IRIS_WIRE_MAX_PAYLOAD + 1];
-};
-
-static uint64_t now_ns(void)
+uint64_t iris_bootstrap_now_ns(void)
 {
     struct timespec now;
 
     (void)clock_gettime(CLOCK_MONOTONIC, &now);
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+void iris_bootstrap_close_fds(int *fds, int count)
+{
+    for (int i = 0; i < count; ++i) {
+        if (fds[i] >= 0)
+            close(fds[i]);
+        fds[i] = -1;
+    }
 }
 
 static void wake_monitor(struct iris_bootstrap *b)
@@ -92,27 +47,21 @@ static void wake_monitor(struct iris_bootstrap *b)
     (void)ignored;
 }
 
-static void close_fds(int *fds, int count)
-{
-    for (int i = 0; i < count; ++i) {
-        if (fds[i] >= 0)
-            close(fds[i]);
-        fds[i] = -1;
-    }
-}
-
 /* ---- departures; under lock ---- */
 
-static void note_departure(struct iris_bootstrap *b, int rank, enum iris_departure departure)
+void iris_bootstrap_note_departure(struct iris_bootstrap *b, int rank,
+                                   enum iris_departure departure)
 {
     if (rank < 0 || rank >= b->world_size || (b->gone >> rank & 1u) != 0)
         return;
+    if (b->gone == 0)
+        b->first_gone = rank;
     b->gone |= 1u << rank;
     b->unreported |= 1u << rank;
     b->departure[rank] = departure;
 }
 
-static const char *departure_text(enum iris_departure departure)
+const char *iris_bootstrap_departure_text(enum iris_departure departure)
 {
     return departure == IRIS_PEER_DIED ? "died" : "closed its context";
 }
@@ -136,12 +85,13 @@ static void report_departures(struct iris_bootstrap *b)
 /* ---- outcomes; under lock ---- */
 
 /* Hands the outcome to this rank's caller. Takes over the descriptors. */
-static void finish(struct iris_bootstrap *b, const struct iris_wire_header *header,
-                   const void *payload, const int *fds)
+void iris_bootstrap_finish(struct iris_bootstrap *b, const struct iris_wire_header *header,
+                           const void *payload, const int *fds)
 {
-    struct outcome *outcome = &b->outcome;
+    struct iris_bootstrap_outcome *outcome = &b->outcome;
 
-    close_fds(outcome->fds, IRIS_MAX_RANKS); /* of a collective nobody waited for to the end */
+    iris_bootstrap_close_fds(outcome->fds,
+                             IRIS_MAX_RANKS); /* of a collective nobody waited for to the end */
     outcome->sequence = header->sequence;
     outcome->status = (enum iris_status)header->status;
     outcome->rank = header->rank;
@@ -153,219 +103,7 @@ static void finish(struct iris_bootstrap *b, const struct iris_wire_header *head
     pthread_cond_broadcast(&b->finished);
 }
 
-/* ---- the hub; under lock ---- */
-
-/* The hub's connection to a peer, or -1 when it is gone. */
-static void send_to(struct iris_bootstrap *b, int peer, const struct iris_wire_header *header,
-                    const void *payload, const int *fds, int num_fds)
-{
-    if ((b->gone >> peer & 1u) != 0)
-        return;
-    /* A peer takes a result before it contributes again, so its buffer has room unless it has
-     * stopped reading altogether; its monitor thread never does. */
-    (void)iris_wire_send(b->sockets[peer], header, payload, fds, num_fds);
-}
-
-static void close_parts(struct iris_bootstrap *b)
-{
-    for (int rank = 0; rank < b->world_size; ++rank) {
-        b->parts[rank].present = false;
-        if (b->parts[rank].fd >= 0)
-            close(b->parts[rank].fd);
-        b->parts[rank].fd = -1;
-    }
-    b->opened_ns = 0;
-}
-
-/* Ends the open collective with an error for those who take part in it. */
-static void fail_open(struct iris_bootstrap *b, enum iris_status status, int rank, const char *text)
-{
-    struct iris_wire_header header = {.type = IRIS_WIRE_RESULT,
-                                      .rank = rank,
-                                      .sequence = b->open_sequence,
-                                      .status = status,
-                                      .nbytes = (uint32_t)strlen(text)};
-
-    for (int peer = 1; peer < b->world_size; ++peer)
-        if (b->parts[peer].present)
-            send_to(b, peer, &header, text, NULL, 0);
-    if (b->parts[0].present)
-        finish(b, &header, text, NULL);
-    close_parts(b);
-    ++b->open_sequence;
-}
-
-/* The first rank whose part does not go with rank 0's, or -1. */
-static int find_mismatch(const struct iris_bootstrap *b)
-{
-    const struct part *first = &b->parts[0];
-
-    for (int rank = 1; rank < b->world_size; ++rank)
-        if (strcmp(b->parts[rank].name, first->name) != 0 ||
-            b->parts[rank].nbytes != first->nbytes || (b->parts[rank].fd >= 0) != (first->fd >= 0))
-            return rank;
-    return -1;
-}
-
-static void complete_open(struct iris_bootstrap *b)
-{
-    const uint32_t nbytes = b->parts[0].nbytes;
-    const bool with_fds = b->parts[0].fd >= 0;
-    struct iris_wire_header header = {.type = IRIS_WIRE_RESULT,
-                                      .rank = -1,
-                                      .sequence = b->open_sequence,
-                                      .nbytes = nbytes * (uint32_t)b->world_size};
-    const int mismatch = find_mismatch(b);
-    int fds[IRIS_MAX_RANKS];
-
-    if (mismatch >= 0) {
-        char text[256];
-        (void)snprintf(text, sizeof text,
-                       "the ranks met in different collectives: rank 0 in '%s' (%u bytes), rank "
-                       "%d in '%s' (%u bytes)",
-                       b->parts[0].name, b->parts[0].nbytes, mismatch, b->parts[mismatch].name,
-                       b->parts[mismatch].nbytes);
-        fail_open(b, IRIS_EINVAL, -1, text);
-        return;
-    }
-    /* The monitor's buffer is free: its message has been copied into a part. */
-    for (int rank = 0; rank < b->world_size && nbytes > 0; ++rank)
-        memcpy(b->outcome.payload + (size_t)rank * nbytes, b->parts[rank].bytes, nbytes);
-    for (int peer = 1; peer < b->world_size; ++peer) {
-        int num_fds = 0;
-        for (int rank = 0; rank < b->world_size && with_fds; ++rank)
-            if (rank != peer)
-                fds[num_fds++] = b->parts[rank].fd;
-        send_to(b, peer, &header, b->outcome.payload, fds, num_fds);
-    }
-    for (int rank = 0; rank < IRIS_MAX_RANKS; ++rank) {
-        fds[rank] = -1;
-        if (rank == 0 || rank >= b->world_size)
-            continue;
-        fds[rank] = b->parts[rank].fd; /* the hub's own copy */
-        b->parts[rank].fd = -1;
-    }
-    close_fds(b->outcome.fds, IRIS_MAX_RANKS);
-    b->outcome.sequence = header.sequence;
-    b->outcome.status = IRIS_OK;
-    b->outcome.rank = -1;
-    b->outcome.nbytes = header.nbytes;
-    memcpy(b->outcome.fds, fds, sizeof fds);
-    pthread_cond_broadcast(&b->finished);
-    close_parts(b);
-    ++b->open_sequence;
-}
-
-/* Fails the open collective if a rank that it still needs is gone; completes it if all are in. */
-static void advance_open(struct iris_bootstrap *b)
-{
-    char text[256];
-
-    if (b->opened_ns == 0)
-        return;
-    if (b->broken[0] != '\0') {
-        fail_open(b, IRIS_EPEER, b->broken_rank, b->broken);
-        return;
-    }
-    for (int rank = 0; rank < b->world_size; ++rank) {
-        if (b->parts[rank].present || (b->gone >> rank & 1u) == 0)
-            continue;
-        (void)snprintf(text, sizeof text, "rank %d %s", rank, departure_text(b->departure[rank]));
-        fail_open(b, IRIS_EPEER, rank, text);
-        return;
-    }
-    for (int rank = 0; rank < b->world_size; ++rank)
-        if (!b->parts[rank].present)
-            return;
-    complete_open(b);
-}
-
-/* Takes over `fd`. */
-static void contribute(struct iris_bootstrap *b, int rank, const struct iris_wire_header *header,
-                       const void *bytes, int fd)
-{
-    struct part *part = &b->parts[rank];
-
-    if (header->sequence != b->open_sequence || part->present) {
-        if (fd >= 0)
-            close(fd);
-        return;
-    }
-    part->present = true;
-    part->nbytes = header->nbytes;
-    part->fd = fd;
-    memcpy(part->name, header->name, sizeof part->name);
-    if (header->nbytes > 0)
-        memcpy(part->bytes, bytes, header->nbytes);
-    if (b->opened_ns == 0)
-        b->opened_ns = now_ns();
-    advance_open(b);
-}
-
-/* Breaks the bootstrap when the open collective has been open for too long. */
-static void check_timeout(struct iris_bootstrap *b)
-{
-    size_t used;
-    int first = -1;
-
-    if (b->opened_ns == 0 || now_ns() - b->opened_ns < b->timeout_ns)
-        return;
-    used = (size_t)snprintf(b->broken, sizeof b->broken, "rank(s)");
-    for (int rank = 0; rank < b->world_size; ++rank) {
-        if (b->parts[rank].present)
-            continue;
-        used += (size_t)snprintf(b->broken + used, sizeof b->broken - used, " %d", rank);
-        first = first < 0 ? rank : first;
-    }
-    for (int rank = 0; rank < b->world_size; ++rank) {
-        if (!b->parts[rank].present)
-            continue;
-        (void)snprintf(b->broken + used, sizeof b->broken - used,
-                       " did not arrive at '%s' within %g s", b->parts[rank].name,
-                       (double)b->timeout_ns * 1e-9);
-        break;
-    }
-    b->broken_rank = first;
-    advance_open(b);
-}
-
-static void hub_received(struct iris_bootstrap *b, int peer, struct iris_wire_message *message)
-{
-    const struct iris_wire_header *header = &message->header;
-    struct iris_wire_header notice = {
-        .type = IRIS_WIRE_DEPARTED, .rank = peer, .status = IRIS_PEER_LEFT};
-
-    if (header->type == IRIS_WIRE_CONTRIBUTE && header->nbytes <= IRIS_BOOTSTRAP_MAX_BYTES) {
-        const int fd = message->num_fds > 0 ? message->fds[0] : -1;
-        close_fds(message->fds + 1, message->num_fds - 1);
-        contribute(b, peer, header, b->receive_buffer, fd);
-        return;
-    }
-    close_fds(message->fds, message->num_fds);
-    if (header->type != IRIS_WIRE_FAREWELL)
-        return;
-    note_departure(b, peer, IRIS_PEER_LEFT);
-    for (int other = 1; other < b->world_size; ++other)
-        send_to(b, other, &notice, NULL, NULL, 0);
-    advance_open(b);
-}
-
-static void hub_lost(struct iris_bootstrap *b, int peer)
-{
-    struct iris_wire_header notice = {
-        .type = IRIS_WIRE_DEPARTED, .rank = peer, .status = IRIS_PEER_DIED};
-
-    if ((b->gone >> peer & 1u) == 0) {
-        note_departure(b, peer, IRIS_PEER_DIED);
-        for (int other = 1; other < b->world_size; ++other)
-            send_to(b, other, &notice, NULL, NULL, 0);
-        advance_open(b);
-    }
-    close(b->sockets[peer]);
-    b->sockets[peer] = -1;
-}
-
-/* ---- the other ranks; under lock ---- */
+/* ---- members; under lock ---- */
 
 static void member_received(struct iris_bootstrap *b, struct iris_wire_message *message)
 {
@@ -378,20 +116,20 @@ static void member_received(struct iris_bootstrap *b, struct iris_wire_message *
             if (rank < b->world_size && rank != b->rank && next < message->num_fds)
                 fds[rank] = message->fds[next++];
         }
-        finish(b, header, b->receive_buffer, fds);
+        iris_bootstrap_finish(b, header, b->receive_buffer, fds);
         return;
     }
-    close_fds(message->fds, message->num_fds);
+    iris_bootstrap_close_fds(message->fds, message->num_fds);
     if (header->type == IRIS_WIRE_DEPARTED)
-        note_departure(b, header->rank, (enum iris_departure)header->status);
+        iris_bootstrap_note_departure(b, header->rank, (enum iris_departure)header->status);
     else if (header->type == IRIS_WIRE_FAREWELL)
-        note_departure(b, 0, IRIS_PEER_LEFT);
+        iris_bootstrap_note_departure(b, 0, IRIS_PEER_LEFT);
     pthread_cond_broadcast(&b->finished);
 }
 
 static void member_lost_hub(struct iris_bootstrap *b)
 {
-    note_departure(b, 0, IRIS_PEER_DIED);
+    iris_bootstrap_note_departure(b, 0, IRIS_PEER_DIED);
     close(b->sockets[0]);
     b->sockets[0] = -1;
     pthread_cond_broadcast(&b->finished);
@@ -408,11 +146,11 @@ static void read_socket(struct iris_bootstrap *b, int peer)
 
     pthread_mutex_lock(&b->lock);
     if (result == IRIS_WIRE_OK && b->rank == 0)
-        hub_received(b, peer, &message);
+        iris_bootstrap_hub_received(b, peer, &message);
     else if (result == IRIS_WIRE_OK)
         member_received(b, &message);
     else if (result == IRIS_WIRE_END && b->rank == 0)
-        hub_lost(b, peer);
+        iris_bootstrap_hub_lost(b, peer);
     else if (result == IRIS_WIRE_END)
         member_lost_hub(b);
     pthread_mutex_unlock(&b->lock);
@@ -421,7 +159,7 @@ static void read_socket(struct iris_bootstrap *b, int peer)
 /* How long the monitor may sleep: until the open collective is late. */
 static int monitor_patience(struct iris_bootstrap *b)
 {
-    const uint64_t now = now_ns();
+    const uint64_t now = iris_bootstrap_now_ns();
     uint64_t late;
 
     if (b->opened_ns == 0)
@@ -450,7 +188,7 @@ static void *monitor_main(void *arg)
             polled[count++] = (struct pollfd){.fd = b->sockets[peer], .events = POLLIN};
         }
         pthread_mutex_lock(&b->lock);
-        check_timeout(b);
+        iris_bootstrap_hub_check_timeout(b);
         patience = monitor_patience(b);
         stopping = b->stopping;
         pthread_mutex_unlock(&b->lock);
@@ -505,6 +243,7 @@ enum iris_status iris_bootstrap_create(const struct iris_bootstrap_options *opti
     b->on_departure_arg = options->on_departure_arg;
     b->wake = -1;
     b->open_sequence = 1;
+    b->first_gone = -1;
     for (int rank = 0; rank < IRIS_MAX_RANKS; ++rank) {
         b->sockets[rank] = -1;
         b->parts[rank].fd = -1;
@@ -543,10 +282,10 @@ void iris_bootstrap_destroy(struct iris_bootstrap *b)
     for (int peer = 0; peer < b->world_size; ++peer)
         if (b->sockets[peer] >= 0)
             (void)iris_wire_send(b->sockets[peer], &farewell, NULL, NULL, 0);
-    close_fds(b->sockets, IRIS_MAX_RANKS);
-    close_fds(b->outcome.fds, IRIS_MAX_RANKS);
-    close_parts(b);
-    close_fds(&b->wake, 1);
+    iris_bootstrap_close_fds(b->sockets, IRIS_MAX_RANKS);
+    iris_bootstrap_close_fds(b->outcome.fds, IRIS_MAX_RANKS);
+    iris_bootstrap_hub_close_parts(b);
+    iris_bootstrap_close_fds(&b->wake, 1);
     pthread_cond_destroy(&b->finished);
     pthread_mutex_destroy(&b->lock);
     pthread_mutex_destroy(&b->call_lock);
@@ -557,15 +296,15 @@ void iris_bootstrap_abandon(struct iris_bootstrap *b)
 {
     if (b == NULL)
         return;
-    close_fds(b->sockets, IRIS_MAX_RANKS);
-    close_fds(&b->wake, 1);
+    iris_bootstrap_close_fds(b->sockets, IRIS_MAX_RANKS);
+    iris_bootstrap_close_fds(&b->wake, 1);
 }
 
 /* ---- collectives ---- */
 
 static struct timespec deadline_after(uint64_t ns)
 {
-    const uint64_t at = now_ns() + ns;
+    const uint64_t at = iris_bootstrap_now_ns() + ns;
 
     return (struct timespec){(time_t)(at / 1000000000u), (long)(at % 1000000000u)};
 }
@@ -578,7 +317,7 @@ static enum iris_status wait_outcome(struct iris_bootstrap *b, uint64_t sequence
 
     while (b->outcome.sequence != sequence) {
         if (b->rank != 0 && (b->gone & 1u) != 0) {
-            IRIS_FAIL(IRIS_EPEER, "rank 0 %s", departure_text(b->departure[0]));
+            IRIS_FAIL(IRIS_EPEER, "rank 0 %s", iris_bootstrap_departure_text(b->departure[0]));
             iris_error_last()->rank = 0;
             return IRIS_EPEER;
         }
@@ -626,7 +365,7 @@ static enum iris_status run_collective(struct iris_bootstrap *b, const char *nam
     header.sequence = ++b->sequence;
     (void)snprintf(header.name, sizeof header.name, "%s", name);
     if (b->rank == 0) {
-        contribute(b, 0, &header, in, fd >= 0 ? dup(fd) : -1);
+        iris_bootstrap_hub_contribute(b, 0, &header, in, fd >= 0 ? dup(fd) : -1);
         wake_monitor(b); /* it keeps the time of the open collective */
     } else if (b->sockets[0] >= 0) {
         (void)iris_wire_send(b->sockets[0], &header, in, &fd, fd >= 0 ? 1 : 0);
@@ -723,7 +462,7 @@ enum iris_status iris_bootstrap_exchange_fds(struct iris_bootstrap *b, const cha
             b->outcome.fds[rank] = -1;
     }
     if (status != IRIS_OK)
-        close_fds(b->outcome.fds, IRIS_MAX_RANKS);
+        iris_bootstrap_close_fds(b->outcome.fds, IRIS_MAX_RANKS);
     pthread_mutex_unlock(&b->lock);
     pthread_mutex_unlock(&b->call_lock);
     return status;
@@ -731,12 +470,10 @@ enum iris_status iris_bootstrap_exchange_fds(struct iris_bootstrap *b, const cha
 
 int iris_bootstrap_departed_rank(struct iris_bootstrap *b, enum iris_departure *departure)
 {
-    int first = -1;
+    int first;
 
     pthread_mutex_lock(&b->lock);
-    for (int rank = b->world_size - 1; rank >= 0; --rank)
-        if ((b->gone >> rank & 1u) != 0)
-            first = rank;
+    first = b->first_gone;
     if (first >= 0)
         *departure = b->departure[first];
     pthread_mutex_unlock(&b->lock);

@@ -81,7 +81,7 @@ enum iris_status iris_bootstrap_agree(struct iris_bootstrap *bootstrap, const ch
 enum iris_status iris_bootstrap_exchange_fds(struct iris_bootstrap *bootstrap, const char *name,
                                              int fd, int *fds);
 
-/* The lowest rank known to have died or left, or -1; *departure says which. */
+/* The first rank known to have died or left, or -1; *departure says which. */
 int iris_bootstrap_departed_rank(struct iris_bootstrap *bootstrap, enum iris_departure *departure);
 
 #endif

@@ -23,7 +23,8 @@ enum iris_status iris_control_create(struct iris_bootstrap *bootstrap, int rank,
     IRIS_TRY(iris_shared_memory_create("iris_c-control", nbytes, &own, &data));
     status = iris_bootstrap_exchange_fds(bootstrap, "control", own, fds);
     close(own);
-    IRIS_TRY_GOTO(status, status, fail);
+    if (status != IRIS_OK)
+        goto fail;
     if (rank != 0) {
         iris_shared_memory_unmap(data);
         data = NULL;
@@ -32,7 +33,8 @@ enum iris_status iris_control_create(struct iris_bootstrap *bootstrap, int rank,
     for (int peer = 0; peer < world_size; ++peer)
         if (peer != rank)
             close(fds[peer]);
-    IRIS_TRY_GOTO(status, status, fail);
+    if (status != IRIS_OK)
+        goto fail;
     *out = data;
     return IRIS_OK;
 fail:

@@ -132,9 +132,11 @@ enum iris_status iris_check_output(const char *name, const struct iris_tensor *t
         return IRIS_FAIL(IRIS_EINVAL, "%s: expected a writable tensor, got a read-only one", name);
     /* By growing stride, each dimension must step over all that the smaller ones reach. */
     for (int step = 0; step < tensor->ndim; ++step) {
-        int next = -1;
-        for (int d = 0; d < tensor->ndim; ++d)
-            if (!used[d] && (next < 0 || llabs(tensor->stride[d]) < llabs(tensor->stride[next])))
+        int next = 0;
+        while (used[next])
+            ++next;
+        for (int d = next + 1; d < tensor->ndim; ++d)
+            if (!used[d] && llabs(tensor->stride[d]) < llabs(tensor->stride[next]))
                 next = d;
         used[next] = true;
         if (tensor->shape[next] <= 1)

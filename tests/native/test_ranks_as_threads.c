@@ -29,6 +29,8 @@ static pthread_mutex_t report_lock = PTHREAD_MUTEX_INITIALIZER;
             fprintf(stderr, "FAIL %s:%d: ", __FILE__, __LINE__);                                   \
             fprintf(stderr, __VA_ARGS__);                                                          \
             fputc('\n', stderr);                                                                   \
+            if (failures >= 50)                                                                    \
+                _exit(1);                                                                          \
             pthread_mutex_unlock(&report_lock);                                                    \
         }                                                                                          \
     } while (0)
@@ -214,7 +216,7 @@ static void *rank_main(void *arg)
         .heap_size = 1 << 22,
         .rank = self->rank,
         .world_size = self->world,
-        .timeout = 20,
+        .timeout = 5,
         .run_key = self->run_key,
         .num_threads = 2,
     };

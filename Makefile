@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: MIT
+# SPDX-FileCopyrightText: The iris_c authors
+#
+#   make demo     build, install into .venv, run the demonstration (RANKS=2)
+#   make test     build with warnings as errors, run the whole suite (PYTEST_ARGS=...)
+#   make lint     formatting and static analysis, changes nothing
+#   make format   formats what `make lint` would complain about
+#   make bench    the benchmarks of docs/performance.md
+#   make model    the protocol models alone (needs spin)
+#   make dist     sdist and wheel into dist/
+
+PYTHON ?= python3
+RANKS ?= 2
+PYTEST_ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := $(shell find csrc iris_c -type f -not -name '*.so' -not -name '*.pyc') setup.py pyproject.toml
+C_FILES := $(shell find csrc tests/native -name '*.[ch]' -o -name '*.cpp' -o -name '*.hip')
+
+.PHONY: demo test lint format bench model dist clean
+
+# Development tools, torch among them.
+$(VENV)/tools: requirements-dev.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+# The package, built from the tree and installed.
+$(VENV)/installed: $(VENV)/tools $(SOURCES)
+	IRIS_C_WERROR=1 $(BIN)/pip install --quiet --disable-pip-version-check \
+	    --no-build-isolation --no-deps --force-reinstall .
+	touch $@
+
+demo: $(VENV)/installed
+	$(BIN)/python benchmarks/demo.py --ranks $(RANKS)
+
+test: $(VENV)/installed
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/tools
+	$(BIN)/clang-format --dry-run -Werror $(C_FILES)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,portability \
+	    --suppress=nullPointerOutOfMemory --inline-suppr -D_GNU_SOURCE \
+	    csrc/runtime csrc/device
+
+format: $(VENV)/tools
+	$(BIN)/clang-format -i $(C_FILES)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/installed
+	$(BIN)/python benchmarks/bench_launch.py
+	$(BIN)/python benchmarks/bench_matmul_all_reduce.py --gemm
+	$(BIN)/python benchmarks/bench_matmul_all_reduce.py --ranks $(RANKS)
+	$(BIN)/python benchmarks/bench_ccl.py --ranks $(RANKS)
+
+model: $(VENV)/tools
+	$(BIN)/pytest tests/protocol/test_model.py
+
+dist: $(VENV)/tools
+	$(BIN)/pip install --quiet --disable-pip-version-check build
+	$(BIN)/python -m build --outdir dist .
+
+clean:
+	rm -rf build dist out *.egg-info $(VENV)
+	find . -name __pycache__ -prune -exec rm -rf {} +
+	rm -f iris_c/*.so

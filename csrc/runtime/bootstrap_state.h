@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * The inside of a bootstrap, shared by its two halves: bootstrap.c, which every rank runs, and
+ * bootstrap_hub.c, which rank 0 runs besides.
+ */
+#ifndef IRIS_BOOTSTRAP_STATE_H
+#define IRIS_BOOTSTRAP_STATE_H
+
+#include <pthread.h>
+
+#include "bootstrap_wire.h"
+
+/* A rank's part of the open collective; on the hub. */
+struct iris_bootstrap_part {
+    bool present;
+    uint32_t nbytes;
+    int fd; /* owned; -1: none */
+    char name[IRIS_WIRE_NAME_NBYTES];
+    char bytes[IRIS_BOOTSTRAP_MAX_BYTES];
+};
+
+/* How the last collective ended, for the caller. */
+struct iris_bootstrap_outcome {
+    uint64_t sequence;
+    enum iris_status status;
+    int rank; /* at fault, or -1 */
+    uint32_t nbytes;
+    int fds[IRIS_MAX_RANKS]; /* by rank; owned; -1: none */
+    char payload[IRIS_WIRE_MAX_PAYLOAD + 1];
+};
+
+struct iris_bootstrap {
+    int rank, world_size;
+    uint64_t timeout_ns;
+    void (*on_departure)(void *arg, int rank, enum iris_departure departure);
+    void *on_departure_arg;
+    pthread_t monitor;
+    bool monitor_runs;
+    int wake; /* eventfd: the monitor has something new to look at, or shall stop */
+    int sockets[IRIS_MAX_RANKS];
+    pthread_mutex_t call_lock;
+
+    pthread_mutex_t lock;
+    pthread_cond_t finished; /* outcome.sequence has moved on */
+    bool stopping;
+    uint64_t sequence; /* of the caller's last collective */
+    uint32_t gone;     /* bit per rank */
+    int first_gone;    /* the first of them, or -1 */
+    enum iris_departure departure[IRIS_MAX_RANKS];
+    uint32_t unreported; /* departures the callback has not been told */
+    char broken[256];    /* not empty: a collective timed out; nothing works any more */
+    int broken_rank;
+    struct iris_bootstrap_outcome outcome;
+    /* Hub only: */
+    uint64_t open_sequence;
+    uint64_t opened_ns; /* when the first part came; 0: none yet */
+    struct iris_bootstrap_part parts[IRIS_MAX_RANKS];
+    /* The monitor's own: */
+    char receive_buffer[IRIS_WIRE_MAX_PAYLOAD + 1];
+};
+
+uint64_t iris_bootstrap_now_ns(void);
+/* Closes what is >= 0 and sets it to -1. */
+void iris_bootstrap_close_fds(int *fds, int count);
+const char *iris_bootstrap_departure_text(enum iris_departure departure);
+
+/* The rest under `lock`. */
+
+void iris_bootstrap_note_departure(struct iris_bootstrap *b, int rank,
+                                   enum iris_departure departure);
+
+/* Hands a result to this rank's caller. Takes over the descriptors; `fds` may be NULL. */
+void iris_bootstrap_finish(struct iris_bootstrap *b, const struct iris_wire_header *header,
+                           const void *payload, const int *fds);
+
+/* The hub: a part of `rank` has come; takes over `fd`. */
+void iris_bootstrap_hub_contribute(struct iris_bootstrap *b, int rank,
+                                   const struct iris_wire_header *header, const void *bytes,
+                                   int fd);
+/* A message from `peer`, its payload in the receive buffer. */
+void iris_bootstrap_hub_received(struct iris_bootstrap *b, int peer,
+                                 struct iris_wire_message *message);
+/* The connection to `peer` has ended. */
+void iris_bootstrap_hub_lost(struct iris_bootstrap *b, int peer);
+/* Breaks the bootstrap when the open collective has been open for too long. */
+void iris_bootstrap_hub_check_timeout(struct iris_bootstrap *b);
+/* Forgets the open collective's parts. */
+void iris_bootstrap_hub_close_parts(struct iris_bootstrap *b);
+
+#endif

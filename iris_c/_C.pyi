@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: MIT
+# SPDX-FileCopyrightText: The iris_c authors
+"""Types of the extension module."""
+
+from collections.abc import Sequence
+from types import CapsuleType, TracebackType
+from typing import Any, Protocol, Self
+
+MAX_RANKS: int
+
+class _Config(Protocol):
+    def _as_tuple(self) -> tuple[Any, ...]: ...
+
+class HeapExhausted(MemoryError):
+    asked: int | None
+    free: int | None
+    heap_size: int | None
+
+class PeerError(RuntimeError):
+    rank: int | None
+    call: int | None
+
+class SignalTimeout(TimeoutError):
+    rank: int | None
+    tile: int | None
+    call: int | None
+    wanted: int | None
+    seen: int | None
+
+class BackendError(RuntimeError): ...
+
+class Buffer:
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def strides(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> Any: ...
+    @property
+    def ndim(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    def __dlpack__(
+        self,
+        *,
+        stream: int | None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> CapsuleType: ...
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+    def __len__(self) -> int: ...
+
+class FusedWorkspace:
+    def __new__(cls, ctx: Context, operation: str = "matmul_all_reduce") -> Self: ...
+    @property
+    def operation(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+    @property
+    def dtype(self) -> Any: ...
+    @property
+    def world_size(self) -> int: ...
+    @property
+    def variant(self) -> str: ...
+    @property
+    def call_counter(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def prepared(self) -> bool: ...
+    def matches(
+        self,
+        operation: str,
+        shape: Sequence[int],
+        dtype: Any,
+        world_size: int,
+        variant: str = "",
+    ) -> bool: ...
+    def reset(self) -> None: ...
+    def clear(self) -> None: ...
+    def _set_calls(self, calls: int, /) -> None: ...
+
+class Context:
+    def __new__(
+        cls,
+        *,
+        heap_size: int = 1073741824,
+        backend: str | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        local_rank: int = 0,
+        timeout: float = 30.0,
+        run_key: str = "",
+        num_threads: int = 0,
+        debug: bool = False,
+    ) -> Self: ...
+    @property
+    def rank(self) -> int: ...
+    @property
+    def world_size(self) -> int: ...
+    @property
+    def backend(self) -> str: ...
+    @property
+    def device_id(self) -> int: ...
+    @property
+    def heap_size(self) -> int: ...
+    @property
+    def heap_used(self) -> int: ...
+    @property
+    def closed(self) -> bool: ...
+    def get_rank(self) -> int: ...
+    def get_num_ranks(self) -> int: ...
+    def get_cu_count(self) -> int: ...
+    def _heap_bases(self) -> tuple[int, ...]: ...
+    def barrier(self, stream: Any = None) -> None: ...
+    def device_barrier(self, stream: Any = None) -> None: ...
+    def is_symmetric(self, tensor: Any, /) -> bool: ...
+    def allocate(self, shape: int | Sequence[int], dtype: Any = "uint8") -> Buffer: ...
+    def _select_config(
+        self, operation: str, M: int, N: int, K: int, dtype: Any, fields: tuple[Any, ...], /
+    ) -> tuple[Any, ...]: ...
+    def close(self) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        traceback: TracebackType | None = None,
+        /,
+    ) -> None: ...
+
+def matmul_all_reduce(
+    ctx: Context,
+    C: Any,
+    A: Any,
+    B: Any,
+    bias: Any = None,
+    async_op: bool = False,
+    config: _Config | None = None,
+    workspace: FusedWorkspace | None = None,
+) -> FusedWorkspace: ...
+def matmul_all_reduce_preamble(
+    ctx: Context,
+    C: Any,
+    A: Any,
+    B: Any,
+    config: _Config | None = None,
+    workspace: FusedWorkspace | None = None,
+    *,
+    bias: Any = None,
+) -> FusedWorkspace: ...
+def all_reduce(
+    ctx: Context,
+    output: Any,
+    input: Any,
+    op: Any = "sum",
+    async_op: bool = False,
+    config: _Config | None = None,
+    workspace: FusedWorkspace | None = None,
+) -> FusedWorkspace: ...
+def all_reduce_preamble(
+    ctx: Context,
+    output: Any,
+    input: Any,
+    config: _Config | None = None,
+    workspace: FusedWorkspace | None = None,
+) -> FusedWorkspace: ...
+def reduce_scatter(
+    ctx: Context,
+    output: Any,
+    input: Any,
+    async_op: bool = False,
+    config: _Config | None = None,
+    workspace: FusedWorkspace | None = None,
+) -> FusedWorkspace: ...
+def all_gather(
+    ctx: Context,
+    output: Any,
+    input: Any,
+    async_op: bool = False,
+    config: _Config | None = None,
+    workspace: FusedWorkspace | None = None,
+) -> FusedWorkspace: ...
+def all_to_all(
+    ctx: Context,
+    output: Any,
+    input: Any,
+    async_op: bool = False,
+    config: _Config | None = None,
+    workspace: FusedWorkspace | None = None,
+) -> FusedWorkspace: ...
+def broadcast(
+    ctx: Context,
+    tensor: Any,
+    src: int = 0,
+    async_op: bool = False,
+    config: _Config | None = None,
+    workspace: FusedWorkspace | None = None,
+) -> FusedWorkspace: ...
+def backends() -> list[str]: ...
+def cpu_isa() -> str: ...
+def _config_validate(fields: tuple[Any, ...], world_size: int, /) -> None: ...

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: MIT
+# SPDX-FileCopyrightText: The iris_c authors
+"""Shapes, inputs, references and error bounds: one source for tests and benchmarks.
+
+Inputs are drawn from a seed that is a function of the case and the rank, so every rank can compute
+every rank's inputs, and the float64 reference, by itself.
+
+The bound is derived, not tuned. With u the unit roundoff of the dtype, e that of fp32, P_r the
+exact partial products and S = sum_r |A_r| @ |B_r|:
+
+    |C - sum_r P_r - bias|  <=  u (sum_r |P_r| + |C|)  +  e (K + W + 2) S  +  bias terms
+
+element by element: the first term is one rounding of each partial and one of the result, the second
+the fp32 accumulation. A dropped, doubled or stale contribution of any rank is far outside.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+
+import torch
+
+DETERMINISTIC = ("one_shot", "two_shot", "ring")
+VARIANTS = (*DETERMINISTIC, "atomic", "spinlock")
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+UNIT_ROUNDOFF = {torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
+# fp16 results below this are subnormal, with an absolute error.
+SMALLEST = {torch.float32: 2.0**-126, torch.float16: 2.0**-24, torch.bfloat16: 2.0**-126}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One product: C (M, N) = sum over ranks of A_r (M, K) @ B_r (K, N)."""
+
+    M: int
+    N: int
+    K: int
+    a: str = "row"  # layout of A, of B, and of C: see `laid_out`
+    b: str = "row"
+    c: str = "row"
+    bias: str = ""  # "", "row" (N,), "column" (M, 1), "matrix" (M, N), "scalar" (1,)
+    block: tuple[int, int, int] | None = None  # block_size_m, _n, _k
+
+    def __str__(self) -> str:
+        text = f"{self.M}x{self.N}x{self.K}-{self.a}-{self.b}-{self.c}"
+        return text + (f"-bias_{self.bias}" if self.bias else "")
+
+
+SHAPES = [
+    Case(1, 1, 1),
+    Case(1, 1, 300),
+    Case(1, 257, 17),
+    Case(257, 1, 5),
+    Case(7, 13, 3),
+    Case(64, 64, 64),
+    Case(128, 64, 32, block=(128, 64, 32)),
+    Case(97, 101, 103, block=(32, 32, 16)),
+    Case(100, 36, 300, block=(64, 64, 32)),
+    Case(3, 5, 2, block=(64, 64, 32)),
+    Case(130, 520, 70),
+]
+
+LAYOUTS = [
+    Case(33, 47, 29, a="transposed"),
+    Case(33, 47, 29, b="transposed"),
+    Case(33, 47, 29, a="transposed", b="transposed", c="transposed"),
+    Case(33, 47, 29, a="padded", b="padded", c="padded"),
+    Case(33, 47, 29, a="strided", b="strided", c="strided"),
+    Case(33, 47, 29, a="repeated", b="repeated"),
+    Case(80, 600, 300, b="transposed"),
+    Case(80, 60, 600, a="transposed"),
+    Case(300, 40, 520, a="transposed", b="strided"),
+]
+
+BIASES = [Case(33, 47, 29, bias=bias) for bias in ("row", "column", "matrix", "scalar")]
+
+
+def matmul_all_reduce() -> list[Case]:
+    return SHAPES + LAYOUTS + BIASES
+
+
+def laid_out(rows: int, cols: int, layout: str, allocate) -> torch.Tensor:
+    """A (rows, cols) view with the layout's strides, in memory from ``allocate(*sizes)``."""
+    if layout == "row":
+        return allocate(rows, cols)
+    if layout == "transposed":
+        return allocate(cols, rows).t()
+    if layout == "padded":
+        return allocate(rows + 2, cols + 5)[1 : rows + 1, 3 : cols + 3]
+    if layout == "strided":
+        return allocate(2 * rows, 3 * cols)[::2, ::3]
+    if layout == "repeated":  # every row is the same memory; for inputs only
+        return allocate(1, cols).expand(rows, cols)
+    raise ValueError(layout)
+
+
+def _drawn(case: Case, rank: int, what: str, view: torch.Tensor) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{case}/{rank}/{what}".encode()))
+    target = view[:1] if view.stride(0) == 0 else view
+    target.copy_(torch.randn(target.shape, generator=generator))
+    return view
+
+
+def operands(case: Case, rank: int, dtype: torch.dtype, salt: str = ""):
+    """A and B of one rank, ordinary tensors with the case's layouts."""
+
+    def allocate(*sizes):
+        return torch.empty(sizes, dtype=dtype)
+
+    a = _drawn(case, rank, f"A{salt}", laid_out(case.M, case.K, case.a, allocate))
+    b = _drawn(case, rank, f"B{salt}", laid_out(case.K, case.N, case.b, allocate))
+    return a, b
+
+
+def bias_of(case: Case, dtype: torch.dtype) -> torch.Tensor | None:
+    """The bias, equal on all ranks."""
+    shape = {
+        "": None,
+        "row": (case.N,),
+        "column": (case.M, 1),
+        "matrix": (case.M, case.N),
+        "scalar": (1,),
+    }[case.bias]
+    if shape is None:
+        return None
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{case}/bias".encode()))
+    return torch.randn(shape, generator=generator).to(dtype)
+
+
+def reference(case: Case, world_size: int, dtype: torch.dtype, salt: str = "", drop=None):
+    """The sum in float64 and the bound of the error; ``drop`` leaves a rank out of the sum."""
+    total = torch.zeros(case.M, case.N, dtype=torch.float64)
+    partials, products = total.clone(), total.clone()
+    for rank in range(world_size):
+        a, b = (t.double() for t in operands(case, rank, dtype, salt))
+        partial = a @ b
+        partials += partial.abs()
+        products += a.abs() @ b.abs()
+        if rank != drop:
+            total += partial
+    u, e = UNIT_ROUNDOFF[dtype], UNIT_ROUNDOFF[torch.float32]
+    bias = bias_of(case, dtype)
+    if bias is not None:
+        total += bias.double()
+        products += bias.double().abs()
+    bound = 1.01 * u * (partials + total.abs()) + e * (case.K + world_size + 2) * products
+    return total, bound + SMALLEST[dtype] * (world_size + 1)
+
+
+def check_close(actual: torch.Tensor, expected: torch.Tensor, bound: torch.Tensor, what="") -> None:
+    """Raises AssertionError with the worst element, its values and how many are wrong."""
+    error = (actual.double() - expected).abs()
+    wrong = ~(error <= bound)  # NaN is wrong
+    if not wrong.any():
+        return
+    score = torch.where(error.isnan(), torch.inf, error / bound.clamp_min(1e-300))
+    worst = divmod(int(score.argmax()), actual.shape[-1])
+    raise AssertionError(
+        f"{what}: {int(wrong.sum())} of {wrong.numel()} elements are wrong, the worst at {worst}: "
+        f"expected {expected[worst]:.9g} +- {bound[worst]:.3g}, got {actual[worst]:.9g}"
+    )
+
+
+def poisoned(tensor: torch.Tensor) -> torch.Tensor:
+    """Fills with NaN, so that what nobody writes shows."""
+    return tensor.fill_(float("nan"))

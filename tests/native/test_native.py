@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: MIT
+# SPDX-FileCopyrightText: The iris_c authors
+"""The core without Python, its ranks as threads, under the sanitizers."""
+
+import programs
+import pytest
+
+SANITIZERS = {
+    "plain": [],
+    "thread": ["-fsanitize=thread"],
+    "address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
+}
+
+
+@pytest.mark.sanitize
+@pytest.mark.parametrize("sanitizer", SANITIZERS)
+def test_ranks_as_threads(sanitizer, tmp_path):
+    """Every operation and variant over 1 to 4 ranks, back-to-back calls, the wrap."""
+    executable = programs.build("test_ranks_as_threads.c", tmp_path, *SANITIZERS[sanitizer])
+    worlds = ["1", "2", "3", "4", "8"] if sanitizer == "plain" else ["1", "2", "3"]
+    done = programs.run([str(executable), *worlds], timeout=240)
+    assert done.stdout.count(": ok") == len(worlds)

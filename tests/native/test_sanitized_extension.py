@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: MIT
+# SPDX-FileCopyrightText: The iris_c authors
+"""The extension, built with the address and undefined-behaviour sanitizers, through Python."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import programs
+import pytest
+
+ROOT = programs.ROOT
+TESTS = [
+    "tests/api/test_world_of_one.py",
+    "tests/ops/test_arguments.py",
+    "tests/protocol/test_workspace.py::test_random_interleavings[world3]",
+    "tests/protocol/test_workspace.py::test_ranks_that_disagree_get_one_error_and_go_on[world2]",
+    "tests/ops/test_collectives.py::test_all_reduce[world2-two_shot]",
+    "tests/faults/test_peers.py::test_a_rank_that_leaves_is_named",
+]
+
+
+@pytest.mark.sanitize
+def test_extension_under_address_and_undefined_sanitizers(tmp_path):
+    runtime = subprocess.run(
+        ["cc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    if not pathlib.Path(runtime).is_absolute():
+        pytest.skip("the compiler has no address sanitizer")
+    library = tmp_path / "lib"
+    programs.run(
+        [sys.executable, "setup.py", "build_ext", "--build-lib", str(library)]
+        + ["--build-temp", str(tmp_path / "objects")],
+        cwd=ROOT,
+        env={**os.environ, "IRIS_C_SANITIZE": "address,undefined", "IRIS_C_WERROR": "1"},
+    )
+    for source in (ROOT / "iris_c").glob("*.py"):
+        shutil.copy(source, library / "iris_c")
+    programs.run(
+        [sys.executable, "-c", "import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"]
+        + ["-q", "-p", "no:cacheprovider", *TESTS],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(library),
+            "PYTHONSAFEPATH": "1",  # not the source tree's package, which has no library
+            "LD_PRELOAD": runtime,
+            # Python's own allocations at exit are not ours to judge.
+            "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1",
+            "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
+        },
+        timeout=400,
+    )

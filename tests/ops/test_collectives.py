@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: MIT
+# SPDX-FileCopyrightText: The iris_c authors
+"""ccl: every operation, size and place of its tensors against what the ranks must have sent."""
+
+import cases
+import pytest
+import torch
+
+import iris_c
+from iris_c.testing import ranks
+
+SIZES = [1, 2, 7, 255, 2048, 4099, (1 << 20) // 4 + 3]
+MOVABLE = [torch.float32, torch.bfloat16, torch.int64, torch.uint8, torch.bool, torch.float64]
+
+
+def contribution(rank: int, n: int, dtype: torch.dtype, salt: int = 0) -> torch.Tensor:
+    """What ``rank`` puts in: every rank can compute it."""
+    generator = torch.Generator().manual_seed(1000003 * rank + 17 * n + salt)
+    if dtype.is_floating_point:
+        return torch.randn(n, generator=generator).to(dtype)
+    return torch.randint(0, 2, (n,), generator=generator).to(dtype)
+
+
+def place(ctx, n: int, dtype: torch.dtype, on_heap: bool) -> torch.Tensor:
+    return ctx.empty(n, dtype=dtype) if on_heap else torch.empty(n, dtype=dtype)
+
+
+def sums(world_size: int, n: int, dtype: torch.dtype, salt: int = 0):
+    """The sum in float64 and the bound of its error (see cases.py: products of K = 1)."""
+    inputs = [contribution(r, n, dtype, salt).double() for r in range(world_size)]
+    total, magnitude = sum(inputs), sum(x.abs() for x in inputs)
+    u, e = cases.UNIT_ROUNDOFF[dtype], cases.UNIT_ROUNDOFF[torch.float32]
+    bound = 1.01 * u * total.abs() + e * world_size * magnitude + cases.SMALLEST[dtype]
+    return total[None], bound[None]
+
+
+@pytest.mark.parametrize("variant", ["one_shot", "two_shot", None])
+@ranks(1, 2, 3, 4, 8)
+def test_all_reduce(ctx, variant):
+    config = iris_c.ccl.Config(all_reduce_variant=variant)
+    for number, n in enumerate(SIZES):
+        for dtype in cases.DTYPES:
+            output = cases.poisoned(place(ctx, n, dtype, number % 2 == 0))
+            given = place(ctx, n, dtype, number % 3 == 0).copy_(contribution(ctx.rank, n, dtype))
+            ctx.ccl.all_reduce(output, given, config=config)
+            expected, bound = sums(ctx.world_size, n, dtype)
+            cases.check_close(output[None], expected, bound, f"rank {ctx.rank} n {n} {dtype}")
+            assert torch.equal(given, contribution(ctx.rank, n, dtype)), "the input was changed"
+
+
+@ranks(2, 3)
+def test_all_reduce_in_place(ctx):
+    two_shot = iris_c.ccl.Config(all_reduce_variant="two_shot")
+    one_shot = iris_c.ccl.Config(all_reduce_variant="one_shot")
+    for on_heap in (True, False):
+        tensor = place(ctx, 5000, torch.float32, on_heap)
+        tensor.copy_(contribution(ctx.rank, 5000, torch.float32))
+        ctx.ccl.all_reduce(tensor, tensor, config=two_shot)
+        expected, bound = sums(ctx.world_size, 5000, torch.float32)
+        cases.check_close(tensor[None], expected, bound)
+        with pytest.raises(ValueError, match="output: expected memory apart from input's"):
+            ctx.ccl.all_reduce(tensor, tensor, config=one_shot)
+        with pytest.raises(ValueError, match="output: expected memory apart from input's"):
+            ctx.ccl.all_reduce(tensor[1:], tensor[:-1], config=two_shot)
+
+
+@ranks(1, 2, 3, 4)
+def test_reduce_scatter(ctx):
+    for number, n in enumerate(SIZES[:-1]):
+        for dtype in cases.DTYPES:
+            output = cases.poisoned(place(ctx, n, dtype, number % 2 == 0))
+            ctx.ccl.reduce_scatter(output, contribution(ctx.rank, n * ctx.world_size, dtype))
+            expected, bound = sums(ctx.world_size, n * ctx.world_size, dtype)
+            mine = slice(ctx.rank * n, (ctx.rank + 1) * n)
+            cases.check_close(output[None], expected[:, mine], bound[:, mine], f"n {n} {dtype}")
+
+
+@ranks(1, 2, 3, 4)
+def test_all_gather(ctx):
+    for number, n in enumerate(SIZES):
+        for dtype in MOVABLE:
+            output = place(ctx, n * ctx.world_size, dtype, number % 2 == 0)
+            output.view(torch.uint8).fill_(0x55)
+            ctx.ccl.all_gather(output, contribution(ctx.rank, n, dtype))
+            for rank in range(ctx.world_size):
+                part = output[rank * n : (rank + 1) * n]
+                assert torch.equal(part, contribution(rank, n, dtype)), (rank, n, dtype)
+
+
+@ranks(3)
+def test_all_gather_in_place(ctx):
+    output = ctx.zeros(3 * 1000)
+    own = output[ctx.rank * 1000 : (ctx.rank + 1) * 1000]
+    own.copy_(contribution(ctx.rank, 1000, torch.float32))
+    ctx.ccl.all_gather(output, own)
+    for rank in range(3):
+        assert torch.equal(output.view(3, -1)[rank], contribution(rank, 1000, torch.float32))
+
+
+@ranks(1, 2, 3, 4)
+def test_all_to_all(ctx):
+    for number, n in enumerate(SIZES):
+        for dtype in MOVABLE:
+            output = place(ctx, n * ctx.world_size, dtype, number % 2 == 0)
+            output.view(torch.uint8).fill_(0x55)
+            ctx.ccl.all_to_all(output, contribution(ctx.rank, n * ctx.world_size, dtype))
+            for rank in range(ctx.world_size):
+                theirs = contribution(rank, n * ctx.world_size, dtype).view(ctx.world_size, n)
+                assert torch.equal(output.view(ctx.world_size, n)[rank], theirs[ctx.rank]), (
+                    rank,
+                    n,
+                )
+
+
+@ranks(1, 2, 3, 4)
+def test_broadcast(ctx):
+    for number, n in enumerate(SIZES):
+        for src in range(ctx.world_size):
+            for dtype in (torch.float32, torch.int64, torch.bool):
+                tensor = place(ctx, n, dtype, (number + src) % 2 == 0)
+                tensor.copy_(contribution(ctx.rank, n, dtype))
+                ctx.ccl.broadcast(tensor, src=src)
+                assert torch.equal(tensor, contribution(src, n, dtype)), (src, n, dtype)
+
+
+@ranks(2)
+def test_any_shape_and_no_elements(ctx):
+    output, given = ctx.zeros(2, 3, 5), torch.ones(2, 3, 5)
+    ctx.ccl.all_reduce(output, given)
+    assert torch.equal(output, torch.full((2, 3, 5), 2.0))
+    for name in ("all_reduce", "all_gather", "all_to_all", "reduce_scatter"):
+        getattr(ctx.ccl, name)(ctx.empty(0), torch.empty(0))
+    ctx.ccl.broadcast(ctx.empty(0))
+
+
+@ranks(2)
+def test_misaligned_tensors(ctx):
+    for dtype in (torch.float32, torch.bfloat16):
+        output, given = ctx.zeros(1001, dtype=dtype)[1:], torch.empty(1003, dtype=dtype)[3:]
+        given.copy_(contribution(ctx.rank, 1000, dtype))
+        for variant in ("one_shot", "two_shot"):
+            ctx.ccl.all_reduce(output, given, config=iris_c.ccl.Config(all_reduce_variant=variant))
+            expected, bound = sums(2, 1000, dtype)
+            cases.check_close(output[None], expected, bound, f"{variant} {dtype}")
+
+
+@ranks(2, 4)
+def test_device_barrier_orders_plain_stores(ctx):
+    """What a rank stored into its heap before the barrier, every rank finds there after it."""
+    board = ctx.zeros(ctx.world_size, dtype=torch.int64)
+    seen = torch.empty_like(board)
+    for turn in range(1, 200):
+        board[ctx.rank] = turn * 10 + ctx.rank
+        ctx.ccl.barrier()
+        ctx.ccl.all_to_all(seen, board[ctx.rank].repeat(ctx.world_size))
+        assert seen.tolist() == [turn * 10 + rank for rank in range(ctx.world_size)]
+
+
+@ranks(2)
+def test_arguments_are_checked(ctx):
+    good = torch.zeros(8)
+    wrong = [
+        ("all_reduce", (good, torch.zeros(9)), "output: expected 9 elements .* got 8"),
+        ("all_reduce", (good, good.double()), "input: expected dtype float32 like output"),
+        (
+            "all_reduce",
+            (good.double(), good.double() + 1),
+            "input: expected dtype float32, float16",
+        ),
+        ("all_reduce", (torch.zeros(16)[::2], good), "output: expected a contiguous tensor"),
+        ("all_gather", (good, torch.zeros(8)), "output: expected 16 elements"),
+        ("all_to_all", (torch.zeros(7), torch.zeros(7)), "multiples of world_size 2, got 7"),
+        ("reduce_scatter", (good, torch.zeros(8)), "input: expected 16 elements"),
+    ]
+    for name, args, message in wrong:
+        with pytest.raises(ValueError, match=message):
+            getattr(ctx.ccl, name)(*args)
+    with pytest.raises(ValueError, match="src: expected a rank, 0 to 1, got 2"):
+        ctx.ccl.broadcast(good, src=2)
+    with pytest.raises(ValueError, match="sum"):
+        ctx.ccl.all_reduce(good, torch.zeros(8), op="max")
+    with pytest.raises(ValueError, match="expected 'one_shot' or 'two_shot' for all_reduce"):
+        ctx.ccl.all_reduce(
+            good, torch.zeros(8), config=iris_c.ccl.Config(all_reduce_variant="ring")
+        )
+    ctx.ccl.all_reduce(good, torch.ones(8))
+    assert torch.equal(good, torch.full((8,), 2.0))

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: MIT
+# SPDX-FileCopyrightText: The iris_c authors
+"""The protocol's models, checked by spin: exhaustively, and against mutants that must fail.
+
+docs/protocol.md says what the models cover. Two ranks or more, the signal's wrap included (with a
+small period), and one deliberate fault per mutant, so that a check that cannot fail shows.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+MODELS = Path(__file__).resolve().parents[2] / "docs" / "model"
+COMPILER = next((path for path in map(shutil.which, ("cc", "gcc", "clang")) if path), None)
+MEMORY_MIB = 3500
+DEPTH = 20000
+# The longest takes about 20 s on one slow core.
+DEADLINE_S = int(os.environ.get("IRIS_C_MODEL_DEADLINE", "60"))
+
+pytestmark = [
+    pytest.mark.skipif(shutil.which("spin") is None, reason="spin is not installed"),
+    pytest.mark.skipif(COMPILER is None, reason="no C compiler"),
+]
+
+MIXED = "ONE_SHOT TWO_SHOT"
+GROUPS = "RANKS=2 GROUPS=2 TILES=2 CALLS=3 TWO_SHOT"
+
+REDUCE = [
+    "RANKS=2 CALLS=8 ONE_SHOT TWO_SHOT SCATTER RING ACCUMULATE",
+    f"RANKS=2 CALLS=12 PERIOD=5 {MIXED}",
+    "RANKS=2 CALLS=8 TILES=2 ONE_SHOT TWO_SHOT SCATTER RING",
+    f"RANKS=2 CALLS=5 GROUPS=2 {MIXED}",
+    GROUPS,
+    f"RANKS=3 CALLS=8 {MIXED}",
+    "RANKS=3 CALLS=7 TWO_SHOT SCATTER RING",
+    "RANKS=3 CALLS=6 TILES=2 TWO_SHOT",
+    "RANKS=3 CALLS=6 TWO_SHOT ACCUMULATE",
+]
+CLAIM = [
+    "CALLS=3",
+    "CALLS=1 MISMATCH",
+    "CALLS=2 MISMATCH",
+    "RANKS=4 CALLS=2 MISMATCH ALL_USABLE",
+]
+
+# The fault, and a configuration in which it shows.
+REDUCE_MUTANTS = [
+    ("NO_PARITY", f"RANKS=2 CALLS=3 {MIXED}"),
+    ("PARITY_OF_SIGNAL", f"RANKS=2 CALLS=4 {MIXED}"),
+    ("EQUAL_WAIT", f"RANKS=2 CALLS=3 {MIXED}"),
+    ("EQUAL_WAIT", "RANKS=3 CALLS=3 TWO_SHOT SCATTER"),
+    ("GREATER_WAIT", f"RANKS=2 CALLS=5 {MIXED}"),
+    ("SILENT_RANK", "RANKS=2 CALLS=4 SCATTER"),
+    ("SILENT_RANK", "RANKS=3 CALLS=4 SCATTER"),
+    ("NO_ZEROING", f"RANKS=2 CALLS=7 {MIXED}"),
+    ("NO_ARRIVED", GROUPS),
+    ("FIRST_ADVANCES", GROUPS),
+    ("FIRST_DELIVERS", GROUPS),
+    ("NO_BARRIER", "RANKS=2 CALLS=3 ACCUMULATE"),
+]
+CLAIM_MUTANTS = [
+    ("CLAIM_IN_TWO_STEPS", "CALLS=2"),
+    ("MAKE_ALONE", "CALLS=2"),
+    ("NEED_FROM_OWN_VIEW", "CALLS=2"),
+    ("NO_LEAD_BOUND", "CALLS=4"),
+    ("ABORT_AT_ONCE", "RANKS=4 CALLS=2 MISMATCH ALL_USABLE"),
+]
+# The same faults where they cannot show yet: it is the wrap that brings them out.
+HARMLESS_BEFORE_THE_WRAP = [
+    ("PARITY_OF_SIGNAL", f"RANKS=2 CALLS=3 {MIXED}"),
+    ("NO_ZEROING", f"RANKS=2 CALLS=6 {MIXED}"),
+]
+
+
+def check(directory, model, configuration):
+    """Runs spin's verifier over every state of the model; returns its report."""
+    flags = [f"-D{word}" for word in configuration.split()]
+    generate = ["spin", *flags, "-a", str(MODELS / model)]
+    compile_ = [COMPILER, "-O2", "-w", "-DSAFETY", "-DCOLLAPSE", "-DVECTORSZ=2048"]
+    compile_ += [f"-DMEMLIM={MEMORY_MIB}", "-o", "pan", "pan.c"]
+    for command in (generate, compile_):
+        done = subprocess.run(
+            command, cwd=directory, capture_output=True, text=True, timeout=DEADLINE_S
+        )
+        assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout}{done.stderr}"
+    verifier = ["./pan", f"-m{DEPTH}"]
+    done = subprocess.run(
+        verifier, cwd=directory, capture_output=True, text=True, timeout=DEADLINE_S
+    )
+    report = done.stdout + done.stderr
+    assert "error: max search depth too small" not in report, report
+    assert not re.search(r"out of memory|reached -DMEMLIM|hash.?table full|aborting", report, re.I)
+    return report
+
+
+def errors(report):
+    found = re.findall(r"errors: (\d+)$", report, re.M)
+    assert len(found) == 1, report
+    return int(found[0])
+
+
+def assert_holds(report):
+    assert errors(report) == 0, report
+    # A full search, of assertions and of invalid end states, that was not cut short.
+    assert "Search not completed" not in report, report
+    assert re.search(r"^Full statespace search for:", report, re.M), report
+    assert re.search(r"^\s*assertion violations\s*\+", report, re.M), report
+    assert re.search(r"^\s*invalid end states\s*\+", report, re.M), report
+
+
+def assert_fails(report):
+    assert errors(report) == 1, report
+    assert re.search(r"^pan:1: (assertion violated|invalid end state)", report, re.M), report
+
+
+@pytest.mark.parametrize("configuration", REDUCE)
+def test_kernels_protocol_holds(tmp_path, configuration):
+    assert_holds(check(tmp_path, "reduce.pml", configuration))
+
+
+@pytest.mark.parametrize("configuration", CLAIM)
+def test_board_holds(tmp_path, configuration):
+    assert_holds(check(tmp_path, "claim.pml", configuration))
+
+
+@pytest.mark.parametrize(("mutant", "configuration"), REDUCE_MUTANTS)
+def test_kernels_protocol_mutant_fails(tmp_path, mutant, configuration):
+    assert_fails(check(tmp_path, "reduce.pml", f"{configuration} MUTANT_{mutant}"))
+
+
+@pytest.mark.parametrize(("mutant", "configuration"), CLAIM_MUTANTS)
+def test_board_mutant_fails(tmp_path, mutant, configuration):
+    assert_fails(check(tmp_path, "claim.pml", f"{configuration} MUTANT_{mutant}"))
+
+
+@pytest.mark.parametrize(("mutant", "configuration"), HARMLESS_BEFORE_THE_WRAP)
+def test_wrap_mutant_shows_only_at_the_wrap(tmp_path, mutant, configuration):
+    assert_holds(check(tmp_path, "reduce.pml", f"{configuration} MUTANT_{mutant}"))
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_every_statement_is_reached(tmp_path, ranks):
+    """A model that never gets to its assertions would hold too."""
+    operations = "ONE_SHOT TWO_SHOT SCATTER RING ACCUMULATE"
+    calls = 8 if ranks == 2 else 2
+    report = check(tmp_path, "reduce.pml", f"RANKS={ranks} CALLS={calls} {operations}")
+    assert_holds(report)
+    section = report.split("unreached in proctype work_group", 1)[1].split("unreached in init")[0]
+    unreached = re.findall(r'state \d+, "(.*)"', section)
+    # The last rank of the ring has one kind of output, so its other kind is not reached.
+    unexpected = [s for s in unreached if not s.startswith(("output[", "staged_result["))]
+    assert len(unreached) <= 1, section
+    assert not unexpected, section

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: MIT
+# SPDX-FileCopyrightText: The iris_c authors
+"""The protocol broken on purpose, one line at a time: the native test must notice each.
+
+Each mutant is a textual replacement in a copy of the sources. A run that fails, reports a data race
+or does not end in time has noticed.
+"""
+
+import os
+import shutil
+import subprocess
+
+import programs
+import pytest
+
+SYNC = "csrc/kernels/sync.h"
+EXCHANGE = "csrc/kernels/reduce_exchange.h"
+THREAD = "-fsanitize=thread"
+
+# name: (file, what stands there, what is put there, compiler flag)
+MUTANTS = {
+    "signals do not release": (
+        SYNC,
+        "__atomic_store_n(word, value, __ATOMIC_RELEASE);",
+        "__atomic_store_n(word, value, __ATOMIC_RELAXED);",
+        THREAD,
+    ),
+    "polls do not acquire": (
+        SYNC,
+        "return __atomic_load_n(word, __ATOMIC_ACQUIRE);",
+        "return __atomic_load_n(word, __ATOMIC_RELAXED);",
+        THREAD,
+    ),
+    "no parity": (SYNC, "(uint32_t)(number & 1)", "(uint32_t)(number & 0)", THREAD),
+    "parity of the signal value": (
+        SYNC,
+        "(uint32_t)(number & 1)",
+        "(signal_value(number) & 1)",
+        THREAD,
+    ),
+    "a peer one call ahead is missed": (
+        SYNC,
+        "return seen == current || seen == next;",
+        "(void)next; return seen == current;",
+        "",
+    ),
+    "the end hears from nobody": (
+        SYNC,
+        "    if (!wait_delivered(wg, call))\n        return;\n    for",
+        "    for",
+        THREAD,
+    ),
+    "results are pushed before the peer has arrived": (
+        EXCHANGE,
+        "        if (!wait_arrived(wg_, call_, target))\n            return false;\n",
+        "",
+        THREAD,
+    ),
+    "partials are not waited for": (
+        EXCHANGE,
+        "if (source != rank_ && !wait_tile",
+        "if (source > rank_ + 1 && !wait_tile",
+        THREAD,
+    ),
+    "a rank's partial is dropped": (
+        "csrc/kernels/tile_host.h",
+        "for (int32_t s = 1; s < sources; ++s)",
+        "for (int32_t s = 2; s < sources; ++s)",
+        "",
+    ),
+    "sums are not cleared": (
+        "csrc/runtime/op_launch.c",
+        "IRIS_TRY(launch_kernel(ctx, desc, IRIS_OP_CLEAR_SUMS, op, stream));",
+        "(void)op;",
+        "",
+    ),
+}
+
+
+@pytest.mark.sanitize
+@pytest.mark.parametrize("name", MUTANTS)
+def test_mutant_is_noticed(name, tmp_path):
+    file, old, new, flag = MUTANTS[name]
+    tree = tmp_path / "tree"
+    for folder in ("csrc", "tests/native"):
+        shutil.copytree(programs.ROOT / folder, tree / folder)
+    text = (tree / file).read_text()
+    assert text.count(old) >= 1, f"{file} has no line {old!r} any more"
+    (tree / file).write_text(text.replace(old, new))
+    flags = [flag] if flag else []
+    executable = programs.build("test_ranks_as_threads.c", tmp_path / "out", *flags, root=tree)
+    first_race_ends_it = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1"}
+    with pytest.raises((AssertionError, subprocess.TimeoutExpired)):
+        programs.run([str(executable), "2", "3"], timeout=60, env=first_race_ends_it)
