@@ -7,9 +7,9 @@
 
 #include "../kernels/schedule.h"
 
-/* A 256 x 256 fp32 accumulator is 256 KiB: it stays in a core's L2 beside the packed panels, and a
- * product spends under 1/100 of its time on packing from K = 256 on. */
-enum { CPU_BLOCK = 256, CPU_BLOCK_MIN = 32, CPU_BLOCK_K = 64 };
+/* A 256 x 512 fp32 accumulator is 512 KiB: it stays in a core's L2 beside the packed K blocks of A
+ * and B; wide tiles spread the packing of A over more columns. */
+enum { CPU_BLOCK_M = 256, CPU_BLOCK_N = 512, CPU_BLOCK_MIN = 32, CPU_BLOCK_K = 64 };
 
 /* Consecutive tiles go down the rows, so one packed panel of B serves a whole column of tiles. */
 enum { CPU_GROUP_SIZE_M = 1 << 20 };
@@ -59,9 +59,9 @@ static void select_product_blocks(const struct iris_context *ctx, struct iris_op
     const bool free_m = desc->block_m == 0, free_n = desc->block_n == 0;
 
     if (free_m)
-        desc->block_m = at_most(CPU_BLOCK, desc->M);
+        desc->block_m = at_most(CPU_BLOCK_M, desc->M);
     if (free_n)
-        desc->block_n = at_most(CPU_BLOCK, desc->N);
+        desc->block_n = at_most(CPU_BLOCK_N, desc->N);
     while (iris_ceil_div(desc->M, desc->block_m) * iris_ceil_div(desc->N, desc->block_n) < wanted) {
         if (free_n && desc->block_n > CPU_BLOCK_MIN && desc->block_n >= desc->block_m)
             desc->block_n = (desc->block_n + 1) / 2;
