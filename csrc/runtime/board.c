@@ -10,6 +10,8 @@
 #include <sched.h>
 #include <time.h>
 
+#include "clock.h"
+
 /* How often the slowest rank's progress is looked at, in calls. */
 enum { IRIS_BOARD_CHECK = 64 };
 _Static_assert(IRIS_BOARD_LEAD + IRIS_BOARD_CHECK < IRIS_BOARD_SLOTS,
@@ -30,14 +32,6 @@ static uint32_t claim_storage(uint64_t claim)
     return (uint32_t)(claim >> 32 & 0xffff);
 }
 
-static uint64_t now_ns(void)
-{
-    struct timespec now;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
 /* One pause of a waiting host: yields at first, then sleeps. Ends with IRIS_EPEER when waiting has
  * become pointless. `what` is the missing rank's contribution. */
 static enum iris_status pause_for(struct iris_context *ctx, uint64_t started, uint32_t round,
@@ -56,7 +50,7 @@ static enum iris_status pause_for(struct iris_context *ctx, uint64_t started, ui
         (void)sched_yield();
         return IRIS_OK;
     }
-    if (now_ns() - started > ctx->timeout_ns) {
+    if (iris_clock_ns() - started > ctx->timeout_ns) {
         IRIS_FAIL(IRIS_EPEER, "rank %d did not come to the same call within %g s", missing,
                   (double)ctx->timeout_ns * 1e-9);
         iris_error_last()->rank = missing;
@@ -83,7 +77,7 @@ static int missing_rank(const struct iris_context *ctx, uint64_t number)
 
 static enum iris_status wait_posted(struct iris_context *ctx, uint64_t number)
 {
-    const uint64_t started = now_ns();
+    const uint64_t started = iris_clock_ns();
     int missing;
 
     for (uint32_t round = 0; (missing = missing_rank(ctx, number)) >= 0; ++round)
@@ -110,7 +104,7 @@ static enum iris_status wait_for_claim(struct iris_context *ctx, uint64_t number
                                        uint32_t signature, struct iris_board_verdict *out)
 {
     const uint64_t *word = &ctx->control->claims[number % IRIS_BOARD_SLOTS];
-    const uint64_t started = now_ns();
+    const uint64_t started = iris_clock_ns();
 
     for (uint32_t round = 0;; ++round) {
         const uint64_t seen = __atomic_load_n(word, __ATOMIC_ACQUIRE);

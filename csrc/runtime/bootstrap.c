@@ -21,14 +21,7 @@
 
 #include "bootstrap_meet.h"
 #include "bootstrap_state.h"
-
-uint64_t iris_bootstrap_now_ns(void)
-{
-    struct timespec now;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
+#include "clock.h"
 
 void iris_bootstrap_close_fds(int *fds, int count)
 {
@@ -159,7 +152,7 @@ static void read_socket(struct iris_bootstrap *b, int peer)
 /* How long the monitor may sleep: until the open collective is late. */
 static int monitor_patience(struct iris_bootstrap *b)
 {
-    const uint64_t now = iris_bootstrap_now_ns();
+    const uint64_t now = iris_clock_ns();
     uint64_t late;
 
     if (b->opened_ns == 0)
@@ -304,7 +297,7 @@ void iris_bootstrap_abandon(struct iris_bootstrap *b)
 
 static struct timespec deadline_after(uint64_t ns)
 {
-    const uint64_t at = iris_bootstrap_now_ns() + ns;
+    const uint64_t at = iris_clock_ns() + ns;
 
     return (struct timespec){(time_t)(at / 1000000000u), (long)(at % 1000000000u)};
 }

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "bootstrap_state.h"
+#include "clock.h"
 
 /* The hub's connection to a peer, or -1 when it is gone. */
 static void send_to(struct iris_bootstrap *b, int peer, const struct iris_wire_header *header,
@@ -182,7 +183,7 @@ void iris_bootstrap_hub_contribute(struct iris_bootstrap *b, int rank,
     if (header->nbytes > 0)
         memcpy(part->bytes, bytes, header->nbytes);
     if (b->opened_ns == 0)
-        b->opened_ns = iris_bootstrap_now_ns();
+        b->opened_ns = iris_clock_ns();
     advance_open(b);
 }
 
@@ -192,7 +193,7 @@ void iris_bootstrap_hub_check_timeout(struct iris_bootstrap *b)
     size_t used;
     int first = -1;
 
-    if (b->opened_ns == 0 || iris_bootstrap_now_ns() - b->opened_ns < b->timeout_ns)
+    if (b->opened_ns == 0 || iris_clock_ns() - b->opened_ns < b->timeout_ns)
         return;
     used = (size_t)snprintf(b->broken, sizeof b->broken, "rank(s)");
     for (int rank = 0; rank < b->world_size; ++rank) {

@@ -13,8 +13,9 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "clock.h"
 
 /* ---- instances: how many contexts of a run key this process has had, per rank ---- */
 
@@ -64,17 +65,9 @@ static uint64_t instance_count(const struct iris_bootstrap_options *options, uin
 
 /* ---- time and addresses ---- */
 
-static uint64_t now_ns(void)
-{
-    struct timespec now;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
 static int milliseconds_until(uint64_t deadline)
 {
-    const uint64_t now = now_ns();
+    const uint64_t now = iris_clock_ns();
     const uint64_t left = deadline > now ? (deadline - now) / 1000000 + 1 : 0;
 
     return left > 1000000 ? 1000000 : (int)left;
@@ -128,7 +121,7 @@ static enum iris_status listen_as_hub(const struct meeting *m, int *out)
     if (listener < 0)
         return IRIS_FAIL(IRIS_EDRIVER, "socket(AF_UNIX): %s", strerror(errno));
     while (bind(listener, (struct sockaddr *)&address, length) != 0) {
-        if (errno != EADDRINUSE || now_ns() > m->deadline) {
+        if (errno != EADDRINUSE || iris_clock_ns() > m->deadline) {
             const int error = errno;
             close(listener);
             if (error != EADDRINUSE)
@@ -245,7 +238,7 @@ static enum iris_status meet_as_hub(struct meeting *m)
             const int socket = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
             if (socket >= 0)
                 admit(m, socket);
-        } else if (now_ns() >= m->deadline) {
+        } else if (iris_clock_ns() >= m->deadline) {
             break;
         }
     }
@@ -322,7 +315,7 @@ static enum iris_status meet_as_member(struct meeting *m)
     long nap = 1;
 
     while (try_to_join(m, &status) == IRIS_WIRE_AGAIN) {
-        if (now_ns() >= m->deadline) {
+        if (iris_clock_ns() >= m->deadline) {
             IRIS_FAIL(IRIS_EPEER, "init: rank 0 of run '%s' was not met within %g s",
                       m->options->run_key, (double)m->options->timeout_ns * 1e-9);
             iris_error_last()->rank = 0;
@@ -344,7 +337,7 @@ enum iris_status iris_bootstrap_meet(const struct iris_bootstrap_options *option
         sockets[rank] = -1;
     m.instance = instance_count(options, 0);
     /* A second more for members: the hub says who is missing when its own time is up. */
-    m.deadline = now_ns() + options->timeout_ns + (options->rank == 0 ? 0 : 1000000000u);
+    m.deadline = iris_clock_ns() + options->timeout_ns + (options->rank == 0 ? 0 : 1000000000u);
     status = options->rank == 0 ? meet_as_hub(&m) : meet_as_member(&m);
     if (status == IRIS_OK) {
         (void)instance_count(options, 1);

@@ -60,7 +60,6 @@ struct iris_bootstrap {
     char receive_buffer[IRIS_WIRE_MAX_PAYLOAD + 1];
 };
 
-uint64_t iris_bootstrap_now_ns(void);
 /* Closes what is >= 0 and sets it to -1. */
 void iris_bootstrap_close_fds(int *fds, int count);
 const char *iris_bootstrap_departure_text(enum iris_departure departure);
