@@ -25,6 +25,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "gemm_host_amx.h"
 #include "gemm_host_isa.h"
 
 namespace
@@ -110,8 +111,10 @@ struct capacities {
 
 capacities capacities_of(int32_t block_m, int32_t block_n, int64_t K)
 {
-    const int64_t rows = block_m, cols = round_up(block_n, kMaxLanes);
-    const int64_t depth = round_up(K, kMaxLanes), block = at_most(depth, kBlockK);
+    /* Whole panels of the tile unit, whose elements take half the bytes. */
+    const int64_t rows = round_up(block_m, IRIS_AMX_EXTENT);
+    const int64_t cols = round_up(block_n, IRIS_AMX_EXTENT);
+    const int64_t depth = round_up(K, IRIS_AMX_EXTENT), block = at_most(depth, kBlockK);
 
     /* Whole blocks of K, if not all of them fit into what may be kept. */
     return {at_least(rows * block, at_most(rows * depth, kKeepA)),
@@ -190,6 +193,23 @@ void multiply(const instruction_set &set, const float *a, const float *b, int32_
     }
 }
 
+/* The tile unit takes bfloat16 products, unless a lower instruction set was asked for; short ones
+ * would be mostly padding. Decided by the dtype and K alone: an element's bits must not depend on
+ * the tile. */
+bool takes_tile_unit(iris_dtype dtype, int64_t K)
+{
+    static int allowed; /* 0: not known yet */
+    int seen = __atomic_load_n(&allowed, __ATOMIC_RELAXED);
+
+    if (seen == 0) {
+        const char *wanted = getenv("IRIS_C_CPU_ISA");
+        const bool lower = wanted != nullptr && wanted[0] != '\0';
+        seen = !lower && iris_amx_usable() ? 1 : -1;
+        __atomic_store_n(&allowed, seen, __ATOMIC_RELAXED);
+    }
+    return dtype == IRIS_DTYPE_BF16 && K >= IRIS_AMX_EXTENT && seen > 0;
+}
+
 } // namespace
 
 struct iris_gemm_scratch {
@@ -220,6 +240,41 @@ struct iris_gemm_scratch *iris_gemm_scratch_init(void *memory, int32_t block_m, 
     return scratch;
 }
 
+/* iris_gemm_tile on the tile unit: the same steps, in blocks of twice as many k of half the size.
+ */
+static void multiply_on_tile_unit(struct iris_gemm_scratch *scratch, const panel_key &key_a,
+                                  const panel_key &key_b, float *out, int64_t ld)
+{
+    constexpr int64_t block = 2 * kBlockK;
+    const int64_t K = key_a.K, depth = round_up(K, IRIS_AMX_EXTENT);
+    const int64_t rows = round_up(key_a.extent, IRIS_AMX_EXTENT);
+    const int64_t cols = round_up(key_b.extent, IRIS_AMX_EXTENT);
+    panel_buffer &a = scratch->a, &b = scratch->b;
+    const bool keep_a = rows * depth <= 2 * a.capacity, keep_b = cols * depth <= 2 * b.capacity;
+    const bool have_a = a.held == key_a, have_b = b.held == key_b;
+    uint16_t *packed_a = reinterpret_cast<uint16_t *>(a.data);
+    uint16_t *packed_b = reinterpret_cast<uint16_t *>(b.data);
+
+    for (int64_t k = 0; k < K; k += block) {
+        const int64_t kc = at_most(K - k, block);
+        uint16_t *block_a = packed_a + (keep_a ? rows * k : 0);
+        uint16_t *block_b = packed_b + (keep_b ? cols * k : 0);
+        if (!have_a)
+            iris_amx_pack_a(element_address(&key_a.operand, key_a.dtype, key_a.origin, k),
+                            key_a.operand.stride_row, key_a.operand.stride_col, key_a.extent, kc,
+                            block_a);
+        if (!have_b)
+            iris_amx_pack_b(element_address(&key_b.operand, key_b.dtype, k, key_b.origin),
+                            key_b.operand.stride_row, key_b.operand.stride_col, key_b.extent, kc,
+                            block_b);
+        iris_amx_multiply(block_a, block_b, key_a.extent, key_b.extent, kc, out, ld, k > 0);
+    }
+    a.held = key_a;
+    b.held = key_b;
+    a.held.extent = keep_a ? key_a.extent : 0;
+    b.held.extent = keep_b ? key_b.extent : 0;
+}
+
 void iris_gemm_tile(struct iris_gemm_scratch *scratch, enum iris_dtype dtype,
                     const struct iris_gemm_operand *A, const struct iris_gemm_operand *B,
                     int64_t m0, int64_t n0, int32_t rows, int32_t cols, int64_t K, float *out,
@@ -233,6 +288,10 @@ void iris_gemm_tile(struct iris_gemm_scratch *scratch, enum iris_dtype dtype,
                keep_b = width * K <= b.capacity;
     const bool have_a = a.held == key_a, have_b = b.held == key_b;
 
+    if (takes_tile_unit(dtype, K)) {
+        multiply_on_tile_unit(scratch, key_a, key_b, out, ld);
+        return;
+    }
     for (int64_t k = 0; k < K; k += kBlockK) {
         const int64_t kc = at_most(K - k, kBlockK);
         float *packed_a = a.data + (keep_a ? rows * k : 0);
@@ -253,10 +312,8 @@ void iris_gemm_tile(struct iris_gemm_scratch *scratch, enum iris_dtype dtype,
     }
     a.held = key_a;
     b.held = key_b;
-    if (!keep_a)
-        a.held.extent = 0;
-    if (!keep_b)
-        b.held.extent = 0;
+    a.held.extent = keep_a ? rows : 0;
+    b.held.extent = keep_b ? cols : 0;
 }
 
 const char *iris_gemm_isa(void)

@@ -73,9 +73,11 @@ enum iris_wire_result iris_wire_receive(int socket, struct iris_wire_message *me
     ssize_t received;
 
     message->num_fds = 0;
+    /* ECONNRESET: the peer closed with messages of ours unread. The kernel says so before it hands
+     * out what the peer had sent, its farewell perhaps; it says so once. */
     do
         received = recvmsg(socket, &raw, MSG_CMSG_CLOEXEC);
-    while (received < 0 && errno == EINTR);
+    while (received < 0 && (errno == EINTR || errno == ECONNRESET));
     if (received < 0)
         return errno == EAGAIN || errno == EWOULDBLOCK ? IRIS_WIRE_AGAIN : IRIS_WIRE_END;
     take_fds(&raw, message);
