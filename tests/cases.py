@@ -69,6 +69,8 @@ LAYOUTS = [
     Case(33, 47, 29, a="strided", b="strided", c="strided"),
     Case(33, 47, 29, a="repeated", b="repeated"),
     Case(80, 600, 300, b="transposed"),
+    Case(80, 60, 600, a="transposed"),
+    Case(300, 40, 520, a="transposed", b="strided"),
 ]
 
 BIASES = [Case(33, 47, 29, bias=bias) for bias in ("row", "column", "matrix", "scalar")]

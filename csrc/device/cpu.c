@@ -152,6 +152,12 @@ static enum iris_status cpu_launch(struct iris_device *device, const struct iris
                                 (int32_t)launch->work_groups, launch->scratch_nbytes);
 }
 
+static enum iris_status cpu_synchronize(struct iris_device *device)
+{
+    (void)device;
+    return IRIS_OK;
+}
+
 static enum iris_status cpu_stream_synchronize(struct iris_device *device, void *stream)
 {
     (void)device;
@@ -173,5 +179,6 @@ const struct iris_device_ops iris_device_cpu = {
     .memory_set = cpu_memory_set,
     .memory_copy = cpu_memory_copy,
     .launch = cpu_launch,
+    .synchronize = cpu_synchronize,
     .stream_synchronize = cpu_stream_synchronize,
 };

@@ -69,6 +69,8 @@ struct iris_device_ops {
                                     size_t nbytes);
 
     enum iris_status (*launch)(struct iris_device *device, const struct iris_launch *launch);
+    /* Waits for all that was launched, on whatever stream. */
+    enum iris_status (*synchronize)(struct iris_device *device);
     enum iris_status (*stream_synchronize)(struct iris_device *device, void *stream);
     /* optional: NULL where nothing can be captured */
     bool (*stream_is_capturing)(struct iris_device *device, void *stream);

@@ -185,3 +185,14 @@ uint32_t iris_board_claimed(const struct iris_context *ctx)
 
     return claim_is_of(seen, ctx->op_number) ? claim_storage(seen) : 0;
 }
+
+void iris_board_claim_made(struct iris_context *ctx, uint32_t signature, uint32_t storage_id)
+{
+    if (ctx->world_size > 1)
+        (void)claim(ctx, ctx->op_number, claim_make(ctx->op_number, storage_id, signature));
+}
+
+enum iris_status iris_board_wait_all(struct iris_context *ctx)
+{
+    return wait_posted(ctx, ctx->op_number);
+}

@@ -30,6 +30,13 @@ struct iris_board_verdict {
 enum iris_status iris_board_settle(struct iris_context *ctx, uint32_t signature, uint32_t usable_id,
                                    struct iris_board_verdict *out);
 
+/* After IRIS_BOARD_MAKE: writes the new storage into the call's claim, so that no old claim can
+ * stand in a slot for so long that the call's number comes round again. */
+void iris_board_claim_made(struct iris_context *ctx, uint32_t signature, uint32_t storage_id);
+
+/* Waits until all ranks have described the current call, and so completed the one before. */
+enum iris_status iris_board_wait_all(struct iris_context *ctx);
+
 /* The storage that the current call's claim names, 0: none. */
 uint32_t iris_board_claimed(const struct iris_context *ctx);
 

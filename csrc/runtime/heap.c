@@ -219,6 +219,8 @@ static enum iris_status allocate_locked(struct iris_heap *heap, uint64_t nbytes,
     struct allocate_message gathered[IRIS_MAX_RANKS];
     enum iris_status status;
 
+    /* A block's end must come after this rank's last store to a peer's, be it only a signal. */
+    IRIS_TRY(heap->ops->synchronize(heap->device));
     IRIS_TRY(settle_offers(heap, nbytes, gathered));
     for (int rank = 1; rank < heap->world_size; ++rank)
         if (gathered[rank].nbytes != gathered[0].nbytes)

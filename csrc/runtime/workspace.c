@@ -129,7 +129,7 @@ static enum iris_status prepare_memory(struct iris_context *ctx, const struct ir
 
     IRIS_TRY(ctx->ops->memory_set(ctx->device, NULL, control, 0, nbytes));
     IRIS_TRY(ctx->ops->memory_copy(ctx->device, &control->calls, &calls, sizeof calls));
-    IRIS_TRY(ctx->ops->stream_synchronize(ctx->device, NULL));
+    IRIS_TRY(ctx->ops->synchronize(ctx->device));
     /* Nobody signals into a peer's control before the peer has zeroed it. */
     return iris_bootstrap_barrier(ctx->bootstrap, "workspace ready");
 }
@@ -230,41 +230,78 @@ enum iris_status iris_workspace_acquire(struct iris_workspace *workspace,
                                &verdict));
     if (verdict.kind == IRIS_BOARD_DIFFER)
         return iris_workspace_settle_mismatch(ctx, desc);
-    if (verdict.kind == IRIS_BOARD_MAKE)
+    if (verdict.kind == IRIS_BOARD_MAKE) {
         IRIS_TRY(make_storage(workspace, &needs, &storage));
-    else if (storage == NULL || storage->id != verdict.storage_id)
+        iris_board_claim_made(ctx, iris_op_desc_signature(desc), storage->id);
+    } else if (storage == NULL || storage->id != verdict.storage_id) {
         IRIS_TRY(adopt(workspace, verdict.storage_id, &needs, &storage));
+    }
     iris_workspace_note_call(workspace, desc);
     *out = storage;
     return IRIS_OK;
 }
 
-enum iris_status iris_workspace_settle_mismatch(struct iris_context *ctx,
-                                                const struct iris_op_desc *desc)
+/* ---- ranks that called different things ---- */
+
+struct description {
+    char text[IRIS_OP_TEXT_NBYTES];
+    uint64_t barriers; /* device barriers this rank has completed */
+};
+
+/* A broken call may have been ended inside the device barrier, with some ranks' arrival signalled
+ * and some ranks through. All go on from the furthest, with nobody's arrival seen. Nobody is in a
+ * kernel now. */
+static enum iris_status restart_barrier(struct iris_context *ctx, const struct description *all)
+{
+    struct iris_workspace_control *control =
+        (struct iris_workspace_control *)iris_heap_base(ctx->heap, ctx->rank);
+    uint64_t barriers = 0;
+
+    for (int rank = 0; rank < ctx->world_size; ++rank)
+        barriers = all[rank].barriers > barriers ? all[rank].barriers : barriers;
+    IRIS_TRY(ctx->ops->memory_set(ctx->device, NULL, control->arrived, 0, sizeof control->arrived));
+    return ctx->ops->memory_copy(ctx->device, &control->calls, &barriers, sizeof barriers);
+}
+
+static void forget_claimed_storage(struct iris_context *ctx)
 {
     struct iris_storage *storage;
-    char own[IRIS_OP_TEXT_NBYTES] = "", all[IRIS_MAX_RANKS][IRIS_OP_TEXT_NBYTES];
 
-    iris_op_desc_format(desc, own);
-    for (int rank = 0; rank < ctx->world_size; ++rank)
-        iris_control_abort(ctx->control, rank, IRIS_ABORT_MISMATCH, ctx->rank);
-    IRIS_TRY(iris_bootstrap_all_gather(ctx->bootstrap, "description", own, sizeof own, all));
-    /* All ranks are here, so no kernel waits and all have set what abort words they set. */
-    if (IRIS_ABORT_REASON(iris_control_aborted(ctx->control, ctx->rank)) == IRIS_ABORT_MISMATCH)
-        iris_control_clear_abort(ctx->control, ctx->rank);
     pthread_mutex_lock(&ctx->storages_lock);
     storage = find_storage(ctx, iris_board_claimed(ctx));
     if (storage != NULL)
         storage->dirty = true;
     pthread_mutex_unlock(&ctx->storages_lock);
+}
+
+enum iris_status iris_workspace_settle_mismatch(struct iris_context *ctx,
+                                                const struct iris_op_desc *desc)
+{
+    struct description own = {{0}, 0}, all[IRIS_MAX_RANKS];
+    const struct iris_workspace_control *barrier =
+        (const struct iris_workspace_control *)iris_heap_base(ctx->heap, ctx->rank);
+
+    /* An abort word names no call: it must not end a peer's wait in the call before, so all ranks
+     * have to have come to this one first. */
+    IRIS_TRY(iris_board_wait_all(ctx));
+    for (int rank = 0; rank < ctx->world_size; ++rank)
+        iris_control_abort(ctx->control, rank, IRIS_ABORT_MISMATCH, ctx->rank);
+    iris_op_desc_format(desc, own.text);
+    own.barriers = barrier->calls;
+    IRIS_TRY(iris_bootstrap_all_gather(ctx->bootstrap, "description", &own, sizeof own, all));
+    /* All ranks are here, so no kernel waits and all have set what abort words they set. */
+    if (IRIS_ABORT_REASON(iris_control_aborted(ctx->control, ctx->rank)) == IRIS_ABORT_MISMATCH)
+        iris_control_clear_abort(ctx->control, ctx->rank);
+    forget_claimed_storage(ctx);
+    IRIS_TRY(restart_barrier(ctx, all));
     IRIS_TRY(iris_bootstrap_barrier(ctx->bootstrap, "description"));
     for (int rank = 1; rank < ctx->world_size; ++rank)
-        if (strcmp(all[rank], all[0]) != 0)
+        if (strcmp(all[rank].text, all[0].text) != 0)
             return IRIS_FAIL(IRIS_EINVAL,
                              "the ranks called different operations: expected one on all, rank 0 "
                              "called %s, rank %d called %s",
-                             all[0], rank, all[rank]);
-    return IRIS_FAIL(IRIS_EINVAL, "the ranks called %s with different tile orders", all[0]);
+                             all[0].text, rank, all[rank].text);
+    return IRIS_FAIL(IRIS_EINVAL, "the ranks called %s with different tile orders", all[0].text);
 }
 
 /* ---- handles ---- */

@@ -7,6 +7,7 @@ No spawner, no peers: whatever needs a second rank is tested elsewhere.
 
 import gc
 import inspect
+import os
 import subprocess
 import sys
 import weakref
@@ -32,6 +33,14 @@ ALL_DTYPES = [
 ]
 
 
+def run_python(arguments, **options):
+    """A new interpreter that imports what this one imports, not what lies in its directory."""
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    return subprocess.run(
+        [sys.executable, "-P", *arguments], env={**os.environ, "PYTHONPATH": path}, **options
+    )
+
+
 @pytest.fixture
 def ctx():
     context = iris_c.Context(
@@ -46,16 +55,12 @@ def ctx():
 
 def test_import_loads_neither_torch_nor_numpy():
     code = "import iris_c, sys; print('torch' in sys.modules, 'numpy' in sys.modules)"
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
-    )
+    result = run_python(["-c", code], capture_output=True, text=True, timeout=60)
     assert result.stdout.split() == ["False", "False"], result.stderr
 
 
 def test_environment_report():
-    result = subprocess.run(
-        [sys.executable, "-m", "iris_c"], capture_output=True, text=True, timeout=60
-    )
+    result = run_python(["-m", "iris_c"], capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stderr
     for key in ("iris_c", "backends", "cpu ISA", "torch"):
         assert key in result.stdout
@@ -822,7 +827,5 @@ print("fine")
 
 
 def test_without_torch():
-    result = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH], capture_output=True, text=True, timeout=60
-    )
+    result = run_python(["-c", WITHOUT_TORCH], capture_output=True, text=True, timeout=60)
     assert result.stdout.strip() == "fine", result.stderr

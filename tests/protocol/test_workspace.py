@@ -199,6 +199,32 @@ def test_ranks_that_disagree_get_one_error_and_go_on(ctx):
     assert workspace.call_counter == start + 5
 
 
+@ranks(2, 3)
+def test_a_disagreement_inside_the_device_barrier_leaves_nothing(ctx):
+    """atomic passes the device barrier before its kernel; the disagreeing rank does not. Later
+    barriers must hold everybody again, and later sums be whole."""
+    C, A, B = torch.empty(20, 30), torch.randn(20, 8), torch.randn(8, 30)
+    case = cases.Case(20, 30, 8)
+    for turn in range(6):
+        run(ctx, case, "atomic", salt=f"warm{turn}")
+        odd = ctx.rank == turn % ctx.world_size
+        variant = "one_shot" if odd else "atomic"
+        if odd:
+            time.sleep(0.1)  # the others wait in the barrier by then
+        disagreement(ctx, lambda: ctx.ops.matmul_all_reduce(C, A, B, config=config_of(variant)))
+        if not odd:
+            time.sleep(0.2)
+        arrived = time.monotonic()
+        ctx.device_barrier()
+        left = torch.tensor([time.monotonic(), arrived], dtype=torch.float64)
+        times = torch.empty(2 * ctx.world_size, dtype=torch.float64)
+        ctx.ccl.all_gather(times, left)
+        assert times[0::2].min() >= times[1::2].max(), "somebody passed before all had arrived"
+        if not odd:
+            time.sleep(0.05)
+        run(ctx, case, "atomic", salt=f"after{turn}")
+
+
 @ranks(2)
 def test_different_operations_are_a_disagreement(ctx):
     x = torch.randn(16)
