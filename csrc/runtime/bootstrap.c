@@ -340,8 +340,10 @@ static enum iris_status wait_outcome(struct iris_bootstrap *b, uint64_t sequence
 
     while (b->outcome.sequence != sequence) {
         if (b->rank != 0 && (b->gone & 1u) != 0) {
-            IRIS_FAIL(IRIS_EPEER, "rank 0 %s", iris_bootstrap_departure_text(b->departure[0]));
-            iris_error_last()->rank = 0;
+            /* Without the hub nothing works, but perhaps it left because of another rank. */
+            IRIS_FAIL(IRIS_EPEER, "rank %d %s", b->first_gone,
+                      iris_bootstrap_departure_text(b->departure[b->first_gone]));
+            iris_error_last()->rank = b->first_gone;
             return IRIS_EPEER;
         }
         if (b->rank == 0) {

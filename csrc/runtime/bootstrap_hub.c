@@ -139,7 +139,16 @@ static void complete_open(struct iris_bootstrap *b)
     ++b->open_sequence;
 }
 
-/* Fails the open collective if a rank that it still needs is gone; completes it if all are in. */
+static bool is_needed_but_gone(const struct iris_bootstrap *b)
+{
+    for (int rank = 0; rank < b->world_size; ++rank)
+        if (!b->parts[rank].present && (b->gone >> rank & 1u) != 0)
+            return true;
+    return false;
+}
+
+/* Fails the open collective if a rank that it still needs is gone, and names the first to go, which
+ * the others may have followed; completes it if all are in. */
 static void advance_open(struct iris_bootstrap *b)
 {
     char text[256];
@@ -150,12 +159,10 @@ static void advance_open(struct iris_bootstrap *b)
         fail_open(b, IRIS_EPEER, b->broken_rank, b->broken);
         return;
     }
-    for (int rank = 0; rank < b->world_size; ++rank) {
-        if (b->parts[rank].present || (b->gone >> rank & 1u) == 0)
-            continue;
-        (void)snprintf(text, sizeof text, "rank %d %s", rank,
-                       iris_bootstrap_departure_text(b->departure[rank]));
-        fail_open(b, IRIS_EPEER, rank, text);
+    if (b->first_gone >= 0 && is_needed_but_gone(b)) {
+        (void)snprintf(text, sizeof text, "rank %d %s", b->first_gone,
+                       iris_bootstrap_departure_text(b->departure[b->first_gone]));
+        fail_open(b, IRIS_EPEER, b->first_gone, text);
         return;
     }
     for (int rank = 0; rank < b->world_size; ++rank)

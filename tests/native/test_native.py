@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: The iris_c authors
-"""The core without Python, its ranks as threads, under the sanitizers."""
+"""The core and the bootstrap without Python, ranks as threads, under the sanitizers."""
 
 import programs
 import pytest
@@ -20,3 +20,15 @@ def test_ranks_as_threads(sanitizer, tmp_path):
     worlds = ["1", "2", "3", "4", "8"] if sanitizer == "plain" else ["1", "2", "3"]
     done = programs.run([str(executable), *worlds], timeout=240)
     assert done.stdout.count(": ok") == len(worlds)
+
+
+@pytest.mark.sanitize
+@pytest.mark.parametrize("sanitizer", SANITIZERS)
+def test_bootstrap(sanitizer, tmp_path):
+    """Meeting, collectives, and ranks that die, stop, leave, disagree or come late."""
+    executable = programs.build(
+        "test_bootstrap.c", tmp_path, *SANITIZERS[sanitizer], parts=programs.BOOTSTRAP
+    )
+    done = programs.run([str(executable)], timeout=120)
+    assert "FAILED" not in done.stdout
+    assert done.stdout.count(": ok") >= 20
