@@ -372,30 +372,6 @@ static void test_side_by_side(void)
     run(ranks, 3, LONG, body_side_by_side);
 }
 
-/* A stray rank of the next instance knocks while the first one is meeting. */
-static void body_early(struct rank *self)
-{
-    struct rank next = *self;
-
-    if (self->rank == 2)
-        sleep_ms(100);
-    MUST(create(self));
-    if (self->rank == 0)
-        sleep_ms(100); /* the others already look for the second meeting */
-    MUST(create(&next));
-    MUST(iris_bootstrap_barrier(next.bootstrap, "next"));
-    MUST(iris_bootstrap_barrier(self->bootstrap, "first"));
-    iris_bootstrap_destroy(next.bootstrap);
-    iris_bootstrap_destroy(self->bootstrap);
-}
-
-static void test_early(void)
-{
-    struct rank ranks[3];
-
-    run(ranks, 3, LONG, body_early);
-}
-
 static void ignore_signal(int signal)
 {
     (void)signal;
@@ -704,7 +680,9 @@ static bool in_collective;
 
 static void wait_for_fall(struct rank *self)
 {
-    while (atomic_load(&self->died[victim]) == 0 && now_ns() < self->took_ns + LONG)
+    const uint64_t until = now_ns() + LONG;
+
+    while (atomic_load(&self->died[victim]) == 0 && now_ns() < until)
         sleep_ms(1);
 }
 
@@ -717,7 +695,6 @@ static void body_killed(struct rank *self)
     if (self->bootstrap == NULL)
         return;
     MUST(iris_bootstrap_barrier(self->bootstrap, "start"));
-    self->took_ns = now_ns();
     atomic_fetch_add(&shared->ready, 1);
     if (self->rank == victim)
         for (;;)
@@ -789,6 +766,55 @@ static void test_stopped(void)
         kill(ranks[victim].pid, SIGKILL);
         join_processes(ranks, 3, victim);
     }
+}
+
+static void body_short(struct rank *self)
+{
+    MUST(create(self));
+    iris_bootstrap_destroy(self->bootstrap);
+}
+
+static void body_second(struct rank *self)
+{
+    atomic_store(&self->left[1 - self->rank], 0);
+    sleep_ms(self->rank == 1 ? 300 : 0); /* rank 0 is alone with the stale one first */
+    MUST(create(self));
+    if (self->bootstrap == NULL)
+        return;
+    gather(self, 8, 1);
+    iris_bootstrap_destroy(self->bootstrap);
+    check_only_farewells(self);
+}
+
+/* A process that has missed the first context knocks at the second as rank 1: it is kept off, and
+ * does not disturb. */
+static void body_stale(struct rank *self)
+{
+    while (atomic_load(&shared->ready) < 2)
+        sleep_ms(1);
+    note_create(self);
+    check_error(self, IRIS_EPEER, 0, "another context of the run");
+}
+
+static void test_stale(void)
+{
+    struct rank ranks[2], stale[1];
+
+    make_ranks(ranks, 2, LONG, body_short);
+    stale[0] = ranks[1];
+    stale[0].timeout_ns = 600 * MS;
+    stale[0].body = body_stale;
+    atomic_store(&shared->ready, 1);
+    stale[0].pid = fork();
+    if (stale[0].pid == 0) {
+        body_stale(stale);
+        _exit(0);
+    }
+    run_threads(ranks, 2);
+    ranks[0].body = ranks[1].body = body_second;
+    atomic_store(&shared->ready, 2);
+    run_threads(ranks, 2);
+    join_processes(stale, 1, -1);
 }
 
 static int count_entries(const char *path)
@@ -938,11 +964,11 @@ static const struct {
     {"stopped", test_stopped},
     {"abandon", test_abandon},
     {"exhausted", test_exhausted},
+    {"stale", test_stale},
     {"options", test_options},
     {"meeting", test_meeting},
     {"cycles", test_cycles},
     {"side_by_side", test_side_by_side},
-    {"early", test_early},
     {"interrupted", test_interrupted},
     {"mismatch", test_mismatch},
     {"duplicate_rank", test_duplicate_rank},
