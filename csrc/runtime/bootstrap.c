@@ -9,6 +9,7 @@
 #include "bootstrap.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -23,12 +24,17 @@
 #include "bootstrap_state.h"
 #include "clock.h"
 
+/* The monitor and the departure callback need little; the C library takes the thread-local
+ * memory of all libraries in the process from it, too. */
+enum { MONITOR_STACK_NBYTES = 512 * 1024 };
+
 void iris_bootstrap_close_fds(int *fds, int count)
 {
     for (int i = 0; i < count; ++i) {
-        if (fds[i] >= 0)
-            close(fds[i]);
+        const int fd = fds[i];
         fds[i] = -1;
+        if (fd >= 0)
+            close(fd);
     }
 }
 
@@ -83,8 +89,8 @@ void iris_bootstrap_finish(struct iris_bootstrap *b, const struct iris_wire_head
 {
     struct iris_bootstrap_outcome *outcome = &b->outcome;
 
-    iris_bootstrap_close_fds(outcome->fds,
-                             IRIS_MAX_RANKS); /* of a collective nobody waited for to the end */
+    /* Left from a collective that nobody waited for to the end. */
+    iris_bootstrap_close_fds(outcome->fds, IRIS_MAX_RANKS);
     outcome->sequence = header->sequence;
     outcome->status = (enum iris_status)header->status;
     outcome->rank = header->rank;
@@ -123,8 +129,7 @@ static void member_received(struct iris_bootstrap *b, struct iris_wire_message *
 static void member_lost_hub(struct iris_bootstrap *b)
 {
     iris_bootstrap_note_departure(b, 0, IRIS_PEER_DIED);
-    close(b->sockets[0]);
-    b->sockets[0] = -1;
+    iris_bootstrap_close_fds(&b->sockets[0], 1);
     pthread_cond_broadcast(&b->finished);
 }
 
@@ -203,16 +208,20 @@ static void *monitor_main(void *arg)
 
 static enum iris_status start_monitor(struct iris_bootstrap *b)
 {
+    pthread_attr_t attributes;
     sigset_t all, before;
     int error;
 
     b->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (b->wake < 0)
         return IRIS_FAIL(IRIS_EDRIVER, "eventfd: %s", strerror(errno));
+    pthread_attr_init(&attributes);
+    (void)pthread_attr_setstacksize(&attributes, MONITOR_STACK_NBYTES);
     sigfillset(&all); /* signals are the business of the caller's threads */
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    error = pthread_create(&b->monitor, NULL, monitor_main, b);
+    error = pthread_create(&b->monitor, &attributes, monitor_main, b);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
     if (error != 0)
         return IRIS_FAIL(IRIS_EDRIVER, "monitor thread: %s", strerror(error));
     b->monitor_runs = true;
@@ -221,6 +230,19 @@ static enum iris_status start_monitor(struct iris_bootstrap *b)
 
 /* ---- life ---- */
 
+static enum iris_status check_options(const struct iris_bootstrap_options *options)
+{
+    if (options->run_key == NULL)
+        return IRIS_FAIL(IRIS_EINVAL, "run_key: expected a string, got NULL");
+    if (options->world_size < 1 || options->world_size > IRIS_MAX_RANKS)
+        return IRIS_FAIL(IRIS_EINVAL, "world_size: expected 1 to %d, got %d", IRIS_MAX_RANKS,
+                         options->world_size);
+    if (options->rank < 0 || options->rank >= options->world_size)
+        return IRIS_FAIL(IRIS_EINVAL, "rank: expected 0 to %d, got %d", options->world_size - 1,
+                         options->rank);
+    return IRIS_OK;
+}
+
 enum iris_status iris_bootstrap_create(const struct iris_bootstrap_options *options,
                                        struct iris_bootstrap **out)
 {
@@ -228,6 +250,7 @@ enum iris_status iris_bootstrap_create(const struct iris_bootstrap_options *opti
     pthread_condattr_t monotonic;
     enum iris_status status;
 
+    IRIS_TRY(check_options(options));
     IRIS_TRY(iris_alloc_zeroed(sizeof *b, (void **)&b));
     b->rank = options->rank;
     b->world_size = options->world_size;
@@ -310,7 +333,7 @@ static enum iris_status wait_outcome(struct iris_bootstrap *b, uint64_t sequence
 
     while (b->outcome.sequence != sequence) {
         if (b->rank != 0 && (b->gone & 1u) != 0) {
-            /* Without the hub nothing goes on; whoever left first is why. */
+            /* Without the hub nothing works, but perhaps it left because of another rank. */
             IRIS_FAIL(IRIS_EPEER, "rank %d %s", b->first_gone,
                       iris_bootstrap_departure_text(b->departure[b->first_gone]));
             iris_error_last()->rank = b->first_gone;
@@ -347,10 +370,12 @@ static enum iris_status wait_outcome(struct iris_bootstrap *b, uint64_t sequence
 
 /* Sends this rank's part and waits. On success the outcome lies in b->outcome. Under lock. */
 static enum iris_status run_collective(struct iris_bootstrap *b, const char *name, const void *in,
-                                       size_t nbytes, int fd)
+                                       size_t nbytes, const int *fd)
 {
-    struct iris_wire_header header = {
-        .type = IRIS_WIRE_CONTRIBUTE, .rank = b->rank, .nbytes = (uint32_t)nbytes};
+    struct iris_wire_header header = {.type = IRIS_WIRE_CONTRIBUTE,
+                                      .rank = b->rank,
+                                      .nbytes = (uint32_t)nbytes,
+                                      .num_fds = fd != NULL};
 
     if (b->broken[0] != '\0') {
         IRIS_FAIL(IRIS_EPEER, "%s", b->broken);
@@ -360,10 +385,12 @@ static enum iris_status run_collective(struct iris_bootstrap *b, const char *nam
     header.sequence = ++b->sequence;
     (void)snprintf(header.name, sizeof header.name, "%s", name);
     if (b->rank == 0) {
-        iris_bootstrap_hub_contribute(b, 0, &header, in, fd >= 0 ? dup(fd) : -1);
-        wake_monitor(b); /* it keeps the time of the open collective */
+        iris_bootstrap_hub_contribute(b, 0, &header, in,
+                                      fd != NULL ? fcntl(*fd, F_DUPFD_CLOEXEC, 0) : -1);
+        if (b->opened_ns != 0)
+            wake_monitor(b); /* it keeps the time of the open collective */
     } else if (b->sockets[0] >= 0) {
-        (void)iris_wire_send(b->sockets[0], &header, in, &fd, fd >= 0 ? 1 : 0);
+        (void)iris_wire_send(b->sockets[0], &header, in, fd, (int)header.num_fds);
     }
     return wait_outcome(b, header.sequence, header.name);
 }
@@ -389,7 +416,7 @@ enum iris_status iris_bootstrap_all_gather(struct iris_bootstrap *b, const char 
     }
     pthread_mutex_lock(&b->call_lock);
     pthread_mutex_lock(&b->lock);
-    status = run_collective(b, name, in, nbytes, -1);
+    status = run_collective(b, name, in, nbytes, NULL);
     if (status == IRIS_OK && nbytes > 0)
         memcpy(out, b->outcome.payload, nbytes * (size_t)b->world_size);
     pthread_mutex_unlock(&b->lock);
@@ -444,13 +471,10 @@ enum iris_status iris_bootstrap_exchange_fds(struct iris_bootstrap *b, const cha
     }
     pthread_mutex_lock(&b->call_lock);
     pthread_mutex_lock(&b->lock);
-    status = run_collective(b, name, NULL, 0, fd);
+    status = run_collective(b, name, NULL, 0, &fd);
     for (int rank = 0; rank < b->world_size && status == IRIS_OK; ++rank)
         if (rank != b->rank && b->outcome.fds[rank] < 0)
-            status = IRIS_FAIL(IRIS_EDRIVER,
-                               "%s: rank %d's file descriptor did not arrive; is the "
-                               "limit on open files reached?",
-                               name, rank);
+            status = IRIS_FAIL(IRIS_EDRIVER, IRIS_BOOTSTRAP_MISSING_FD, name, rank);
     if (status == IRIS_OK) {
         memcpy(fds, b->outcome.fds, sizeof *fds * (size_t)b->world_size);
         for (int rank = 0; rank < IRIS_MAX_RANKS; ++rank)

@@ -12,9 +12,12 @@
  * All collectives here are host-side, block, and must be called by all ranks in the same order;
  * calls from several threads of a rank are serialised. Each carries a short name: ranks that meet
  * in collectives of different names, or of different sizes, all get the same IRIS_EINVAL naming
- * both. A dead or departed rank ends every waiting and every later collective with IRIS_EPEER
- * (error->rank says which), a rank that does not arrive within the timeout likewise. A world of
- * one never opens a socket.
+ * both, and the next collective works again. A dead or departed rank ends every waiting and every
+ * later collective with IRIS_EPEER; error->rank is the first that went, since others often follow
+ * it. A rank that has left after its part of a collective came does not fail that one. A rank that
+ * does not arrive within the timeout, counted from the first that did, ends the collective with
+ * IRIS_EPEER on all ranks and breaks the bootstrap for good: every later collective fails at once
+ * with the same message. A world of one never opens a socket.
  */
 #ifndef IRIS_BOOTSTRAP_H
 #define IRIS_BOOTSTRAP_H
@@ -48,18 +51,20 @@ struct iris_bootstrap_options {
 /* The largest contribution of one rank to one collective, in bytes. */
 enum { IRIS_BOOTSTRAP_MAX_BYTES = 8192 };
 
-/* Meets the other ranks: returns when all `world_size` ranks have. IRIS_EINVAL on every rank when
- * they disagree on the world size or two claim one rank; IRIS_EPEER naming the missing ranks when
- * the timeout passes. Contexts may be created one after the other and side by side under one run
- * key, as long as every rank creates them in the same order. */
+/* Meets the other ranks: returns when all `world_size` ranks have. IRIS_EINVAL with one message on
+ * every rank when they disagree on the world size or two claim one rank (rank 0 stays up to 5 s
+ * longer to tell those who are still on their way); IRIS_EPEER naming the missing ranks when the
+ * timeout passes. Contexts may be created one after the other and side by side under one run key,
+ * as long as every rank creates them in the same order; attempts that failed do not count. */
 enum iris_status iris_bootstrap_create(const struct iris_bootstrap_options *options,
                                        struct iris_bootstrap **out);
 
 /* Says farewell, joins the monitor thread, closes the connections. Not collective. NULL is fine. */
 void iris_bootstrap_destroy(struct iris_bootstrap *bootstrap);
 
-/* In a forked child: closes the inherited descriptors without a farewell and without joining the
- * monitor thread, which does not exist there. */
+/* In a forked child: closes the inherited connections without a farewell, so that the parent's
+ * death is still noticed, and without joining the monitor thread, which does not exist there.
+ * Takes no lock and frees nothing. */
 void iris_bootstrap_abandon(struct iris_bootstrap *bootstrap);
 
 /* Every rank contributes `nbytes` (0 to IRIS_BOOTSTRAP_MAX_BYTES, equal on all ranks); `out`
@@ -77,7 +82,8 @@ enum iris_status iris_bootstrap_agree(struct iris_bootstrap *bootstrap, const ch
 
 /* Every rank hands over one file descriptor and receives a new one (close-on-exec) for each
  * peer's, in fds[peer]; fds[own rank] is set to -1. The caller owns what it receives and keeps
- * what it gave. */
+ * what it gave. IRIS_EDRIVER if one does not arrive because a process has no descriptor free (on
+ * all ranks if it is rank 0, otherwise on that rank alone); the next collective works again. */
 enum iris_status iris_bootstrap_exchange_fds(struct iris_bootstrap *bootstrap, const char *name,
                                              int fd, int *fds);
 

@@ -17,7 +17,7 @@
 #include "bootstrap_state.h"
 #include "clock.h"
 
-/* The hub's connection to a peer, or -1 when it is gone. */
+/* Sends unless the peer is gone. */
 static void send_to(struct iris_bootstrap *b, int peer, const struct iris_wire_header *header,
                     const void *payload, const int *fds, int num_fds)
 {
@@ -64,7 +64,29 @@ static int find_mismatch(const struct iris_bootstrap *b)
 
     for (int rank = 1; rank < b->world_size; ++rank)
         if (strcmp(b->parts[rank].name, first->name) != 0 ||
-            b->parts[rank].nbytes != first->nbytes || (b->parts[rank].fd >= 0) != (first->fd >= 0))
+            b->parts[rank].nbytes != first->nbytes || b->parts[rank].num_fds != first->num_fds)
+            return rank;
+    return -1;
+}
+
+static void fail_mismatch(struct iris_bootstrap *b, int rank)
+{
+    const struct iris_bootstrap_part *first = &b->parts[0], *other = &b->parts[rank];
+    char text[256];
+
+    (void)snprintf(text, sizeof text,
+                   "the ranks met in different collectives: rank 0 in '%s' (%u bytes%s), rank %d "
+                   "in '%s' (%u bytes%s)",
+                   first->name, first->nbytes, first->num_fds > 0 ? " and a descriptor" : "", rank,
+                   other->name, other->nbytes, other->num_fds > 0 ? " and a descriptor" : "");
+    fail_open(b, IRIS_EINVAL, -1, text);
+}
+
+/* The first rank whose descriptor belongs to its part but did not arrive, or -1. */
+static int find_missing_fd(const struct iris_bootstrap *b)
+{
+    for (int rank = 0; rank < b->world_size; ++rank)
+        if (b->parts[rank].num_fds > 0 && b->parts[rank].fd < 0)
             return rank;
     return -1;
 }
@@ -72,25 +94,25 @@ static int find_mismatch(const struct iris_bootstrap *b)
 static void complete_open(struct iris_bootstrap *b)
 {
     const uint32_t nbytes = b->parts[0].nbytes;
-    const bool with_fds = b->parts[0].fd >= 0;
+    const bool with_fds = b->parts[0].num_fds > 0;
     struct iris_wire_header header = {.type = IRIS_WIRE_RESULT,
                                       .rank = -1,
                                       .sequence = b->open_sequence,
-                                      .nbytes = nbytes * (uint32_t)b->world_size};
-    const int mismatch = find_mismatch(b);
+                                      .nbytes = nbytes * (uint32_t)b->world_size,
+                                      .num_fds = with_fds ? (uint32_t)b->world_size - 1 : 0};
+    const int mismatch = find_mismatch(b), missing = find_missing_fd(b);
     int fds[IRIS_MAX_RANKS];
 
     if (mismatch >= 0) {
-        char text[256];
-        (void)snprintf(text, sizeof text,
-                       "the ranks met in different collectives: rank 0 in '%s' (%u bytes), rank "
-                       "%d in '%s' (%u bytes)",
-                       b->parts[0].name, b->parts[0].nbytes, mismatch, b->parts[mismatch].name,
-                       b->parts[mismatch].nbytes);
-        fail_open(b, IRIS_EINVAL, -1, text);
+        fail_mismatch(b, mismatch);
         return;
     }
-    /* The monitor's buffer is free: its message has been copied into a part. */
+    if (missing >= 0) {
+        char text[256];
+        (void)snprintf(text, sizeof text, IRIS_BOOTSTRAP_MISSING_FD, b->parts[0].name, missing);
+        fail_open(b, IRIS_EDRIVER, -1, text);
+        return;
+    }
     for (int rank = 0; rank < b->world_size && nbytes > 0; ++rank)
         memcpy(b->outcome.payload + (size_t)rank * nbytes, b->parts[rank].bytes, nbytes);
     for (int peer = 1; peer < b->world_size; ++peer) {
@@ -118,7 +140,16 @@ static void complete_open(struct iris_bootstrap *b)
     ++b->open_sequence;
 }
 
-/* Fails the open collective if a rank that it still needs is gone; completes it if all are in. */
+static bool is_needed_but_gone(const struct iris_bootstrap *b)
+{
+    for (int rank = 0; rank < b->world_size; ++rank)
+        if (!b->parts[rank].present && (b->gone >> rank & 1u) != 0)
+            return true;
+    return false;
+}
+
+/* Fails the open collective if a rank that it still needs is gone, and names the first to go, which
+ * the others may have followed; completes it if all are in. */
 static void advance_open(struct iris_bootstrap *b)
 {
     char text[256];
@@ -129,12 +160,10 @@ static void advance_open(struct iris_bootstrap *b)
         fail_open(b, IRIS_EPEER, b->broken_rank, b->broken);
         return;
     }
-    for (int rank = 0; rank < b->world_size; ++rank) {
-        if (b->parts[rank].present || (b->gone >> rank & 1u) == 0)
-            continue;
-        (void)snprintf(text, sizeof text, "rank %d %s", rank,
-                       iris_bootstrap_departure_text(b->departure[rank]));
-        fail_open(b, IRIS_EPEER, rank, text);
+    if (b->first_gone >= 0 && is_needed_but_gone(b)) {
+        (void)snprintf(text, sizeof text, "rank %d %s", b->first_gone,
+                       iris_bootstrap_departure_text(b->departure[b->first_gone]));
+        fail_open(b, IRIS_EPEER, b->first_gone, text);
         return;
     }
     for (int rank = 0; rank < b->world_size; ++rank)
@@ -178,6 +207,7 @@ void iris_bootstrap_hub_contribute(struct iris_bootstrap *b, int rank,
     }
     part->present = true;
     part->nbytes = header->nbytes;
+    part->num_fds = header->num_fds;
     part->fd = fd;
     memcpy(part->name, header->name, sizeof part->name);
     if (header->nbytes > 0)
@@ -247,6 +277,5 @@ void iris_bootstrap_hub_lost(struct iris_bootstrap *b, int peer)
             send_to(b, other, &notice, NULL, NULL, 0);
         advance_open(b);
     }
-    close(b->sockets[peer]);
-    b->sockets[peer] = -1;
+    iris_bootstrap_close_fds(&b->sockets[peer], 1);
 }

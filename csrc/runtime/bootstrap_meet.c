@@ -13,8 +13,10 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "bootstrap_state.h"
 #include "clock.h"
 
 /* ---- instances: how many contexts of a run key this process has had, per rank ---- */
@@ -73,6 +75,20 @@ static int milliseconds_until(uint64_t deadline)
     return left > 1000000 ? 1000000 : (int)left;
 }
 
+/* Whether there is something to read or to accept before the deadline. */
+static bool wait_readable(int socket, uint64_t deadline)
+{
+    struct pollfd p = {.fd = socket, .events = POLLIN};
+
+    for (;;) {
+        const int ready = poll(&p, 1, milliseconds_until(deadline));
+        if (ready > 0)
+            return true;
+        if ((ready < 0 && errno != EINTR) || iris_clock_ns() >= deadline)
+            return false;
+    }
+}
+
 static void sleep_ms(long ms)
 {
     const struct timespec nap = {0, ms * 1000000};
@@ -109,8 +125,15 @@ struct meeting {
     int *sockets;
     uint64_t instance;
     uint64_t deadline;
+    /* Rank 0: */
     char rejection[256]; /* not empty: the meeting has failed */
+    int num_rejected;    /* ranks that have been told so */
+    /* The others: */
+    bool was_early; /* rank 0 was met, but for another instance */
 };
+
+/* After a failed meeting, for ranks that are still on their way and shall hear the reason, too. */
+static const uint64_t LINGER_NS = UINT64_C(5000000000);
 
 static enum iris_status listen_as_hub(const struct meeting *m, int *out)
 {
@@ -142,9 +165,9 @@ static enum iris_status listen_as_hub(const struct meeting *m, int *out)
     return IRIS_OK;
 }
 
-static void send_simple(int socket, enum iris_wire_type type, const char *text)
+static void send_simple(int socket, enum iris_wire_type type, int rank, const char *text)
 {
-    struct iris_wire_header header = {.type = type, .nbytes = (uint32_t)strlen(text)};
+    struct iris_wire_header header = {.type = type, .rank = rank, .nbytes = (uint32_t)strlen(text)};
 
     (void)iris_wire_send(socket, &header, text, NULL, 0);
 }
@@ -154,6 +177,27 @@ static bool has_hung_up(int socket)
     struct pollfd p = {.fd = socket, .events = POLLIN};
 
     return poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLERR)) != 0;
+}
+
+/* Fills m->rejection if `hello` of `rank` makes the meeting fail. */
+static void judge(struct meeting *m, int rank, const struct iris_wire_hello *hello)
+{
+    const int world_size = m->options->world_size;
+
+    if (hello->version != IRIS_WIRE_VERSION)
+        (void)snprintf(m->rejection, sizeof m->rejection,
+                       "init: rank %d runs another version of iris_c", rank);
+    else if (hello->world_size != world_size)
+        (void)snprintf(m->rejection, sizeof m->rejection,
+                       "world_size: expected the same on all ranks, got %d on rank 0 and %d on "
+                       "rank %d",
+                       world_size, hello->world_size, rank);
+    else if (rank < 1 || rank >= world_size)
+        (void)snprintf(m->rejection, sizeof m->rejection, "rank: expected 1 to %d, got %d",
+                       world_size - 1, rank);
+    else if (m->sockets[rank] >= 0 && !has_hung_up(m->sockets[rank]))
+        (void)snprintf(m->rejection, sizeof m->rejection,
+                       "rank: expected different ranks in all processes, got rank %d twice", rank);
 }
 
 /* Admits the connection, turns it away, or finds the reason why the meeting fails. Owns `socket`.
@@ -167,38 +211,43 @@ static void admit(struct meeting *m, int socket)
 
     /* A peer says hello at once; one that does not must not hold up the others for long. */
     (void)setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    if (!is_same_user(socket) || iris_wire_receive(socket, &message, m->scratch) != IRIS_WIRE_OK ||
-        message.header.type != IRIS_WIRE_HELLO || message.header.nbytes != sizeof *hello)
+    if (!is_same_user(socket) || iris_wire_receive(socket, &message, m->scratch) != IRIS_WIRE_OK)
+        goto drop;
+    iris_bootstrap_close_fds(message.fds, message.num_fds);
+    if (message.header.type != IRIS_WIRE_HELLO || message.header.nbytes != sizeof *hello)
         goto drop;
     rank = message.header.rank;
-    if (hello->version != IRIS_WIRE_VERSION) {
-        (void)snprintf(m->rejection, sizeof m->rejection,
-                       "init: rank %d runs another version of iris_c", rank);
-    } else if (hello->world_size != m->options->world_size) {
-        (void)snprintf(m->rejection, sizeof m->rejection,
-                       "world_size: expected the same on all ranks, got %d on rank 0 and %d on "
-                       "rank %d",
-                       m->options->world_size, hello->world_size, rank);
-    } else if (hello->instance != m->instance) {
-        send_simple(socket, IRIS_WIRE_RETRY, "");
+    if (hello->version == IRIS_WIRE_VERSION && hello->instance != m->instance) {
+        send_simple(socket, IRIS_WIRE_RETRY, -1, "");
         goto drop;
-    } else if (rank < 1 || rank >= m->options->world_size) {
-        (void)snprintf(m->rejection, sizeof m->rejection, "rank: expected 1 to %d, got %d",
-                       m->options->world_size - 1, rank);
-    } else if (m->sockets[rank] >= 0 && !has_hung_up(m->sockets[rank])) {
-        (void)snprintf(m->rejection, sizeof m->rejection,
-                       "rank: expected different ranks in all processes, got rank %d twice", rank);
     }
+    if (m->rejection[0] == '\0')
+        judge(m, rank, hello);
     if (m->rejection[0] != '\0') {
-        send_simple(socket, IRIS_WIRE_REJECT, m->rejection);
+        send_simple(socket, IRIS_WIRE_REJECT, -1, m->rejection);
+        ++m->num_rejected;
         goto drop;
     }
-    if (m->sockets[rank] >= 0)
-        close(m->sockets[rank]);
+    iris_bootstrap_close_fds(&m->sockets[rank], 1);
     m->sockets[rank] = socket;
     return;
 drop:
     close(socket);
+}
+
+/* Takes the next connection, if one comes before the deadline. */
+static bool admit_next(struct meeting *m, int listener, uint64_t deadline)
+{
+    int socket;
+
+    if (!wait_readable(listener, deadline))
+        return false;
+    socket = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    if (socket >= 0)
+        admit(m, socket);
+    else if (errno == EMFILE || errno == ENFILE)
+        sleep_ms(5); /* the connection stays readable; another thread may close something */
+    return true;
 }
 
 static int count_missing(const struct meeting *m, char *names, size_t size)
@@ -218,11 +267,30 @@ static int count_missing(const struct meeting *m, char *names, size_t size)
     return missing;
 }
 
-static void tell_all(const struct meeting *m, enum iris_wire_type type, const char *text)
+/* Returns how many there were to be told. */
+static int tell_all(const struct meeting *m, enum iris_wire_type type, int rank, const char *text)
 {
-    for (int rank = 1; rank < m->options->world_size; ++rank)
-        if (m->sockets[rank] >= 0)
-            send_simple(m->sockets[rank], type, text);
+    int count = 0;
+
+    for (int peer = 1; peer < m->options->world_size; ++peer) {
+        if (m->sockets[peer] < 0)
+            continue;
+        send_simple(m->sockets[peer], type, rank, text);
+        ++count;
+    }
+    return count;
+}
+
+/* The meeting has failed by disagreement: sees to it that as many as should have come know why. */
+static void reject_the_rest(struct meeting *m, int listener)
+{
+    const uint64_t until = iris_clock_ns() + LINGER_NS;
+    const uint64_t deadline = until < m->deadline ? until : m->deadline;
+
+    m->num_rejected += tell_all(m, IRIS_WIRE_REJECT, -1, m->rejection);
+    while (m->num_rejected < m->options->world_size - 1)
+        if (!admit_next(m, listener, deadline))
+            return;
 }
 
 static enum iris_status meet_as_hub(struct meeting *m)
@@ -231,32 +299,24 @@ static enum iris_status meet_as_hub(struct meeting *m)
     int listener = -1;
 
     IRIS_TRY(listen_as_hub(m, &listener));
-    while (m->rejection[0] == '\0' && count_missing(m, missing, sizeof missing) > 0) {
-        struct pollfd p = {.fd = listener, .events = POLLIN};
-        const int ready = poll(&p, 1, milliseconds_until(m->deadline));
-        if (ready > 0) {
-            const int socket = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-            if (socket >= 0)
-                admit(m, socket);
-        } else if (iris_clock_ns() >= m->deadline) {
+    while (m->rejection[0] == '\0' && count_missing(m, missing, sizeof missing) > 0)
+        if (!admit_next(m, listener, m->deadline))
             break;
-        }
-    }
+    if (m->rejection[0] != '\0')
+        reject_the_rest(m, listener);
     close(listener);
-    if (m->rejection[0] != '\0') {
-        tell_all(m, IRIS_WIRE_REJECT, m->rejection);
+    if (m->rejection[0] != '\0')
         return IRIS_FAIL(IRIS_EINVAL, "%s", m->rejection);
-    }
     if (count_missing(m, missing, sizeof missing) > 0) {
         (void)snprintf(m->rejection, sizeof m->rejection,
                        "init: rank(s) %s did not arrive within %g s", missing,
                        (double)m->options->timeout_ns * 1e-9);
-        tell_all(m, IRIS_WIRE_FAREWELL, m->rejection);
+        (void)tell_all(m, IRIS_WIRE_FAREWELL, atoi(missing), m->rejection);
         IRIS_FAIL(IRIS_EPEER, "%s", m->rejection);
         iris_error_last()->rank = atoi(missing);
         return IRIS_EPEER;
     }
-    tell_all(m, IRIS_WIRE_WELCOME, "");
+    (void)tell_all(m, IRIS_WIRE_WELCOME, -1, "");
     return IRIS_OK;
 }
 
@@ -273,7 +333,6 @@ static enum iris_wire_result try_to_join(struct meeting *m, enum iris_status *st
     struct iris_wire_message answer;
     struct sockaddr_un address;
     const socklen_t length = make_address(m->options->run_key, &address);
-    struct pollfd p = {.events = POLLIN};
     char *text = m->scratch;
     const int sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 
@@ -282,12 +341,12 @@ static enum iris_wire_result try_to_join(struct meeting *m, enum iris_status *st
         *status = IRIS_FAIL(IRIS_EDRIVER, "socket(AF_UNIX): %s", strerror(errno));
         return IRIS_WIRE_OK;
     }
-    p.fd = sock;
     if (connect(sock, (struct sockaddr *)&address, length) != 0 || !is_same_user(sock) ||
         iris_wire_send(sock, &header, &hello, NULL, 0) != IRIS_WIRE_OK ||
-        poll(&p, 1, milliseconds_until(m->deadline)) <= 0 ||
+        !wait_readable(sock, m->deadline) ||
         iris_wire_receive(sock, &answer, m->scratch) != IRIS_WIRE_OK)
         goto again;
+    iris_bootstrap_close_fds(answer.fds, answer.num_fds);
     text[answer.header.nbytes] = '\0';
     switch (answer.header.type) {
     case IRIS_WIRE_WELCOME:
@@ -298,8 +357,10 @@ static enum iris_wire_result try_to_join(struct meeting *m, enum iris_status *st
         break;
     case IRIS_WIRE_FAREWELL:
         *status = IRIS_FAIL(IRIS_EPEER, "%s", text);
+        iris_error_last()->rank = answer.header.rank;
         break;
     default: /* RETRY */
+        m->was_early = true;
         goto again;
     }
     close(sock);
@@ -316,8 +377,11 @@ static enum iris_status meet_as_member(struct meeting *m)
 
     while (try_to_join(m, &status) == IRIS_WIRE_AGAIN) {
         if (iris_clock_ns() >= m->deadline) {
-            IRIS_FAIL(IRIS_EPEER, "init: rank 0 of run '%s' was not met within %g s",
-                      m->options->run_key, (double)m->options->timeout_ns * 1e-9);
+            IRIS_FAIL(IRIS_EPEER, "init: rank 0 of run '%s' was not met within %g s%s",
+                      m->options->run_key, (double)m->options->timeout_ns * 1e-9,
+                      m->was_early ? "; it was meeting for another context of the run: do all "
+                                     "ranks create the same contexts in the same order?"
+                                   : "");
             iris_error_last()->rank = 0;
             return IRIS_EPEER;
         }
@@ -343,8 +407,6 @@ enum iris_status iris_bootstrap_meet(const struct iris_bootstrap_options *option
         (void)instance_count(options, 1);
         return IRIS_OK;
     }
-    for (int rank = 0; rank < IRIS_MAX_RANKS; ++rank)
-        if (sockets[rank] >= 0)
-            close(sockets[rank]);
+    iris_bootstrap_close_fds(sockets, IRIS_MAX_RANKS);
     return status;
 }

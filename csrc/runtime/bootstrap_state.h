@@ -15,7 +15,8 @@
 struct iris_bootstrap_part {
     bool present;
     uint32_t nbytes;
-    int fd; /* owned; -1: none */
+    uint32_t num_fds; /* 1 if a descriptor belongs to it */
+    int fd;           /* owned; -1: none, or none arrived */
     char name[IRIS_WIRE_NAME_NBYTES];
     char bytes[IRIS_BOOTSTRAP_MAX_BYTES];
 };
@@ -60,7 +61,12 @@ struct iris_bootstrap {
     char receive_buffer[IRIS_WIRE_MAX_PAYLOAD + 1];
 };
 
-/* Closes what is >= 0 and sets it to -1. */
+/* Said by the hub when a descriptor did not reach it, and by a member likewise: name, rank. */
+#define IRIS_BOOTSTRAP_MISSING_FD                                                                  \
+    "%s: rank %d's file descriptor did not arrive; is the limit on open files reached?"
+
+/* Sets to -1 what is >= 0, and closes it. In this order, so that a child forked in between leaks a
+ * descriptor at worst and never closes one that is not ours. */
 void iris_bootstrap_close_fds(int *fds, int count);
 const char *iris_bootstrap_departure_text(enum iris_departure departure);
 

@@ -15,8 +15,8 @@ union control_buffer {
     char bytes[CMSG_SPACE(sizeof(int) * IRIS_MAX_RANKS)];
 };
 
-enum iris_wire_result iris_wire_send(int socket, const struct iris_wire_header *header,
-                                     const void *payload, const int *fds, int num_fds)
+static ssize_t send_once(int socket, const struct iris_wire_header *header, const void *payload,
+                         const int *fds, int num_fds)
 {
     union control_buffer control;
     struct iovec parts[2] = {{(void *)(uintptr_t)header, sizeof *header},
@@ -38,6 +38,18 @@ enum iris_wire_result iris_wire_send(int socket, const struct iris_wire_header *
     do
         sent = sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
     while (sent < 0 && errno == EINTR);
+    return sent;
+}
+
+enum iris_wire_result iris_wire_send(int socket, const struct iris_wire_header *header,
+                                     const void *payload, const int *fds, int num_fds)
+{
+    ssize_t sent = send_once(socket, header, payload, fds, num_fds);
+
+    /* Perhaps only the descriptors are at fault (EBADF, ETOOMANYREFS): the receiver sees from the
+     * header that they are missing, and nobody waits in vain. */
+    if (sent < 0 && num_fds > 0 && errno != EAGAIN && errno != EWOULDBLOCK)
+        sent = send_once(socket, header, payload, NULL, 0);
     if (sent >= 0)
         return IRIS_WIRE_OK;
     return errno == EAGAIN || errno == EWOULDBLOCK ? IRIS_WIRE_AGAIN : IRIS_WIRE_END;
@@ -70,19 +82,28 @@ enum iris_wire_result iris_wire_receive(int socket, struct iris_wire_message *me
                          .msg_iovlen = 2,
                          .msg_control = control.bytes,
                          .msg_controllen = sizeof control.bytes};
+    bool was_reset = false;
     ssize_t received;
 
     message->num_fds = 0;
-    /* ECONNRESET: the peer closed with messages of ours unread. The kernel says so before it hands
-     * out what the peer had sent, its farewell perhaps; it says so once. */
-    do
+    for (;;) {
         received = recvmsg(socket, &raw, MSG_CMSG_CLOEXEC);
-    while (received < 0 && (errno == EINTR || errno == ECONNRESET));
+        if (received >= 0)
+            break;
+        /* A peer that closes with something unread resets the connection. That is told once,
+         * before the messages that it sent, its farewell among them. */
+        if (errno == ECONNRESET && !was_reset)
+            was_reset = true;
+        else if (errno != EINTR)
+            break;
+    }
     if (received < 0)
         return errno == EAGAIN || errno == EWOULDBLOCK ? IRIS_WIRE_AGAIN : IRIS_WIRE_END;
     take_fds(&raw, message);
-    if ((size_t)received != sizeof message->header + message->header.nbytes ||
-        (raw.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0) {
+    /* MSG_CTRUNC is not looked at: header.num_fds says what is missing. */
+    if ((size_t)received < sizeof message->header ||
+        (size_t)received != sizeof message->header + message->header.nbytes ||
+        (raw.msg_flags & MSG_TRUNC) != 0) {
         /* End of file, or not one of our messages: either way nothing more can be understood. */
         for (int i = 0; i < message->num_fds; ++i)
             close(message->fds[i]);

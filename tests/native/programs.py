@@ -16,11 +16,18 @@ C = ["-std=c11", "-D_GNU_SOURCE"]
 CXX = ["-std=c++17", "-fno-exceptions", "-fno-rtti", "-fno-threadsafe-statics"]
 
 
-def build(program: str, out: pathlib.Path, *flags: str, root: pathlib.Path = ROOT) -> pathlib.Path:
-    """Compiles ``tests/native/<program>`` of ``root`` with the core; returns the executable."""
+CORE = ("runtime/*.c", "device/*.c", "kernels/*.cpp")
+BOOTSTRAP = ("runtime/bootstrap*.c", "runtime/status.c")
+
+
+def build(
+    program: str, out: pathlib.Path, *flags: str, root: pathlib.Path = ROOT, parts=CORE
+) -> pathlib.Path:
+    """Compiles ``tests/native/<program>`` of ``root`` with ``parts`` of csrc; returns the
+    executable."""
     cc, cxx = (shlex.split(os.environ.get(n, d)) for n, d in (("CC", "cc"), ("CXX", "c++")))
     sources = [root / "tests/native" / program]
-    for pattern in ("runtime/*.c", "device/*.c", "kernels/*.cpp"):
+    for pattern in parts:
         sources += sorted((root / "csrc").glob(pattern))
     out.mkdir(parents=True, exist_ok=True)
 

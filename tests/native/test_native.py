@@ -32,3 +32,15 @@ def test_host_product(sanitizer, tmp_path):
     done = programs.run([str(executable)], timeout=240)
     assert "FAIL" not in done.stdout + done.stderr
     assert done.stdout.count("ok") >= 14
+
+
+@pytest.mark.sanitize
+@pytest.mark.parametrize("sanitizer", SANITIZERS)
+def test_bootstrap(sanitizer, tmp_path):
+    """Meeting, collectives, and ranks that die, stop, leave, disagree or come late."""
+    executable = programs.build(
+        "test_bootstrap.c", tmp_path, *SANITIZERS[sanitizer], parts=programs.BOOTSTRAP
+    )
+    done = programs.run([str(executable)], timeout=120)
+    assert "FAILED" not in done.stdout
+    assert done.stdout.count(": ok") >= 20
