@@ -3,54 +3,86 @@
 """What a call costs before the kernel has anything to do: a 1 x 1 x 1 product, one rank.
 
 Arguments are checked, the workspace is found, the counter is read and advanced, the kernel runs.
+Where the time goes shows in the differences: from one line of the table to another only what the
+line names is left out or added. The lines take turns, so that all see the same machine.
 
     python benchmarks/bench_launch.py
 """
 
 import os
 import statistics
+import sys
 import time
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("IRIS_C_NUM_THREADS", "1")
 
+import numpy
 import torch
 
 import iris_c
 
-CALLS = 20000
+CALLS = 5000
+ROUNDS = 31
 
 
-def nanoseconds_per_call(call) -> float:
-    """The median over 11 runs of CALLS calls."""
-    runs = []
-    for _ in range(11):
-        start = time.perf_counter_ns()
-        for _ in range(CALLS):
-            call()
-        runs.append((time.perf_counter_ns() - start) / CALLS)
-    return statistics.median(runs)
+def nanoseconds_per_call(cases: dict) -> dict:
+    """The median over ROUNDS rounds, in each of which every case is called CALLS times."""
+    rounds = {name: [] for name in cases}
+    for _ in range(ROUNDS):
+        for name, call in cases.items():
+            start = time.perf_counter_ns()
+            for _ in range(CALLS):
+                call()
+            rounds[name].append((time.perf_counter_ns() - start) / CALLS)
+    return {name: statistics.median(samples) for name, samples in rounds.items()}
 
 
-def main() -> None:
+def buffer(ctx, value: float):
+    """One element in the heap that is no torch.Tensor: read without asking torch anything."""
+    one = ctx.allocate((1, 1), dtype="float32")
+    numpy.asarray(one)[:] = value
+    return one
+
+
+def main() -> int:
     torch.set_num_threads(1)
     with iris_c.init(heap_size=1 << 24, rank=0, world_size=1) as ctx:
-        one = torch.ones(1, 1)
-        B, C, out = torch.ones(1, 1), ctx.zeros(1, 1), torch.empty(1, 1)
+        A, B, C = torch.full((1, 1), 2.0), torch.full((1, 1), 3.0), ctx.zeros(1, 1)
+        a, b, c = buffer(ctx, 2.0), buffer(ctx, 3.0), buffer(ctx, 0.0)
+        out = torch.empty(1, 1)
         config = iris_c.FusedConfig(block_size_m=1, block_size_n=1)
         workspace = iris_c.FusedWorkspace(ctx, "matmul_all_reduce")
-        ops = ctx.ops
+        call, ops, reduce = iris_c.ops.matmul_all_reduce, ctx.ops, iris_c.ccl.all_reduce
         cases = {
-            "iris_c.ops.matmul_all_reduce, config and workspace given": lambda: (
-                iris_c.ops.matmul_all_reduce(ctx, C, one, B, None, False, config, workspace)
+            "an empty Python function": lambda: None,
+            "matmul_all_reduce": lambda: call(ctx, C, A, B, None, False, config, workspace),
+            "  with Buffers, not torch.Tensors": lambda: call(
+                ctx, c, a, b, None, False, config, workspace
             ),
-            "ctx.ops.matmul_all_reduce, nothing given": lambda: ops.matmul_all_reduce(C, one, B),
-            "ctx.ccl.all_reduce of one element": lambda: ctx.ccl.all_reduce(C, one),
-            "torch.mm(out=)": lambda: torch.mm(one, B, out=out),
+            "  without config": lambda: call(ctx, C, A, B, None, False, None, workspace),
+            "  without config and workspace": lambda: call(ctx, C, A, B),
+            "  arguments by keyword": lambda: call(
+                ctx, C, A, B, config=config, workspace=workspace
+            ),
+            "  as bound by ops = ctx.ops": lambda: ops.matmul_all_reduce(
+                C, A, B, None, False, config, workspace
+            ),
+            "  as ctx.ops.matmul_all_reduce": lambda: ctx.ops.matmul_all_reduce(
+                C, A, B, None, False, config, workspace
+            ),
+            "ccl.all_reduce of one element": lambda: reduce(ctx, C, A),
+            "torch.mm(out=), for comparison": lambda: torch.mm(A, B, out=out),
         }
-        for name, call in cases.items():
-            print(f"{nanoseconds_per_call(call):8.0f} ns  {name}")
+        cases["matmul_all_reduce"]()
+        cases["  with Buffers, not torch.Tensors"]()
+        if float(C) != 6.0 or float(numpy.asarray(c)[0, 0]) != 6.0:
+            print(f"2 * 3: expected 6, got {float(C)} and {float(numpy.asarray(c)[0, 0])}")
+            return 1
+        for name, ns in nanoseconds_per_call(cases).items():
+            print(f"{ns:8.0f} ns  {name}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: The iris_c authors
-"""What all benchmarks share: starting ranks, timing two things side by side, tables.
+"""What all benchmarks share: starting ranks, checking, timing two things side by side, tables.
 
-A benchmark is a function ``body(ctx, options) -> list of rows`` that runs on every rank, with
-torch.distributed initialised beside the iris_c context. It validates what it is about to time.
+A benchmark is a function ``body(ranks, options) -> list of rows`` that runs on every rank, with
+torch.distributed initialised beside the iris_c context. The ranks are processes of this harness,
+or, under torchrun, the processes that torchrun has started.
 
-Timing: ours and the peer alternate in one process, so that both see the same machine. A host
-barrier precedes every repeat, which takes the ranks' skew out; a repeat lasts as long as its
-slowest rank; the median and the quartiles over the repeats are reported.
+Checking: ours is compared with float64 before it is timed and after, and the verdict is the worst
+rank's. A row that is wrong is not timed, is printed as FAIL, and makes the benchmark exit with 1.
+The bound on the error is rejected if it would let a rank's missing contribution pass.
+
+Timing: ours and the peer alternate in one process, in changing order, so that both see the same
+machine. A host barrier precedes every repeat, which takes the ranks' skew out; a repeat lasts as
+long as its slowest rank; minimum, median and quartiles over the repeats are reported.
 
 On the cpu every rank has one thread of its own, for iris_c, torch and gloo alike.
 """
@@ -20,11 +25,15 @@ import dataclasses
 import json
 import os
 import pathlib
+import platform
 import socket
 import statistics
 import sys
 import time
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import peers
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
@@ -32,106 +41,79 @@ import torch.multiprocessing as multiprocessing
 import iris_c
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+WARM_UP = 3  # allocations, packing buffers, page faults
 
 
 @dataclasses.dataclass
 class Timing:
-    """Seconds: median and quartiles over the repeats of the slowest rank's time."""
+    """Seconds, over the repeats of the slowest rank's time."""
 
     median: float
     low: float
     high: float
+    minimum: float
 
     @staticmethod
     def of(samples: list[float]) -> Timing:
-        quartiles = statistics.quantiles(samples, n=4)
-        return Timing(statistics.median(samples), quartiles[0], quartiles[2])
+        low, median, high = statistics.quantiles(samples, n=4)
+        return Timing(median, low, high, min(samples))
 
 
 @dataclasses.dataclass
 class Row:
-    """One line of a table. ``work`` is in flop or in bytes, as the unit says."""
+    """One line of a table. ``work`` is in flop or in bytes, as the unit says; the timings of a row
+    that is wrong are None."""
 
     name: str
     shape: str
     dtype: str
     variant: str
+    size: int  # bytes of a message, flop of a product: what a plot has on its axis
     error: float
-    ours: Timing
+    bound: float
     peer_name: str
-    peer: Timing
+    ours: Timing | None = None
+    peer: Timing | None = None
     work: float = 0.0
     unit: str = "GFLOP/s"
+    mark: str = ""  # a word about the row, at its end
 
     @property
-    def ratio(self) -> float:
-        return self.peer.median / self.ours.median
+    def correct(self) -> bool:
+        return self.error < self.bound
+
+    @property
+    def ratio(self) -> float | None:
+        return self.peer.median / self.ours.median if self.ours else None
 
     def cells(self) -> list[str]:
-        spread = f"{self.ours.low * 1e6:.0f}-{self.ours.high * 1e6:.0f}"
-        rate = f"{self.work / self.ours.median / 1e9:.1f} {self.unit}" if self.work else ""
+        head = [self.name, self.shape, self.dtype, self.variant, f"{self.error:.1e}"]
+        if not self.correct:
+            return [*head, *[""] * 5, "FAIL", f"error must be < {self.bound:.1e}"]
+        us = 1e6
         return [
-            self.name,
-            self.shape,
-            self.dtype,
-            self.variant,
-            f"{self.error:.1e}",
-            f"{self.ours.median * 1e6:.1f}",
-            spread,
-            rate,
-            f"{self.peer.median * 1e6:.1f}",
+            *head,
+            f"{self.ours.median * us:.1f}",
+            f"{self.ours.minimum * us:.0f} {self.ours.low * us:.0f}-{self.ours.high * us:.0f}",
+            f"{self.work / self.ours.median / 1e9:.1f} {self.unit}",
+            f"{self.peer.median * us:.1f}",
             f"{self.ratio:.2f}x",
+            "ok",
+            self.mark,
         ]
 
     def record(self) -> dict:
-        return {**dataclasses.asdict(self), "ratio": self.ratio}
+        return {**dataclasses.asdict(self), "correct": self.correct, "ratio": self.ratio}
 
 
 def print_table(rows: list[Row]) -> None:
     peer = rows[0].peer_name if rows else "peer"
-    head = ["", "shape", "dtype", "variant", "error", "ours us", "quartiles", "rate"]
-    table = [[*head, f"{peer} us", "speed-up"], *(row.cells() for row in rows)]
+    head = ["", "shape", "dtype", "variant", "error", "ours us", "min quartiles", "rate"]
+    table = [[*head, f"{peer} us", "speed-up", "", ""], *(row.cells() for row in rows)]
     widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
     for line in table:
-        print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
-
-
-class Ranks:
-    """The ranks of a benchmark, as its body sees them."""
-
-    def __init__(self, ctx, repeats: int, progress):
-        self.ctx = ctx
-        self.repeats = repeats
-        self.progress = progress
-
-    def alternate(self, ours, peer, repeats: int | None = None) -> tuple[Timing, Timing]:
-        """Times two functions in turn; the same result on all ranks."""
-        samples = [[], []]
-        for _ in range(3):  # warm-up: allocations, packing buffers, page faults
-            ours()
-            peer()
-        for _ in range(repeats or self.repeats):
-            for which, run in enumerate((ours, peer)):
-                self.ctx.barrier()
-                start = time.perf_counter()
-                run()
-                samples[which].append(time.perf_counter() - start)
-        self.progress.update(1)
-        slowest = torch.tensor(samples, dtype=torch.float64)
-        dist.all_reduce(slowest, op=dist.ReduceOp.MAX)
-        return Timing.of(slowest[0].tolist()), Timing.of(slowest[1].tolist())
-
-
-def require(condition: bool, what: str) -> None:
-    """Ends the benchmark: nothing wrong is ever timed."""
-    if not condition:
-        raise AssertionError(f"validation failed: {what}")
-
-
-def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
-    """max |actual - expected| over max |expected|; NaN counts as infinite."""
-    error = (actual.double() - expected).abs().max() / expected.abs().max()
-    return float(error) if not error.isnan() else float("inf")
+        cells = (cell.rjust(width) for cell, width in zip(line[:-1], widths[:-1], strict=True))
+        print("  ".join([*cells, line[-1]]).rstrip())
 
 
 def progress_bar(total: int, rank: int):
@@ -143,13 +125,124 @@ def progress_bar(total: int, rank: int):
     return contextlib.nullcontext()
 
 
+class Ranks:
+    """The ranks of a benchmark, as its body sees them."""
+
+    def __init__(self, ctx, repeats: int):
+        self.ctx = ctx
+        self.device = torch.device(ctx.device)
+        self.repeats = repeats
+
+    def each(self, cases, measure) -> list[Row]:
+        """``measure(self, *case)`` for every case, with a progress bar."""
+        rows = []
+        with progress_bar(len(cases), self.ctx.rank) as bar:
+            for case in cases:
+                rows.append(measure(self, *case))
+                if bar is not None:
+                    bar.update(1)
+        return rows
+
+    def _over_ranks(self, values, op) -> list[float]:
+        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(tensor, op=op)
+        return tensor.tolist()
+
+    def time(
+        self, row: Row, partial: torch.Tensor, output: torch.Tensor, ours, peer, repeats: int = 0
+    ) -> Row:
+        """Checks that ``ours()`` leaves the sum over ranks of ``partial`` (float64) in ``output``,
+        times it beside ``peer()``, checks again, and fills in the row. The same on all ranks."""
+        expected = partial.clone()
+        dist.all_reduce(expected)
+        self._require_a_bound_that_tells(row, partial, expected)
+        row.error = self._error(output, expected, ours)
+        if row.correct:
+            row.ours, row.peer = self._alternate(ours, peer, repeats or self.repeats)
+            row.error = max(row.error, self._error(output, expected, ours))
+        return row
+
+    def _require_a_bound_that_tells(self, row, partial, expected) -> None:
+        """Without rank r's partial sum the error is max |partial_r|: well above the bound."""
+        if self.ctx.world_size == 1:
+            return
+        missing = float(partial.abs().max() / expected.abs().max())
+        (missing,) = self._over_ranks([missing], dist.ReduceOp.MIN)
+        if row.bound * 4 > missing:
+            raise AssertionError(
+                f"{row.shape} {row.dtype}: a bound of {row.bound:.1e} might pass a missing rank, "
+                f"whose error is {missing:.1e}"
+            )
+
+    def _error(self, output, expected, ours) -> float:
+        """max |output - expected| over max |expected| on the worst rank; NaN counts as infinite."""
+        output.fill_(float("nan"))
+        ours()
+        peers.synchronize(self.device)
+        error = float((output.double() - expected).abs().max() / expected.abs().max())
+        error = error if error == error else float("inf")
+        return self._over_ranks([error], dist.ReduceOp.MAX)[0]
+
+    def _alternate(self, ours, peer, repeats: int) -> tuple[Timing, Timing]:
+        samples = ([], [])
+        for _ in range(WARM_UP):
+            ours()
+            peer()
+        for i in range(repeats):
+            for which in (0, 1) if i % 2 == 0 else (1, 0):
+                run = (ours, peer)[which]
+                peers.synchronize(self.device)
+                self.ctx.barrier()
+                start = time.perf_counter()
+                run()
+                peers.synchronize(self.device)
+                samples[which].append(time.perf_counter() - start)
+        slowest = self._over_ranks(samples, dist.ReduceOp.MAX)
+        return Timing.of(slowest[0]), Timing.of(slowest[1])
+
+
+# ---- starting the ranks ----
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
-def _rank_main(rank: int, world_size: int, port: int, body, options, results) -> None:
+def _processor() -> str:
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
+        for line in file:
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _machine(ranks: Ranks) -> str:
+    """Where this ran, in a line."""
+    device = ranks.device
+    name = _processor() if device.type == "cpu" else torch.cuda.get_device_name(device)
+    return (
+        f"{ranks.ctx.world_size} rank(s), backend {ranks.ctx.backend}, {name}, "
+        f"{os.cpu_count()} cores, torch {torch.__version__}, iris_c {iris_c.__version__}"
+    )
+
+
+def _run_rank(body, options) -> tuple[str, list[Row]]:
+    torch.set_num_threads(1)
+    torch.manual_seed(int(os.environ["RANK"]))
+    with iris_c.init(heap_size=options.heap_size) as ctx:
+        ranks = Ranks(ctx, options.repeats)
+        dist.init_process_group(peers.backend(ranks.device))
+        try:
+            rows = body(ranks, options)
+            ctx.barrier()
+            return _machine(ranks), rows
+        finally:
+            dist.destroy_process_group()
+
+
+def _spawned_rank(rank: int, world_size: int, port: int, body, options, results) -> None:
     os.environ.update(
         RANK=str(rank),
         LOCAL_RANK=str(rank),
@@ -157,55 +250,71 @@ def _rank_main(rank: int, world_size: int, port: int, body, options, results) ->
         LOCAL_WORLD_SIZE=str(world_size),
         MASTER_ADDR="127.0.0.1",
         MASTER_PORT=str(port),
-        OMP_NUM_THREADS="1",
         IRIS_C_NUM_THREADS="1",
     )
-    torch.set_num_threads(1)
-    torch.manual_seed(rank)
-    dist.init_process_group("gloo", rank=rank, world_size=world_size)
-    try:
-        with iris_c.init(heap_size=options.heap_size) as ctx:
-            rows = body(ctx, options)
-            ctx.barrier()
-        if rank == 0:
-            results.put(rows)
-            results.join()
-    finally:
-        dist.destroy_process_group()
+    result = _run_rank(body, options)
+    if rank == 0:
+        results.put(result)
+        results.join()
 
 
-def run(body, options) -> list[Row]:
-    """Runs ``body`` on ``options.ranks`` ranks; returns rank 0's rows. Raises if any rank fails."""
-    context = multiprocessing.get_context("spawn")
-    results = context.JoinableQueue()
+def _under_torchrun() -> bool:
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def _run_spawned(body, options) -> tuple[str, list[Row]]:
+    results = multiprocessing.get_context("spawn").JoinableQueue()
     ranks = multiprocessing.start_processes(
-        _rank_main,
+        _spawned_rank,
         args=(options.ranks, _free_port(), body, options, results),
         nprocs=options.ranks,
         join=False,
         start_method="spawn",
     )
-    rows = None
-    while not ranks.join(timeout=0.1):
-        if rows is None and not results.empty():
-            rows = results.get()
+    result = None
+    while not ranks.join(timeout=0.1):  # raises, and ends the others, when a rank fails
+        if result is None and not results.empty():
+            result = results.get()
             results.task_done()
-    return rows
+    return result
+
+
+def run(body, options) -> int:
+    """Runs ``body`` on all ranks, prints the table, writes the JSON lines if asked to.
+
+    Returns what the process should exit with: 1 if a row is wrong. Raises if a rank fails.
+    """
+    if _under_torchrun():
+        os.environ.setdefault("IRIS_C_NUM_THREADS", "1")
+        options.ranks = int(os.environ["WORLD_SIZE"])
+        machine, rows = _run_rank(body, options)
+        printing = os.environ["RANK"] == "0"
+    else:
+        machine, rows = _run_spawned(body, options)
+        printing = True
+    wrong = sum(not row.correct for row in rows)
+    if printing:
+        print(machine)
+        print_table(rows)
+        _write_json(rows, machine, options)
+        print(f"{len(rows)} rows, " + (f"{wrong} WRONG" if wrong else "all correct"))
+    return 1 if wrong else 0
+
+
+def _write_json(rows: list[Row], machine: str, options) -> None:
+    if options.json is None:
+        return
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    with options.json.open("a") as file:
+        for row in rows:
+            record = {"ranks": options.ranks, "machine": machine, **row.record()}
+            file.write(json.dumps(record) + "\n")
 
 
 def parser(description: str, ranks: int = 2, repeats: int = 15) -> argparse.ArgumentParser:
     arguments = argparse.ArgumentParser(description=description)
-    arguments.add_argument("--ranks", type=int, default=ranks)
+    arguments.add_argument("--ranks", type=int, default=ranks, help="torchrun's, if under torchrun")
     arguments.add_argument("--repeats", type=int, default=repeats)
     arguments.add_argument("--heap-size", type=int, default=1 << 30, help="bytes")
     arguments.add_argument("--json", type=pathlib.Path, help="append one JSON line per row")
     return arguments
-
-
-def report(rows: list[Row], options) -> None:
-    """Prints the table; writes the JSON lines if asked to."""
-    print_table(rows)
-    if options.json:
-        with options.json.open("a") as file:
-            for row in rows:
-                file.write(json.dumps({"ranks": options.ranks, **row.record()}) + "\n")
