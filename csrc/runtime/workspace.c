@@ -406,7 +406,6 @@ enum iris_status iris_workspace_info(struct iris_workspace *workspace,
     struct iris_context *ctx = workspace->ctx;
     struct iris_workspace_info info = {.operation = workspace->operation,
                                        .world_size = ctx->world_size};
-    enum iris_status status = IRIS_OK;
     uint64_t calls = 0;
 
     pthread_mutex_lock(&ctx->storages_lock);
@@ -420,9 +419,8 @@ enum iris_status iris_workspace_info(struct iris_workspace *workspace,
     }
     pthread_mutex_unlock(&ctx->storages_lock);
     info.call_counter = call_counter(calls);
-    if (status == IRIS_OK)
-        *out = info;
-    return status;
+    *out = info;
+    return IRIS_OK;
 }
 
 void iris_workspace_reset(struct iris_workspace *workspace)
