@@ -73,7 +73,9 @@ enum iris_signal {
     IRIS_SIGNAL_BARRIER = 7    /* the peer reached the device barrier */
 };
 
-/* Why waits end early: the low byte of iris_fault.abort; the culprit's rank stands above it. */
+/* Why waits end early: the low byte of iris_fault.abort; the culprit's rank stands above it, and
+ * above that, for IRIS_ABORT_MISMATCH, the low 16 bits of the board number of the call meant: the
+ * hosts may be several calls ahead of the kernels, which must finish the calls before it. */
 enum iris_abort {
     IRIS_ABORT_NONE = 0,
     IRIS_ABORT_TIMEOUT = 1,      /* a wait of this rank passed its time limit */
@@ -83,8 +85,11 @@ enum iris_abort {
     IRIS_ABORT_MISMATCH = 5      /* set by a peer's host: the ranks called different things */
 };
 #define IRIS_ABORT_WORD(reason, culprit) ((uint32_t)(reason) | ((uint32_t)(culprit) << 8))
+#define IRIS_ABORT_WORD_AT(reason, culprit, number)                                                \
+    (IRIS_ABORT_WORD(reason, culprit) | ((uint32_t)(number) << 16))
 #define IRIS_ABORT_REASON(word) ((word) & 0xffu)
-#define IRIS_ABORT_CULPRIT(word) ((int32_t)((word) >> 8))
+#define IRIS_ABORT_CULPRIT(word) ((int32_t)((word) >> 8 & 0xffu))
+#define IRIS_ABORT_NUMBER(word) ((word) >> 16)
 
 /* One per rank, side by side in memory that all ranks' hosts and kernels can write. `abort` is
  * polled by every wait of its rank; it is moved off 0 once, by compare-and-swap. The rank's own
@@ -122,7 +127,8 @@ struct iris_workspace_control {
     uint64_t calls;              /* calls completed; written by the last work-group of this rank */
     uint32_t work_groups_done;   /* work-groups of this rank that have left the current call */
     uint32_t work_groups_pushed; /* work-groups of this rank whose pushes are finished */
-    uint32_t pad[28];
+    uint32_t faulted;            /* 1: a work-group of this rank has written the rank's fault */
+    uint32_t pad[27];
     struct iris_flag arrived[IRIS_MAX_RANKS];
     struct iris_flag delivered[IRIS_MAX_RANKS];
     struct iris_flag done[IRIS_MAX_RANKS];
@@ -136,12 +142,14 @@ struct iris_call_args {
     uint64_t flags_offset;               /* uint32_t flags[2][flags_count], from the heap base */
     uint64_t data_offset;                /* the staging buffers, from the heap base */
     uint64_t data_half_nbytes;           /* bytes of one parity's half of the staging */
-    uint64_t faults_address;             /* struct iris_fault[world_size] */
-    uint64_t timeout_ns;
-    uint32_t flags_count; /* flags of one parity's half */
+    uint64_t faults_address;             /* struct iris_fault[world_size], as the device sees it */
+    uint64_t timeout_ticks;              /* of the device's clock */
+    uint32_t flags_count;                /* flags of one parity's half */
     int32_t rank;
     int32_t world_size;
-    uint32_t operation; /* enum iris_operation */
+    uint32_t operation;    /* enum iris_operation */
+    uint32_t board_number; /* low 16 bits of the number that the hosts gave the call */
+    uint32_t pad;
 };
 
 /* A matrix in ordinary device memory; strides in elements, any sign is the caller's business. */
@@ -164,7 +172,28 @@ struct iris_reduce_args {
     int32_t block_m, block_n, block_k;
     int32_t group_size_m; /* tile rows per group of the tile order */
     uint32_t wait_done;   /* 1: end only when all ranks' results are complete */
-    uint32_t pad;
+    int32_t num_xcds;     /* dies that the hardware deals work-groups to in turn; 1: no dies */
+};
+
+/* How the tensor copy engine of a device that has one (sm_90a) is to read an operand. */
+enum iris_tensor_map_kind {
+    IRIS_TENSOR_MAP_NONE = 0, /* it cannot: odd strides or alignment; threads load the elements */
+    IRIS_TENSOR_MAP_K = 1,    /* K is the contiguous dimension */
+    IRIS_TENSOR_MAP_MN = 2    /* M, or N, is */
+};
+
+/* The driver's opaque description of a matrix to the tensor copy engine, which wants it aligned. */
+struct iris_tensor_map {
+    uint64_t opaque[16];
+} __attribute__((aligned(64)));
+
+/* matmul_all_reduce. */
+struct iris_product_args {
+    struct iris_reduce_args reduce;
+    uint32_t a_map_kind; /* enum iris_tensor_map_kind; only ever non-zero on sm_90a */
+    uint32_t b_map_kind;
+    struct iris_tensor_map a_map;
+    struct iris_tensor_map b_map;
 };
 
 /* all_gather, broadcast, all_to_all: rank r sends `nbytes` from input + p * source_step to

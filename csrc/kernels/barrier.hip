@@ -6,24 +6,18 @@
  */
 #include "instances.h"
 #include "sync.h"
-#include "tile.h"
 
 namespace iris
 {
 
-inline void barrier(work_group wg, const iris_barrier_args &args)
+IRIS_INLINE void barrier(work_group wg, const iris_barrier_args &args)
 {
     const call_state call = call_begin(args.call);
     if (wg.index != 0)
         return;
     announce(wg, call, IRIS_STAGED, 0, 0);
-    for (int32_t hop = 1; hop < args.call.world_size; ++hop) {
-        const int32_t peer = (args.call.rank + hop) % args.call.world_size;
-        if (!wait_peer(wg, call, &call.control->arrived[peer].value,
-                       {IRIS_SIGNAL_BARRIER, peer, -1}))
-            return;
-    }
-    call_complete(call);
+    if (wait_all_peers(wg, call, call.control->arrived, IRIS_SIGNAL_BARRIER))
+        call_complete(wg, call);
 }
 
 } // namespace iris

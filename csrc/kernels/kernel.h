@@ -11,17 +11,44 @@
 
 #include "abi.h"
 
+#if defined(__CUDACC__)
+#define IRIS_GPU 1
+#define IRIS_INLINE __device__ __forceinline__
+#define IRIS_SHARED __shared__
+#define IRIS_GLOBAL
+#elif defined(__HIP__)
+#define IRIS_GPU 1
+#define IRIS_INLINE __attribute__((device, always_inline)) inline
+#define IRIS_SHARED __attribute__((shared))
+/* Heap and operands are global memory; saying so spares the flat instructions, which would also
+ * wait for LDS. */
+#define IRIS_GLOBAL __attribute__((address_space(1)))
+#else
+#define IRIS_INLINE inline
+#define IRIS_GLOBAL
+#endif
+
 namespace iris
 {
 
-#if defined(__HIP_DEVICE_COMPILE__) || defined(__CUDA_ARCH__)
-#error "no GPU implementation of work_group is part of this build"
+#if defined(IRIS_GPU)
+/* The threads that do one thing together: a block of the launch, or some of its waves. They share a
+ * barrier and follow one path; thread 0 leads. */
+struct work_group {
+    int32_t index; /* of the launch's blocks */
+    int32_t count;
+    int32_t thread; /* of the group */
+    int32_t threads;
+    int32_t barrier;  /* sm_90a: the hardware barrier that is this group's */
+    uint32_t *shared; /* gfx: a word of LDS that is this group's */
+};
 #else
 /* One thread of the cpu device, running one work-group of a launch. */
 struct work_group {
     int32_t index;
     int32_t count;
     char *scratch; /* 64-byte aligned, as large as the launch asked for */
+    static constexpr int32_t thread = 0, threads = 1;
 };
 #endif
 
@@ -39,7 +66,7 @@ template <typename T> struct matrix {
     int64_t stride_row;
     int64_t stride_col;
 
-    matrix tile(int64_t row, int64_t col) const
+    IRIS_INLINE matrix tile(int64_t row, int64_t col) const
     {
         return {data + row * stride_row + col * stride_col, stride_row, stride_col};
     }
@@ -56,16 +83,22 @@ struct block_shape {
     int32_t m, n, k;
 };
 
-template <typename T> inline matrix<T> as_matrix(const iris_matrix_args &args)
+/* A pointer to device memory from its address. */
+template <typename T> IRIS_INLINE T *device_pointer(uint64_t address)
 {
-    return {reinterpret_cast<T *>(args.address), args.stride_row, args.stride_col};
+    return (T *)reinterpret_cast<IRIS_GLOBAL T *>(address);
+}
+
+template <typename T> IRIS_INLINE matrix<T> as_matrix(const iris_matrix_args &args)
+{
+    return {device_pointer<T>(args.address), args.stride_row, args.stride_col};
 }
 
 /* `offset` bytes into rank `rank`'s heap, as this process sees it. */
 template <typename T>
-inline T *heap_pointer(const iris_call_args &call, int32_t rank, uint64_t offset)
+IRIS_INLINE T *heap_pointer(const iris_call_args &call, int32_t rank, uint64_t offset)
 {
-    return reinterpret_cast<T *>(call.heap_bases[rank] + offset);
+    return device_pointer<T>(call.heap_bases[rank] + offset);
 }
 
 } // namespace iris

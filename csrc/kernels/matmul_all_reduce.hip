@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * matmul_all_reduce: C = sum over ranks of A_r @ B_r (+ bias), the product and the exchange in one
+ * matmul_all_reduce on the host: C = sum over ranks of A_r @ B_r (+ bias), the product and the exchange in one
  * launch. A work-group computes one tile of this rank's product at a time and hands it to the
  * reduction exchange while the next is computed; reduce_exchange.h has the variants.
  *
  * Also clear_sums, the per-call preparation of the variants atomic and spinlock.
  */
-#include "instances.h"
 #include "reduce_exchange.h"
 
 namespace iris
@@ -31,18 +30,18 @@ template <typename T> struct product_producer {
 };
 
 template <typename T, iris_variant kVariant>
-void matmul_all_reduce(work_group wg, const iris_reduce_args &args)
+void matmul_all_reduce(work_group wg, const iris_product_args &args)
 {
-    const product_producer<T> product = {as_matrix<const T>(args.a), as_matrix<const T>(args.b),
-                                         args.K};
-    run_reduce_exchange<T, kVariant>(wg, args, product);
+    const product_producer<T> product = {as_matrix<const T>(args.reduce.a),
+                                         as_matrix<const T>(args.reduce.b), args.reduce.K};
+    run_reduce_exchange<T, kVariant>(wg, args.reduce, product);
 }
 
 template <typename T, iris_variant kVariant>
-void clear_sums(work_group wg, const iris_reduce_args &args)
+void clear_sums(work_group wg, const iris_product_args &args)
 {
     const tensor_producer<T> none = {};
-    reduce_exchange<T, tensor_producer<T>>(wg, args, none, kVariant).clear_sums();
+    reduce_exchange<T, tensor_producer<T>>(wg, args.reduce, none, kVariant).clear_sums();
 }
 
 } // namespace iris

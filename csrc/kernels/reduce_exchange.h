@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * The reduction exchange: output tile = sum over ranks of a partial tile, in five variants. What a
+ * The reduction exchange on the host (on a GPU: gpu_exchange.h, the same protocol among work-groups
+ * with other strengths): output tile = sum over ranks of a partial tile, in five variants. What a
  * partial tile is, a matrix product or a piece of a tensor, is the Producer's business, so that
  * matmul_all_reduce, all_reduce and reduce_scatter are one algorithm with three producers.
  *
@@ -53,7 +54,8 @@ template <typename T, class Producer> class reduce_exchange
         : wg_(wg), args_(args), producer_(producer), call_(call_begin(args.call)),
           schedule_(iris_schedule_make(args.M, args.N, args.block_m, args.block_n,
                                        args.group_size_m, args.call.world_size)),
-          layout_(iris_reduce_layout_make(&schedule_, args.call.operation, variant, sizeof(T))),
+          layout_(iris_reduce_layout_make(&schedule_, args.call.operation, variant, sizeof(T),
+                                        false)),
           acc_(accumulator_make(wg, {args.block_m, args.block_n, args.block_k},
                                 producer.inner_dimension())),
           rank_(args.call.rank), world_(args.call.world_size)
@@ -73,7 +75,8 @@ template <typename T, class Producer> class reduce_exchange
                 continue;
             }
             /* Own tiles come last: all that the peers wait for has left this work-group. */
-            if (!wait_partials(tile, schedule_.share_max, share_index(owner, tile, 0)))
+            if (!wait_partials(wg_, call_, tile, share_index(owner, tile, 0), schedule_.share_max,
+                               rank_))
                 return;
             tile_rank_sum<T>(wg_, acc_, partial_slot(rank_, share_index(rank_, tile, 0)),
                              (uint64_t)schedule_.share_max * layout_.tile_nbytes, args_.block_n,
@@ -101,7 +104,7 @@ template <typename T, class Producer> class reduce_exchange
         for (int64_t step = wg_.index; step < schedule_.tiles; step += wg_.count) {
             const int64_t tile = iris_tile_at(&schedule_, rank_, step);
             const iris_tile_coord at = iris_tile_coord_of(&schedule_, tile);
-            if (!wait_partials(tile, schedule_.tiles, tile))
+            if (!wait_partials(wg_, call_, tile, tile, schedule_.tiles, rank_))
                 return;
             tile_rank_sum<T>(wg_, acc_, partial_slot(rank_, tile),
                              (uint64_t)schedule_.tiles * layout_.tile_nbytes, args_.block_n, world_,
@@ -276,16 +279,6 @@ template <typename T, class Producer> class reduce_exchange
     {
         tile_store(wg_, packed<T>(partial_slot(target, index)), acc_, size_of(at));
         signal_tile(wg_, call_, target, index);
-    }
-
-    /* Waits for every peer's partial of `tile`, whose flags lie `stride` apart. */
-    bool wait_partials(int64_t tile, int64_t stride, int64_t index)
-    {
-        for (int32_t source = 0; source < world_; ++source)
-            if (source != rank_ && !wait_tile(wg_, call_, source * stride + index,
-                                              {IRIS_SIGNAL_PARTIAL, source, (int32_t)tile}))
-                return false;
-        return true;
     }
 
     /* Stores the accumulator as rank `target`'s result, where that rank wants it. Waiting for its

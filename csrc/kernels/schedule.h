@@ -7,16 +7,32 @@
  *
  * The output is cut into tiles of block_m x block_n, numbered in groups of group_size_m tile rows,
  * down the rows first inside a group: consecutive tiles share a panel of B while a group's panels
- * of A stay in cache. Rank o owns the contiguous share [o T / W, (o + 1) T / W) of the T tiles.
- * Each rank walks the tiles from its successor's share on and ends with its own, so that at any
- * time the ranks push to different peers and everybody's own tiles find their partials waiting.
+ * of A stay in cache.
+ *
+ * On the cpu rank o owns the contiguous share [o T / W, (o + 1) T / W) of the T tiles. Each rank
+ * walks the tiles from its successor's share on and ends with its own, so that at any time the
+ * ranks push to different peers and everybody's own tiles find their partials waiting.
+ *
+ * On a GPU many tiles are under way at once, and tile t belongs to rank t mod W: all ranks walk the
+ * tiles in one order, every wave of work-groups pushes to all peers alike, and a tile's partials
+ * arrive together, so that results leave while later tiles are still computed.
  */
 #ifndef IRIS_SCHEDULE_H
 #define IRIS_SCHEDULE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "abi.h"
+
+/* A function for the host and for kernels. */
+#if defined(__CUDACC__)
+#define IRIS_FUNCTION static __host__ __device__ __forceinline__
+#elif defined(__HIP__)
+#define IRIS_FUNCTION static inline __attribute__((device, always_inline))
+#else
+#define IRIS_FUNCTION static inline
+#endif
 
 struct iris_schedule {
     int64_t M, N;
@@ -32,17 +48,17 @@ struct iris_tile_coord {
     int32_t rows, cols; /* inside the matrix */
 };
 
-static inline int64_t iris_ceil_div(int64_t a, int64_t b)
+IRIS_FUNCTION int64_t iris_ceil_div(int64_t a, int64_t b)
 {
     return (a + b - 1) / b;
 }
 
-static inline uint64_t iris_round_up(uint64_t value, uint64_t multiple)
+IRIS_FUNCTION uint64_t iris_round_up(uint64_t value, uint64_t multiple)
 {
     return (value + multiple - 1) / multiple * multiple;
 }
 
-static inline struct iris_schedule iris_schedule_make(int64_t M, int64_t N, int32_t block_m,
+IRIS_FUNCTION struct iris_schedule iris_schedule_make(int64_t M, int64_t N, int32_t block_m,
                                                       int32_t block_n, int32_t group_size_m,
                                                       int32_t world_size)
 {
@@ -60,7 +76,7 @@ static inline struct iris_schedule iris_schedule_make(int64_t M, int64_t N, int3
     return s;
 }
 
-static inline struct iris_tile_coord iris_tile_coord_of(const struct iris_schedule *s, int64_t tile)
+IRIS_FUNCTION struct iris_tile_coord iris_tile_coord_of(const struct iris_schedule *s, int64_t tile)
 {
     const int64_t group_tiles = s->group_size_m * s->tiles_n;
     const int64_t first_row = tile / group_tiles * s->group_size_m;
@@ -80,23 +96,36 @@ static inline struct iris_tile_coord iris_tile_coord_of(const struct iris_schedu
 }
 
 /* The first tile that rank `rank` owns; for rank == world_size, the number of tiles. */
-static inline int64_t iris_share_begin(const struct iris_schedule *s, int32_t rank)
+IRIS_FUNCTION int64_t iris_share_begin(const struct iris_schedule *s, int32_t rank)
 {
     return rank * s->tiles / s->world_size;
 }
 
-static inline int32_t iris_tile_owner(const struct iris_schedule *s, int64_t tile)
+IRIS_FUNCTION int32_t iris_tile_owner(const struct iris_schedule *s, int64_t tile)
 {
     /* The inverse of iris_share_begin: the largest rank whose share begins at or before `tile`. */
     return (int32_t)(((tile + 1) * s->world_size - 1) / s->tiles);
 }
 
 /* The `step`-th tile in rank `rank`'s order. */
-static inline int64_t iris_tile_at(const struct iris_schedule *s, int32_t rank, int64_t step)
+IRIS_FUNCTION int64_t iris_tile_at(const struct iris_schedule *s, int32_t rank, int64_t step)
 {
     const int64_t start = iris_share_begin(s, (rank + 1) % s->world_size);
     const int64_t tile = start + step;
     return tile < s->tiles ? tile : tile - s->tiles;
+}
+
+/* ---- ownership on a GPU ---- */
+
+IRIS_FUNCTION int32_t iris_dealt_owner(const struct iris_schedule *s, int64_t tile)
+{
+    return (int32_t)(tile % s->world_size);
+}
+
+/* How many tiles rank `rank` owns; the i-th of them is tile i * world_size + rank. */
+IRIS_FUNCTION int64_t iris_dealt_count(const struct iris_schedule *s, int32_t rank)
+{
+    return (s->tiles - rank + s->world_size - 1) / s->world_size;
 }
 
 /* ---- staging ---- */
@@ -104,7 +133,9 @@ static inline int64_t iris_tile_at(const struct iris_schedule *s, int32_t rank, 
 /* A staged tile is packed, block_n elements a row, and starts at a multiple of this. */
 #define IRIS_TILE_ALIGNMENT 128
 
-/* Byte offsets inside one half of a workspace's staging, and the flags of one half. */
+/* Byte offsets inside one half of a workspace's staging, and the flags of one half. On a GPU
+ * (`stages_own`) a rank's own partials pass through its staging too: other work-groups, or other
+ * waves, than those that computed them bring them on. */
 struct iris_reduce_layout {
     uint64_t tile_nbytes;     /* one staged tile of the operands' dtype */
     uint64_t accum_nbytes;    /* one staged tile of float */
@@ -112,15 +143,18 @@ struct iris_reduce_layout {
                                  float; atomic, spinlock: [tile], float */
     uint64_t results_offset;  /* two_shot, ring: [tile], results for an output off the heap */
     uint64_t locks_offset;    /* spinlock: uint32_t[tile] */
+    uint64_t own_offset;      /* stages_own; ring, atomic, spinlock: [tile], this rank's partials */
     uint64_t half_nbytes;
     int64_t result_flags; /* ring: index of the first RESULT flag */
+    int64_t own_flags;    /* stages_own; ring, atomic, spinlock: index of the first flag of those */
     int64_t flags_count;
 };
 
-static inline struct iris_reduce_layout iris_reduce_layout_make(const struct iris_schedule *s,
+IRIS_FUNCTION struct iris_reduce_layout iris_reduce_layout_make(const struct iris_schedule *s,
                                                                 uint32_t operation,
                                                                 uint32_t variant,
-                                                                uint32_t element_nbytes)
+                                                                uint32_t element_nbytes,
+                                                                bool stages_own)
 {
     const uint64_t elements = (uint64_t)s->block_m * (uint64_t)s->block_n;
     const uint64_t tiles = (uint64_t)s->tiles;
@@ -131,8 +165,10 @@ static inline struct iris_reduce_layout iris_reduce_layout_make(const struct iri
     l.partials_offset = 0;
     l.results_offset = 0;
     l.locks_offset = 0;
+    l.own_offset = 0;
     l.half_nbytes = 0;
     l.result_flags = 0;
+    l.own_flags = 0;
     l.flags_count = 0;
     switch (variant) {
     case IRIS_VARIANT_TWO_SHOT:
@@ -159,6 +195,12 @@ static inline struct iris_reduce_layout iris_reduce_layout_make(const struct iri
         break;
     default:
         break;
+    }
+    l.own_offset = l.half_nbytes;
+    l.own_flags = l.flags_count;
+    if (stages_own && variant != IRIS_VARIANT_TWO_SHOT && variant != IRIS_VARIANT_ONE_SHOT) {
+        l.half_nbytes += tiles * l.tile_nbytes;
+        l.flags_count += s->tiles;
     }
     return l;
 }

@@ -23,8 +23,10 @@
 
 #include "kernel.h"
 
-#if defined(__HIP_DEVICE_COMPILE__) || defined(__CUDA_ARCH__)
-#error "no GPU tile implementation is part of this build"
+#if defined(__CUDACC__)
+#include "tile_sm90.h"
+#elif defined(__HIP__)
+#include "tile_amdgcn.h"
 #else
 #include "tile_host.h"
 #endif

@@ -26,7 +26,7 @@ struct byte_range {
     uint64_t begin, nbytes;
 };
 
-inline byte_range share_of(work_group wg, uint64_t nbytes)
+IRIS_INLINE byte_range share_of(work_group wg, uint64_t nbytes)
 {
     /* Lines are not shared between work-groups. */
     const uint64_t share = (nbytes / (uint64_t)wg.count + 63) / 64 * 64;
@@ -37,19 +37,19 @@ inline byte_range share_of(work_group wg, uint64_t nbytes)
     return {begin, last ? nbytes - begin : share};
 }
 
-inline bool sends(const iris_transfer_args &args, int32_t rank)
+IRIS_INLINE bool sends(const iris_transfer_args &args, int32_t rank)
 {
     return (args.senders >> rank & 1u) != 0;
 }
 
-inline void transfer(work_group wg, const iris_transfer_args &args)
+IRIS_INLINE void transfer(work_group wg, const iris_transfer_args &args)
 {
     const call_state call = call_begin(args.call);
     const int32_t self = args.call.rank, world = args.call.world_size;
     const byte_range part = share_of(wg, args.nbytes);
     const uint64_t staging = args.call.data_offset + call.half * args.call.data_half_nbytes;
-    const char *input = reinterpret_cast<const char *>(args.input) + part.begin;
-    char *output = reinterpret_cast<char *>(args.output) + part.begin;
+    const char *input = device_pointer<const char>(args.input) + part.begin;
+    char *output = device_pointer<char>(args.output) + part.begin;
 
     announce(wg, call, args.output_offset, 0, 0);
     if (sends(args, self)) {

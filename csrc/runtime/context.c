@@ -300,7 +300,7 @@ void iris_context_call_args(const struct iris_context *ctx, enum iris_operation 
     memset(args, 0, sizeof *args);
     iris_context_heap_bases(ctx, args->heap_bases);
     args->faults_address = (uint64_t)(uintptr_t)ctx->control->faults;
-    args->timeout_ns = ctx->timeout_ns;
+    args->timeout_ticks = ctx->timeout_ns; /* the cpu's clock counts nanoseconds */
     args->rank = ctx->rank;
     args->world_size = ctx->world_size;
     args->operation = operation;

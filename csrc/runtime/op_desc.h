@@ -22,6 +22,7 @@ struct iris_op_desc {
     int32_t group_size_m;
     bool has_bias;
     bool prepare;   /* a preamble */
+    bool on_gpu;    /* see iris_reduce_layout */
     int32_t source; /* broadcast: the sending rank, else -1 */
 };
 

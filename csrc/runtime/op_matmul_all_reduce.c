@@ -72,13 +72,15 @@ enum iris_status iris_matmul_all_reduce(struct iris_context *ctx, const struct i
                                         const struct iris_op_options *options)
 {
     struct iris_op_desc desc = {.operation = IRIS_OP_MATMUL_ALL_REDUCE, .source = -1};
-    struct iris_reduce_args args = {0};
-    struct iris_op_launch launch = {.call = &args.call, .args = &args, .args_nbytes = sizeof args};
+    struct iris_product_args product = {0};
+    struct iris_reduce_args *const args = &product.reduce;
+    struct iris_op_launch launch = {
+        .call = &args->call, .args = &product, .args_nbytes = sizeof product};
 
     IRIS_TRY(iris_context_check(ctx));
     IRIS_TRY(check_operands(ctx, C, A, B));
     if (bias != NULL)
-        IRIS_TRY(broadcast_bias(ctx, bias, C, &args.bias));
+        IRIS_TRY(broadcast_bias(ctx, bias, C, &args->bias));
     desc.dtype = A->dtype;
     desc.M = A->shape[0];
     desc.N = B->shape[1];
@@ -87,18 +89,18 @@ enum iris_status iris_matmul_all_reduce(struct iris_context *ctx, const struct i
     desc.prepare = options->prepare;
     IRIS_TRY(iris_op_select(ctx, options->config, &desc, &launch.work_groups));
 
-    args.a = matrix_args(A);
-    args.b = matrix_args(B);
-    args.output = matrix_args(C);
-    args.output_offset = iris_tensor_heap_offset(ctx, C);
-    args.M = desc.M;
-    args.N = desc.N;
-    args.K = desc.K;
-    args.block_m = desc.block_m;
-    args.block_n = desc.block_n;
-    args.block_k = desc.block_k;
-    args.group_size_m = desc.group_size_m;
-    args.wait_done = !options->async_op;
+    args->a = matrix_args(A);
+    args->b = matrix_args(B);
+    args->output = matrix_args(C);
+    args->output_offset = iris_tensor_heap_offset(ctx, C);
+    args->M = desc.M;
+    args->N = desc.N;
+    args->K = desc.K;
+    args->block_m = desc.block_m;
+    args->block_n = desc.block_n;
+    args->block_k = desc.block_k;
+    args->group_size_m = desc.group_size_m;
+    args->wait_done = !options->async_op;
     launch.kernel_dtype = desc.dtype;
     return iris_op_run(ctx, &desc, &launch, options);
 }

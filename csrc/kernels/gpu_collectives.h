@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * all_reduce and reduce_scatter of plain tensors on a GPU, and what all GPU kernels begin with. An
+ * all_reduce sees its n elements as a (1, n) matrix, a reduce_scatter its input as
+ * (world_size, n), row r being the share of rank r; in both a tile is a run of block_n elements of
+ * one row. The input may lie outside the heap.
+ */
+#ifndef IRIS_GPU_COLLECTIVES_H
+#define IRIS_GPU_COLLECTIVES_H
+
+#include "gpu_exchange.h"
+#include "gpu_launch.h"
+
+namespace iris
+{
+
+constexpr int kernel_threads(iris_operation operation, iris_dtype dtype)
+{
+#if defined(__CUDACC__)
+    return operation == IRIS_OP_MATMUL_ALL_REDUCE && dtype != IRIS_DTYPE_F32 ? IRIS_SM90_THREADS
+                                                                             : IRIS_GPU_THREADS;
+#else
+    return operation == IRIS_OP_NONE || dtype == IRIS_DTYPE_COUNT ? 0 : IRIS_GPU_THREADS;
+#endif
+}
+
+/* All threads of the block as one group. */
+IRIS_INLINE work_group whole_block()
+{
+    IRIS_SHARED static uint32_t word;
+#if defined(__CUDACC__)
+    return {(int32_t)blockIdx.x, (int32_t)gridDim.x, (int32_t)threadIdx.x, IRIS_GPU_THREADS, 0,
+            &word};
+#else
+    return {(int32_t)__builtin_amdgcn_workgroup_id_x(),
+            (int32_t)(__builtin_amdgcn_grid_size_x() / IRIS_GPU_THREADS),
+            (int32_t)__builtin_amdgcn_workitem_id_x(), IRIS_GPU_THREADS, 0, &word};
+#endif
+}
+
+/* The work-group's place in the tile order. Where the hardware deals work-groups to dies in turn,
+ * each die gets neighbouring tiles, which share operands in its L2. */
+IRIS_INLINE int64_t first_tile(work_group wg, int32_t dies)
+{
+    if (dies <= 1 || wg.count % dies != 0)
+        return wg.index;
+    return wg.index % dies * (wg.count / dies) + wg.index / dies;
+}
+
+template <typename T, iris_variant kVariant>
+IRIS_INLINE void all_reduce(work_group wg, const iris_reduce_args &args)
+{
+    IRIS_SHARED static exchange_shared shared;
+    const call_state call = call_begin(args.call);
+    gpu_exchange<T, kVariant, run_geometry<T>> exchange(wg, args, call, &shared);
+    const matrix<const T> input = as_matrix<const T>(args.a);
+    const bool vector = has_vector_rows<T>(args.a.address, args.a.stride_row, args.a.stride_col);
+
+    exchange.announce_output();
+    for (int64_t tile = wg.index; tile < exchange.tiles(); tile += wg.count) {
+        const iris_tile_coord at = exchange.coord(tile);
+        const matrix<const T> run = input.tile(at.row, at.col);
+        for (int32_t i = 0; i < exchange.partial_places(); ++i) {
+            const partial_place place = exchange.place_of(tile, i);
+            for (int32_t chunk = wg.thread; chunk * kChunk<T> < at.cols; chunk += wg.threads)
+                store_chunk(place.slot + chunk * kChunkBytes,
+                            load_run(run.data + chunk * kChunk<T>, 1, at.cols - chunk * kChunk<T>,
+                                     vector));
+            signal_tile(wg, call, place.rank, place.flag);
+        }
+    }
+    exchange.bring_on();
+}
+
+} // namespace iris
+
+#endif

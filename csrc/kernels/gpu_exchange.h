@@ -1,0 +1,609 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * The reduction exchange on a GPU: output tile = sum over ranks of a partial tile, in the variants
+ * and with the protocol of reduce_exchange.h, split where a GPU splits: some threads compute
+ * partial tiles, round them to T and store them where `partial_place` says, each followed by its
+ * flag; others, or the same ones later, bring them on (`bring_on`). Partials always pass through
+ * memory, this rank's own too.
+ *
+ *   variant   a partial goes to              what is brought on, in pieces of a tile
+ *   two_shot  its owner, rank tile mod W     owner: sum over ranks -> every rank's output
+ *   one_shot  every rank                     every rank: sum over ranks -> its own output
+ *   ring      this rank                      partial + fp32 sum from rank - 1 -> rank + 1; the result
+ *                                            from the last rank on in the same direction
+ *   atomic    this rank                      partial added to every rank's fp32 sum
+ *   spinlock  this rank                      the same, under one lock per tile
+ *
+ * A work-group waits only after it has pushed all it computes, or waves that compute never wait, so
+ * waits form no circle.
+ */
+#ifndef IRIS_GPU_EXCHANGE_H
+#define IRIS_GPU_EXCHANGE_H
+
+#include "schedule.h"
+#include "sync.h"
+#include "tile_gpu.h"
+
+namespace iris
+{
+
+/* How a tile's chunks lie in the staging, and where in the tile they belong. Chunks are numbered
+ * so that neighbours are neighbours in a row. */
+template <typename T, int kRows, int kCols, bool kSwizzled> struct product_geometry {
+    /* A panel is as wide as the copy of it that leaves shared memory at once. */
+    static constexpr int32_t kPanelCols = 128;
+    static constexpr int32_t kRowChunks = kPanelCols / kChunk<T>;
+    static constexpr int32_t kPanelChunks = kRows * kRowChunks;
+    static constexpr int32_t kPieces = 8;
+
+    IRIS_INLINE explicit product_geometry(const iris_reduce_args &)
+    {
+    }
+    IRIS_INLINE int32_t chunks() const
+    {
+        return kRows * kCols / kChunk<T>;
+    }
+    IRIS_INLINE int32_t row(int32_t chunk) const
+    {
+        return chunk % kPanelChunks / kRowChunks;
+    }
+    IRIS_INLINE int32_t col(int32_t chunk) const
+    {
+        return (chunk / kPanelChunks * kRowChunks + chunk % kRowChunks) * kChunk<T>;
+    }
+    /* Swizzled: a row's chunks change places with the row, so that writing a column of chunks into
+     * shared memory meets no bank twice. */
+    IRIS_INLINE int32_t offset(int32_t chunk) const
+    {
+        return (kSwizzled ? chunk ^ (chunk / kRowChunks & 7) : chunk) * kChunkBytes;
+    }
+};
+
+template <typename T> struct run_geometry {
+    static constexpr int32_t kPieces = 1;
+    int32_t cols;
+
+    IRIS_INLINE explicit run_geometry(const iris_reduce_args &args) : cols(args.block_n)
+    {
+    }
+    IRIS_INLINE int32_t chunks() const
+    {
+        return (cols + kChunk<T> - 1) / kChunk<T>;
+    }
+    IRIS_INLINE int32_t row(int32_t) const
+    {
+        return 0;
+    }
+    IRIS_INLINE int32_t col(int32_t chunk) const
+    {
+        return chunk * kChunk<T>;
+    }
+    IRIS_INLINE int32_t offset(int32_t chunk) const
+    {
+        return chunk * kChunkBytes;
+    }
+};
+
+/* Where a rank wants its results, resolved from its record. */
+struct result_place {
+    uint64_t address; /* of the output, or of the result staging */
+    int64_t stride_row, stride_col;
+    uint32_t staged;
+    uint32_t vector; /* rows take whole chunks */
+};
+
+/* Shared memory of a group that brings on. */
+struct exchange_shared {
+    result_place places[IRIS_MAX_RANKS];
+};
+
+/* Where a partial tile goes. */
+struct partial_place {
+    char *slot;
+    int32_t rank;
+    int64_t flag;
+};
+
+template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
+{
+  public:
+    IRIS_INLINE gpu_exchange(work_group wg, const iris_reduce_args &args, const call_state &call,
+                             exchange_shared *shared)
+        : wg_(wg), args_(args), call_(call), geometry_(args), shared_(shared),
+          schedule_(iris_schedule_make(args.M, args.N, args.block_m, args.block_n,
+                                       args.group_size_m, args.call.world_size)),
+          layout_(iris_reduce_layout_make(&schedule_, args.call.operation, kVariant, sizeof(T),
+                                          true)),
+          rank_(args.call.rank), world_(args.call.world_size)
+    {
+    }
+
+    IRIS_INLINE int64_t tiles() const
+    {
+        return schedule_.tiles;
+    }
+
+    IRIS_INLINE iris_tile_coord coord(int64_t tile) const
+    {
+        return iris_tile_coord_of(&schedule_, tile);
+    }
+
+    IRIS_INLINE const Geometry &geometry() const
+    {
+        return geometry_;
+    }
+
+    /* ---- partials ---- */
+
+    IRIS_INLINE void announce_output() const
+    {
+        announce(wg_, call_, args_.output_offset, args_.output.stride_row, args_.output.stride_col);
+    }
+
+    IRIS_INLINE int32_t partial_places() const
+    {
+        return kVariant == IRIS_VARIANT_ONE_SHOT ? world_ : 1;
+    }
+
+    /* The i-th of partial_places() places of `tile`. */
+    IRIS_INLINE partial_place place_of(int64_t tile, int32_t i) const
+    {
+        if constexpr (kVariant == IRIS_VARIANT_TWO_SHOT) {
+            const int64_t index = rank_ * schedule_.share_max + tile / world_;
+            const int32_t owner = iris_dealt_owner(&schedule_, tile);
+            return {slot(owner, layout_.partials_offset, index), owner, index};
+        } else if constexpr (kVariant == IRIS_VARIANT_ONE_SHOT) {
+            const int64_t index = rank_ * schedule_.tiles + tile;
+            const int32_t target = (rank_ + 1 + i) % world_;
+            return {slot(target, layout_.partials_offset, index), target, index};
+        } else {
+            return {slot(rank_, layout_.own_offset, tile), rank_, layout_.own_flags + tile};
+        }
+    }
+
+    /* ---- bringing them on ---- */
+
+    /* All that is left of the call; to be called once by every work-group. */
+    IRIS_INLINE void bring_on()
+    {
+        if constexpr (kVariant == IRIS_VARIANT_TWO_SHOT)
+            two_shot();
+        else if constexpr (kVariant == IRIS_VARIANT_ONE_SHOT)
+            one_shot();
+        else if constexpr (kVariant == IRIS_VARIANT_RING)
+            ring();
+        else
+            accumulate();
+    }
+
+    /* two_shot: brings on the work-group's next piece if its partials are all there, without
+     * waiting; for work-groups that compute and bring on in turn. */
+    IRIS_INLINE void bring_on_if_ready()
+    {
+        if constexpr (kVariant == IRIS_VARIANT_TWO_SHOT) {
+            if (next_unit_ >= owned_units() || !opened_)
+                return;
+            const int64_t index = next_unit_ / Geometry::kPieces;
+            bool ready = true;
+            if (is_leader(wg_))
+                for (int32_t source = 0; ready && source < world_; ++source)
+                    ready = poll(tile_flag(call_, rank_, index + source * schedule_.share_max)) ==
+                            call_.signal;
+            if (group_agree(wg_, ready))
+                (void)bring_on_unit();
+        }
+    }
+
+    /* Waits for the peers' arrival and looks up where they want their results. */
+    IRIS_INLINE bool open_results()
+    {
+        if (scatters() || kVariant == IRIS_VARIANT_ONE_SHOT)
+            return opened_ = true;
+        if (!wait_all_peers(wg_, call_, call_.control->arrived, IRIS_SIGNAL_ARRIVED))
+            return false;
+        if (wg_.thread < world_) {
+            const int32_t target = wg_.thread;
+            const iris_record &record = call_.control->records[call_.half][target];
+            const bool staged = target != rank_ && record.output_offset == IRIS_STAGED;
+            result_place place = {args_.output.address, args_.output.stride_row,
+                                  args_.output.stride_col, staged, 0};
+            if (staged)
+                place.address = (uint64_t)slot(target, layout_.results_offset, 0);
+            else if (target != rank_)
+                place = {args_.call.heap_bases[target] + record.output_offset, record.stride_row,
+                         record.stride_col, 0, 0};
+            place.vector =
+                has_vector_rows<T>(place.address, place.stride_row, place.stride_col);
+            shared_->places[target] = place;
+        }
+        group_barrier(wg_);
+        return opened_ = true;
+    }
+
+    /* Zeroes this rank's sums and locks for the call that follows, without being a call itself:
+     * nobody touches them before the barrier that comes after it. */
+    IRIS_INLINE void clear_sums() const
+    {
+        const uint64_t nbytes = layout_.own_offset;
+        const uint64_t share =
+            iris_round_up(iris_ceil_div((int64_t)nbytes, wg_.count), IRIS_TILE_ALIGNMENT);
+        const uint64_t begin = share * (uint64_t)wg_.index;
+        if (begin < nbytes)
+            clear_bytes(wg_, heap_pointer<char>(args_.call, rank_, half_offset() + begin),
+                        nbytes - begin < share ? nbytes - begin : share);
+    }
+
+  private:
+    IRIS_INLINE bool scatters() const
+    {
+        return args_.call.operation == IRIS_OP_REDUCE_SCATTER;
+    }
+
+    IRIS_INLINE uint64_t half_offset() const
+    {
+        return args_.call.data_offset + call_.half * args_.call.data_half_nbytes;
+    }
+
+    /* The index-th tile of T in the part of rank `rank`'s staging that begins at `part`. */
+    IRIS_INLINE char *slot(int32_t rank, uint64_t part, int64_t index) const
+    {
+        return heap_pointer<char>(args_.call, rank,
+                                  half_offset() + part + (uint64_t)index * layout_.tile_nbytes);
+    }
+
+    /* A chunk of a tile's fp32 sum in rank `rank`'s staging: kChunk<T> floats. */
+    IRIS_INLINE float *sum_chunk(int32_t rank, int64_t tile, int32_t chunk) const
+    {
+        return heap_pointer<float>(args_.call, rank,
+                                   half_offset() + layout_.partials_offset +
+                                       (uint64_t)tile * layout_.accum_nbytes) +
+               chunk * kChunk<T>;
+    }
+
+    /* Calls visit(chunk) for this thread's chunks of one of `pieces` pieces of a tile that hold
+     * elements of the matrix. */
+    template <class Visit>
+    IRIS_INLINE void for_each_chunk(const iris_tile_coord &at, int32_t piece, int32_t pieces,
+                                    Visit visit) const
+    {
+        const int32_t total = geometry_.chunks();
+        const int32_t size = (total + pieces - 1) / pieces;
+        const int32_t begin = piece * size;
+        const int32_t end = begin + size < total ? begin + size : total;
+        for (int32_t chunk = begin + wg_.thread; chunk < end; chunk += wg_.threads)
+            if (geometry_.row(chunk) < at.rows && geometry_.col(chunk) < at.cols)
+                visit(chunk);
+    }
+
+    using values_t = float[kChunk<T>];
+
+    /* values = ((p_0 + p_1) + p_2) + ...: the chunk of the partials that lie `stride` bytes apart. */
+    IRIS_INLINE void sum_ranks(const char *first, uint64_t stride, int32_t chunk,
+                               values_t &values) const
+    {
+        constexpr int32_t kInFlight = 4;
+        const char *source = first + geometry_.offset(chunk);
+#pragma unroll
+        for (int i = 0; i < kChunk<T>; ++i)
+            values[i] = 0.0f;
+        for (int32_t s = 0; s < world_; s += kInFlight) {
+            chunk16 c[kInFlight];
+#pragma unroll
+            for (int32_t k = 0; k < kInFlight; ++k)
+                if (s + k < world_)
+                    c[k] = load_chunk(source + (uint64_t)(s + k) * stride);
+#pragma unroll
+            for (int32_t k = 0; k < kInFlight; ++k) {
+                values_t term;
+                if (s + k >= world_)
+                    break;
+                unpack(c[k], term, T{});
+#pragma unroll
+                for (int i = 0; i < kChunk<T>; ++i)
+                    values[i] = s + k == 0 ? term[i] : values[i] + term[i];
+            }
+        }
+    }
+
+    IRIS_INLINE void add_bias(const iris_tile_coord &at, int32_t chunk, values_t &values) const
+    {
+        if (args_.bias.address == 0)
+            return;
+        const matrix<const T> bias = as_matrix<const T>(args_.bias).tile(
+            at.row + geometry_.row(chunk), at.col + geometry_.col(chunk));
+#pragma unroll
+        for (int i = 0; i < kChunk<T>; ++i)
+            if (geometry_.col(chunk) + i < at.cols)
+                values[i] += to_float(bias.data[i * bias.stride_col]);
+    }
+
+    /* Stores a chunk of this rank's own output. */
+    IRIS_INLINE void store_own(const iris_tile_coord &at, int32_t chunk, const chunk16 &c) const
+    {
+        /* reduce_scatter: the output is this rank's row of the (world_size, N) input. */
+        const int64_t row = scatters() ? 0 : at.row + geometry_.row(chunk);
+        const matrix<T> output =
+            as_matrix<T>(args_.output).tile(row, at.col + geometry_.col(chunk));
+        store_run(output.data, output.stride_col, at.cols - geometry_.col(chunk),
+                  has_vector_rows<T>(args_.output.address, args_.output.stride_row,
+                                     args_.output.stride_col),
+                  c);
+    }
+
+    IRIS_INLINE void store_result(int32_t target, int64_t tile, const iris_tile_coord &at,
+                                  int32_t chunk, const chunk16 &c) const
+    {
+        const result_place place = shared_->places[target];
+        if (place.staged) {
+            char *staged = device_pointer<char>(place.address) + (uint64_t)tile * layout_.tile_nbytes;
+            store_chunk(staged + geometry_.offset(chunk), c);
+            return;
+        }
+        const matrix<T> output = {device_pointer<T>(place.address), place.stride_row,
+                                  place.stride_col};
+        const matrix<T> run =
+            output.tile(at.row + geometry_.row(chunk), at.col + geometry_.col(chunk));
+        store_run(run.data, run.stride_col, at.cols - geometry_.col(chunk), place.vector != 0, c);
+    }
+
+    /* Adds the bias, rounds, and stores a finished chunk on this rank and, if `push`, all peers. */
+    IRIS_INLINE void publish(int64_t tile, const iris_tile_coord &at, int32_t chunk,
+                             values_t &values, bool push) const
+    {
+        add_bias(at, chunk, values);
+        const chunk16 c = pack(values, T{});
+        store_own(at, chunk, c);
+        if (push)
+            for (int32_t hop = 1; hop < world_; ++hop)
+                store_result((rank_ + hop) % world_, tile, at, chunk, c);
+    }
+
+    /* ---- two_shot ---- */
+
+    IRIS_INLINE int64_t owned_units() const
+    {
+        return iris_dealt_count(&schedule_, rank_) * Geometry::kPieces;
+    }
+
+    IRIS_INLINE bool bring_on_unit()
+    {
+        const int64_t index = next_unit_ / Geometry::kPieces;
+        const int64_t tile = index * world_ + rank_;
+        const iris_tile_coord at = coord(tile);
+        if (!wait_partials(wg_, call_, tile, index, schedule_.share_max, -1))
+            return false;
+        for_each_chunk(at, (int32_t)(next_unit_ % Geometry::kPieces), Geometry::kPieces,
+                       [&](int32_t chunk) {
+                           values_t values;
+                           sum_ranks(slot(rank_, layout_.partials_offset, index),
+                                     (uint64_t)schedule_.share_max * layout_.tile_nbytes, chunk,
+                                     values);
+                           publish(tile, at, chunk, values, !scatters());
+                       });
+        next_unit_ += wg_.count;
+        return true;
+    }
+
+    /* reduce_scatter is the first half of it: the result stays with the owner. */
+    IRIS_INLINE void two_shot()
+    {
+        if (!opened_ && !open_results())
+            return;
+        while (next_unit_ < owned_units())
+            if (!bring_on_unit())
+                return;
+        deliver(wg_, call_);
+        finish();
+    }
+
+    /* ---- one_shot ---- */
+
+    IRIS_INLINE void one_shot()
+    {
+        const int64_t units = schedule_.tiles * Geometry::kPieces;
+        for (int64_t unit = wg_.index; unit < units; unit += wg_.count) {
+            const int64_t tile = unit / Geometry::kPieces;
+            const iris_tile_coord at = coord(tile);
+            if (!wait_partials(wg_, call_, tile, tile, schedule_.tiles, -1))
+                return;
+            for_each_chunk(at, (int32_t)(unit % Geometry::kPieces), Geometry::kPieces,
+                           [&](int32_t chunk) {
+                               values_t values;
+                               sum_ranks(slot(rank_, layout_.partials_offset, tile),
+                                         (uint64_t)schedule_.tiles * layout_.tile_nbytes, chunk,
+                                         values);
+                               publish(tile, at, chunk, values, false);
+                           });
+        }
+        /* A partial of every tile of every peer has been waited for by now. */
+        deliver(wg_, call_);
+        call_end(wg_, call_, args_.wait_done != 0);
+    }
+
+    /* ---- ring ---- */
+
+    IRIS_INLINE void ring()
+    {
+        const int32_t next = (rank_ + 1) % world_, last = world_ - 1;
+        const int32_t previous = (rank_ + last) % world_;
+        if (!open_results())
+            return;
+        for (int64_t tile = wg_.index; tile < schedule_.tiles; tile += wg_.count) {
+            const iris_tile_coord at = coord(tile);
+            if (!wait_own(tile) ||
+                (rank_ > 0 &&
+                 !wait_tile(wg_, call_, tile, {IRIS_SIGNAL_PARTIAL, previous, (int32_t)tile})))
+                return;
+            for_each_chunk(at, 0, 1, [&](int32_t chunk) {
+                values_t values;
+                load_own(tile, chunk, values);
+                if (rank_ > 0) {
+                    const float *sum = sum_chunk(rank_, tile, chunk);
+                    for (int i = 0; i < kChunk<T>; ++i)
+                        values[i] = sum[i] + values[i];
+                }
+                if (rank_ < last) {
+                    float *sum = sum_chunk(next, tile, chunk);
+                    for (int i = 0; i < kChunk<T>; ++i)
+                        sum[i] = values[i];
+                    return;
+                }
+                add_bias(at, chunk, values);
+                const chunk16 c = pack(values, T{});
+                store_own(at, chunk, c);
+                if (world_ > 1)
+                    store_result(next, tile, at, chunk, c);
+            });
+            if (world_ > 1)
+                signal_tile(wg_, call_, next, rank_ < last ? tile : layout_.result_flags + tile);
+        }
+        if (rank_ != last)
+            if (!pass_results_on(previous, next, last))
+                return;
+        deliver(wg_, call_);
+        finish();
+    }
+
+    IRIS_INLINE bool pass_results_on(int32_t previous, int32_t next, int32_t last)
+    {
+        for (int64_t tile = wg_.index; tile < schedule_.tiles; tile += wg_.count) {
+            const iris_tile_coord at = coord(tile);
+            if (!wait_tile(wg_, call_, layout_.result_flags + tile,
+                           {IRIS_SIGNAL_RESULT, previous, (int32_t)tile}))
+                return false;
+            if (next == last)
+                continue;
+            for_each_chunk(at, 0, 1, [&](int32_t chunk) {
+                store_result(next, tile, at, chunk, load_received(tile, at, chunk));
+            });
+            signal_tile(wg_, call_, next, layout_.result_flags + tile);
+        }
+        return true;
+    }
+
+    /* ---- atomic, spinlock ---- */
+
+    IRIS_INLINE void accumulate()
+    {
+        constexpr int32_t kPieces = kVariant == IRIS_VARIANT_ATOMIC ? Geometry::kPieces : 1;
+        const int64_t units = schedule_.tiles * kPieces;
+        for (int64_t unit = wg_.index; unit < units; unit += wg_.count) {
+            const int64_t tile = unit / kPieces;
+            if (!wait_own(tile))
+                return;
+            for (int32_t hop = 1; hop <= world_; ++hop)
+                if (!add_to_sum((rank_ + hop) % world_, tile, (int32_t)(unit % kPieces), kPieces))
+                    return;
+        }
+        deliver(wg_, call_);
+        if (!wait_delivered(wg_, call_))
+            return;
+        /* This rank's own share of each of these sums was added by this very work-group. */
+        for (int64_t unit = wg_.index; unit < units; unit += wg_.count) {
+            const int64_t tile = unit / kPieces;
+            const iris_tile_coord at = coord(tile);
+            for_each_chunk(at, (int32_t)(unit % kPieces), kPieces, [&](int32_t chunk) {
+                const float *sum = sum_chunk(rank_, tile, chunk);
+                values_t values;
+                for (int i = 0; i < kChunk<T>; ++i)
+                    values[i] = sum[i];
+                publish(tile, at, chunk, values, false);
+            });
+        }
+        call_end(wg_, call_, args_.wait_done != 0);
+    }
+
+    IRIS_INLINE bool add_to_sum(int32_t target, int64_t tile, int32_t piece, int32_t pieces)
+    {
+        const iris_tile_coord at = coord(tile);
+        uint32_t *lock = heap_pointer<uint32_t>(args_.call, target,
+                                                half_offset() + layout_.locks_offset) +
+                         tile;
+        if (kVariant == IRIS_VARIANT_SPINLOCK &&
+            !lock_acquire(wg_, call_, lock, {IRIS_SIGNAL_LOCK, target, (int32_t)tile}))
+            return false;
+        for_each_chunk(at, piece, pieces, [&](int32_t chunk) {
+            float *sum = sum_chunk(target, tile, chunk);
+            values_t values;
+            load_own(tile, chunk, values);
+            for (int i = 0; i < kChunk<T>; ++i) {
+                if constexpr (kVariant == IRIS_VARIANT_SPINLOCK)
+                    sum[i] += values[i];
+                else
+                    atomic_add(sum + i, values[i]);
+            }
+        });
+        if (kVariant == IRIS_VARIANT_SPINLOCK)
+            lock_release(wg_, lock);
+        return true;
+    }
+
+    /* ---- what ring, atomic and spinlock share ---- */
+
+    IRIS_INLINE bool wait_own(int64_t tile) const
+    {
+        return wait_tile(wg_, call_, layout_.own_flags + tile,
+                         {IRIS_SIGNAL_PARTIAL, rank_, (int32_t)tile});
+    }
+
+    IRIS_INLINE void load_own(int64_t tile, int32_t chunk, values_t &values) const
+    {
+        unpack(load_chunk(slot(rank_, layout_.own_offset, tile) + geometry_.offset(chunk)), values,
+               T{});
+    }
+
+    /* ---- the end ---- */
+
+    /* A chunk of a result that a peer has pushed to this rank. */
+    IRIS_INLINE chunk16 load_received(int64_t tile, const iris_tile_coord &at, int32_t chunk) const
+    {
+        if (args_.output_offset == IRIS_STAGED)
+            return load_chunk(slot(rank_, layout_.results_offset, tile) + geometry_.offset(chunk));
+        const matrix<const T> output = as_matrix<const T>(args_.output)
+                                           .tile(at.row + geometry_.row(chunk),
+                                                 at.col + geometry_.col(chunk));
+        return load_run(output.data, output.stride_col, at.cols - geometry_.col(chunk), false);
+    }
+
+    IRIS_INLINE bool stored_by_itself(int64_t tile) const
+    {
+        if constexpr (kVariant == IRIS_VARIANT_RING)
+            return rank_ == world_ - 1;
+        return iris_dealt_owner(&schedule_, tile) == rank_;
+    }
+
+    /* Copies results that were pushed into the staging to an output outside the heap, then ends
+     * the call. */
+    IRIS_INLINE void finish()
+    {
+        if (args_.output_offset == IRIS_STAGED && !scatters()) {
+            if (!wait_delivered(wg_, call_))
+                return;
+            for (int64_t tile = wg_.index; tile < schedule_.tiles; tile += wg_.count) {
+                if (stored_by_itself(tile))
+                    continue;
+                const iris_tile_coord at = coord(tile);
+                for_each_chunk(at, 0, 1, [&](int32_t chunk) {
+                    store_own(at, chunk, load_received(tile, at, chunk));
+                });
+            }
+        }
+        call_end(wg_, call_, args_.wait_done != 0);
+    }
+
+    const work_group wg_;
+    const iris_reduce_args &args_;
+    const call_state &call_;
+    const Geometry geometry_;
+    exchange_shared *const shared_;
+    const iris_schedule schedule_;
+    const iris_reduce_layout layout_;
+    const int32_t rank_, world_;
+    int64_t next_unit_ = wg_.index;
+    bool opened_ = false;
+};
+
+} // namespace iris
+
+#endif

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * The shape of GPU launches, for the host that launches and for the kernels: threads of a block,
+ * dynamic shared memory, and the tile of a matrix product, which a GPU kernel has built in.
+ */
+#ifndef IRIS_GPU_LAUNCH_H
+#define IRIS_GPU_LAUNCH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "abi.h"
+
+/* Every kernel but the tensor-core products of sm_90a. */
+#define IRIS_GPU_THREADS 256
+
+/* Products by plain threads (sm_90a, fp32) or by the matrix units of gfx: 128 x 128 outputs, 64
+ * bytes of K at a time. */
+#define IRIS_SIMT_BLOCK_M 128
+#define IRIS_SIMT_BLOCK_N 128
+#define IRIS_SIMT_BLOCK_K_BYTES 64
+
+/* fp16 and bf16 products on sm_90a: see gemm_sm90.h. */
+#define IRIS_SM90_THREADS 384
+#define IRIS_SM90_BLOCK_M 128
+#define IRIS_SM90_BLOCK_N 256
+#define IRIS_SM90_BLOCK_K 64
+#define IRIS_SM90_STAGES 4
+#define IRIS_SM90_SHARED_NBYTES                                                                    \
+    (IRIS_SM90_STAGES * (IRIS_SM90_BLOCK_M + IRIS_SM90_BLOCK_N) * IRIS_SM90_BLOCK_K * 2 +          \
+     IRIS_SM90_BLOCK_M * IRIS_SM90_BLOCK_N + 1024)
+
+struct iris_gpu_block {
+    int32_t m, n, k;
+};
+
+static inline bool iris_is_tensor_core_product(bool sm90, uint32_t operation, enum iris_dtype dtype)
+{
+    return sm90 && operation == IRIS_OP_MATMUL_ALL_REDUCE && dtype != IRIS_DTYPE_F32;
+}
+
+/* The tile of a product. */
+static inline struct iris_gpu_block iris_gpu_block_of(bool sm90, uint32_t operation,
+                                                      enum iris_dtype dtype)
+{
+    const int32_t element = dtype == IRIS_DTYPE_F32 ? 4 : 2;
+    struct iris_gpu_block block = {IRIS_SIMT_BLOCK_M, IRIS_SIMT_BLOCK_N,
+                                   IRIS_SIMT_BLOCK_K_BYTES / element};
+
+    if (iris_is_tensor_core_product(sm90, operation, dtype)) {
+        block.m = IRIS_SM90_BLOCK_M;
+        block.n = IRIS_SM90_BLOCK_N;
+        block.k = IRIS_SM90_BLOCK_K;
+    }
+    return block;
+}
+
+#endif

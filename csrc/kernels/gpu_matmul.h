@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * matmul_all_reduce on a GPU: C = sum over ranks of A_r @ B_r (+ bias), the product and the exchange
+ * in one launch. Also clear_sums, the per-call preparation of the variants atomic and spinlock.
+ */
+#ifndef IRIS_GPU_MATMUL_H
+#define IRIS_GPU_MATMUL_H
+
+#include "gpu_collectives.h"
+#include "tile.h"
+
+namespace iris
+{
+
+/* ---- one group that computes and brings on in turn ---- */
+
+template <typename T>
+using simt_geometry = product_geometry<T, IRIS_SIMT_BLOCK_M, IRIS_SIMT_BLOCK_N, false>;
+
+template <typename T, iris_variant kVariant>
+IRIS_INLINE void simt_matmul_all_reduce(work_group wg, const iris_reduce_args &args)
+{
+    using unit = matrix_unit<T>;
+    IRIS_SHARED static gemm_shared gemm;
+    IRIS_SHARED static exchange_shared shared;
+    const call_state call = call_begin(args.call);
+    gpu_exchange<T, kVariant, simt_geometry<T>> exchange(wg, args, call, &shared);
+    typename unit::accumulator acc;
+
+    exchange.announce_output();
+    for (int64_t tile = first_tile(wg, args.num_xcds); tile < exchange.tiles(); tile += wg.count) {
+        const iris_tile_coord at = exchange.coord(tile);
+        simt_gemm<T, unit>(wg, acc, args, at, &gemm);
+        for_each_tile_chunk<T, unit>(wg, acc, at.rows, &gemm, [&](int32_t chunk, chunk16 value) {
+            for (int32_t i = 0; i < exchange.partial_places(); ++i)
+                store_chunk(exchange.place_of(tile, i).slot + exchange.geometry().offset(chunk),
+                            value);
+        });
+        for (int32_t i = 0; i < exchange.partial_places(); ++i) {
+            const partial_place place = exchange.place_of(tile, i);
+            signal_tile(wg, call, place.rank, place.flag);
+        }
+        exchange.bring_on_if_ready();
+    }
+    exchange.bring_on();
+}
+
+#if defined(__CUDACC__)
+
+/* ---- tensor cores, with roles ---- */
+
+/* Everything a role needs to walk the tiles. */
+template <typename T, iris_variant kVariant> struct sm90_call {
+    using geometry = product_geometry<T, kTileM, kTileN, true>;
+    using exchange = gpu_exchange<T, kVariant, geometry>;
+
+    const iris_product_args &args;
+    sm90_shared *shared;
+    call_state call;
+
+    IRIS_INLINE int32_t steps() const
+    {
+        return (int32_t)((args.reduce.K + kTileK - 1) / kTileK);
+    }
+
+    template <class Visit> IRIS_INLINE void for_each_tile(Visit visit) const
+    {
+        const iris_reduce_args &r = args.reduce;
+        const iris_schedule schedule = iris_schedule_make(r.M, r.N, r.block_m, r.block_n,
+                                                          r.group_size_m, r.call.world_size);
+        for (int64_t tile = blockIdx.x; tile < schedule.tiles; tile += gridDim.x)
+            visit(tile, iris_tile_coord_of(&schedule, tile));
+    }
+};
+
+/* The operands that the engine cannot load, by kElementLoaders threads. */
+template <typename T>
+IRIS_INLINE void load_stage_by_elements(const iris_product_args &args, const iris_tile_coord &at,
+                                        int64_t k, char *stage_a, char *stage_b, mbarrier *full,
+                                        int32_t thread)
+{
+    const iris_reduce_args &r = args.reduce;
+    if (args.a_map_kind == 0)
+        load_operand_elements<T, kTileM>(stage_a, as_matrix<const T>(r.a).tile(at.row, k).data,
+                                         r.a.stride_row, r.a.stride_col, at.rows, r.K - k, thread);
+    if (args.b_map_kind == 0)
+        load_operand_elements<T, kTileN>(stage_b, as_matrix<const T>(r.b).tile(k, at.col).data,
+                                         r.b.stride_col, r.b.stride_row, at.cols, r.K - k, thread);
+    fence_async_shared();
+    arrive_mbarrier(full);
+}
+
+/* By all lanes of a warp, of which the first commands the engine. */
+template <typename T, class Call> IRIS_INLINE void load_tiles(const Call &c, bool by_elements)
+{
+    const iris_product_args &args = c.args;
+    const uint32_t nbytes = (args.a_map_kind != 0 ? kTileM * kLineBytes : 0) +
+                            (args.b_map_kind != 0 ? kTileN * kLineBytes : 0);
+    const int32_t lane = (int32_t)threadIdx.x % 32;
+    stage_cursor cursor;
+
+    if (!by_elements && lane != 0)
+        return;
+    c.for_each_tile([&](int64_t, const iris_tile_coord &at) {
+        for (int32_t step = 0; step < c.steps(); ++step) {
+            mbarrier *full = &c.shared->full[cursor.stage];
+            char *a = c.shared->a[cursor.stage], *b = c.shared->b[cursor.stage];
+            wait_mbarrier(&c.shared->empty[cursor.stage], cursor.phase ^ 1);
+            if (lane == 0) {
+                arrive_expecting(full, nbytes);
+                if (args.a_map_kind != 0)
+                    load_operand<kTileM>(a, &args.a_map, args.a_map_kind, (int32_t)at.row,
+                                         step * kTileK, full);
+                if (args.b_map_kind != 0)
+                    load_operand<kTileN>(b, &args.b_map, args.b_map_kind, (int32_t)at.col,
+                                         step * kTileK, full);
+            }
+            if (by_elements)
+                load_stage_by_elements<T>(args, at, (int64_t)step * kTileK, a, b, full, lane);
+            cursor.advance();
+        }
+    });
+}
+
+template <typename T, bool kAMn, bool kBMn, class Call>
+IRIS_INLINE void multiply_tiles(const Call &c, int32_t half)
+{
+    stage_cursor cursor;
+    float d[128];
+
+    c.for_each_tile([&](int64_t, const iris_tile_coord &) {
+        multiply_tile<T, kAMn, kBMn>(d, c.shared, cursor, half, c.steps());
+        hand_over_tile<T>(d, c.shared, half);
+    });
+}
+
+template <class Exchange, class Call>
+IRIS_INLINE void store_tiles(const Call &c, const Exchange &exchange)
+{
+    const bool leads = threadIdx.x % 32 == 0;
+
+    arrive_barrier(kPanelFree, kMathThreads + 32);
+    c.for_each_tile([&](int64_t tile, const iris_tile_coord &at) {
+        for (int32_t panel = 0; panel < 2; ++panel) {
+            sync_barrier(kPanelFull, kMathThreads + 32);
+            if (leads) {
+                for (int32_t i = 0; i < exchange.partial_places(); ++i)
+                    copy_bulk(exchange.place_of(tile, i).slot + panel * kPanelBytes,
+                              c.shared->panel, (uint32_t)at.rows * 256);
+                commit_bulk();
+                wait_bulk_read();
+            }
+            __syncwarp();
+            arrive_barrier(kPanelFree, kMathThreads + 32);
+        }
+        if (leads) {
+            publish_bulk_stores();
+            for (int32_t i = 0; i < exchange.partial_places(); ++i) {
+                const partial_place place = exchange.place_of(tile, i);
+                store_release(tile_flag(c.call, place.rank, place.flag), c.call.signal);
+            }
+        }
+    });
+}
+
+template <typename T, iris_variant kVariant>
+IRIS_INLINE void tensor_core_matmul_all_reduce(const iris_product_args &args)
+{
+    extern IRIS_SHARED __align__(1024) char dynamic_shared[];
+    sm90_shared *shared = reinterpret_cast<sm90_shared *>(dynamic_shared);
+    using call_type = sm90_call<T, kVariant>;
+    using exchange_type = typename call_type::exchange;
+    const int32_t warpgroup = threadIdx.x / 128, warp = threadIdx.x / 32;
+    const bool by_elements = args.a_map_kind == 0 || args.b_map_kind == 0;
+
+    if (threadIdx.x == 0) {
+        for (int32_t stage = 0; stage < kStages; ++stage) {
+            init_mbarrier(&shared->full[stage], 1 + (by_elements ? kElementLoaders : 0));
+            init_mbarrier(&shared->empty[stage], 2);
+        }
+        fence_mbarrier_init();
+        shared->call_number = next_call_number(args.reduce.call);
+    }
+    __syncthreads();
+    const call_type c = {args, shared, call_number(args.reduce.call, shared->call_number)};
+    /* The exchange warps; the storer only asks it for places. */
+    const work_group wg = {(int32_t)blockIdx.x,      (int32_t)gridDim.x,
+                           (int32_t)threadIdx.x - 64, kExchangeThreads,
+                           kExchangeBarrier,          nullptr};
+    static_assert(sizeof(exchange_shared) <= sizeof shared->exchange, "its part of the block's");
+
+    if (warpgroup == 0) {
+        give_registers<96>();
+        exchange_type exchange(wg, args.reduce, c.call,
+                               reinterpret_cast<exchange_shared *>(shared->exchange));
+        if (warp == 0) {
+            load_tiles<T>(c, by_elements);
+        } else if (warp == 1) {
+            store_tiles(c, exchange);
+        } else {
+            exchange.announce_output();
+            exchange.bring_on();
+        }
+    } else {
+        take_registers<208>();
+        const bool a_mn = args.a_map_kind == IRIS_TENSOR_MAP_MN;
+        const bool b_mn = args.b_map_kind == IRIS_TENSOR_MAP_MN;
+        if (a_mn && b_mn)
+            multiply_tiles<T, true, true>(c, warpgroup - 1);
+        else if (a_mn)
+            multiply_tiles<T, true, false>(c, warpgroup - 1);
+        else if (b_mn)
+            multiply_tiles<T, false, true>(c, warpgroup - 1);
+        else
+            multiply_tiles<T, false, false>(c, warpgroup - 1);
+    }
+}
+
+#endif
+
+template <typename T, iris_variant kVariant>
+IRIS_INLINE void matmul_all_reduce(work_group wg, const iris_product_args &args)
+{
+#if defined(__CUDACC__)
+    if constexpr (sizeof(T) == 2)
+        return tensor_core_matmul_all_reduce<T, kVariant>(args);
+    else
+#endif
+        simt_matmul_all_reduce<T, kVariant>(wg, args.reduce);
+}
+
+template <typename T, iris_variant kVariant>
+IRIS_INLINE void clear_sums(work_group wg, const iris_product_args &args)
+{
+    const call_state call = call_begin(args.reduce.call);
+    gpu_exchange<T, kVariant, simt_geometry<T>>(wg, args.reduce, call, nullptr).clear_sums();
+}
+
+} // namespace iris
+
+#endif

@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * The primitives under sync.h on gfx90a, gfx942 and gfx950. docs/hip.md has the generated code and
+ * what tests assert of it.
+ *
+ * NOTE [drain] On these chips a work-group barrier does not wait for a wave's outstanding global
+ * stores, and the leader's release waits for its own wave's only. So every wave drains its stores
+ * before the barrier that precedes a signal.
+ *
+ * NOTE [write-back] A release at system scope writes the dirty lines of this die's L2 back
+ * (buffer_wbl2). The compiler may drop the wait for it when the wave has nothing else outstanding,
+ * so it is spelled out.
+ */
+#ifndef IRIS_SYNC_AMDGCN_H
+#define IRIS_SYNC_AMDGCN_H
+
+#include <stdint.h>
+
+#include "kernel.h"
+
+namespace iris
+{
+
+/* ---- the group ---- */
+
+IRIS_INLINE bool is_leader(work_group wg)
+{
+    return wg.thread == 0;
+}
+
+/* Orders the block's accesses to LDS. The group is the whole block. */
+IRIS_INLINE void group_barrier(work_group)
+{
+    __builtin_amdgcn_fence(__ATOMIC_RELEASE, "workgroup");
+    __builtin_amdgcn_s_barrier();
+    __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "workgroup");
+}
+
+/* This wave's stores have left for memory. */
+IRIS_INLINE void drain_stores()
+{
+    asm volatile("s_waitcnt vmcnt(0)" ::: "memory");
+}
+
+/* What the group wrote comes before what its leader signals next. See NOTE [drain]. */
+IRIS_INLINE void group_publish(work_group wg)
+{
+    drain_stores();
+    group_barrier(wg);
+}
+
+/* The leader's verdict, given by all others as true; what the leader has acquired is visible to all
+ * after it: its invalidate dropped the L1 that the block's waves share. */
+IRIS_INLINE bool group_agree(work_group wg, bool verdict)
+{
+    if (is_leader(wg))
+        *wg.shared = verdict;
+    group_barrier(wg);
+    const bool agreed = *wg.shared != 0;
+    group_barrier(wg); /* before the word is used again */
+    return agreed;
+}
+
+/* ---- shared words ---- */
+
+/* relaxed, system: fence_acquire follows the successful poll, once. An acquire in the loop would
+ * drop the caches in every round. */
+IRIS_INLINE uint32_t poll(const uint32_t *word)
+{
+    return __hip_atomic_load(word, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM);
+}
+
+IRIS_INLINE void fence_acquire()
+{
+    __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "");
+}
+
+/* See NOTE [write-back]. */
+IRIS_INLINE void fence_release()
+{
+    __builtin_amdgcn_fence(__ATOMIC_RELEASE, "");
+    asm volatile("s_waitcnt vmcnt(0)" ::: "memory");
+}
+
+IRIS_INLINE uint64_t load_relaxed(const uint64_t *word)
+{
+    return __hip_atomic_load(word, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM);
+}
+
+IRIS_INLINE void store_relaxed(uint32_t *word, uint32_t value)
+{
+    __hip_atomic_store(word, value, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM);
+}
+
+/* release, system: everything this thread wrote before, or has been published to it, is visible
+ * before `value` is. */
+IRIS_INLINE void store_release(uint32_t *word, uint32_t value)
+{
+    fence_release();
+    __hip_atomic_store(word, value, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM);
+}
+
+IRIS_INLINE void store_release(uint64_t *word, uint64_t value)
+{
+    fence_release();
+    __hip_atomic_store(word, value, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM);
+}
+
+/* acq_rel, system: each block writes back its own die's L2 before it counts in, because the last
+ * one's signals cannot do that for the others. The new count. */
+IRIS_INLINE uint32_t count_in(uint32_t *counter)
+{
+    fence_release();
+    const uint32_t before = __hip_atomic_fetch_add(counter, 1u, __ATOMIC_RELAXED,
+                                                   __HIP_MEMORY_SCOPE_SYSTEM);
+    fence_acquire();
+    return before + 1;
+}
+
+/* acquire on success. Reads first: a failed compare-and-swap would still cross the link. */
+IRIS_INLINE bool try_lock(uint32_t *lock)
+{
+    uint32_t expected = 0;
+    if (poll(lock) != 0 ||
+        !__hip_atomic_compare_exchange_strong(lock, &expected, 1u, __ATOMIC_RELAXED,
+                                              __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM))
+        return false;
+    fence_acquire();
+    return true;
+}
+
+/* Sets a rank's abort word, in host memory, if nobody has. Not a compare-and-swap: over PCIe none
+ * need be atomic against the hosts. Two reasons written at once are both true, either may stay. */
+IRIS_INLINE bool try_abort(uint32_t *word, uint32_t value)
+{
+    if (poll(word) != 0)
+        return false;
+    store_release(word, value);
+    return true;
+}
+
+/* relaxed, system: sums are published by the signal that follows them. A compare-and-swap on the
+ * bits: the add instruction is not defined on fine-grained memory. */
+IRIS_INLINE void atomic_add(float *target, float value)
+{
+    uint32_t *word = reinterpret_cast<uint32_t *>(target);
+    uint32_t seen = poll(word), sum;
+    do {
+        sum = __builtin_bit_cast(uint32_t, __builtin_bit_cast(float, seen) + value);
+    } while (!__hip_atomic_compare_exchange_strong(word, &seen, sum, __ATOMIC_RELAXED,
+                                                   __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM));
+}
+
+/* ---- pacing of a wait ---- */
+
+class waiter
+{
+  public:
+    IRIS_INLINE explicit waiter(uint64_t timeout_ticks) : timeout_ticks_(timeout_ticks)
+    {
+    }
+
+    /* The abort word lies in host memory, about a microsecond away. */
+    IRIS_INLINE bool looks_around() const
+    {
+        return rounds_ % kClockInterval == 0;
+    }
+
+    /* false: the time limit, in ticks of the constant clock, has passed. */
+    IRIS_INLINE bool pause()
+    {
+        ++rounds_;
+        __builtin_amdgcn_s_sleep(1);
+        if (rounds_ % kClockInterval != 0)
+            return true;
+        const uint64_t now = __builtin_amdgcn_s_memrealtime();
+        if (started_ == 0)
+            started_ = now;
+        return now - started_ <= timeout_ticks_;
+    }
+
+  private:
+    static constexpr uint32_t kClockInterval = 128;
+
+    uint64_t timeout_ticks_;
+    uint64_t started_ = 0;
+    uint32_t rounds_ = 0;
+};
+
+} // namespace iris
+
+#endif

@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * What the GPU targets' tile verbs share: 16-byte chunks of elements, their conversion to fp32 and
+ * back, and plain bytes. A chunk is the widest access of a thread; neighbouring threads take
+ * neighbouring chunks, so that a wave's access is one contiguous run.
+ */
+#ifndef IRIS_TILE_GPU_H
+#define IRIS_TILE_GPU_H
+
+#include "convert_gpu.h"
+#include "kernel.h"
+#include "schedule.h"
+#include "sync.h"
+
+namespace iris
+{
+
+constexpr int32_t kChunkBytes = 16;
+template <typename T> constexpr int32_t kChunk = kChunkBytes / (int32_t)sizeof(T);
+
+struct alignas(16) chunk16 {
+    uint32_t word[4];
+};
+
+IRIS_INLINE bool is_aligned(uint64_t value)
+{
+    return value % kChunkBytes == 0;
+}
+
+/* Memory that this thread reads once: staged tiles and inputs. */
+IRIS_INLINE chunk16 load_chunk(const char *source)
+{
+#if defined(__CUDACC__)
+    chunk16 c;
+    asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(c.word[0]), "=r"(c.word[1]), "=r"(c.word[2]), "=r"(c.word[3])
+                 : "l"(source)
+                 : "memory");
+    return c;
+#else
+    return *reinterpret_cast<const chunk16 *>(source);
+#endif
+}
+
+IRIS_INLINE void store_chunk(char *target, const chunk16 &value)
+{
+    *reinterpret_cast<chunk16 *>(target) = value;
+}
+
+/* A chunk's elements as fp32, and back with one rounding each. */
+IRIS_INLINE void unpack(const chunk16 &c, float (&out)[4], float)
+{
+    for (int i = 0; i < 4; ++i)
+        out[i] = bits_to_float(c.word[i]);
+}
+
+IRIS_INLINE chunk16 pack(const float (&values)[4], float)
+{
+    chunk16 c;
+    for (int i = 0; i < 4; ++i)
+        c.word[i] = float_to_bits(values[i]);
+    return c;
+}
+
+template <typename T> IRIS_INLINE void unpack(const chunk16 &c, float (&out)[8], T)
+{
+    for (int i = 0; i < 4; ++i) {
+        out[2 * i] = to_float(T{(uint16_t)c.word[i]});
+        out[2 * i + 1] = to_float(T{(uint16_t)(c.word[i] >> 16)});
+    }
+}
+
+template <typename T> IRIS_INLINE chunk16 pack(const float (&values)[8], T)
+{
+    chunk16 c;
+    for (int i = 0; i < 4; ++i)
+        c.word[i] = pack_pair<T>(values[2 * i], values[2 * i + 1]);
+    return c;
+}
+
+/* One row's run of a matrix in memory, `count` elements of which exist; the rest reads as zero.
+ * `vector`: the run is contiguous and 16-byte aligned. */
+template <typename T>
+IRIS_INLINE chunk16 load_run(const T *source, int64_t stride, int32_t count, bool vector)
+{
+    if (vector && count >= kChunk<T>)
+        return load_chunk(reinterpret_cast<const char *>(source));
+    float values[kChunk<T>];
+#pragma unroll
+    for (int i = 0; i < kChunk<T>; ++i)
+        values[i] = i < count ? to_float(source[i * stride]) : 0.0f;
+    return pack(values, T{}); /* exact */
+}
+
+template <typename T>
+IRIS_INLINE void store_run(T *target, int64_t stride, int32_t count, bool vector, const chunk16 &c)
+{
+    if (vector && count >= kChunk<T>) {
+        store_chunk(reinterpret_cast<char *>(target), c);
+        return;
+    }
+    float values[kChunk<T>];
+    unpack(c, values, T{});
+#pragma unroll
+    for (int i = 0; i < kChunk<T>; ++i)
+        if (i < count)
+            target[i * stride] = from_float<T>(values[i]);
+}
+
+/* Whether rows of the matrix can be accessed by chunks that start at multiples of a chunk. */
+template <typename T> IRIS_INLINE bool has_vector_rows(uint64_t address, int64_t row, int64_t col)
+{
+    return col == 1 && is_aligned(address) && is_aligned((uint64_t)row * sizeof(T));
+}
+
+/* n neighbouring elements of shared memory, aligned to their own size. */
+IRIS_INLINE void store_values(float *target, const float (&values)[1])
+{
+    *target = values[0];
+}
+
+IRIS_INLINE void store_values(float *target, const float (&values)[4])
+{
+    store_chunk(reinterpret_cast<char *>(target), pack(values, 0.0f));
+}
+
+template <typename T> IRIS_INLINE void store_values(T *target, const float (&values)[4])
+{
+    struct alignas(8) pairs {
+        uint32_t word[2];
+    };
+    *reinterpret_cast<pairs *>(target) =
+        pairs{{pack_pair<T>(values[0], values[1]), pack_pair<T>(values[2], values[3])}};
+}
+
+/* ---- plain bytes, by the whole group ---- */
+
+IRIS_INLINE void clear_bytes(work_group wg, void *target, uint64_t nbytes)
+{
+    char *bytes = static_cast<char *>(target);
+    const uint64_t whole = is_aligned((uint64_t)bytes) ? nbytes / kChunkBytes * kChunkBytes : 0;
+    for (uint64_t i = (uint64_t)wg.thread * kChunkBytes; i < whole;
+         i += (uint64_t)wg.threads * kChunkBytes)
+        store_chunk(bytes + i, chunk16{{0, 0, 0, 0}});
+    for (uint64_t i = whole + (uint64_t)wg.thread; i < nbytes; i += (uint64_t)wg.threads)
+        bytes[i] = 0;
+}
+
+IRIS_INLINE void copy_bytes(work_group wg, void *target, const void *source, uint64_t nbytes)
+{
+    char *to = static_cast<char *>(target);
+    const char *from = static_cast<const char *>(source);
+    const bool aligned = is_aligned((uint64_t)to) && is_aligned((uint64_t)from);
+    const uint64_t step = (uint64_t)wg.threads * kChunkBytes;
+    const uint64_t whole = aligned ? nbytes / kChunkBytes * kChunkBytes : 0;
+    uint64_t i = (uint64_t)wg.thread * kChunkBytes;
+
+    for (; i + 3 * step < whole; i += 4 * step) { /* four in flight */
+        chunk16 c[4];
+#pragma unroll
+        for (int k = 0; k < 4; ++k)
+            c[k] = load_chunk(from + i + k * step);
+#pragma unroll
+        for (int k = 0; k < 4; ++k)
+            store_chunk(to + i + k * step, c[k]);
+    }
+    for (; i < whole; i += step)
+        store_chunk(to + i, load_chunk(from + i));
+    for (i = whole + (uint64_t)wg.thread; i < nbytes; i += (uint64_t)wg.threads)
+        to[i] = from[i];
+}
+
+} // namespace iris
+
+#endif
