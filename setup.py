@@ -4,24 +4,31 @@
 
 One cp311-abi3 library holds the CPython layer, the runtime, the devices and the host build of the
 kernels. C and C++ need different flags, so build_ext compiles file by file (in parallel) before it
-links. No GPU toolkit is needed: drivers are opened at run time.
+links. No GPU toolkit is needed: drivers are opened at run time. Where there are compilers for GPUs
+the package also gets code objects (build_kernels.py); without, it has the cpu backend only.
 
 Environment:
     IRIS_C_WERROR=1                      warnings are errors
     IRIS_C_SANITIZE=address,undefined    (or thread) instrument with sanitizers, -O1 -g
     IRIS_C_BUILD_JOBS=N                  compile N files at a time (default: the number of cores)
+    IRIS_C_GPU_TARGETS                   see build_kernels.py; "none" builds for the cpu alone
     CC, CXX, CFLAGS, LDFLAGS             as usual
 """
 
 import glob
 import os
+import pathlib
 import shlex
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # not there in isolated builds
+import build_kernels  # noqa: E402
 
 try:
     from setuptools.command.bdist_wheel import bdist_wheel
@@ -74,6 +81,18 @@ class BuildExt(build_ext):
         self.compiler._compile = self._compile_one
         self.compiler.compile = self._compile_all
         super().build_extensions()
+        self._build_kernels(bool(werror))
+
+    def _build_kernels(self, werror):
+        """Code objects beside the extension, wherever build_ext puts that."""
+        directory = pathlib.Path(self.get_ext_fullpath("iris_c._C")).parent / "kernels"
+        jobs = int(os.environ.get("IRIS_C_BUILD_JOBS") or 0) or None
+        try:
+            built = build_kernels.build(directory, werror=werror, jobs=jobs)
+        except RuntimeError as error:
+            raise CompileError(str(error)) from error
+        names = ", ".join(built) if built else "none: this build has the cpu backend only"
+        print(f"iris_c: GPU code objects: {names}", flush=True)
 
     def _compile_one(self, obj, src, ext, cc_args, extra_postargs, pp_opts):
         command = [*self.commands[ext], *pp_opts, "-c", src, "-o", obj, *(extra_postargs or [])]

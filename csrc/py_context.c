@@ -23,7 +23,8 @@ static struct iris_context *core(PyObject *object)
 
 PyDoc_STRVAR(context_doc,
              "Context(*, heap_size=1073741824, backend=None, rank=0, world_size=1, local_rank=0, "
-             "timeout=30.0, run_key='', num_threads=0, debug=False)\n--\n\n"
+             "timeout=30.0, run_key='', num_threads=0, debug=False,\n"
+             "        kernel_directory='')\n--\n\n"
              "Meet the other ranks and map the symmetric heap. Collective; use iris_c.init.\n\n"
              "Parameters\n----------\n"
              "heap_size : int\n    Bytes, equal on all ranks.\n"
@@ -33,15 +34,17 @@ PyDoc_STRVAR(context_doc,
              "timeout : float\n    Seconds, for meeting and for every later wait.\n"
              "run_key : str\n    Names the run: equal on its ranks, different for other runs.\n"
              "num_threads : int\n    Threads of the cpu backend; 0 chooses.\n"
-             "debug : bool\n    Compare every call on all ranks before it starts.");
+             "debug : bool\n    Compare every call on all ranks before it starts.\n"
+             "kernel_directory : str\n    Where the GPU code objects are.");
 
 static PyObject *context_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"heap_size", "backend", "rank",        "world_size", "local_rank",
-                            "timeout",   "run_key", "num_threads", "debug",      NULL};
+                            "timeout",   "run_key", "num_threads", "debug",      "kernel_directory", NULL};
     const struct iris_py_state *state = iris_py_state_of_type(type);
     struct iris_context_options options = {
-        .world_size = 1, .timeout = 30.0, .run_key = "", .heap_size = (size_t)1 << 30};
+        .world_size = 1, .timeout = 30.0, .run_key = "", .kernel_directory = "",
+        .heap_size = (size_t)1 << 30};
     Py_ssize_t heap_size = (Py_ssize_t)options.heap_size;
     struct iris_context *ctx = NULL;
     struct iris_py_context *self;
@@ -50,9 +53,9 @@ static PyObject *context_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     int debug = 0;
 
     if (!state || !PyArg_ParseTupleAndKeywords(
-                      args, kwargs, "|$nziiidsip:Context", names, &heap_size, &options.backend,
+                      args, kwargs, "|$nziiidsips:Context", names, &heap_size, &options.backend,
                       &options.rank, &options.world_size, &options.local_rank, &options.timeout,
-                      &options.run_key, &options.num_threads, &debug))
+                      &options.run_key, &options.num_threads, &debug, &options.kernel_directory))
         return NULL;
     if (heap_size <= 0) {
         PyErr_Format(PyExc_ValueError, "heap_size: expected > 0 bytes, got %zd", heap_size);
@@ -215,14 +218,14 @@ static PyObject *barrier(PyObject *object, PyTypeObject *cls, const char *functi
 {
     const struct iris_py_signature signature = {
         .function = function, .count = 1, .positional = 1, .names = {IRIS_PY_NAME_stream}};
-    const struct iris_py_state *state = PyType_GetModuleState(cls);
+    struct iris_py_state *state = PyType_GetModuleState(cls);
     struct iris_context *ctx = core(object);
     PyObject *values[IRIS_PY_MAX_PARAMETERS];
     enum iris_status status;
     void *stream = NULL;
 
     if (iris_py_parse(state, &signature, args, nargs, kwnames, values) < 0 ||
-        iris_py_stream(state, values[0], &stream) < 0)
+        iris_py_context_stream(state, ctx, values[0], &stream) < 0)
         return NULL;
     Py_BEGIN_ALLOW_THREADS
     status = wait(ctx, stream);

@@ -83,7 +83,7 @@ static PyObject *matmul_all_reduce(struct op_call *call, PyObject *C_value, PyOb
         goto release_A;
     if (has_bias && iris_py_tensor_from_object(call->state, "bias", bias_value, &bias) < 0)
         goto release_B;
-    if (iris_py_tensor_stream(&C, &call->options.stream) < 0)
+    if (iris_py_tensor_stream(call->state, call->ctx, &C, &call->options.stream) < 0)
         goto release_bias;
     Py_BEGIN_ALLOW_THREADS
     status = iris_matmul_all_reduce(call->ctx, &C.tensor, &A.tensor, &B.tensor,
@@ -203,7 +203,7 @@ static PyObject *collective(struct op_call *call, collective_function *function,
         return NULL;
     if (iris_py_tensor_from_object(call->state, "input", input_value, &input) < 0)
         goto release_output;
-    if (iris_py_tensor_stream(&output, &call->options.stream) < 0)
+    if (iris_py_tensor_stream(call->state, call->ctx, &output, &call->options.stream) < 0)
         goto release_input;
     Py_BEGIN_ALLOW_THREADS
     status = function(call->ctx, &output.tensor, &input.tensor, &call->options);
@@ -407,7 +407,7 @@ static PyObject *ops_broadcast(PyObject *module, PyObject *const *args, Py_ssize
         iris_py_int("src", v[2], &src) < 0 ||
         iris_py_tensor_output(call.state, "tensor", v[1], &tensor) < 0)
         return NULL;
-    if (iris_py_tensor_stream(&tensor, &call.options.stream) < 0)
+    if (iris_py_tensor_stream(call.state, call.ctx, &tensor, &call.options.stream) < 0)
         goto finally;
     Py_BEGIN_ALLOW_THREADS
     status = iris_broadcast(call.ctx, &tensor.tensor, src, &call.options);

@@ -388,12 +388,49 @@ void iris_py_tensor_release(struct iris_py_tensor *tensor)
     PyErr_Restore(type, value, traceback);
 }
 
-int iris_py_tensor_stream(const struct iris_py_tensor *tensor, void **out)
+int iris_py_tensor_stream(struct iris_py_state *state, const struct iris_context *ctx,
+                          const struct iris_py_tensor *tensor, void **out)
 {
     *out = NULL;
-    if (tensor->tensor.on_cpu || !tensor->exchange || !tensor->exchange->current_stream)
+    if (tensor->tensor.on_cpu)
         return 0;
+    if (!tensor->exchange || !tensor->exchange->current_stream)
+        return iris_py_context_stream(state, ctx, NULL, out);
     return tensor->exchange->current_stream(tensor->device_type, tensor->tensor.device_id, out);
+}
+
+/* torch.Tensor's exchange table, if torch has been imported; borrowed. */
+static const struct iris_dlpack_exchange *torch_exchange(struct iris_py_state *state)
+{
+    const struct iris_dlpack_exchange *exchange = NULL;
+    PyObject *name = PyUnicode_FromString("torch");
+    PyObject *torch = name ? PyImport_GetModule(name) : NULL;
+    PyObject *type = torch ? PyObject_GetAttrString(torch, "Tensor") : NULL;
+
+    if (type && PyType_Check(type))
+        exchange = find_exchange(state, (PyTypeObject *)type);
+    Py_XDECREF(type);
+    Py_XDECREF(torch);
+    Py_XDECREF(name);
+    PyErr_Clear();
+    return exchange;
+}
+
+int iris_py_context_stream(struct iris_py_state *state, const struct iris_context *ctx,
+                           PyObject *value, void **out)
+{
+    const int32_t device_type = iris_py_dlpack_device_type(ctx);
+    const struct iris_dlpack_exchange *exchange;
+
+    *out = NULL;
+    if (value && value != Py_None)
+        return iris_py_stream(state, value, out);
+    if (device_type == IRIS_DLPACK_CPU)
+        return 0;
+    exchange = torch_exchange(state);
+    if (!exchange || !exchange->current_stream)
+        return 0;
+    return exchange->current_stream(device_type, iris_context_device_id(ctx), out);
 }
 
 void iris_py_tensor_extent(const struct iris_tensor *tensor, void **first, size_t *nbytes)

@@ -33,7 +33,13 @@ int iris_py_tensor_output(struct iris_py_state *state, const char *argument, PyO
 void iris_py_tensor_release(struct iris_py_tensor *tensor);
 
 /* The stream on which the tensor's library is working; NULL on the cpu. */
-int iris_py_tensor_stream(const struct iris_py_tensor *tensor, void **out);
+int iris_py_tensor_stream(struct iris_py_state *state, const struct iris_context *ctx,
+                          const struct iris_py_tensor *tensor, void **out);
+
+/* `value` as iris_py_stream takes it; None is torch's current stream on the context's device, or the
+ * default stream without torch. */
+int iris_py_context_stream(struct iris_py_state *state, const struct iris_context *ctx,
+                           PyObject *value, void **out);
 
 /* The bytes the elements span: [*first, *first + *nbytes). */
 void iris_py_tensor_extent(const struct iris_tensor *tensor, void **first, size_t *nbytes);

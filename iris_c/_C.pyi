@@ -97,6 +97,7 @@ class Context:
         run_key: str = "",
         num_threads: int = 0,
         debug: bool = False,
+        kernel_directory: str = "",
     ) -> Self: ...
     @property
     def rank(self) -> int: ...

@@ -23,6 +23,7 @@ import os
 __all__ = ["DEFAULT_TIMEOUT", "context_options", "default_num_threads", "run_key"]
 
 DEFAULT_TIMEOUT = 30.0
+KERNEL_DIRECTORY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "kernels")
 
 
 def _integer(environ, name: str, least: int) -> int | None:
@@ -123,4 +124,5 @@ def context_options(
         "run_key": run_key(environ),
         "num_threads": default_num_threads(local_world_size or world_size, environ),
         "debug": _flag(environ, "IRIS_C_DEBUG"),
+        "kernel_directory": KERNEL_DIRECTORY,
     }

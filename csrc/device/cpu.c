@@ -35,6 +35,11 @@ static int default_threads(int local_world_size)
     return share < IRIS_MAX_WORKERS ? (int)share : IRIS_MAX_WORKERS;
 }
 
+static bool cpu_is_present(void)
+{
+    return true;
+}
+
 static enum iris_status cpu_open(const struct iris_device_options *options,
                                  struct iris_device **out)
 {
@@ -46,6 +51,8 @@ static enum iris_status cpu_open(const struct iris_device_options *options,
                          options->num_threads);
     IRIS_TRY(iris_alloc_zeroed(sizeof *cpu, (void **)&cpu));
     cpu->base.ops = &iris_device_cpu;
+    cpu->base.traits = (struct iris_device_traits){
+        .shares_by_fd = true, .dies = 1, .ticks_per_second = UINT64_C(1000000000)};
     cpu->num_threads = options->num_threads > 0 ? options->num_threads
                                                 : default_threads(options->local_world_size);
     IRIS_TRY_GOTO(status, iris_worker_pool_create(&cpu->pool), fail);
@@ -89,26 +96,29 @@ static int cpu_max_work_groups(const struct iris_device *device)
     return IRIS_MAX_WORKERS;
 }
 
+/* The mapping outlives the device: memory does not refer to it. */
 static enum iris_status cpu_memory_create(struct iris_device *device, size_t nbytes,
-                                          struct iris_memory *out)
+                                          struct iris_memory *out,
+                                          struct iris_memory_handle *handle)
 {
-    struct iris_memory memory = {.nbytes = nbytes, .fd = -1};
+    struct iris_memory memory = {.nbytes = nbytes};
 
     (void)device;
-    IRIS_TRY(iris_shared_memory_create("iris_c-heap", nbytes, &memory.fd, &memory.data));
+    IRIS_TRY(iris_shared_memory_create("iris_c-heap", nbytes, &handle->fd, &memory.data));
     *out = memory;
     return IRIS_OK;
 }
 
-static enum iris_status cpu_memory_import(struct iris_device *device, int fd, size_t nbytes,
+static enum iris_status cpu_memory_import(struct iris_device *device,
+                                          const struct iris_memory_handle *handle, size_t nbytes,
                                           struct iris_memory *out)
 {
-    struct iris_memory memory = {.nbytes = nbytes, .fd = -1};
+    struct iris_memory memory = {.nbytes = nbytes, .imported = true};
     enum iris_status status;
 
     (void)device;
-    status = iris_shared_memory_map(fd, nbytes, &memory.data);
-    close(fd);
+    status = iris_shared_memory_map(handle->fd, nbytes, &memory.data);
+    close(handle->fd);
     if (status == IRIS_OK)
         *out = memory;
     return status;
@@ -119,10 +129,35 @@ static void cpu_memory_release(struct iris_memory *memory)
     if (memory->data == NULL)
         return;
     iris_shared_memory_unmap(memory->data);
-    if (memory->fd >= 0)
-        close(memory->fd);
     memory->data = NULL;
-    memory->fd = -1;
+}
+
+static enum iris_status cpu_host_register(struct iris_device *device, void *data, size_t nbytes,
+                                          uint64_t *address)
+{
+    (void)device;
+    (void)nbytes;
+    *address = (uint64_t)(uintptr_t)data;
+    return IRIS_OK;
+}
+
+static void cpu_host_unregister(struct iris_device *device, void *data)
+{
+    (void)device;
+    (void)data;
+}
+
+static void cpu_identify(struct iris_device *device, char name[32])
+{
+    (void)device;
+    (void)strcpy(name, "cpu");
+}
+
+static bool cpu_can_reach(struct iris_device *device, const char *name)
+{
+    (void)device;
+    (void)name;
+    return true;
 }
 
 static enum iris_status cpu_memory_set(struct iris_device *device, void *stream, void *data,
@@ -134,11 +169,19 @@ static enum iris_status cpu_memory_set(struct iris_device *device, void *stream,
     return IRIS_OK;
 }
 
-static enum iris_status cpu_memory_copy(struct iris_device *device, void *target,
-                                        const void *source, size_t nbytes)
+static enum iris_status cpu_memory_read(struct iris_device *device, void *host, const void *source,
+                                        size_t nbytes)
 {
     (void)device;
-    memcpy(target, source, nbytes);
+    memcpy(host, source, nbytes);
+    return IRIS_OK;
+}
+
+static enum iris_status cpu_memory_write(struct iris_device *device, void *target, const void *host,
+                                         size_t nbytes)
+{
+    (void)device;
+    memcpy(target, host, nbytes);
     return IRIS_OK;
 }
 
@@ -167,6 +210,7 @@ static enum iris_status cpu_stream_synchronize(struct iris_device *device, void 
 
 const struct iris_device_ops iris_device_cpu = {
     .name = "cpu",
+    .is_present = cpu_is_present,
     .open = cpu_open,
     .close = cpu_close,
     .abandon = cpu_abandon,
@@ -176,8 +220,13 @@ const struct iris_device_ops iris_device_cpu = {
     .memory_create = cpu_memory_create,
     .memory_import = cpu_memory_import,
     .memory_release = cpu_memory_release,
+    .host_register = cpu_host_register,
+    .host_unregister = cpu_host_unregister,
+    .identify = cpu_identify,
+    .can_reach = cpu_can_reach,
     .memory_set = cpu_memory_set,
-    .memory_copy = cpu_memory_copy,
+    .memory_read = cpu_memory_read,
+    .memory_write = cpu_memory_write,
     .launch = cpu_launch,
     .synchronize = cpu_synchronize,
     .stream_synchronize = cpu_stream_synchronize,

@@ -2,12 +2,13 @@
  * SPDX-FileCopyrightText: The iris_c authors
  *
  * What the runtime asks of a device: memory that can be shared with other processes, a stream on
- * which kernels run in order, and a few facts. One table of functions per backend (cpu.c; a GPU
- * backend binds the HIP or CUDA driver to the same table).
+ * which kernels run in order, and a few facts. One table of functions per backend: cpu.c, and gpu.c
+ * over the HIP or the CUDA driver.
  *
  * A kernel is launched as `work_groups` work-groups that are all resident at once: a work-group
  * may wait for another one of the same launch. The table's launch refuses more than it can keep
- * resident. Work on one stream runs in order; on the cpu a launch returns when it is complete.
+ * resident. Work on one stream runs in order; on the cpu a launch returns when it is complete, on
+ * a GPU as soon as it is queued (`traits.asynchronous`).
  */
 #ifndef IRIS_DEVICE_H
 #define IRIS_DEVICE_H
@@ -16,6 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "../kernels/abi.h"
 #include "../runtime/status.h"
 
 struct iris_device; /* each backend's own; starts with `const struct iris_device_ops *ops` */
@@ -24,13 +26,41 @@ struct iris_device_options {
     int local_rank;
     int local_world_size;
     int num_threads; /* cpu; 0: choose */
+    const char *kernel_directory; /* GPUs: where the code objects are */
 };
 
-/* A range of device memory that peers can map through `fd`. */
+/* What names a range of device memory to another process. */
+struct iris_memory_handle {
+    int fd;                  /* cpu: owned by whoever holds the handle; GPUs: -1 */
+    unsigned char bytes[64]; /* GPUs */
+};
+
+/* A range of device memory. */
 struct iris_memory {
+    struct iris_device *device; /* kept alive by it */
     void *data;
     size_t nbytes;
-    int fd; /* owned; -1 for memory imported from a peer */
+    bool imported;
+};
+
+/* Constant facts about an open device. */
+struct iris_device_traits {
+    bool asynchronous;       /* launches return before they are complete */
+    bool shares_by_fd;       /* memory handles are file descriptors */
+    bool sm90;               /* see kernels/gpu_launch.h */
+    bool stages_own;         /* see struct iris_reduce_layout */
+    int dies;                /* that work-groups are dealt to in turn; 1: one */
+    uint64_t ticks_per_second; /* of the clock that waits are measured with */
+};
+
+/* How a matrix is to be described to a tensor copy engine: it reads boxes of `box_inner` x
+ * `box_outer` elements of two bytes. */
+struct iris_tensor_map_request {
+    void *data;
+    enum iris_dtype dtype;
+    uint64_t inner, outer; /* sizes; inner is contiguous */
+    uint64_t pitch_nbytes;
+    uint32_t box_inner, box_outer;
 };
 
 struct iris_launch {
@@ -44,6 +74,8 @@ struct iris_launch {
 
 struct iris_device_ops {
     const char *name;
+    /* Whether there is a device to open. Cheap; describes nothing. */
+    bool (*is_present)(void);
     /* Opens the rank's device. IRIS_EDRIVER: there is none. */
     enum iris_status (*open)(const struct iris_device_options *options, struct iris_device **out);
     void (*close)(struct iris_device *device); /* NULL is fine */
@@ -54,37 +86,63 @@ struct iris_device_ops {
     int (*compute_units)(const struct iris_device *device);
     int (*max_work_groups)(const struct iris_device *device); /* resident at once */
 
-    /* Zeroed, shareable memory. */
+    /* Zeroed, shareable memory, and its handle. */
     enum iris_status (*memory_create)(struct iris_device *device, size_t nbytes,
-                                      struct iris_memory *out);
-    /* Maps a peer's memory; takes ownership of `fd` and closes it, also on failure. */
-    enum iris_status (*memory_import)(struct iris_device *device, int fd, size_t nbytes,
+                                      struct iris_memory *out, struct iris_memory_handle *handle);
+    /* Maps a peer's memory; a descriptor in the handle is closed, also on failure. */
+    enum iris_status (*memory_import)(struct iris_device *device,
+                                      const struct iris_memory_handle *handle, size_t nbytes,
                                       struct iris_memory *out);
     void (*memory_release)(struct iris_memory *memory); /* after close of the device too */
+    /* Makes host memory accessible to kernels at *address. */
+    enum iris_status (*host_register)(struct iris_device *device, void *data, size_t nbytes,
+                                      uint64_t *address);
+    void (*host_unregister)(struct iris_device *device, void *data);
+    /* A name for the device that is unique on the node, and whether this device can reach another
+     * one's memory. Names of devices that this process cannot see are taken to be reachable. */
+    void (*identify)(struct iris_device *device, char name[32]);
+    bool (*can_reach)(struct iris_device *device, const char *name);
 
     enum iris_status (*memory_set)(struct iris_device *device, void *stream, void *data, int byte,
                                    size_t nbytes);
-    /* Between host memory and device memory, complete on return. */
-    enum iris_status (*memory_copy)(struct iris_device *device, void *target, const void *source,
+    /* Between host memory and device memory, complete on return; not ordered with streams. */
+    enum iris_status (*memory_read)(struct iris_device *device, void *host, const void *source,
                                     size_t nbytes);
+    enum iris_status (*memory_write)(struct iris_device *device, void *target, const void *host,
+                                     size_t nbytes);
 
     enum iris_status (*launch)(struct iris_device *device, const struct iris_launch *launch);
     /* Waits for all that was launched, on whatever stream. */
     enum iris_status (*synchronize)(struct iris_device *device);
     enum iris_status (*stream_synchronize)(struct iris_device *device, void *stream);
-    /* optional: NULL where nothing can be captured */
+    /* The rest is optional: NULL where launches are synchronous. */
     bool (*stream_is_capturing)(struct iris_device *device, void *stream);
+    /* Marks the end of what `stream` holds; *event is created if NULL. */
+    enum iris_status (*event_record)(struct iris_device *device, void *stream, void **event);
+    /* What `stream` is given from here on runs after the mark. */
+    enum iris_status (*event_wait)(struct iris_device *device, void *stream, void *event);
+    void (*event_destroy)(struct iris_device *device, void *event);
+    /* NULL without a tensor copy engine. false: the engine cannot read this matrix. */
+    bool (*tensor_map)(struct iris_device *device, const struct iris_tensor_map_request *request,
+                       struct iris_tensor_map *out);
 };
 
-/* Finds a backend by name, or the best one present for name == NULL. IRIS_EINVAL: no such name,
- * listing those that the build has. */
+/* Finds a backend by name, or the best one present for name == NULL. IRIS_EINVAL: no such name. */
 enum iris_status iris_device_find(const char *name, const struct iris_device_ops **out);
 
 extern const struct iris_device_ops iris_device_cpu;
+extern const struct iris_device_ops iris_device_hip;
+extern const struct iris_device_ops iris_device_cuda;
 
 /* The start of every struct iris_device. */
 struct iris_device_base {
     const struct iris_device_ops *ops;
+    struct iris_device_traits traits;
 };
+
+static inline const struct iris_device_traits *iris_device_traits(const struct iris_device *device)
+{
+    return &((const struct iris_device_base *)device)->traits;
+}
 
 #endif

@@ -13,6 +13,8 @@
 #include <string.h>
 
 #include "../kernels/instances.h"
+#include "topology.h"
+#include "workspace.h"
 
 static pthread_mutex_t live_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct iris_context *live_contexts;
@@ -73,7 +75,8 @@ static void peer_departed(void *arg, int rank, enum iris_departure departure)
     if (control != NULL)
         iris_control_abort(
             control, ctx->rank,
-            departure == IRIS_PEER_DIED ? IRIS_ABORT_PEER_DIED : IRIS_ABORT_PEER_LEFT, rank);
+            IRIS_ABORT_WORD(
+                departure == IRIS_PEER_DIED ? IRIS_ABORT_PEER_DIED : IRIS_ABORT_PEER_LEFT, rank));
 }
 
 /* ---- creation ---- */
@@ -144,7 +147,8 @@ static enum iris_status connect_ranks(struct iris_context *ctx,
     IRIS_TRY(agree_on_options(ctx));
     IRIS_TRY(iris_control_create(ctx->bootstrap, ctx->rank, ctx->world_size, &control));
     __atomic_store_n(&ctx->control, control, __ATOMIC_RELEASE);
-    return IRIS_OK;
+    IRIS_TRY(ctx->ops->host_register(ctx->device, control, sizeof *control, &ctx->faults_address));
+    return iris_topology_check(ctx);
 }
 
 enum iris_status iris_context_create(const struct iris_context_options *options,
@@ -154,6 +158,7 @@ enum iris_status iris_context_create(const struct iris_context_options *options,
         .local_rank = options->local_rank,
         .local_world_size = options->world_size,
         .num_threads = options->num_threads,
+        .kernel_directory = options->kernel_directory,
     };
     struct iris_context *ctx;
     enum iris_status status;
@@ -205,8 +210,14 @@ void iris_context_close(struct iris_context *ctx)
         return;
     /* A running operation of another thread ends first: it uses what goes away here. */
     pthread_mutex_lock(&ctx->op_lock);
+    /* So do its kernels, which poll the control segment; their waits are bounded. */
+    if (ctx->device != NULL && ctx->heap != NULL)
+        (void)ctx->ops->synchronize(ctx->device);
     iris_bootstrap_destroy(ctx->bootstrap);
     ctx->bootstrap = NULL;
+    if (ctx->faults_address != 0)
+        ctx->ops->host_unregister(ctx->device, ctx->control);
+    ctx->faults_address = 0;
     if (ctx->ops != NULL)
         ctx->ops->close(ctx->device);
     ctx->device = NULL;
@@ -299,8 +310,10 @@ void iris_context_call_args(const struct iris_context *ctx, enum iris_operation 
 {
     memset(args, 0, sizeof *args);
     iris_context_heap_bases(ctx, args->heap_bases);
-    args->faults_address = (uint64_t)(uintptr_t)ctx->control->faults;
-    args->timeout_ticks = ctx->timeout_ns; /* the cpu's clock counts nanoseconds */
+    args->faults_address = ctx->faults_address;
+    args->timeout_ticks = (uint64_t)((double)ctx->timeout_ns * 1e-9 *
+                                     (double)iris_device_traits(ctx->device)->ticks_per_second);
+    args->board_number = (uint32_t)(ctx->op_number & 0xffff);
     args->rank = ctx->rank;
     args->world_size = ctx->world_size;
     args->operation = operation;
@@ -321,18 +334,51 @@ enum iris_status iris_context_launch_barrier(struct iris_context *ctx, void *str
     return ctx->ops->launch(ctx->device, &launch);
 }
 
+bool iris_context_is_capturing(const struct iris_context *ctx, void *stream)
+{
+    return ctx->ops->stream_is_capturing != NULL &&
+           ctx->ops->stream_is_capturing(ctx->device, stream);
+}
+
+enum iris_status iris_context_barriers(const struct iris_context *ctx, uint64_t *out)
+{
+    const struct iris_workspace_control *control =
+        (const struct iris_workspace_control *)iris_heap_base(ctx->heap, ctx->rank);
+
+    IRIS_TRY(ctx->ops->synchronize(ctx->device));
+    return ctx->ops->memory_read(ctx->device, out, &control->calls, sizeof *out);
+}
+
+enum iris_status iris_context_poll(struct iris_context *ctx, enum iris_operation operation)
+{
+    const uint32_t reason = IRIS_ABORT_REASON(iris_control_aborted(ctx->control, ctx->rank));
+
+    if (reason == IRIS_ABORT_NONE)
+        return IRIS_OK;
+    if (reason != IRIS_ABORT_MISMATCH)
+        return iris_context_abort_status(ctx, operation);
+    /* A synchronous device's call settles it itself, before it returns. */
+    return iris_device_traits(ctx->device)->asynchronous
+               ? iris_workspace_settle_mismatch(ctx, &ctx->last_op)
+               : IRIS_OK;
+}
+
 enum iris_status iris_context_device_barrier(struct iris_context *ctx, void *stream)
 {
-    const struct iris_workspace_control *control;
+    uint64_t before = 0, after = 1;
     enum iris_status status;
-    uint64_t before;
+    bool asynchronous;
 
     pthread_mutex_lock(&ctx->op_lock);
     IRIS_TRY_GOTO(status, iris_context_check(ctx), done);
-    control = (const struct iris_workspace_control *)iris_heap_base(ctx->heap, ctx->rank);
-    before = control->calls;
+    asynchronous = iris_device_traits(ctx->device)->asynchronous;
+    IRIS_TRY_GOTO(status, iris_context_poll(ctx, IRIS_OP_BARRIER), done);
+    if (!asynchronous)
+        IRIS_TRY_GOTO(status, iris_context_barriers(ctx, &before), done);
     IRIS_TRY_GOTO(status, iris_context_launch_barrier(ctx, stream), done);
-    if (control->calls == before)
+    if (!asynchronous)
+        IRIS_TRY_GOTO(status, iris_context_barriers(ctx, &after), done);
+    if (after == before)
         status = iris_context_abort_status(ctx, IRIS_OP_BARRIER);
 done:
     pthread_mutex_unlock(&ctx->op_lock);
@@ -346,6 +392,8 @@ enum iris_status iris_context_barrier(struct iris_context *ctx, void *stream)
     pthread_mutex_lock(&ctx->op_lock);
     IRIS_TRY_GOTO(status, iris_context_check(ctx), done);
     IRIS_TRY_GOTO(status, ctx->ops->stream_synchronize(ctx->device, stream), done);
+    if (iris_device_traits(ctx->device)->asynchronous)
+        IRIS_TRY_GOTO(status, iris_context_poll(ctx, IRIS_OP_BARRIER), done);
     status = iris_bootstrap_barrier(ctx->bootstrap, "barrier");
 done:
     pthread_mutex_unlock(&ctx->op_lock);

@@ -14,6 +14,7 @@
 #include "control.h"
 #include "heap.h"
 #include "iris.h"
+#include "op_desc.h"
 
 struct iris_storage;
 
@@ -23,6 +24,7 @@ struct iris_context {
     atomic_bool forked; /* this is a forked child's copy */
     int rank, world_size;
     uint64_t timeout_ns;
+    uint64_t faults_address; /* control->faults as the device sees it; 0: not registered */
     bool debug;
     const struct iris_device_ops *ops;
     struct iris_device *device;
@@ -34,6 +36,7 @@ struct iris_context {
     /* Held through every operation: a rank's operations on one context start in one order. */
     pthread_mutex_t op_lock;
     uint64_t op_number; /* calls described on the board; under op_lock */
+    struct iris_op_desc last_op; /* the last call launched; under op_lock */
 
     pthread_mutex_t storages_lock; /* guards workspaces' and storages' fields; held for moments */
     struct iris_storage *storages;
@@ -46,6 +49,11 @@ struct iris_context {
 /* IRIS_ESTATE for a closed context or a forked child's, the peers' failure for a broken one. */
 enum iris_status iris_context_check(const struct iris_context *ctx);
 
+/* What the device has found out since the last look: IRIS_OK, or why the context is broken. On an
+ * asynchronous device a mismatch of the call before is settled here, together with the peers. Under
+ * op_lock. `operation` names what was under way. */
+enum iris_status iris_context_poll(struct iris_context *ctx, enum iris_operation operation);
+
 /* What an abort word and its fault mean, as a status with a message. `operation` names what was
  * under way. */
 enum iris_status iris_context_abort_status(struct iris_context *ctx, enum iris_operation operation);
@@ -53,6 +61,12 @@ enum iris_status iris_context_abort_status(struct iris_context *ctx, enum iris_o
 /* The part of a kernel's arguments that is the same for all calls of the context. */
 void iris_context_call_args(const struct iris_context *ctx, enum iris_operation operation,
                             struct iris_call_args *args);
+
+/* Whether `stream` is being captured into a graph. */
+bool iris_context_is_capturing(const struct iris_context *ctx, void *stream);
+
+/* The device barrier's number of completed calls. Waits for the device. */
+enum iris_status iris_context_barriers(const struct iris_context *ctx, uint64_t *out);
 
 /* Runs the device barrier kernel on `stream`. */
 enum iris_status iris_context_launch_barrier(struct iris_context *ctx, void *stream);

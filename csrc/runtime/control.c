@@ -47,13 +47,12 @@ void iris_control_destroy(struct iris_control *control)
     iris_shared_memory_unmap(control);
 }
 
-void iris_control_abort(struct iris_control *control, int rank, enum iris_abort reason, int culprit)
+void iris_control_abort(struct iris_control *control, int rank, uint32_t word)
 {
     uint32_t expected = IRIS_ABORT_NONE;
 
-    (void)__atomic_compare_exchange_n(&control->faults[rank].abort, &expected,
-                                      IRIS_ABORT_WORD(reason, culprit), false, __ATOMIC_RELEASE,
-                                      __ATOMIC_RELAXED);
+    (void)__atomic_compare_exchange_n(&control->faults[rank].abort, &expected, word, false,
+                                      __ATOMIC_RELEASE, __ATOMIC_RELAXED);
 }
 
 uint32_t iris_control_aborted(const struct iris_control *control, int rank)

@@ -47,9 +47,9 @@ enum iris_status iris_control_create(struct iris_bootstrap *bootstrap, int rank,
                                      struct iris_control **out);
 void iris_control_destroy(struct iris_control *control); /* NULL is fine */
 
-/* Ends the waits of `rank` for `reason`, unless something else already has. */
-void iris_control_abort(struct iris_control *control, int rank, enum iris_abort reason,
-                        int culprit);
+/* Ends the waits of `rank` for the reason in `word`, an IRIS_ABORT_WORD, unless something else
+ * already has. */
+void iris_control_abort(struct iris_control *control, int rank, uint32_t word);
 /* The rank's abort word. */
 uint32_t iris_control_aborted(const struct iris_control *control, int rank);
 /* Takes the abort back. Only while all ranks' hosts have agreed that no wait is under way. */

@@ -53,24 +53,40 @@ struct allocate_message {
     uint64_t ids[OFFERS_PER_MESSAGE];
 };
 
-static enum iris_status map_peers(struct iris_heap *heap)
+/* Everybody's handles; descriptors in them are this process's to close. */
+static enum iris_status exchange_handles(struct iris_heap *heap,
+                                         const struct iris_memory_handle *own,
+                                         struct iris_memory_handle *all)
 {
-    struct iris_memory *own = &heap->memory[heap->rank];
-    enum iris_status status = IRIS_OK;
     int fds[IRIS_MAX_RANKS];
 
+    if (!iris_device_traits(heap->device)->shares_by_fd)
+        return iris_bootstrap_all_gather(heap->bootstrap, "heap", own, sizeof *own, all);
     IRIS_TRY(iris_bootstrap_exchange_fds(heap->bootstrap, "heap", own->fd, fds));
+    for (int rank = 0; rank < heap->world_size; ++rank)
+        all[rank].fd = fds[rank];
+    return IRIS_OK;
+}
+
+static enum iris_status map_peers(struct iris_heap *heap, const struct iris_memory_handle *own)
+{
+    struct iris_memory_handle handles[IRIS_MAX_RANKS];
+    const size_t nbytes = heap->memory[heap->rank].nbytes;
+    enum iris_status status;
+
+    status = exchange_handles(heap, own, handles);
+    if (own->fd >= 0)
+        close(own->fd);
+    IRIS_TRY(status);
     for (int peer = 0; peer < heap->world_size; ++peer) {
         if (peer == heap->rank)
             continue;
         if (status == IRIS_OK)
-            status =
-                heap->ops->memory_import(heap->device, fds[peer], own->nbytes, &heap->memory[peer]);
-        else
-            close(fds[peer]);
+            status = heap->ops->memory_import(heap->device, &handles[peer], nbytes,
+                                              &heap->memory[peer]);
+        else if (handles[peer].fd >= 0)
+            close(handles[peer].fd);
     }
-    close(own->fd);
-    own->fd = -1;
     return status;
 }
 
@@ -78,6 +94,7 @@ enum iris_status iris_heap_create(const struct iris_device_ops *ops, struct iris
                                   struct iris_bootstrap *bootstrap, int rank, int world_size,
                                   uint64_t reserved, uint64_t nbytes, struct iris_heap **out)
 {
+    struct iris_memory_handle own;
     struct iris_heap *heap;
     enum iris_status status;
 
@@ -95,8 +112,9 @@ enum iris_status iris_heap_create(const struct iris_device_ops *ops, struct iris
     pthread_mutex_init(&heap->lock, NULL);
     IRIS_TRY_GOTO(status, iris_allocator_create(nbytes, IRIS_HEAP_ALIGNMENT, &heap->allocator),
                   fail);
-    IRIS_TRY_GOTO(status, ops->memory_create(device, reserved + nbytes, &heap->memory[rank]), fail);
-    IRIS_TRY_GOTO(status, map_peers(heap), fail);
+    IRIS_TRY_GOTO(status,
+                  ops->memory_create(device, reserved + nbytes, &heap->memory[rank], &own), fail);
+    IRIS_TRY_GOTO(status, map_peers(heap, &own), fail);
     *out = heap;
     return IRIS_OK;
 fail:

@@ -40,12 +40,13 @@ bool iris_operation_from_name(const char *name, enum iris_operation *out);
 
 struct iris_context_options {
     size_t heap_size;     /* bytes for allocations, > 0; rounded up to 4 KiB; equal on all ranks */
-    const char *backend;  /* NULL: choose; else "cpu" ("cuda", "hip" when built in) */
+    const char *backend;  /* NULL: choose what is present; else "hip", "cuda", "cpu" */
     int rank, world_size; /* 0 <= rank < world_size <= IRIS_MAX_RANKS */
     int local_rank;       /* which device of the node */
     double timeout;       /* seconds, > 0: meeting, collectives, every wait inside a kernel */
     const char *run_key;  /* see bootstrap.h */
     int num_threads;      /* cpu: work-groups that run side by side; 0: choose */
+    const char *kernel_directory; /* GPUs: where the code objects are */
     bool debug;           /* compare every call's description on all ranks before it starts */
 };
 

@@ -61,8 +61,10 @@ static enum iris_status run_reduction(struct iris_context *ctx, enum iris_operat
     args.block_m = desc.block_m;
     args.block_n = desc.block_n;
     args.block_k = desc.block_k;
-    args.group_size_m = 1; /* row after row: a share of reduce_scatter is one rank's row */
-    desc.group_size_m = 1;
+    /* A share of reduce_scatter is one rank's row. On the cpu shares are contiguous: row after row.
+     * On a GPU tiles are dealt to the ranks in turn: one tile of each row in turn. */
+    desc.group_size_m = desc.on_gpu ? (int32_t)rows : 1;
+    args.group_size_m = desc.group_size_m;
     args.wait_done = !options->async_op;
     return iris_op_run(ctx, &desc, &launch, options);
 }

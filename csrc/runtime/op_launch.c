@@ -11,13 +11,8 @@
 
 enum iris_status iris_op_begin(struct iris_context *ctx, enum iris_operation operation)
 {
-    uint32_t reason;
-
     IRIS_TRY(iris_context_check(ctx));
-    reason = IRIS_ABORT_REASON(iris_control_aborted(ctx->control, ctx->rank));
-    if (reason == IRIS_ABORT_NONE || reason == IRIS_ABORT_MISMATCH)
-        return IRIS_OK;
-    return iris_context_abort_status(ctx, operation);
+    return iris_context_poll(ctx, operation);
 }
 
 static enum iris_status launch_kernel(struct iris_context *ctx, const struct iris_op_desc *desc,
@@ -29,7 +24,8 @@ static enum iris_status launch_kernel(struct iris_context *ctx, const struct iri
         .work_groups = op->work_groups,
         .args = op->args,
         .args_nbytes = op->args_nbytes,
-        .scratch_nbytes = iris_host_scratch_nbytes(desc->block_m, desc->block_n, desc->K),
+        .scratch_nbytes =
+            desc->on_gpu ? 0 : iris_host_scratch_nbytes(desc->block_m, desc->block_n, desc->K),
         .stream = stream,
     };
 
@@ -46,12 +42,24 @@ static enum iris_status prepare_call(struct iris_context *ctx, const struct iris
     return iris_context_launch_barrier(ctx, stream);
 }
 
-static enum iris_status run_call(struct iris_context *ctx, const struct iris_op_desc *desc,
-                                 const struct iris_op_launch *op,
-                                 const struct iris_storage *storage, void *stream)
+/* On a synchronous device: whether the call has been completed, and if not, why. */
+static enum iris_status verdict(struct iris_context *ctx, const struct iris_op_desc *desc,
+                                bool completed)
 {
+    if (completed)
+        return IRIS_OK;
+    if (IRIS_ABORT_REASON(iris_control_aborted(ctx->control, ctx->rank)) == IRIS_ABORT_MISMATCH)
+        return iris_workspace_settle_mismatch(ctx, desc);
+    return iris_context_abort_status(ctx, desc->operation);
+}
+
+static enum iris_status run_call(struct iris_context *ctx, const struct iris_op_desc *desc,
+                                 const struct iris_op_launch *op, struct iris_storage *storage,
+                                 void *stream, bool capturing)
+{
+    const bool asynchronous = iris_device_traits(ctx->device)->asynchronous;
     const struct iris_workspace_control *control = iris_storage_control(ctx, storage);
-    const uint64_t before = control->calls;
+    const uint64_t before = asynchronous ? 0 : control->calls;
 
     iris_context_call_args(ctx, desc->operation, op->call);
     op->call->control_offset = storage->block.offset;
@@ -59,13 +67,27 @@ static enum iris_status run_call(struct iris_context *ctx, const struct iris_op_
     op->call->flags_count = (uint32_t)storage->flags_count;
     op->call->data_offset = storage->data_offset;
     op->call->data_half_nbytes = storage->half_nbytes;
+    if (capturing) /* replays are not described on the board: no mismatch is ever about them */
+        op->call->board_number = UINT32_MAX;
+    IRIS_TRY(iris_storage_before_call(ctx, storage, stream, capturing));
     IRIS_TRY(prepare_call(ctx, desc, op, stream));
     IRIS_TRY(launch_kernel(ctx, desc, desc->operation, op, stream));
-    if (control->calls != before)
+    IRIS_TRY(iris_storage_after_call(ctx, storage, stream, capturing));
+    ctx->last_op = *desc;
+    return asynchronous ? IRIS_OK : verdict(ctx, desc, control->calls != before);
+}
+
+/* Allocation is collective and synchronises: neither can be captured. */
+static enum iris_status check_capture(struct iris_workspace *workspace,
+                                      const struct iris_op_desc *desc)
+{
+    if (iris_workspace_has_room(workspace, desc))
         return IRIS_OK;
-    if (IRIS_ABORT_REASON(iris_control_aborted(ctx->control, ctx->rank)) == IRIS_ABORT_MISMATCH)
-        return iris_workspace_settle_mismatch(ctx, desc);
-    return iris_context_abort_status(ctx, desc->operation);
+    return IRIS_FAIL(IRIS_ESTATE,
+                     "%s: its workspace has no room for this call and cannot allocate while a graph "
+                     "is captured; call %s_preamble, or the operation once, with this shape, config "
+                     "and workspace before the capture",
+                     iris_operation_name(desc->operation), iris_operation_name(desc->operation));
 }
 
 enum iris_status iris_op_run(struct iris_context *ctx, const struct iris_op_desc *desc,
@@ -75,14 +97,18 @@ enum iris_status iris_op_run(struct iris_context *ctx, const struct iris_op_desc
     struct iris_workspace *workspace = options->workspace;
     struct iris_storage *storage;
     enum iris_status status;
+    bool capturing;
 
     if (workspace == NULL)
         IRIS_TRY(iris_context_workspace(ctx, desc->operation, &workspace));
     pthread_mutex_lock(&ctx->op_lock);
     IRIS_TRY_GOTO(status, iris_op_begin(ctx, desc->operation), done);
+    capturing = iris_context_is_capturing(ctx, options->stream);
+    if (capturing)
+        IRIS_TRY_GOTO(status, check_capture(workspace, desc), done);
     IRIS_TRY_GOTO(status, iris_workspace_acquire(workspace, desc, &storage), done);
     if (!options->prepare)
-        status = run_call(ctx, desc, launch, storage, options->stream);
+        status = run_call(ctx, desc, launch, storage, options->stream, capturing);
 done:
     pthread_mutex_unlock(&ctx->op_lock);
     return status;

@@ -13,6 +13,38 @@ static struct iris_matrix_args matrix_args(const struct iris_tensor *tensor)
                                      tensor->stride[1]};
 }
 
+/* Describes a matrix of (mn, k) elements to the tensor copy engine, if the device has one that can
+ * read it. Strides of dimensions of size 1 may be anything. */
+static enum iris_tensor_map_kind map_operand(const struct iris_context *ctx,
+                                             const struct iris_tensor *tensor, int mn, int k,
+                                             int32_t block_mn, struct iris_tensor_map *out)
+{
+    enum { LINE_ELEMENTS = 64 }; /* of 128 bytes, the engine's swizzle */
+    const int inner_of[] = {k, mn};
+
+    if (ctx->ops->tensor_map == NULL || iris_dtype_nbytes(tensor->dtype) != 2)
+        return IRIS_TENSOR_MAP_NONE;
+    for (int i = 0; i < 2; ++i) {
+        const int inner = inner_of[i], outer = inner_of[1 - i];
+        const int64_t pitch = tensor->shape[outer] > 1
+                                  ? tensor->stride[outer]
+                                  : (tensor->shape[inner] + 7) / 8 * 8;
+        const struct iris_tensor_map_request request = {
+            .data = tensor->data,
+            .dtype = tensor->dtype,
+            .inner = (uint64_t)tensor->shape[inner],
+            .outer = (uint64_t)tensor->shape[outer],
+            .pitch_nbytes = (uint64_t)pitch * 2,
+            .box_inner = LINE_ELEMENTS,
+            .box_outer = inner == k ? (uint32_t)block_mn : LINE_ELEMENTS,
+        };
+        if ((tensor->stride[inner] == 1 || tensor->shape[inner] == 1) &&
+            ctx->ops->tensor_map(ctx->device, &request, out))
+            return inner == k ? IRIS_TENSOR_MAP_K : IRIS_TENSOR_MAP_MN;
+    }
+    return IRIS_TENSOR_MAP_NONE;
+}
+
 static enum iris_status check_operands(const struct iris_context *ctx, const struct iris_tensor *C,
                                        const struct iris_tensor *A, const struct iris_tensor *B)
 {
@@ -101,6 +133,11 @@ enum iris_status iris_matmul_all_reduce(struct iris_context *ctx, const struct i
     args->block_k = desc.block_k;
     args->group_size_m = desc.group_size_m;
     args->wait_done = !options->async_op;
+    args->num_xcds = options->config != NULL && options->config->num_xcds != 0
+                         ? options->config->num_xcds
+                         : iris_device_traits(ctx->device)->dies;
+    product.a_map_kind = map_operand(ctx, A, 0, 1, desc.block_m, &product.a_map);
+    product.b_map_kind = map_operand(ctx, B, 1, 0, desc.block_n, &product.b_map);
     launch.kernel_dtype = desc.dtype;
     return iris_op_run(ctx, &desc, &launch, options);
 }

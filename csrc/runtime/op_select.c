@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * Defaults for the cpu, each with its reason, and the checks of a caller's config.
+ * Defaults, each with its reason, and the checks of a caller's config.
  */
 #include "op_select.h"
 
+#include "../kernels/gpu_launch.h"
 #include "../kernels/schedule.h"
 
 /* A 256 x 512 fp32 accumulator is 512 KiB: it stays in a core's L2 beside the packed K blocks of A
@@ -16,6 +17,13 @@ enum { CPU_GROUP_SIZE_M = 1 << 20 };
 
 /* Elements of a plain reduction's tile: 32 KiB of fp32, which stays in L1 or L2. */
 enum { CPU_RUN = 8192, CPU_RUN_MIN = 512 };
+
+/* GPUs: eight tile rows share a panel of B in L2 while their panels of A stay there too. */
+enum { GPU_GROUP_SIZE_M = 8 };
+
+/* GPUs: a run is a whole number of a block's widest accesses; enough runs for all blocks of all
+ * ranks, but not so small that signals outweigh them. */
+enum { GPU_RUN = 16384, GPU_RUN_MIN = 2048, GPU_RUNS_PER_RANK = 64, GPU_RUN_MULTIPLE = 8 };
 
 /* Outputs up to this size take one_shot in ccl.all_reduce: two waits fewer in a row. */
 enum { ONE_SHOT_MAX_NBYTES = 64 * 1024 };
@@ -87,6 +95,62 @@ static void select_run(const struct iris_context *ctx, struct iris_op_desc *desc
     desc->block_n = at_most(desc->block_n, desc->N > 0 ? desc->N : 1);
 }
 
+/* A GPU kernel's tile is built in. */
+static enum iris_status check_gpu_block(const struct iris_context *ctx, const char *field,
+                                        int32_t asked, int32_t built, enum iris_dtype dtype)
+{
+    if (asked == 0 || asked == built)
+        return IRIS_OK;
+    return IRIS_FAIL(IRIS_EINVAL, "%s: expected %d, the tile of the %s backend for %s, got %d",
+                     field, built, ctx->ops->name, iris_dtype_name(dtype), asked);
+}
+
+static enum iris_status select_gpu_product(const struct iris_context *ctx,
+                                           const struct iris_config *config,
+                                           struct iris_op_desc *desc)
+{
+    const struct iris_gpu_block block =
+        iris_gpu_block_of(iris_device_traits(ctx->device)->sm90, desc->operation, desc->dtype);
+
+    IRIS_TRY(check_gpu_block(ctx, "block_size_m", config->block_size_m, block.m, desc->dtype));
+    IRIS_TRY(check_gpu_block(ctx, "block_size_n", config->block_size_n, block.n, desc->dtype));
+    IRIS_TRY(check_gpu_block(ctx, "block_size_k", config->block_size_k, block.k, desc->dtype));
+    desc->block_m = block.m;
+    desc->block_n = block.n;
+    desc->block_k = block.k;
+    desc->group_size_m = config->group_size_m != 0 ? config->group_size_m : GPU_GROUP_SIZE_M;
+    return IRIS_OK;
+}
+
+static void select_gpu_run(const struct iris_context *ctx, const struct iris_config *config,
+                           struct iris_op_desc *desc)
+{
+    const int64_t runs = (int64_t)ctx->world_size * GPU_RUNS_PER_RANK;
+    int64_t run = (int64_t)iris_round_up(
+        (uint64_t)iris_ceil_div(desc->M * desc->N, runs), GPU_RUN_MIN);
+
+    if (config->block_size_n != 0)
+        run = (int64_t)iris_round_up((uint64_t)config->block_size_n, GPU_RUN_MULTIPLE);
+    else if (run > GPU_RUN)
+        run = GPU_RUN;
+    desc->block_m = 1;
+    desc->block_n =
+        at_most((int32_t)run,
+                (int64_t)iris_round_up((uint64_t)(desc->N > 0 ? desc->N : 1), GPU_RUN_MULTIPLE));
+    desc->block_k = 1;
+    desc->group_size_m = 1;
+}
+
+static enum iris_status select_gpu(const struct iris_context *ctx, const struct iris_config *config,
+                                   struct iris_op_desc *desc)
+{
+    desc->on_gpu = true;
+    if (desc->operation == IRIS_OP_MATMUL_ALL_REDUCE)
+        return select_gpu_product(ctx, config, desc);
+    select_gpu_run(ctx, config, desc);
+    return IRIS_OK;
+}
+
 static enum iris_status select_variant(const struct iris_config *config, struct iris_op_desc *desc)
 {
     const uint64_t nbytes = (uint64_t)desc->M * (uint64_t)desc->N * iris_dtype_nbytes(desc->dtype);
@@ -129,6 +193,10 @@ enum iris_status iris_op_select(const struct iris_context *ctx, const struct iri
         return IRIS_FAIL(IRIS_EINVAL, "num_sms: expected at most %d on the %s backend, got %d",
                          limit, ctx->ops->name, config->num_sms);
     IRIS_TRY(select_variant(config, desc));
+    *work_groups =
+        (uint32_t)(config->num_sms != 0 ? config->num_sms : ctx->ops->compute_units(ctx->device));
+    if (iris_device_traits(ctx->device)->stages_own)
+        return select_gpu(ctx, config, desc);
     /* A block larger than the matrix only wastes staging. */
     desc->block_m = at_most(config->block_size_m, desc->M);
     desc->block_n = at_most(config->block_size_n, desc->N);
@@ -138,8 +206,6 @@ enum iris_status iris_op_select(const struct iris_context *ctx, const struct iri
         select_product_blocks(ctx, desc);
     else
         select_run(ctx, desc);
-    *work_groups =
-        (uint32_t)(config->num_sms != 0 ? config->num_sms : ctx->ops->compute_units(ctx->device));
     return IRIS_OK;
 }
 
@@ -159,6 +225,6 @@ enum iris_status iris_config_select(const struct iris_context *ctx, enum iris_op
     config->group_size_m = desc.group_size_m;
     config->num_sms = (int32_t)work_groups;
     if (config->num_xcds == 0)
-        config->num_xcds = 1;
+        config->num_xcds = iris_device_traits(ctx->device)->dies;
     return IRIS_OK;
 }

@@ -41,6 +41,8 @@ static void remove_storage(struct iris_context *ctx, struct iris_storage *storag
     while (*link != storage)
         link = &(*link)->next;
     *link = storage->next;
+    if (storage->event != NULL && ctx->device != NULL)
+        ctx->ops->event_destroy(ctx->device, storage->event);
     free(storage);
 }
 
@@ -73,7 +75,7 @@ static void unbind(struct iris_workspace *workspace)
         return;
     workspace->storage = NULL;
     workspace->prepared = false;
-    if (--storage->references == 0 && !storage->offered) {
+    if (--storage->references == 0 && !storage->offered && !storage->captured) {
         storage->offered = true;
         iris_heap_free(ctx->heap, &storage->block);
     }
@@ -96,6 +98,34 @@ struct iris_workspace_control *iris_storage_control(const struct iris_context *c
 {
     return (struct iris_workspace_control *)(iris_heap_base(ctx->heap, ctx->rank) +
                                              storage->block.offset);
+}
+
+/* Number of completed calls, of all that the device was given. */
+static enum iris_status read_calls(const struct iris_context *ctx,
+                                   const struct iris_storage *storage, uint64_t *out)
+{
+    IRIS_TRY(ctx->ops->synchronize(ctx->device));
+    return ctx->ops->memory_read(ctx->device, out, &iris_storage_control(ctx, storage)->calls,
+                                 sizeof *out);
+}
+
+enum iris_status iris_storage_before_call(struct iris_context *ctx, struct iris_storage *storage,
+                                          void *stream, bool capturing)
+{
+    if (capturing)
+        storage->captured = true;
+    else if (storage->event != NULL && storage->stream != stream)
+        return ctx->ops->event_wait(ctx->device, stream, storage->event);
+    return IRIS_OK;
+}
+
+enum iris_status iris_storage_after_call(struct iris_context *ctx, struct iris_storage *storage,
+                                         void *stream, bool capturing)
+{
+    if (capturing || !iris_device_traits(ctx->device)->asynchronous)
+        return IRIS_OK;
+    storage->stream = stream;
+    return ctx->ops->event_record(ctx->device, stream, &storage->event);
 }
 
 /* ---- making a storage ---- */
@@ -128,8 +158,8 @@ static enum iris_status prepare_memory(struct iris_context *ctx, const struct ir
     const uint64_t nbytes = storage->data_offset - storage->block.offset;
 
     IRIS_TRY(ctx->ops->memory_set(ctx->device, NULL, control, 0, nbytes));
-    IRIS_TRY(ctx->ops->memory_copy(ctx->device, &control->calls, &calls, sizeof calls));
     IRIS_TRY(ctx->ops->synchronize(ctx->device));
+    IRIS_TRY(ctx->ops->memory_write(ctx->device, &control->calls, &calls, sizeof calls));
     /* Nobody signals into a peer's control before the peer has zeroed it. */
     return iris_bootstrap_barrier(ctx->bootstrap, "workspace ready");
 }
@@ -146,7 +176,7 @@ static enum iris_status make_storage(struct iris_workspace *workspace,
     enum iris_status status;
 
     if (old != NULL) {
-        own.calls = iris_storage_control(ctx, old)->calls;
+        IRIS_TRY(read_calls(ctx, old, &own.calls));
         own.flags_count = old->flags_count > own.flags_count ? old->flags_count : own.flags_count;
         own.half_nbytes = old->half_nbytes > own.half_nbytes ? old->half_nbytes : own.half_nbytes;
     }
@@ -212,6 +242,18 @@ static enum iris_status adopt(struct iris_workspace *workspace, uint32_t id,
     return status;
 }
 
+bool iris_workspace_has_room(struct iris_workspace *workspace, const struct iris_op_desc *desc)
+{
+    struct iris_context *ctx = workspace->ctx;
+    const struct iris_op_needs needs = iris_op_desc_needs(desc, ctx->world_size);
+    bool room;
+
+    pthread_mutex_lock(&ctx->storages_lock);
+    room = workspace->prepared && fits(ctx, workspace->storage, &needs);
+    pthread_mutex_unlock(&ctx->storages_lock);
+    return room;
+}
+
 enum iris_status iris_workspace_acquire(struct iris_workspace *workspace,
                                         const struct iris_op_desc *desc, struct iris_storage **out)
 {
@@ -260,7 +302,8 @@ static enum iris_status restart_barrier(struct iris_context *ctx, const struct d
     for (int rank = 0; rank < ctx->world_size; ++rank)
         barriers = all[rank].barriers > barriers ? all[rank].barriers : barriers;
     IRIS_TRY(ctx->ops->memory_set(ctx->device, NULL, control->arrived, 0, sizeof control->arrived));
-    return ctx->ops->memory_copy(ctx->device, &control->calls, &barriers, sizeof barriers);
+    IRIS_TRY(ctx->ops->synchronize(ctx->device));
+    return ctx->ops->memory_write(ctx->device, &control->calls, &barriers, sizeof barriers);
 }
 
 static void forget_claimed_storage(struct iris_context *ctx)
@@ -278,16 +321,15 @@ enum iris_status iris_workspace_settle_mismatch(struct iris_context *ctx,
                                                 const struct iris_op_desc *desc)
 {
     struct description own = {{0}, 0}, all[IRIS_MAX_RANKS];
-    const struct iris_workspace_control *barrier =
-        (const struct iris_workspace_control *)iris_heap_base(ctx->heap, ctx->rank);
+    const uint32_t word = IRIS_ABORT_WORD_AT(IRIS_ABORT_MISMATCH, ctx->rank, ctx->op_number);
 
-    /* An abort word names no call: it must not end a peer's wait in the call before, so all ranks
-     * have to have come to this one first. */
+    /* All hosts have come to this call; kernels may still be in those before it, which the number
+     * in the word lets them finish. */
     IRIS_TRY(iris_board_wait_all(ctx));
     for (int rank = 0; rank < ctx->world_size; ++rank)
-        iris_control_abort(ctx->control, rank, IRIS_ABORT_MISMATCH, ctx->rank);
+        iris_control_abort(ctx->control, rank, word);
     iris_op_desc_format(desc, own.text);
-    own.barriers = barrier->calls;
+    IRIS_TRY(iris_context_barriers(ctx, &own.barriers));
     IRIS_TRY(iris_bootstrap_all_gather(ctx->bootstrap, "description", &own, sizeof own, all));
     /* All ranks are here, so no kernel waits and all have set what abort words they set. */
     if (IRIS_ABORT_REASON(iris_control_aborted(ctx->control, ctx->rank)) == IRIS_ABORT_MISMATCH)
@@ -406,6 +448,7 @@ enum iris_status iris_workspace_info(struct iris_workspace *workspace,
     struct iris_context *ctx = workspace->ctx;
     struct iris_workspace_info info = {.operation = workspace->operation,
                                        .world_size = ctx->world_size};
+    struct iris_storage *storage;
     uint64_t calls = 0;
 
     pthread_mutex_lock(&ctx->storages_lock);
@@ -413,11 +456,12 @@ enum iris_status iris_workspace_info(struct iris_workspace *workspace,
     info.dtype = workspace->dtype;
     info.variant = workspace->variant;
     info.prepared = workspace->prepared;
-    if (workspace->storage != NULL) {
-        info.nbytes = workspace->storage->block.nbytes;
-        calls = iris_storage_control(ctx, workspace->storage)->calls;
-    }
+    storage = workspace->storage;
+    if (storage != NULL)
+        info.nbytes = storage->block.nbytes;
     pthread_mutex_unlock(&ctx->storages_lock);
+    if (storage != NULL && ctx->device != NULL)
+        IRIS_TRY(read_calls(ctx, storage, &calls));
     info.call_counter = call_counter(calls);
     *out = info;
     return IRIS_OK;
@@ -449,6 +493,7 @@ enum iris_status iris_workspace_set_calls(struct iris_workspace *workspace, uint
     if (storage == NULL)
         return IRIS_FAIL(IRIS_EINVAL, "workspace: it holds no buffers yet; call the operation or "
                                       "its preamble first");
-    return ctx->ops->memory_copy(ctx->device, &iris_storage_control(ctx, storage)->calls, &calls,
-                                 sizeof calls);
+    IRIS_TRY(ctx->ops->synchronize(ctx->device));
+    return ctx->ops->memory_write(ctx->device, &iris_storage_control(ctx, storage)->calls, &calls,
+                                  sizeof calls);
 }

@@ -21,7 +21,11 @@ struct iris_storage {
     int references;   /* this rank's handles */
     bool offered;     /* this rank has given the block back once */
     bool dirty;       /* a call on it was broken off: nobody may use it again */
+    bool captured;    /* a graph holds its addresses: it is never given back */
     uint64_t checked; /* heap generation at which the block was last known to be live */
+    /* Asynchronous devices: the end of the last call on it that was not captured, so that a call on
+     * another stream comes after it. */
+    void *stream, *event;
     struct iris_block block;
     uint64_t flags_count; /* room, of one half */
     uint64_t half_nbytes;
@@ -35,11 +39,23 @@ struct iris_storage {
 enum iris_status iris_workspace_acquire(struct iris_workspace *workspace,
                                         const struct iris_op_desc *desc, struct iris_storage **out);
 
+/* Whether the handle has room for the call: it will allocate nothing. */
+bool iris_workspace_has_room(struct iris_workspace *workspace, const struct iris_op_desc *desc);
+
 /* For a rank whose kernel was ended by IRIS_ABORT_MISMATCH: joins the others in finding out who
  * called what. Returns the IRIS_EINVAL that all ranks return. */
 enum iris_status iris_workspace_settle_mismatch(struct iris_context *ctx,
                                                 const struct iris_op_desc *desc);
 
+/* Orders a call on `stream` after the last one on the storage; `after` the call, marks its end. No-ops
+ * on synchronous devices. While capturing the graph's own order counts, and the storage is kept for
+ * good. */
+enum iris_status iris_storage_before_call(struct iris_context *ctx, struct iris_storage *storage,
+                                          void *stream, bool capturing);
+enum iris_status iris_storage_after_call(struct iris_context *ctx, struct iris_storage *storage,
+                                         void *stream, bool capturing);
+
+/* The device address, in this process, of the storage's control; the host must not read it. */
 struct iris_workspace_control *iris_storage_control(const struct iris_context *ctx,
                                                     const struct iris_storage *storage);
 

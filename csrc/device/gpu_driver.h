@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * The GPU driver as this project sees it: HIP's functions, bound at run time to libamdhip64 under
+ * their own names or to libcuda under the CUDA driver's, whose signatures agree. One table, so that
+ * the code above it is one for both. Pointers to device memory are void * in HIP and integers of
+ * the same size in CUDA: one calling convention.
+ */
+#ifndef IRIS_GPU_DRIVER_H
+#define IRIS_GPU_DRIVER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "../kernels/abi.h"
+#include "../runtime/status.h"
+
+enum gpu_platform { GPU_HIP, GPU_CUDA };
+
+typedef int gpu_result; /* 0: success */
+
+/* An inter-process handle, passed by value. */
+struct gpu_ipc_handle {
+    char bytes[64];
+};
+
+/* X(member, HIP's name, CUDA's name, parameters). A name "" is a function that the platform has no
+ * need of; a name that begins with '?' may be missing in the library, and the member is then NULL. */
+#define GPU_DRIVER_FUNCTIONS(X)                                                                    \
+    X(init, "hipInit", "cuInit", (unsigned int flags))                                             \
+    X(driver_version, "hipDriverGetVersion", "cuDriverGetVersion", (int *version))                 \
+    X(device_count, "hipGetDeviceCount", "cuDeviceGetCount", (int *count))                         \
+    X(device_get, "hipDeviceGet", "cuDeviceGet", (int *device, int ordinal))                       \
+    X(device_name, "hipDeviceGetName", "cuDeviceGetName", (char *name, int nbytes, int device))    \
+    X(device_attribute, "hipDeviceGetAttribute", "cuDeviceGetAttribute",                           \
+      (int *value, int attribute, int device))                                                     \
+    X(device_pci_id, "hipDeviceGetPCIBusId", "cuDeviceGetPCIBusId",                                \
+      (char *id, int nbytes, int device))                                                          \
+    X(device_by_pci_id, "hipDeviceGetByPCIBusId", "cuDeviceGetByPCIBusId",                         \
+      (int *device, const char *id))                                                               \
+    X(can_access_peer, "hipDeviceCanAccessPeer", "cuDeviceCanAccessPeer",                          \
+      (int *can, int device, int peer))                                                            \
+    X(properties, "?hipGetDevicePropertiesR0600", "", (void *properties, int device))              \
+    X(old_properties, "?hipGetDeviceProperties", "", (void *properties, int device))               \
+    X(set_device, "hipSetDevice", "", (int device))                                                \
+    X(get_device, "hipGetDevice", "", (int *device))                                               \
+    X(primary_retain, "", "cuDevicePrimaryCtxRetain", (void **context, int device))                \
+    X(primary_release, "", "cuDevicePrimaryCtxRelease_v2", (int device))                           \
+    X(context_push, "", "cuCtxPushCurrent_v2", (void *context))                                    \
+    X(context_pop, "", "cuCtxPopCurrent_v2", (void **context))                                     \
+    X(context_get, "", "cuCtxGetCurrent", (void **context))                                        \
+    X(synchronize, "hipDeviceSynchronize", "cuCtxSynchronize", (void))                             \
+    X(memory_allocate, "", "cuMemAlloc_v2", (void **data, size_t nbytes))                          \
+    X(memory_allocate_flags, "hipExtMallocWithFlags", "",                                          \
+      (void **data, size_t nbytes, unsigned int flags))                                            \
+    X(memory_free, "hipFree", "cuMemFree_v2", (void *data))                                        \
+    X(memory_set, "hipMemsetD8Async", "cuMemsetD8Async",                                           \
+      (void *data, unsigned char value, size_t count, void *stream))                               \
+    X(copy_to_device, "hipMemcpyHtoD", "cuMemcpyHtoD_v2",                                          \
+      (void *target, const void *source, size_t nbytes))                                           \
+    X(copy_to_host, "hipMemcpyDtoH", "cuMemcpyDtoH_v2",                                            \
+      (void *target, void *source, size_t nbytes))                                                 \
+    X(ipc_get, "hipIpcGetMemHandle", "cuIpcGetMemHandle",                                          \
+      (struct gpu_ipc_handle * handle, void *data))                                                \
+    X(ipc_open, "hipIpcOpenMemHandle", "cuIpcOpenMemHandle_v2",                                    \
+      (void **data, struct gpu_ipc_handle handle, unsigned int flags))                             \
+    X(ipc_close, "hipIpcCloseMemHandle", "cuIpcCloseMemHandle", (void *data))                      \
+    X(host_register, "hipHostRegister", "cuMemHostRegister_v2",                                    \
+      (void *data, size_t nbytes, unsigned int flags))                                             \
+    X(host_unregister, "hipHostUnregister", "cuMemHostUnregister", (void *data))                   \
+    X(host_device_pointer, "hipHostGetDevicePointer", "cuMemHostGetDevicePointer_v2",              \
+      (void **pointer, void *data, unsigned int flags))                                            \
+    X(module_load, "hipModuleLoadData", "cuModuleLoadData", (void **module, const void *image))    \
+    X(module_unload, "hipModuleUnload", "cuModuleUnload", (void *module))                          \
+    X(module_function, "hipModuleGetFunction", "cuModuleGetFunction",                              \
+      (void **function, void *module, const char *name))                                           \
+    X(function_attribute, "", "cuFuncSetAttribute", (void *function, int attribute, int value))    \
+    X(launch, "hipModuleLaunchKernel", "cuLaunchKernel",                                           \
+      (void *function, unsigned int gx, unsigned int gy, unsigned int gz, unsigned int bx,         \
+       unsigned int by, unsigned int bz, unsigned int shared, void *stream, void **parameters,     \
+       void **extra))                                                                              \
+    X(stream_synchronize, "hipStreamSynchronize", "cuStreamSynchronize", (void *stream))           \
+    X(stream_capturing, "hipStreamIsCapturing", "cuStreamIsCapturing",                             \
+      (void *stream, int *status))                                                                 \
+    X(stream_wait_event, "hipStreamWaitEvent", "cuStreamWaitEvent",                                \
+      (void *stream, void *event, unsigned int flags))                                             \
+    X(event_create, "hipEventCreateWithFlags", "cuEventCreate",                                    \
+      (void **event, unsigned int flags))                                                          \
+    X(event_record, "hipEventRecord", "cuEventRecord", (void *event, void *stream))                \
+    X(event_destroy, "hipEventDestroy", "cuEventDestroy_v2", (void *event))                        \
+    X(tensor_map_encode, "", "cuTensorMapEncodeTiled",                                             \
+      (struct iris_tensor_map * map, int type, uint32_t rank, void *data, const uint64_t *sizes,   \
+       const uint64_t *strides, const uint32_t *box, const uint32_t *steps, int interleave,        \
+       int swizzle, int promotion, int fill))
+
+struct gpu_driver {
+    enum gpu_platform platform;
+    void *library;
+    /* Not in the table: HIP returns the name, CUDA writes it. */
+    const char *(*hip_error_name)(gpu_result result);
+    gpu_result (*cuda_error_name)(gpu_result result, const char **name);
+#define GPU_MEMBER(member, hip, cuda, parameters) gpu_result(*member) parameters;
+    GPU_DRIVER_FUNCTIONS(GPU_MEMBER)
+#undef GPU_MEMBER
+};
+
+/* Loads the platform's library and binds the table, once per process. IRIS_EDRIVER naming the
+ * library or the symbol that is missing. */
+enum iris_status gpu_driver_load(enum gpu_platform platform, const struct gpu_driver **out);
+
+/* The name of the driver function behind a member of the table, for messages. */
+#define GPU_NAME(driver, member) gpu_driver_name(driver, offsetof(struct gpu_driver, member))
+const char *gpu_driver_name(const struct gpu_driver *driver, size_t offset);
+
+/* IRIS_EDRIVER with the function's name and the driver's name of the error. */
+enum iris_status gpu_driver_fail(const struct gpu_driver *driver, const char *function,
+                                 gpu_result result);
+
+/* Calls a member of the table; IRIS_EDRIVER if it does not succeed. */
+#define GPU_CALL(driver, member, ...)                                                              \
+    gpu_driver_check(driver, offsetof(struct gpu_driver, member), (driver)->member(__VA_ARGS__))
+static inline enum iris_status gpu_driver_check(const struct gpu_driver *driver, size_t offset,
+                                                gpu_result result)
+{
+    return result == 0 ? IRIS_OK
+                       : gpu_driver_fail(driver, gpu_driver_name(driver, offset), result);
+}
+
+#endif
