@@ -64,7 +64,10 @@ def object_name(target: str) -> str:
 def command(target: str, output, source=SOURCE, werror: bool = False, extra=()) -> list[str]:
     """The compiler's command line; relative paths are relative to the root of the tree."""
     if target in SM_TARGETS:
-        compiler, flags = find_nvcc(), [*NVCC_FLAGS, *(["-Werror", "all-warnings"] if werror else [])]
+        compiler, flags = (
+            find_nvcc(),
+            [*NVCC_FLAGS, *(["-Werror", "all-warnings"] if werror else [])],
+        )
     else:
         compiler = find_clang()
         flags = [*CLANG_FLAGS, f"--offload-arch={target}", *(["-Werror"] if werror else [])]

@@ -28,7 +28,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # not there in isolated builds
-import build_kernels  # noqa: E402
+import build_kernels
 
 try:
     from setuptools.command.bdist_wheel import bdist_wheel
@@ -81,11 +81,15 @@ class BuildExt(build_ext):
         self.compiler._compile = self._compile_one
         self.compiler.compile = self._compile_all
         super().build_extensions()
-        self._build_kernels(bool(werror))
+
+    def run(self):
+        super().run()
+        self._build_kernels(os.environ.get("IRIS_C_WERROR", "0") not in ("", "0"))
 
     def _build_kernels(self, werror):
-        """Code objects beside the extension, wherever build_ext puts that."""
-        directory = pathlib.Path(self.get_ext_fullpath("iris_c._C")).parent / "kernels"
+        """Code objects beside the extension, wherever that is."""
+        root = pathlib.Path() if self.inplace else pathlib.Path(self.build_lib)
+        directory = root / "iris_c" / "kernels"
         jobs = int(os.environ.get("IRIS_C_BUILD_JOBS") or 0) or None
         try:
             built = build_kernels.build(directory, werror=werror, jobs=jobs)

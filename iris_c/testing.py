@@ -47,6 +47,16 @@ def _resolve(module: str, name: str):
     return getattr(body, "rank_body", body)
 
 
+def _use_device(ctx) -> None:
+    """Makes the context's device torch's default, so that one body serves all backends."""
+    if ctx.backend == "cpu":
+        return
+    import torch
+
+    torch.cuda.set_device(ctx.device)
+    torch.set_default_device(ctx.device)
+
+
 def _rank_main(pipe, stacks: str, environment: dict, module: str, name: str, args, init) -> None:
     with open(stacks, "w") as file:
         faulthandler.register(signal.SIGUSR1, file=file, all_threads=True)
@@ -65,6 +75,7 @@ def _rank_main(pipe, stacks: str, environment: dict, module: str, name: str, arg
                 import iris_c
 
                 with iris_c.init(**init) as ctx:
+                    _use_device(ctx)
                     result = body(ctx, *args)
             pipe.send(("ok", result))
         except BaseException:  # the parent reports it, whatever it is
@@ -200,6 +211,7 @@ def _run_in_this_process(body, world_size, args, init) -> None:
     if int(os.environ["WORLD_SIZE"]) != world_size:
         pytest.skip(f"for {world_size} ranks; torchrun started {os.environ['WORLD_SIZE']}")
     with iris_c.init(**init) as ctx:
+        _use_device(ctx)
         body(ctx, *args)
 
 

@@ -2,7 +2,8 @@
 # SPDX-FileCopyrightText: The iris_c authors
 """Shapes, inputs, references and error bounds: one source for tests and benchmarks.
 
-Inputs are drawn from a seed that is a function of the case and the rank, so every rank can compute
+Tensors are made on torch's default device, which for a rank of a test is its context's. Inputs are
+drawn on the cpu, from a seed that is a function of the case and the rank, so every rank can compute
 every rank's inputs, and the float64 reference, by itself.
 
 The bound is derived, not tuned. With u the unit roundoff of the dtype, e that of fp32, P_r the
@@ -20,6 +21,8 @@ import dataclasses
 import zlib
 
 import torch
+
+import iris_c
 
 DETERMINISTIC = ("one_shot", "two_shot", "ring")
 VARIANTS = (*DETERMINISTIC, "atomic", "spinlock")
@@ -76,6 +79,15 @@ LAYOUTS = [
 BIASES = [Case(33, 47, 29, bias=bias) for bias in ("row", "column", "matrix", "scalar")]
 
 
+def config(ctx, variant, m=None, n=None, k=None) -> iris_c.FusedConfig:
+    """A config with these blocks, which matter on the cpu; a GPU kernel has its own."""
+    if ctx.backend != "cpu":
+        m = n = k = None
+    return iris_c.FusedConfig(
+        block_size_m=m, block_size_n=n, block_size_k=k, all_reduce_variant=variant
+    )
+
+
 def matmul_all_reduce() -> list[Case]:
     return SHAPES + LAYOUTS + BIASES
 
@@ -98,7 +110,7 @@ def laid_out(rows: int, cols: int, layout: str, allocate) -> torch.Tensor:
 def _drawn(case: Case, rank: int, what: str, view: torch.Tensor) -> torch.Tensor:
     generator = torch.Generator().manual_seed(zlib.crc32(f"{case}/{rank}/{what}".encode()))
     target = view[:1] if view.stride(0) == 0 else view
-    target.copy_(torch.randn(target.shape, generator=generator))
+    target.copy_(torch.randn(target.shape, generator=generator, device="cpu"))
     return view
 
 
@@ -125,7 +137,7 @@ def bias_of(case: Case, dtype: torch.dtype) -> torch.Tensor | None:
     if shape is None:
         return None
     generator = torch.Generator().manual_seed(zlib.crc32(f"{case}/bias".encode()))
-    return torch.randn(shape, generator=generator).to(dtype)
+    return torch.randn(shape, generator=generator, device="cpu").to(torch.empty(0, dtype=dtype))
 
 
 def reference(case: Case, world_size: int, dtype: torch.dtype, salt: str = "", drop=None):

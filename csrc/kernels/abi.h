@@ -192,8 +192,11 @@ struct iris_product_args {
     struct iris_reduce_args reduce;
     uint32_t a_map_kind; /* enum iris_tensor_map_kind; only ever non-zero on sm_90a */
     uint32_t b_map_kind;
+    uint32_t c_is_mapped; /* 1: a world of one, whose tiles the engine writes straight into C */
+    uint32_t pad;
     struct iris_tensor_map a_map;
     struct iris_tensor_map b_map;
+    struct iris_tensor_map c_map;
 };
 
 /* all_gather, broadcast, all_to_all: rank r sends `nbytes` from input + p * source_step to

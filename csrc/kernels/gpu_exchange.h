@@ -31,8 +31,8 @@ namespace iris
 /* How a tile's chunks lie in the staging, and where in the tile they belong. Chunks are numbered
  * so that neighbours are neighbours in a row. */
 template <typename T, int kRows, int kCols, bool kSwizzled> struct product_geometry {
-    /* A panel is as wide as the copy of it that leaves shared memory at once. */
-    static constexpr int32_t kPanelCols = 128;
+    /* Swizzled tiles leave shared memory in panels of one line of the copy engines. */
+    static constexpr int32_t kPanelCols = kSwizzled ? 64 : kCols;
     static constexpr int32_t kRowChunks = kPanelCols / kChunk<T>;
     static constexpr int32_t kPanelChunks = kRows * kRowChunks;
     static constexpr int32_t kPieces = 8;
@@ -177,6 +177,13 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
             accumulate();
     }
 
+    /* A call of which nothing is left, because the tiles went straight to the output. */
+    IRIS_INLINE void end()
+    {
+        deliver(wg_, call_);
+        call_end(wg_, call_, args_.wait_done != 0);
+    }
+
     /* two_shot: brings on the work-group's next piece if its partials are all there, without
      * waiting; for work-groups that compute and bring on in turn. */
     IRIS_INLINE void bring_on_if_ready()
@@ -272,38 +279,72 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
         const int32_t begin = piece * size;
         const int32_t end = begin + size < total ? begin + size : total;
         for (int32_t chunk = begin + wg_.thread; chunk < end; chunk += wg_.threads)
-            if (geometry_.row(chunk) < at.rows && geometry_.col(chunk) < at.cols)
+            if (exists(at, chunk))
                 visit(chunk);
     }
 
     using values_t = float[kChunk<T>];
 
-    /* values = ((p_0 + p_1) + p_2) + ...: the chunk of the partials that lie `stride` bytes apart. */
-    IRIS_INLINE void sum_ranks(const char *first, uint64_t stride, int32_t chunk,
-                               values_t &values) const
+    /* Sums a piece of a tile over the ranks, ((p_0 + p_1) + p_2) + ..., and publishes it. The
+     * partials lie `stride` bytes apart, the first at `first`. What bounds it is the latency of
+     * memory, so a thread has kBatch chunks from kSources ranks in flight. */
+    IRIS_INLINE void sum_piece(int64_t tile, const iris_tile_coord &at, int32_t piece,
+                               const char *first, uint64_t stride, bool push) const
     {
-        constexpr int32_t kInFlight = 4;
-        const char *source = first + geometry_.offset(chunk);
+        constexpr int32_t kBatch = 2, kSources = 4;
+        const int32_t total = geometry_.chunks();
+        const int32_t size = (total + Geometry::kPieces - 1) / Geometry::kPieces;
+        const int32_t begin = piece * size;
+        const int32_t end = begin + size < total ? begin + size : total;
+
+        for (int32_t start = begin + wg_.thread; start < end; start += kBatch * wg_.threads) {
+            values_t values[kBatch];
 #pragma unroll
-        for (int i = 0; i < kChunk<T>; ++i)
-            values[i] = 0.0f;
-        for (int32_t s = 0; s < world_; s += kInFlight) {
-            chunk16 c[kInFlight];
-#pragma unroll
-            for (int32_t k = 0; k < kInFlight; ++k)
-                if (s + k < world_)
-                    c[k] = load_chunk(source + (uint64_t)(s + k) * stride);
-#pragma unroll
-            for (int32_t k = 0; k < kInFlight; ++k) {
-                values_t term;
-                if (s + k >= world_)
-                    break;
-                unpack(c[k], term, T{});
+            for (int32_t k = 0; k < kBatch; ++k)
 #pragma unroll
                 for (int i = 0; i < kChunk<T>; ++i)
-                    values[i] = s + k == 0 ? term[i] : values[i] + term[i];
+                    values[k][i] = 0.0f;
+#pragma unroll 1
+            for (int32_t s = 0; s < world_; s += kSources) {
+                chunk16 c[kSources][kBatch];
+#pragma unroll
+                for (int32_t q = 0; q < kSources; ++q)
+#pragma unroll
+                    for (int32_t k = 0; k < kBatch; ++k) {
+                        const int32_t chunk = start + k * wg_.threads;
+                        if (chunk < end && s + q < world_ && exists(at, chunk))
+                            c[q][k] = load_chunk(first + (uint64_t)(s + q) * stride +
+                                                 geometry_.offset(chunk));
+                    }
+#pragma unroll
+                for (int32_t q = 0; q < kSources; ++q)
+#pragma unroll
+                    for (int32_t k = 0; k < kBatch; ++k)
+                        if (s + q < world_)
+                            add_chunk(values[k], c[q][k], s + q == 0);
+            }
+#pragma unroll
+            for (int32_t k = 0; k < kBatch; ++k) {
+                const int32_t chunk = start + k * wg_.threads;
+                if (chunk < end && exists(at, chunk))
+                    publish(tile, at, chunk, values[k], push);
             }
         }
+    }
+
+    /* `first`: not an addition to zero, which would lose the sign of a negative zero. */
+    static IRIS_INLINE void add_chunk(values_t &values, const chunk16 &c, bool first)
+    {
+        values_t term;
+        unpack(c, term, T{});
+#pragma unroll
+        for (int i = 0; i < kChunk<T>; ++i)
+            values[i] = first ? term[i] : values[i] + term[i];
+    }
+
+    IRIS_INLINE bool exists(const iris_tile_coord &at, int32_t chunk) const
+    {
+        return geometry_.row(chunk) < at.rows && geometry_.col(chunk) < at.cols;
     }
 
     IRIS_INLINE void add_bias(const iris_tile_coord &at, int32_t chunk, values_t &values) const
@@ -373,14 +414,9 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
         const iris_tile_coord at = coord(tile);
         if (!wait_partials(wg_, call_, tile, index, schedule_.share_max, -1))
             return false;
-        for_each_chunk(at, (int32_t)(next_unit_ % Geometry::kPieces), Geometry::kPieces,
-                       [&](int32_t chunk) {
-                           values_t values;
-                           sum_ranks(slot(rank_, layout_.partials_offset, index),
-                                     (uint64_t)schedule_.share_max * layout_.tile_nbytes, chunk,
-                                     values);
-                           publish(tile, at, chunk, values, !scatters());
-                       });
+        sum_piece(tile, at, (int32_t)(next_unit_ % Geometry::kPieces),
+                  slot(rank_, layout_.partials_offset, index),
+                  (uint64_t)schedule_.share_max * layout_.tile_nbytes, !scatters());
         next_unit_ += wg_.count;
         return true;
     }
@@ -407,14 +443,9 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
             const iris_tile_coord at = coord(tile);
             if (!wait_partials(wg_, call_, tile, tile, schedule_.tiles, -1))
                 return;
-            for_each_chunk(at, (int32_t)(unit % Geometry::kPieces), Geometry::kPieces,
-                           [&](int32_t chunk) {
-                               values_t values;
-                               sum_ranks(slot(rank_, layout_.partials_offset, tile),
-                                         (uint64_t)schedule_.tiles * layout_.tile_nbytes, chunk,
-                                         values);
-                               publish(tile, at, chunk, values, false);
-                           });
+            sum_piece(tile, at, (int32_t)(unit % Geometry::kPieces),
+                      slot(rank_, layout_.partials_offset, tile),
+                      (uint64_t)schedule_.tiles * layout_.tile_nbytes, false);
         }
         /* A partial of every tile of every peer has been waited for by now. */
         deliver(wg_, call_);

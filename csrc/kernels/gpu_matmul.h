@@ -135,6 +135,22 @@ IRIS_INLINE void multiply_tiles(const Call &c, int32_t half)
     });
 }
 
+/* Panel `panel` of the tile to wherever it goes. */
+template <class Exchange, class Call>
+IRIS_INLINE void store_panel(const Call &c, const Exchange &exchange, int64_t tile,
+                             const iris_tile_coord &at, int32_t panel)
+{
+    const char *source = c.shared->panel + panel % kPanels * kPanelBytes;
+    if (c.args.c_is_mapped != 0) {
+        copy_to_tensor(&c.args.c_map, (int32_t)at.col + panel * kSwizzleCols, (int32_t)at.row,
+                       source);
+        return;
+    }
+    for (int32_t i = 0; i < exchange.partial_places(); ++i)
+        copy_bulk(exchange.place_of(tile, i).slot + panel * kPanelBytes, source,
+                  (uint32_t)at.rows * kLineBytes);
+}
+
 template <class Exchange, class Call>
 IRIS_INLINE void store_tiles(const Call &c, const Exchange &exchange)
 {
@@ -142,19 +158,18 @@ IRIS_INLINE void store_tiles(const Call &c, const Exchange &exchange)
 
     arrive_barrier(kPanelFree, kMathThreads + 32);
     c.for_each_tile([&](int64_t tile, const iris_tile_coord &at) {
-        for (int32_t panel = 0; panel < 2; ++panel) {
+        for (int32_t part = 0; part < 2; ++part) {
             sync_barrier(kPanelFull, kMathThreads + 32);
             if (leads) {
-                for (int32_t i = 0; i < exchange.partial_places(); ++i)
-                    copy_bulk(exchange.place_of(tile, i).slot + panel * kPanelBytes,
-                              c.shared->panel, (uint32_t)at.rows * 256);
+                for (int32_t panel = 0; panel < kPanels; ++panel)
+                    store_panel(c, exchange, tile, at, part * kPanels + panel);
                 commit_bulk();
                 wait_bulk_read();
             }
             __syncwarp();
             arrive_barrier(kPanelFree, kMathThreads + 32);
         }
-        if (leads) {
+        if (leads && c.args.c_is_mapped == 0) {
             publish_bulk_stores();
             for (int32_t i = 0; i < exchange.partial_places(); ++i) {
                 const partial_place place = exchange.place_of(tile, i);
@@ -190,8 +205,9 @@ IRIS_INLINE void tensor_core_matmul_all_reduce(const iris_product_args &args)
                            kExchangeBarrier,          nullptr};
     static_assert(sizeof(exchange_shared) <= sizeof shared->exchange, "its part of the block's");
 
+    /* The block has 3 x 168 registers for each thread of a warpgroup, and gets no more. */
     if (warpgroup == 0) {
-        give_registers<96>();
+        give_registers<136>();
         exchange_type exchange(wg, args.reduce, c.call,
                                reinterpret_cast<exchange_shared *>(shared->exchange));
         if (warp == 0) {
@@ -200,10 +216,13 @@ IRIS_INLINE void tensor_core_matmul_all_reduce(const iris_product_args &args)
             store_tiles(c, exchange);
         } else {
             exchange.announce_output();
-            exchange.bring_on();
+            if (args.c_is_mapped != 0)
+                exchange.end();
+            else
+                exchange.bring_on();
         }
     } else {
-        take_registers<208>();
+        take_registers<184>();
         const bool a_mn = args.a_map_kind == IRIS_TENSOR_MAP_MN;
         const bool b_mn = args.b_map_kind == IRIS_TENSOR_MAP_MN;
         if (a_mn && b_mn)

@@ -104,6 +104,16 @@ IRIS_INLINE void copy_bulk(char *target, const char *source, uint32_t nbytes)
                  : "memory");
 }
 
+/* Shared memory to the box of the tensor that begins at (inner, outer); nothing outside it. */
+IRIS_INLINE void copy_to_tensor(const iris_tensor_map *map, int32_t inner, int32_t outer,
+                                const char *source)
+{
+    asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];" ::"l"(
+                     map),
+                 "r"(inner), "r"(outer), "r"(shared_address(source))
+                 : "memory");
+}
+
 IRIS_INLINE void commit_bulk()
 {
     asm volatile("cp.async.bulk.commit_group;" ::: "memory");

@@ -138,6 +138,10 @@ enum iris_status iris_matmul_all_reduce(struct iris_context *ctx, const struct i
                          : iris_device_traits(ctx->device)->dies;
     product.a_map_kind = map_operand(ctx, A, 0, 1, desc.block_m, &product.a_map);
     product.b_map_kind = map_operand(ctx, B, 1, 0, desc.block_n, &product.b_map);
+    /* Alone there is nothing to exchange, and a product without a bias is the result. */
+    product.c_is_mapped =
+        ctx->world_size == 1 && bias == NULL &&
+        map_operand(ctx, C, 0, 1, desc.block_m, &product.c_map) == IRIS_TENSOR_MAP_K;
     launch.kernel_dtype = desc.dtype;
     return iris_op_run(ctx, &desc, &launch, options);
 }

@@ -129,6 +129,9 @@ static void select_gpu_run(const struct iris_context *ctx, const struct iris_con
     int64_t run = (int64_t)iris_round_up(
         (uint64_t)iris_ceil_div(desc->M * desc->N, runs), GPU_RUN_MIN);
 
+    if (run == 0) /* no elements: the call only meets the peers */
+        run = GPU_RUN_MIN;
+
     if (config->block_size_n != 0)
         run = (int64_t)iris_round_up((uint64_t)config->block_size_n, GPU_RUN_MULTIPLE);
     else if (run > GPU_RUN)

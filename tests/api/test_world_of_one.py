@@ -18,7 +18,7 @@ import torch
 
 import iris_c
 from iris_c import _C
-from iris_c.environment import context_options, default_num_threads
+from iris_c.environment import KERNEL_DIRECTORY, context_options, default_num_threads
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 ALL_DTYPES = [
@@ -211,6 +211,7 @@ def test_environment_of_torchrun():
     assert context_options(7, environ=environ) == {
         "heap_size": 7,
         "backend": "cpu",
+        "kernel_directory": KERNEL_DIRECTORY,
         "rank": 3,
         "world_size": 4,
         "local_rank": 1,

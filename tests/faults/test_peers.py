@@ -7,6 +7,7 @@ import random
 import signal
 import time
 
+import cases
 import pytest
 import torch
 
@@ -18,7 +19,7 @@ def product_loop(ctx, seconds, variant):
     """Calls until something is raised or the time is over."""
     A, B = torch.randn(64, 16), torch.randn(16, 64)
     C = ctx.empty(64, 64)
-    config = iris_c.FusedConfig(block_size_m=16, block_size_n=16, all_reduce_variant=variant)
+    config = cases.config(ctx, variant, 16, 16)
     until = time.monotonic() + seconds
     calls = 0
     while time.monotonic() < until:

@@ -17,8 +17,9 @@ def contribution(rank: int, n: int, dtype: torch.dtype, salt: int = 0) -> torch.
     """What ``rank`` puts in: every rank can compute it."""
     generator = torch.Generator().manual_seed(1000003 * rank + 17 * n + salt)
     if dtype.is_floating_point:
-        return torch.randn(n, generator=generator).to(dtype)
-    return torch.randint(0, 2, (n,), generator=generator).to(dtype)
+        return torch.randn(n, generator=generator, device="cpu").to(torch.empty(0, dtype=dtype))
+    drawn = torch.randint(0, 2, (n,), generator=generator, device="cpu")
+    return drawn.to(torch.empty(0, dtype=dtype))
 
 
 def place(ctx, n: int, dtype: torch.dtype, on_heap: bool) -> torch.Tensor:

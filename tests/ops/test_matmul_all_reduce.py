@@ -2,6 +2,8 @@
 # SPDX-FileCopyrightText: The iris_c authors
 """matmul_all_reduce: every variant, dtype, shape and layout against float64."""
 
+import dataclasses
+
 import cases
 import pytest
 import torch
@@ -10,13 +12,8 @@ import iris_c
 from iris_c.testing import ranks
 
 
-def config_of(case, variant):
-    if case.block is None:
-        return iris_c.FusedConfig(all_reduce_variant=variant)
-    m, n, k = case.block
-    return iris_c.FusedConfig(
-        block_size_m=m, block_size_n=n, block_size_k=k, all_reduce_variant=variant
-    )
+def config_of(ctx, case, variant):
+    return cases.config(ctx, variant, *(case.block or ()))
 
 
 def output_of(ctx, case, dtype, on_heap):
@@ -47,7 +44,7 @@ def test_matches_float64(ctx, variant, dtype):
         A, B = cases.operands(case, ctx.rank, dtype)
         C = output_of(ctx, case, dtype, on_heap=number % 3 != 2)
         ctx.ops.matmul_all_reduce(
-            C, A, B, bias=cases.bias_of(case, dtype), config=config_of(case, variant)
+            C, A, B, bias=cases.bias_of(case, dtype), config=config_of(ctx, case, variant)
         )
         expected, bound = cases.reference(case, ctx.world_size, dtype)
         cases.check_close(C, expected, bound, f"rank {ctx.rank} {variant} {case}")
@@ -61,7 +58,7 @@ def test_eight_ranks(ctx, variant):
     for case in (cases.Case(5, 3, 2), cases.Case(97, 101, 33, block=(16, 16, 16))):
         A, B = cases.operands(case, ctx.rank, torch.bfloat16)
         C = output_of(ctx, case, torch.bfloat16, on_heap=True)
-        ctx.ops.matmul_all_reduce(C, A, B, config=config_of(case, variant))
+        ctx.ops.matmul_all_reduce(C, A, B, config=config_of(ctx, case, variant))
         expected, bound = cases.reference(case, ctx.world_size, torch.bfloat16)
         cases.check_close(C, expected, bound, f"rank {ctx.rank} {variant} {case}")
 
@@ -93,7 +90,7 @@ def test_output_may_lie_elsewhere_on_each_rank(ctx):
             C = room[3, :51, :45].t() if place == 2 else C
             A, B = cases.operands(case, ctx.rank, torch.float32)
             cases.poisoned(C)
-            ctx.ops.matmul_all_reduce(C, A, B, config=config_of(case, variant))
+            ctx.ops.matmul_all_reduce(C, A, B, config=config_of(ctx, case, variant))
             expected, bound = cases.reference(case, ctx.world_size, torch.float32)
             cases.check_close(C, expected, bound, f"rank {ctx.rank} {variant} turn {turn}")
             ctx.barrier()  # before anybody poisons what a peer may have been given to write
@@ -108,7 +105,7 @@ def test_async_result_is_complete_on_this_rank(ctx, variant):
     C = ctx.empty(case.M, case.N)
     for _ in range(20):
         cases.poisoned(C)
-        ctx.ops.matmul_all_reduce(C, A, B, async_op=True, config=config_of(case, variant))
+        ctx.ops.matmul_all_reduce(C, A, B, async_op=True, config=config_of(ctx, case, variant))
         cases.check_close(C, expected, bound, f"rank {ctx.rank} {variant}")
 
 
@@ -119,12 +116,8 @@ def test_work_group_count_is_each_ranks_own_business(ctx, threads):
     expected, bound = cases.reference(case, ctx.world_size, torch.float32)
     A, B = cases.operands(case, ctx.rank, torch.float32)
     for variant in cases.VARIANTS:
-        config = iris_c.FusedConfig(
-            block_size_m=16,
-            block_size_n=16,
-            num_sms=threads + ctx.rank,
-            all_reduce_variant=variant,
-        )
+        config = cases.config(ctx, variant, 16, 16)
+        config = dataclasses.replace(config, num_sms=threads + ctx.rank)
         C = cases.poisoned(ctx.empty(case.M, case.N))
         ctx.ops.matmul_all_reduce(C, A, B, config=config)
         cases.check_close(C, expected, bound, f"rank {ctx.rank} {variant}")
@@ -173,6 +166,6 @@ def test_beyond_four_gib(ctx):
     A, B = cases.operands(case, ctx.rank, torch.float32)
     expected, bound = cases.reference(case, ctx.world_size, torch.float32)
     for variant in cases.VARIANTS:
-        ctx.ops.matmul_all_reduce(C, A, B, config=config_of(case, variant))
+        ctx.ops.matmul_all_reduce(C, A, B, config=config_of(ctx, case, variant))
         cases.check_close(C, expected, bound, f"rank {ctx.rank} {variant}")
     del filler

@@ -15,17 +15,18 @@ from iris_c.testing import ranks, run_ranks, seed_of
 INT32_MAX = 2**31 - 1
 
 
-def config_of(variant, block=16):
-    return iris_c.FusedConfig(block_size_m=block, block_size_n=block, all_reduce_variant=variant)
-
-
 def run(ctx, case, variant, workspace=None, salt="", C=None, block=16, async_op=False):
     """One checked call; returns the workspace and C."""
     A, B = cases.operands(case, ctx.rank, torch.float32, salt)
     C = torch.empty(case.M, case.N) if C is None else C
     cases.poisoned(C)
     workspace = ctx.ops.matmul_all_reduce(
-        C, A, B, config=config_of(variant, block), workspace=workspace, async_op=async_op
+        C,
+        A,
+        B,
+        config=cases.config(ctx, variant, block, block),
+        workspace=workspace,
+        async_op=async_op,
     )
     expected, bound = cases.reference(case, ctx.world_size, torch.float32, salt)
     cases.check_close(C, expected, bound, f"rank {ctx.rank} {variant} {case} {salt}")
@@ -179,11 +180,11 @@ def test_ranks_that_disagree_get_one_error_and_go_on(ctx):
         assert "rank 1 called matmul_all_reduce(M=19, N=30" in text
         run(ctx, cases.Case(20, 30, 8), "two_shot", salt=f"a{warm}")
         variant = "ring" if odd else "two_shot"
-        text = disagreement(ctx, lambda: op(C, A, B, config=config_of(variant)))
+        text = disagreement(ctx, lambda: op(C, A, B, config=cases.config(ctx, variant, 16, 16)))
         assert "two_shot" in text
         assert "ring" in text
         block = 8 if odd else 16
-        disagreement(ctx, lambda: op(C, A, B, config=config_of("two_shot", block)))
+        disagreement(ctx, lambda: op(C, A, B, config=cases.config(ctx, "two_shot", block, block)))
         bias = torch.zeros(30) if odd else None
         text = disagreement(ctx, lambda: op(C, A, B, bias=bias))
         assert "bias" in text
@@ -211,7 +212,10 @@ def test_a_disagreement_inside_the_device_barrier_leaves_nothing(ctx):
         variant = "one_shot" if odd else "atomic"
         if odd:
             time.sleep(0.1)  # the others wait in the barrier by then
-        disagreement(ctx, lambda: ctx.ops.matmul_all_reduce(C, A, B, config=config_of(variant)))
+        disagreement(
+            ctx,
+            lambda: ctx.ops.matmul_all_reduce(C, A, B, config=cases.config(ctx, variant, 16, 16)),
+        )
         if not odd:
             time.sleep(0.2)
         arrived = time.monotonic()
