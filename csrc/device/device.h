@@ -48,7 +48,6 @@ struct iris_device_traits {
     bool asynchronous;       /* launches return before they are complete */
     bool shares_by_fd;       /* memory handles are file descriptors */
     bool sm90;               /* see kernels/gpu_launch.h */
-    bool stages_own;         /* see struct iris_reduce_layout */
     int dies;                /* that work-groups are dealt to in turn; 1: one */
     uint64_t ticks_per_second; /* of the clock that waits are measured with */
 };

@@ -187,7 +187,6 @@ static struct iris_device_traits traits_of(const struct gpu_device *gpu)
     struct iris_device_traits traits = {
         .asynchronous = true,
         .sm90 = cuda,
-        .stages_own = true,
         .dies = 1,
         .ticks_per_second = UINT64_C(1000000000),
     };

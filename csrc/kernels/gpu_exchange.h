@@ -30,12 +30,13 @@ namespace iris
 
 /* How a tile's chunks lie in the staging, and where in the tile they belong. Chunks are numbered
  * so that neighbours are neighbours in a row. */
-template <typename T, int kRows, int kCols, bool kSwizzled> struct product_geometry {
+template <typename T, int kRows, int kCols, int kPartCount, bool kSwizzled> struct product_geometry {
     /* Swizzled tiles leave shared memory in panels of one line of the copy engines. */
     static constexpr int32_t kPanelCols = kSwizzled ? 64 : kCols;
     static constexpr int32_t kRowChunks = kPanelCols / kChunk<T>;
     static constexpr int32_t kPanelChunks = kRows * kRowChunks;
     static constexpr int32_t kPieces = 8;
+    static constexpr int32_t kParts = kPartCount; /* in the order of chunks */
 
     IRIS_INLINE explicit product_geometry(const iris_reduce_args &)
     {
@@ -61,7 +62,7 @@ template <typename T, int kRows, int kCols, bool kSwizzled> struct product_geome
 };
 
 template <typename T> struct run_geometry {
-    static constexpr int32_t kPieces = 1;
+    static constexpr int32_t kPieces = 1, kParts = 1;
     int32_t cols;
 
     IRIS_INLINE explicit run_geometry(const iris_reduce_args &args) : cols(args.block_n)
@@ -96,6 +97,9 @@ struct result_place {
 /* Shared memory of a group that brings on. */
 struct exchange_shared {
     result_place places[IRIS_MAX_RANKS];
+    /* All outputs take whole chunks and have the same strides, as symmetric tensors do: a chunk lies
+     * equally far from the start of each. */
+    uint32_t uniform;
 };
 
 /* Where a partial tile goes. */
@@ -114,7 +118,7 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
           schedule_(iris_schedule_make(args.M, args.N, args.block_m, args.block_n,
                                        args.group_size_m, args.call.world_size)),
           layout_(iris_reduce_layout_make(&schedule_, args.call.operation, kVariant, sizeof(T),
-                                          true)),
+                                          Geometry::kParts)),
           rank_(args.call.rank), world_(args.call.world_size)
     {
     }
@@ -146,17 +150,21 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
         return kVariant == IRIS_VARIANT_ONE_SHOT ? world_ : 1;
     }
 
-    /* The i-th of partial_places() places of `tile`. */
+    /* Whether a part of a partial tile has a flag of its own, or the whole tile has one. */
+    static constexpr bool kSignalsParts =
+        kVariant == IRIS_VARIANT_TWO_SHOT || kVariant == IRIS_VARIANT_ONE_SHOT;
+
+    /* The i-th of partial_places() places of `tile`; the flag of its first part. */
     IRIS_INLINE partial_place place_of(int64_t tile, int32_t i) const
     {
         if constexpr (kVariant == IRIS_VARIANT_TWO_SHOT) {
             const int64_t index = rank_ * schedule_.share_max + tile / world_;
             const int32_t owner = iris_dealt_owner(&schedule_, tile);
-            return {slot(owner, layout_.partials_offset, index), owner, index};
+            return {slot(owner, layout_.partials_offset, index), owner, index * Geometry::kParts};
         } else if constexpr (kVariant == IRIS_VARIANT_ONE_SHOT) {
             const int64_t index = rank_ * schedule_.tiles + tile;
             const int32_t target = (rank_ + 1 + i) % world_;
-            return {slot(target, layout_.partials_offset, index), target, index};
+            return {slot(target, layout_.partials_offset, index), target, index * Geometry::kParts};
         } else {
             return {slot(rank_, layout_.own_offset, tile), rank_, layout_.own_flags + tile};
         }
@@ -180,8 +188,7 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
     /* A call of which nothing is left, because the tiles went straight to the output. */
     IRIS_INLINE void end()
     {
-        deliver(wg_, call_);
-        call_end(wg_, call_, args_.wait_done != 0);
+        deliver_and_end(wg_, call_, args_.wait_done != 0);
     }
 
     /* two_shot: brings on the work-group's next piece if its partials are all there, without
@@ -193,10 +200,10 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
                 return;
             const int64_t index = next_unit_ / Geometry::kPieces;
             bool ready = true;
-            if (is_leader(wg_))
-                for (int32_t source = 0; ready && source < world_; ++source)
-                    ready = poll(tile_flag(call_, rank_, index + source * schedule_.share_max)) ==
-                            call_.signal;
+            if (wg_.thread < world_)
+                ready = poll(tile_flag(call_, rank_, flag_of(index, next_unit_) +
+                                                         wg_.thread * flag_stride())) ==
+                        call_.signal;
             if (group_agree(wg_, ready))
                 (void)bring_on_unit();
         }
@@ -223,6 +230,15 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
             place.vector =
                 has_vector_rows<T>(place.address, place.stride_row, place.stride_col);
             shared_->places[target] = place;
+        }
+        group_barrier(wg_);
+        if (is_leader(wg_)) {
+            bool uniform = true;
+            for (int32_t target = 0; target < world_; ++target)
+                uniform = uniform && shared_->places[target].vector &&
+                          !shared_->places[target].staged &&
+                          shared_->places[target].stride_row == args_.output.stride_row;
+            shared_->uniform = uniform;
         }
         group_barrier(wg_);
         return opened_ = true;
@@ -394,6 +410,17 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
     {
         add_bias(at, chunk, values);
         const chunk16 c = pack(values, T{});
+        if (push && shared_->uniform && geometry_.col(chunk) + kChunk<T> <= at.cols) {
+            const int64_t offset = ((at.row + geometry_.row(chunk)) * args_.output.stride_row +
+                                    at.col + geometry_.col(chunk)) *
+                                   (int64_t)sizeof(T);
+            int32_t target = rank_;
+            for (int32_t hop = 0; hop < world_; ++hop) {
+                store_chunk(device_pointer<char>(shared_->places[target].address) + offset, c);
+                target = target + 1 < world_ ? target + 1 : 0;
+            }
+            return;
+        }
         store_own(at, chunk, c);
         if (push)
             for (int32_t hop = 1; hop < world_; ++hop)
@@ -407,12 +434,23 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
         return iris_dealt_count(&schedule_, rank_) * Geometry::kPieces;
     }
 
+    static IRIS_INLINE int64_t flag_of(int64_t index, int64_t unit)
+    {
+        return index * Geometry::kParts +
+               unit % Geometry::kPieces * Geometry::kParts / Geometry::kPieces;
+    }
+
+    IRIS_INLINE int64_t flag_stride() const
+    {
+        return schedule_.share_max * Geometry::kParts;
+    }
+
     IRIS_INLINE bool bring_on_unit()
     {
         const int64_t index = next_unit_ / Geometry::kPieces;
         const int64_t tile = index * world_ + rank_;
         const iris_tile_coord at = coord(tile);
-        if (!wait_partials(wg_, call_, tile, index, schedule_.share_max, -1))
+        if (!wait_partials(wg_, call_, tile, flag_of(index, next_unit_), flag_stride(), -1))
             return false;
         sum_piece(tile, at, (int32_t)(next_unit_ % Geometry::kPieces),
                   slot(rank_, layout_.partials_offset, index),
@@ -429,7 +467,6 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
         while (next_unit_ < owned_units())
             if (!bring_on_unit())
                 return;
-        deliver(wg_, call_);
         finish();
     }
 
@@ -441,15 +478,14 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
         for (int64_t unit = wg_.index; unit < units; unit += wg_.count) {
             const int64_t tile = unit / Geometry::kPieces;
             const iris_tile_coord at = coord(tile);
-            if (!wait_partials(wg_, call_, tile, tile, schedule_.tiles, -1))
+            if (!wait_partials(wg_, call_, tile, flag_of(tile, unit),
+                               schedule_.tiles * Geometry::kParts, -1))
                 return;
             sum_piece(tile, at, (int32_t)(unit % Geometry::kPieces),
                       slot(rank_, layout_.partials_offset, tile),
                       (uint64_t)schedule_.tiles * layout_.tile_nbytes, false);
         }
-        /* A partial of every tile of every peer has been waited for by now. */
-        deliver(wg_, call_);
-        call_end(wg_, call_, args_.wait_done != 0);
+        end();
     }
 
     /* ---- ring ---- */
@@ -492,7 +528,6 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
         if (rank_ != last)
             if (!pass_results_on(previous, next, last))
                 return;
-        deliver(wg_, call_);
         finish();
     }
 
@@ -604,21 +639,22 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
         return iris_dealt_owner(&schedule_, tile) == rank_;
     }
 
-    /* Copies results that were pushed into the staging to an output outside the heap, then ends
-     * the call. */
+    /* Ends the call; an output outside the heap first gets the results that were pushed into the
+     * staging. */
     IRIS_INLINE void finish()
     {
-        if (args_.output_offset == IRIS_STAGED && !scatters()) {
-            if (!wait_delivered(wg_, call_))
-                return;
-            for (int64_t tile = wg_.index; tile < schedule_.tiles; tile += wg_.count) {
-                if (stored_by_itself(tile))
-                    continue;
-                const iris_tile_coord at = coord(tile);
-                for_each_chunk(at, 0, 1, [&](int32_t chunk) {
-                    store_own(at, chunk, load_received(tile, at, chunk));
-                });
-            }
+        if (args_.output_offset != IRIS_STAGED || scatters())
+            return end();
+        deliver(wg_, call_);
+        if (!wait_delivered(wg_, call_))
+            return;
+        for (int64_t tile = wg_.index; tile < schedule_.tiles; tile += wg_.count) {
+            if (stored_by_itself(tile))
+                continue;
+            const iris_tile_coord at = coord(tile);
+            for_each_chunk(at, 0, 1, [&](int32_t chunk) {
+                store_own(at, chunk, load_received(tile, at, chunk));
+            });
         }
         call_end(wg_, call_, args_.wait_done != 0);
     }

@@ -27,6 +27,7 @@
 #define IRIS_SM90_BLOCK_N 256
 #define IRIS_SM90_BLOCK_K 64
 #define IRIS_SM90_STAGES 4
+#define IRIS_SM90_PARTS 2
 #define IRIS_SM90_SHARED_NBYTES                                                                    \
     (IRIS_SM90_STAGES * (IRIS_SM90_BLOCK_M + IRIS_SM90_BLOCK_N) * IRIS_SM90_BLOCK_K * 2 +          \
      IRIS_SM90_BLOCK_M * IRIS_SM90_BLOCK_N + 1024)
@@ -38,6 +39,12 @@ struct iris_gpu_block {
 static inline bool iris_is_tensor_core_product(bool sm90, uint32_t operation, enum iris_dtype dtype)
 {
     return sm90 && operation == IRIS_OP_MATMUL_ALL_REDUCE && dtype != IRIS_DTYPE_F32;
+}
+
+/* See struct iris_reduce_layout. */
+static inline int32_t iris_gpu_parts_of(bool sm90, uint32_t operation, enum iris_dtype dtype)
+{
+    return iris_is_tensor_core_product(sm90, operation, dtype) ? IRIS_SM90_PARTS : 1;
 }
 
 /* The tile of a product. */

@@ -16,7 +16,7 @@ namespace iris
 /* ---- one group that computes and brings on in turn ---- */
 
 template <typename T>
-using simt_geometry = product_geometry<T, IRIS_SIMT_BLOCK_M, IRIS_SIMT_BLOCK_N, false>;
+using simt_geometry = product_geometry<T, IRIS_SIMT_BLOCK_M, IRIS_SIMT_BLOCK_N, 1, false>;
 
 template <typename T, iris_variant kVariant>
 IRIS_INLINE void simt_matmul_all_reduce(work_group wg, const iris_reduce_args &args)
@@ -52,7 +52,7 @@ IRIS_INLINE void simt_matmul_all_reduce(work_group wg, const iris_reduce_args &a
 
 /* Everything a role needs to walk the tiles. */
 template <typename T, iris_variant kVariant> struct sm90_call {
-    using geometry = product_geometry<T, kTileM, kTileN, true>;
+    using geometry = product_geometry<T, kTileM, kTileN, IRIS_SM90_PARTS, true>;
     using exchange = gpu_exchange<T, kVariant, geometry>;
 
     const iris_product_args &args;
@@ -151,6 +151,17 @@ IRIS_INLINE void store_panel(const Call &c, const Exchange &exchange, int64_t ti
                   (uint32_t)at.rows * kLineBytes);
 }
 
+/* Signals what this thread has handed to the copy engine. */
+template <class Exchange, class Call>
+IRIS_INLINE void signal_part(const Call &c, const Exchange &exchange, int64_t tile, int32_t part)
+{
+    publish_bulk_stores();
+    for (int32_t i = 0; i < exchange.partial_places(); ++i) {
+        const partial_place place = exchange.place_of(tile, i);
+        store_release(tile_flag(c.call, place.rank, place.flag + part), c.call.signal);
+    }
+}
+
 template <class Exchange, class Call>
 IRIS_INLINE void store_tiles(const Call &c, const Exchange &exchange)
 {
@@ -168,13 +179,8 @@ IRIS_INLINE void store_tiles(const Call &c, const Exchange &exchange)
             }
             __syncwarp();
             arrive_barrier(kPanelFree, kMathThreads + 32);
-        }
-        if (leads && c.args.c_is_mapped == 0) {
-            publish_bulk_stores();
-            for (int32_t i = 0; i < exchange.partial_places(); ++i) {
-                const partial_place place = exchange.place_of(tile, i);
-                store_release(tile_flag(c.call, place.rank, place.flag), c.call.signal);
-            }
+            if (leads && c.args.c_is_mapped == 0 && (Exchange::kSignalsParts || part == 1))
+                signal_part(c, exchange, tile, Exchange::kSignalsParts ? part : 0);
         }
     });
 }

@@ -133,9 +133,10 @@ IRIS_FUNCTION int64_t iris_dealt_count(const struct iris_schedule *s, int32_t ra
 /* A staged tile is packed, block_n elements a row, and starts at a multiple of this. */
 #define IRIS_TILE_ALIGNMENT 128
 
-/* Byte offsets inside one half of a workspace's staging, and the flags of one half. On a GPU
- * (`stages_own`) a rank's own partials pass through its staging too: other work-groups, or other
- * waves, than those that computed them bring them on. */
+/* Byte offsets inside one half of a workspace's staging, and the flags of one half. On a GPU a rank's
+ * own partials pass through its staging too: other work-groups, or other waves, than those that
+ * computed them bring them on. A GPU kernel may hand a partial tile over in `gpu_parts` parts, each
+ * with its flag, in two_shot and one_shot. gpu_parts 0: the cpu. */
 struct iris_reduce_layout {
     uint64_t tile_nbytes;     /* one staged tile of the operands' dtype */
     uint64_t accum_nbytes;    /* one staged tile of float */
@@ -143,10 +144,10 @@ struct iris_reduce_layout {
                                  float; atomic, spinlock: [tile], float */
     uint64_t results_offset;  /* two_shot, ring: [tile], results for an output off the heap */
     uint64_t locks_offset;    /* spinlock: uint32_t[tile] */
-    uint64_t own_offset;      /* stages_own; ring, atomic, spinlock: [tile], this rank's partials */
+    uint64_t own_offset;      /* GPUs; ring, atomic, spinlock: [tile], this rank's partials */
     uint64_t half_nbytes;
     int64_t result_flags; /* ring: index of the first RESULT flag */
-    int64_t own_flags;    /* stages_own; ring, atomic, spinlock: index of the first flag of those */
+    int64_t own_flags;    /* GPUs; ring, atomic, spinlock: index of the first flag of those */
     int64_t flags_count;
 };
 
@@ -154,8 +155,9 @@ IRIS_FUNCTION struct iris_reduce_layout iris_reduce_layout_make(const struct iri
                                                                 uint32_t operation,
                                                                 uint32_t variant,
                                                                 uint32_t element_nbytes,
-                                                                bool stages_own)
+                                                                int32_t gpu_parts)
 {
+    const int64_t parts = gpu_parts > 0 ? gpu_parts : 1;
     const uint64_t elements = (uint64_t)s->block_m * (uint64_t)s->block_n;
     const uint64_t tiles = (uint64_t)s->tiles;
     struct iris_reduce_layout l;
@@ -172,15 +174,15 @@ IRIS_FUNCTION struct iris_reduce_layout iris_reduce_layout_make(const struct iri
     l.flags_count = 0;
     switch (variant) {
     case IRIS_VARIANT_TWO_SHOT:
-        l.flags_count = s->world_size * s->share_max;
-        l.results_offset = (uint64_t)l.flags_count * l.tile_nbytes;
+        l.flags_count = s->world_size * s->share_max * parts;
+        l.results_offset = (uint64_t)(s->world_size * s->share_max) * l.tile_nbytes;
         l.half_nbytes = l.results_offset;
         if (operation != IRIS_OP_REDUCE_SCATTER)
             l.half_nbytes += tiles * l.tile_nbytes;
         break;
     case IRIS_VARIANT_ONE_SHOT:
-        l.flags_count = s->world_size * s->tiles;
-        l.half_nbytes = (uint64_t)l.flags_count * l.tile_nbytes;
+        l.flags_count = s->world_size * s->tiles * parts;
+        l.half_nbytes = (uint64_t)(s->world_size * s->tiles) * l.tile_nbytes;
         break;
     case IRIS_VARIANT_RING:
         l.result_flags = s->tiles;
@@ -198,7 +200,7 @@ IRIS_FUNCTION struct iris_reduce_layout iris_reduce_layout_make(const struct iri
     }
     l.own_offset = l.half_nbytes;
     l.own_flags = l.flags_count;
-    if (stages_own && variant != IRIS_VARIANT_TWO_SHOT && variant != IRIS_VARIANT_ONE_SHOT) {
+    if (gpu_parts > 0 && variant != IRIS_VARIANT_TWO_SHOT && variant != IRIS_VARIANT_ONE_SHOT) {
         l.half_nbytes += tiles * l.tile_nbytes;
         l.flags_count += s->tiles;
     }

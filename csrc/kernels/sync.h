@@ -11,10 +11,10 @@
  * calls. Every wait is bounded: it ends with `false` when the rank's abort word is set or the
  * time limit passes, and a kernel then leaves without touching anything more.
  *
- * Functions that take a work_group are called by all its threads. Inside, one thread, the leader,
- * signals and waits: `group_publish` puts what all the others wrote before its signal, and
- * `group_agree` what its wait saw before what they read. On the host a work-group is one thread and
- * both are nothing.
+ * Functions that take a work_group are called by all its threads. Inside, one thread, the leader, or
+ * one thread for each peer, signals and waits: `group_publish` puts what all the others wrote before
+ * its signal, and `group_agree` what its wait saw before what they read. On the host a work-group is
+ * one thread and both are nothing.
  *
  * NOTE [signal values] Call number n (1, 2, ... in 64 bits) signals 1 + (n - 1) mod INT32_MAX:
  * 1 ... INT32_MAX, then 1 again; 0 was never signalled.
@@ -68,7 +68,7 @@ struct call_state {
     uint32_t half;   /* which half of flags and staging */
 };
 
-/* ---- bounded waits, by the leader ---- */
+/* ---- bounded waits, by one thread ---- */
 
 /* What a wait is for, so that a fault can say what was missing. */
 struct wait_reason {
@@ -136,7 +136,7 @@ IRIS_INLINE bool wait_until(const call_state &call, const uint32_t *word, const 
             }
         }
     }
-    fence_acquire();
+    acquire(word);
     return true;
 }
 
@@ -185,11 +185,9 @@ IRIS_INLINE bool wait_partials(work_group wg, const call_state &call, int64_t ti
                                int64_t stride, int32_t except)
 {
     bool arrived = true;
-    if (is_leader(wg))
-        for (int32_t source = 0; arrived && source < call.args.world_size; ++source)
-            arrived = source == except ||
-                      wait_for_tile(call, index + source * stride,
-                                    {IRIS_SIGNAL_PARTIAL, source, (int32_t)tile});
+    for (int32_t source = wg.thread; arrived && source < call.args.world_size; source += wg.threads)
+        arrived = source == except || wait_for_tile(call, index + source * stride,
+                                                    {IRIS_SIGNAL_PARTIAL, source, (int32_t)tile});
     return group_agree(wg, arrived);
 }
 
@@ -277,9 +275,9 @@ IRIS_INLINE void announce(work_group wg, const call_state &call, uint64_t output
                           int64_t stride_row, int64_t stride_col)
 {
     const int32_t self = call.args.rank, world = call.args.world_size;
-    if (wg.index != 0 || !is_leader(wg))
+    if (wg.index != 0)
         return;
-    for (int32_t step = 1; step < world; ++step) {
+    for (int32_t step = 1 + wg.thread; step < world; step += wg.threads) {
         const int32_t peer = (self + step) % world;
         iris_workspace_control *control = control_of(call, peer);
         iris_record *record = &control->records[call.half][self];
@@ -302,21 +300,20 @@ IRIS_INLINE bool wait_all_peers(work_group wg, const call_state &call, const iri
                                 iris_signal signal)
 {
     bool arrived = true;
-    if (is_leader(wg)) {
-        for (int32_t step = 1; arrived && step < call.args.world_size; ++step) {
-            const int32_t peer = (call.args.rank + step) % call.args.world_size;
-            arrived = wait_for_peer(call, &words[peer].value, {signal, peer, -1});
-        }
+    for (int32_t step = 1 + wg.thread; arrived && step < call.args.world_size; step += wg.threads) {
+        const int32_t peer = (call.args.rank + step) % call.args.world_size;
+        arrived = wait_for_peer(call, &words[peer].value, {signal, peer, -1});
     }
     return group_agree(wg, arrived);
 }
 
-/* Sends a word of this call to every peer. By the leader. */
-IRIS_INLINE void signal_all_peers(const call_state &call,
+/* Sends a word of this call to every peer; what the group wrote, or saw, before comes first. */
+IRIS_INLINE void signal_all_peers(work_group wg, const call_state &call,
                                   iris_flag (iris_workspace_control::*words)[IRIS_MAX_RANKS])
 {
     const int32_t self = call.args.rank, world = call.args.world_size;
-    for (int32_t step = 1; step < world; ++step)
+    group_publish(wg);
+    for (int32_t step = 1 + wg.thread; step < world; step += wg.threads)
         store_release(&(control_of(call, (self + step) % world)->*words)[self].value, call.signal);
 }
 
@@ -324,8 +321,8 @@ IRIS_INLINE void signal_all_peers(const call_state &call,
  * this rank's pushes are complete. Pairs with wait_delivered. */
 IRIS_INLINE void deliver(work_group wg, const call_state &call)
 {
-    if (last_work_group(wg, &call.control->work_groups_pushed) && is_leader(wg))
-        signal_all_peers(call, &iris_workspace_control::delivered);
+    if (last_work_group(wg, &call.control->work_groups_pushed))
+        signal_all_peers(wg, call, &iris_workspace_control::delivered);
 }
 
 /* After it, everything that any peer pushes to this rank in this call is visible here. */
@@ -341,18 +338,15 @@ IRIS_INLINE void call_complete(work_group wg, const call_state &call)
         store_release(&call.control->calls, call.number);
 }
 
-/* Ends the call for this work-group. The last one hears from every peer (which is what makes the
- * staging half reusable, see NOTE [parity reuse]), says that this rank's results are complete,
- * waits for the peers' word for that if the caller wants it, and advances the counter, which no
- * work-group of this launch reads any more. */
-IRIS_INLINE void call_end(work_group wg, const call_state &call, bool wait_done)
+/* The end of a call, by its last work-group: hears from every peer (which is what makes the staging
+ * half reusable, see NOTE [parity reuse]), says that this rank's results are complete, waits for the
+ * peers' word for that if the caller wants it, and advances the counter, which no work-group of this
+ * launch reads any more. */
+IRIS_INLINE void close_call(work_group wg, const call_state &call, bool wait_done)
 {
-    if (!last_work_group(wg, &call.control->work_groups_done))
-        return;
     if (!wait_delivered(wg, call))
         return;
-    if (is_leader(wg))
-        signal_all_peers(call, &iris_workspace_control::done);
+    signal_all_peers(wg, call, &iris_workspace_control::done);
     if (wait_done && !wait_all_peers(wg, call, call.control->done, IRIS_SIGNAL_DONE))
         return;
     if (call.signal >= kSignalPeriod - 1) { /* see NOTE [wrap] */
@@ -362,6 +356,23 @@ IRIS_INLINE void call_end(work_group wg, const call_state &call, bool wait_done)
         group_publish(wg);
     }
     call_complete(wg, call);
+}
+
+/* Ends the call for a work-group that has delivered. */
+IRIS_INLINE void call_end(work_group wg, const call_state &call, bool wait_done)
+{
+    if (last_work_group(wg, &call.control->work_groups_done))
+        close_call(wg, call, wait_done);
+}
+
+/* deliver and call_end at once, for a work-group that has nothing to do between them: the
+ * work-groups of a rank meet once instead of twice. */
+IRIS_INLINE void deliver_and_end(work_group wg, const call_state &call, bool wait_done)
+{
+    if (!last_work_group(wg, &call.control->work_groups_done))
+        return;
+    signal_all_peers(wg, call, &iris_workspace_control::delivered);
+    close_call(wg, call, wait_done);
 }
 
 } // namespace iris

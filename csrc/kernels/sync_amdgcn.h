@@ -50,12 +50,15 @@ IRIS_INLINE void group_publish(work_group wg)
     group_barrier(wg);
 }
 
-/* The leader's verdict, given by all others as true; what the leader has acquired is visible to all
- * after it: its invalidate dropped the L1 that the block's waves share. */
+/* Whether all threads say yes; what one of them has acquired is visible to all after it: its
+ * invalidate dropped the L1 that the block's waves share. */
 IRIS_INLINE bool group_agree(work_group wg, bool verdict)
 {
     if (is_leader(wg))
-        *wg.shared = verdict;
+        *wg.shared = 1;
+    group_barrier(wg);
+    if (!verdict)
+        *wg.shared = 0;
     group_barrier(wg);
     const bool agreed = *wg.shared != 0;
     group_barrier(wg); /* before the word is used again */
@@ -64,8 +67,8 @@ IRIS_INLINE bool group_agree(work_group wg, bool verdict)
 
 /* ---- shared words ---- */
 
-/* relaxed, system: fence_acquire follows the successful poll, once. An acquire in the loop would
- * drop the caches in every round. */
+/* relaxed, system: `acquire` follows the successful poll, once. In the loop it would drop the caches
+ * in every round. */
 IRIS_INLINE uint32_t poll(const uint32_t *word)
 {
     return __hip_atomic_load(word, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM);
@@ -74,6 +77,12 @@ IRIS_INLINE uint32_t poll(const uint32_t *word)
 IRIS_INLINE void fence_acquire()
 {
     __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "");
+}
+
+/* acquire, system, of a word whose value has been seen. */
+IRIS_INLINE void acquire(const uint32_t *)
+{
+    fence_acquire();
 }
 
 /* See NOTE [write-back]. */
@@ -161,31 +170,39 @@ class waiter
     {
     }
 
-    /* The abort word lies in host memory, about a microsecond away. */
+    /* The abort word lies in host memory, behind a link that many pollers of one line would jam: all
+     * waits would crawl. So each looks rarely. */
     IRIS_INLINE bool looks_around() const
     {
-        return rounds_ % kClockInterval == 0;
+        return looks_around_;
     }
 
     /* false: the time limit, in ticks of the constant clock, has passed. */
     IRIS_INLINE bool pause()
     {
         ++rounds_;
+        looks_around_ = false;
         __builtin_amdgcn_s_sleep(1);
         if (rounds_ % kClockInterval != 0)
             return true;
         const uint64_t now = __builtin_amdgcn_s_memrealtime();
         if (started_ == 0)
-            started_ = now;
+            started_ = looked_ = now;
+        if (now - looked_ > kLookTicks) {
+            looked_ = now;
+            looks_around_ = true;
+        }
         return now - started_ <= timeout_ticks_;
     }
 
   private:
     static constexpr uint32_t kClockInterval = 128;
+    static constexpr uint64_t kLookTicks = 200000; /* 2 ms at 100 MHz */
 
     uint64_t timeout_ticks_;
-    uint64_t started_ = 0;
+    uint64_t started_ = 0, looked_ = 0;
     uint32_t rounds_ = 0;
+    bool looks_around_ = false;
 };
 
 } // namespace iris

@@ -40,8 +40,8 @@ inline uint32_t poll(const uint32_t *word)
     return __atomic_load_n(word, __ATOMIC_ACQUIRE);
 }
 
-/* The polls have acquired. */
-inline void fence_acquire()
+/* The poll has acquired. */
+inline void acquire(const uint32_t *)
 {
 }
 

@@ -57,8 +57,8 @@ IRIS_INLINE bool group_agree(work_group wg, bool verdict)
 
 /* ---- shared words ---- */
 
-/* relaxed, system: fence_acquire follows the successful poll, once. An acquire in the loop would
- * drop the caches in every round. */
+/* relaxed, system: `acquire` follows the successful poll, once. In the loop it would drop the caches
+ * in every round. */
 IRIS_INLINE uint32_t poll(const uint32_t *word)
 {
     uint32_t value;
@@ -66,14 +66,15 @@ IRIS_INLINE uint32_t poll(const uint32_t *word)
     return value;
 }
 
-IRIS_INLINE void fence_acquire()
+/* acquire, system, of a word whose value has been seen. A load, because a fence would also wait for
+ * this thread's own stores, which may be on their way to a peer. */
+IRIS_INLINE void acquire(const uint32_t *word)
 {
-    asm volatile("fence.acq_rel.sys;" ::: "memory");
-}
-
-IRIS_INLINE void fence_release()
-{
-    asm volatile("fence.acq_rel.sys;" ::: "memory");
+    asm volatile("{\n"
+                 ".reg .u32 value;\n"
+                 "ld.acquire.sys.global.u32 value, [%0];\n"
+                 "}\n" ::"l"(word)
+                 : "memory");
 }
 
 IRIS_INLINE uint64_t load_relaxed(const uint64_t *word)
@@ -149,16 +150,18 @@ class waiter
     {
     }
 
-    /* The abort word lies in host memory, about a microsecond away. */
+    /* The abort word lies in host memory, behind a link that many pollers of one line would jam: all
+     * waits would crawl. So each looks rarely. */
     IRIS_INLINE bool looks_around() const
     {
-        return rounds_ % kClockInterval == 0;
+        return looks_around_;
     }
 
     /* false: the time limit, in nanoseconds, has passed. */
     IRIS_INLINE bool pause()
     {
         ++rounds_;
+        looks_around_ = false;
         if (rounds_ > kSpins)
             __nanosleep(kNapNs);
         if (rounds_ % kClockInterval != 0)
@@ -166,7 +169,11 @@ class waiter
         uint64_t now;
         asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
         if (started_ == 0)
-            started_ = now;
+            started_ = looked_ = now;
+        if (now - looked_ > kLookNs) {
+            looked_ = now;
+            looks_around_ = true;
+        }
         return now - started_ <= timeout_ticks_;
     }
 
@@ -174,10 +181,12 @@ class waiter
     static constexpr uint32_t kSpins = 64;
     static constexpr uint32_t kClockInterval = 128;
     static constexpr uint32_t kNapNs = 40;
+    static constexpr uint64_t kLookNs = 2000000;
 
     uint64_t timeout_ticks_;
-    uint64_t started_ = 0;
+    uint64_t started_ = 0, looked_ = 0;
     uint32_t rounds_ = 0;
+    bool looks_around_ = false;
 };
 
 } // namespace iris

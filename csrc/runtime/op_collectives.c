@@ -63,7 +63,7 @@ static enum iris_status run_reduction(struct iris_context *ctx, enum iris_operat
     args.block_k = desc.block_k;
     /* A share of reduce_scatter is one rank's row. On the cpu shares are contiguous: row after row.
      * On a GPU tiles are dealt to the ranks in turn: one tile of each row in turn. */
-    desc.group_size_m = desc.on_gpu ? (int32_t)rows : 1;
+    desc.group_size_m = desc.gpu_parts > 0 ? (int32_t)rows : 1;
     args.group_size_m = desc.group_size_m;
     args.wait_done = !options->async_op;
     return iris_op_run(ctx, &desc, &launch, options);

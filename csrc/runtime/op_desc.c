@@ -78,7 +78,7 @@ struct iris_op_needs iris_op_desc_needs(const struct iris_op_desc *desc, int wor
         schedule = iris_schedule_make(desc->M, desc->N, desc->block_m, desc->block_n,
                                       desc->group_size_m, world_size);
         layout = iris_reduce_layout_make(&schedule, desc->operation, desc->variant,
-                                         (uint32_t)iris_dtype_nbytes(desc->dtype), desc->on_gpu);
+                                         (uint32_t)iris_dtype_nbytes(desc->dtype), desc->gpu_parts);
         needs.flags_count = (uint64_t)layout.flags_count;
         needs.half_nbytes = layout.half_nbytes;
         break;

@@ -22,7 +22,7 @@ struct iris_op_desc {
     int32_t group_size_m;
     bool has_bias;
     bool prepare;   /* a preamble */
-    bool on_gpu;    /* see iris_reduce_layout */
+    int32_t gpu_parts; /* see iris_reduce_layout; 0 on the cpu */
     int32_t source; /* broadcast: the sending rank, else -1 */
 };
 

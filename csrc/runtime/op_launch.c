@@ -25,7 +25,7 @@ static enum iris_status launch_kernel(struct iris_context *ctx, const struct iri
         .args = op->args,
         .args_nbytes = op->args_nbytes,
         .scratch_nbytes =
-            desc->on_gpu ? 0 : iris_host_scratch_nbytes(desc->block_m, desc->block_n, desc->K),
+            desc->gpu_parts > 0 ? 0 : iris_host_scratch_nbytes(desc->block_m, desc->block_n, desc->K),
         .stream = stream,
     };
 

@@ -147,7 +147,8 @@ static void select_gpu_run(const struct iris_context *ctx, const struct iris_con
 static enum iris_status select_gpu(const struct iris_context *ctx, const struct iris_config *config,
                                    struct iris_op_desc *desc)
 {
-    desc->on_gpu = true;
+    desc->gpu_parts = iris_gpu_parts_of(iris_device_traits(ctx->device)->sm90, desc->operation,
+                                        desc->dtype);
     if (desc->operation == IRIS_OP_MATMUL_ALL_REDUCE)
         return select_gpu_product(ctx, config, desc);
     select_gpu_run(ctx, config, desc);
@@ -198,7 +199,7 @@ enum iris_status iris_op_select(const struct iris_context *ctx, const struct iri
     IRIS_TRY(select_variant(config, desc));
     *work_groups =
         (uint32_t)(config->num_sms != 0 ? config->num_sms : ctx->ops->compute_units(ctx->device));
-    if (iris_device_traits(ctx->device)->stages_own)
+    if (iris_device_traits(ctx->device)->asynchronous)
         return select_gpu(ctx, config, desc);
     /* A block larger than the matrix only wastes staging. */
     desc->block_m = at_most(config->block_size_m, desc->M);
