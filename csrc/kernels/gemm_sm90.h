@@ -34,21 +34,23 @@ constexpr int32_t kTileK = IRIS_SM90_BLOCK_K;
 constexpr int32_t kStages = IRIS_SM90_STAGES;
 constexpr int32_t kSwizzleCols = 64; /* 16-bit elements of a 128-byte line */
 constexpr int32_t kLineBytes = 128;
-constexpr int32_t kMathThreads = 256;
+constexpr int32_t kGroupThreads = 128; /* of a warpgroup */
 constexpr int32_t kElementLoaders = 32;
 constexpr int32_t kExchangeThreads = 64;
-/* Panels of one line's width, as the copy engines take them; as many at once as there is room. */
-constexpr int32_t kPanelBytes = kTileM * kLineBytes;
-constexpr int32_t kPanels = 2;
+/* A part of the tile, what one math warpgroup computes, leaves in panels of one line's width. */
+constexpr int32_t kPartRows = kTileM / IRIS_SM90_PARTS;
+constexpr int32_t kPanels = kTileN / kSwizzleCols;
+constexpr int32_t kPanelBytes = kPartRows * kLineBytes;
 
-/* Hardware barriers; 0 is the block's. */
-enum { kPanelFree = 1, kPanelFull = 2, kExchangeBarrier = 3 };
+/* Hardware barriers; 0 is the block's. Two of each between the storer and the math warpgroups, that
+ * of warpgroup `part` at + part, so that they take turns. */
+enum { kPartFree = 1, kPartFull = 3, kExchangeBarrier = 5 };
 
 /* Dynamic shared memory. */
 struct sm90_shared {
     alignas(1024) char a[kStages][kTileM * kLineBytes];
     alignas(1024) char b[kStages][kTileN * kLineBytes];
-    alignas(1024) char panel[kPanels * kPanelBytes]; /* half of the tile, rounded */
+    alignas(1024) char part[kPanels * kPanelBytes]; /* half of the tile, rounded */
     mbarrier full[kStages];
     mbarrier empty[kStages];
     uint64_t call_number;
@@ -196,30 +198,26 @@ IRIS_INLINE void multiply_tile(float (&d)[128], sm90_shared *shared, stage_curso
         arrive_mbarrier(&shared->empty[previous]);
 }
 
-/* Brings the tile into shared memory, half by half, each as soon as the storer has done with the
- * one before. Layout: product_geometry with kSwizzled, which is the engines' too. */
+/* Brings this warpgroup's part of the tile into shared memory as soon as the storer has done with
+ * the other's. Layout: product_geometry with kSwizzled, which is the engines' too. */
 template <typename T>
-IRIS_INLINE void hand_over_tile(const float (&d)[128], sm90_shared *shared, int32_t half)
+IRIS_INLINE void hand_over_part(const float (&d)[128], sm90_shared *shared, int32_t part)
 {
     const int32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
-    const int32_t row = half * 64 + warp * 16 + lane % 16;
-    const uint32_t line = shared_address(shared->panel) + row * kLineBytes;
+    const int32_t row = warp * 16 + lane % 16;
+    const uint32_t line = shared_address(shared->part) + row * kLineBytes;
 
+    sync_barrier(kPartFree + part, kGroupThreads + 32);
 #pragma unroll
-    for (int32_t part = 0; part < 2; ++part) {
-        sync_barrier(kPanelFree, kMathThreads + 32);
-#pragma unroll
-        for (int32_t j = 0; j < 16; j += 2) { /* chunks of 8 columns */
-            const float *v = d + 64 * part + 4 * j;
-            const int32_t chunk = j + lane / 16;
-            store_matrices(line + chunk / 8 * kPanelBytes + (chunk % 8 ^ (row & 7)) * kChunkBytes,
-                           pack_pair<T>(v[0], v[1]),
-                           pack_pair<T>(v[2], v[3]), pack_pair<T>(v[4], v[5]),
-                           pack_pair<T>(v[6], v[7]));
-        }
-        fence_async_shared();
-        arrive_barrier(kPanelFull, kMathThreads + 32);
+    for (int32_t j = 0; j < kTileN / 8; j += 2) { /* chunks of 8 columns */
+        const float *v = d + 4 * j;
+        const int32_t chunk = j + lane / 16;
+        store_matrices(line + chunk / 8 * kPanelBytes + (chunk % 8 ^ (row & 7)) * kChunkBytes,
+                       pack_pair<T>(v[0], v[1]), pack_pair<T>(v[2], v[3]),
+                       pack_pair<T>(v[4], v[5]), pack_pair<T>(v[6], v[7]));
     }
+    fence_async_shared();
+    arrive_barrier(kPartFull + part, kGroupThreads + 32);
 }
 
 } // namespace iris

@@ -28,15 +28,16 @@
 namespace iris
 {
 
-/* How a tile's chunks lie in the staging, and where in the tile they belong. Chunks are numbered
- * so that neighbours are neighbours in a row. */
+/* How a tile's chunks lie in the staging, and where in the tile they belong. Chunks are numbered row
+ * by row. Swizzled: a part, kRows / kParts rows, lies as it left shared memory, in panels as wide as
+ * one line of the copy engines (8 chunks), in which a row's chunks change places with the row, so
+ * that writing a column of chunks there meets no bank twice. */
 template <typename T, int kRows, int kCols, int kPartCount, bool kSwizzled> struct product_geometry {
-    /* Swizzled tiles leave shared memory in panels of one line of the copy engines. */
-    static constexpr int32_t kPanelCols = kSwizzled ? 64 : kCols;
-    static constexpr int32_t kRowChunks = kPanelCols / kChunk<T>;
-    static constexpr int32_t kPanelChunks = kRows * kRowChunks;
+    static constexpr int32_t kRowChunks = kCols / kChunk<T>;
+    static constexpr int32_t kLineChunks = 8;
+    static constexpr int32_t kPartRows = kRows / kPartCount;
     static constexpr int32_t kPieces = 8;
-    static constexpr int32_t kParts = kPartCount; /* in the order of chunks */
+    static constexpr int32_t kParts = kPartCount;
 
     IRIS_INLINE explicit product_geometry(const iris_reduce_args &)
     {
@@ -47,17 +48,21 @@ template <typename T, int kRows, int kCols, int kPartCount, bool kSwizzled> stru
     }
     IRIS_INLINE int32_t row(int32_t chunk) const
     {
-        return chunk % kPanelChunks / kRowChunks;
+        return chunk / kRowChunks;
     }
     IRIS_INLINE int32_t col(int32_t chunk) const
     {
-        return (chunk / kPanelChunks * kRowChunks + chunk % kRowChunks) * kChunk<T>;
+        return chunk % kRowChunks * kChunk<T>;
     }
-    /* Swizzled: a row's chunks change places with the row, so that writing a column of chunks into
-     * shared memory meets no bank twice. */
     IRIS_INLINE int32_t offset(int32_t chunk) const
     {
-        return (kSwizzled ? chunk ^ (chunk / kRowChunks & 7) : chunk) * kChunkBytes;
+        if constexpr (!kSwizzled)
+            return chunk * kChunkBytes;
+        const int32_t part = chunk / (kPartRows * kRowChunks);
+        const int32_t line = chunk / kRowChunks % kPartRows, column = chunk % kRowChunks;
+        const int32_t panel = part * (kRowChunks / kLineChunks) + column / kLineChunks;
+        return ((panel * kPartRows + line) * kLineChunks + (column % kLineChunks ^ (line & 7))) *
+               kChunkBytes;
     }
 };
 

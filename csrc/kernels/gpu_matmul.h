@@ -131,24 +131,30 @@ IRIS_INLINE void multiply_tiles(const Call &c, int32_t half)
 
     c.for_each_tile([&](int64_t, const iris_tile_coord &) {
         multiply_tile<T, kAMn, kBMn>(d, c.shared, cursor, half, c.steps());
-        hand_over_tile<T>(d, c.shared, half);
+        hand_over_part<T>(d, c.shared, half);
     });
 }
 
-/* Panel `panel` of the tile to wherever it goes. */
+/* A part of the tile, of which `rows` rows are in the matrix, to wherever it goes. */
 template <class Exchange, class Call>
-IRIS_INLINE void store_panel(const Call &c, const Exchange &exchange, int64_t tile,
-                             const iris_tile_coord &at, int32_t panel)
+IRIS_INLINE void store_part(const Call &c, const Exchange &exchange, int64_t tile,
+                            const iris_tile_coord &at, int32_t part, int32_t rows)
 {
-    const char *source = c.shared->panel + panel % kPanels * kPanelBytes;
-    if (c.args.c_is_mapped != 0) {
-        copy_to_tensor(&c.args.c_map, (int32_t)at.col + panel * kSwizzleCols, (int32_t)at.row,
-                       source);
-        return;
+    const bool whole = rows >= kPartRows;
+    for (int32_t panel = 0; panel < kPanels; ++panel) {
+        const char *source = c.shared->part + panel * kPanelBytes;
+        if (c.args.c_is_mapped != 0) {
+            copy_to_tensor(&c.args.c_map, (int32_t)at.col + panel * kSwizzleCols,
+                           (int32_t)at.row + part * kPartRows, source);
+            continue;
+        }
+        if (whole && panel > 0)
+            break; /* the panels follow each other: one copy for all */
+        for (int32_t i = 0; i < exchange.partial_places(); ++i)
+            copy_bulk(exchange.place_of(tile, i).slot + (part * kPanels + panel) * kPanelBytes,
+                      source, (uint32_t)(whole ? kPanels * kPanelBytes : rows * kLineBytes));
     }
-    for (int32_t i = 0; i < exchange.partial_places(); ++i)
-        copy_bulk(exchange.place_of(tile, i).slot + panel * kPanelBytes, source,
-                  (uint32_t)at.rows * kLineBytes);
+    commit_bulk();
 }
 
 /* Signals what this thread has handed to the copy engine. */
@@ -167,18 +173,17 @@ IRIS_INLINE void store_tiles(const Call &c, const Exchange &exchange)
 {
     const bool leads = threadIdx.x % 32 == 0;
 
-    arrive_barrier(kPanelFree, kMathThreads + 32);
+    arrive_barrier(kPartFree, kGroupThreads + 32);
     c.for_each_tile([&](int64_t tile, const iris_tile_coord &at) {
-        for (int32_t part = 0; part < 2; ++part) {
-            sync_barrier(kPanelFull, kMathThreads + 32);
-            if (leads) {
-                for (int32_t panel = 0; panel < kPanels; ++panel)
-                    store_panel(c, exchange, tile, at, part * kPanels + panel);
-                commit_bulk();
+        for (int32_t part = 0; part < IRIS_SM90_PARTS; ++part) {
+            const int32_t rows = at.rows - part * kPartRows;
+            sync_barrier(kPartFull + part, kGroupThreads + 32);
+            if (leads && rows > 0) {
+                store_part(c, exchange, tile, at, part, rows);
                 wait_bulk_read();
             }
             __syncwarp();
-            arrive_barrier(kPanelFree, kMathThreads + 32);
+            arrive_barrier(kPartFree + 1 - part, kGroupThreads + 32);
             if (leads && c.args.c_is_mapped == 0 && (Exchange::kSignalsParts || part == 1))
                 signal_part(c, exchange, tile, Exchange::kSignalsParts ? part : 0);
         }

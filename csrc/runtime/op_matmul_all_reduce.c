@@ -3,6 +3,7 @@
  *
  * matmul_all_reduce: argument checks, description, kernel arguments.
  */
+#include "../kernels/gpu_launch.h"
 #include "op_check.h"
 #include "op_launch.h"
 #include "op_select.h"
@@ -141,7 +142,7 @@ enum iris_status iris_matmul_all_reduce(struct iris_context *ctx, const struct i
     /* Alone there is nothing to exchange, and a product without a bias is the result. */
     product.c_is_mapped =
         ctx->world_size == 1 && bias == NULL &&
-        map_operand(ctx, C, 0, 1, desc.block_m, &product.c_map) == IRIS_TENSOR_MAP_K;
+        map_operand(ctx, C, 0, 1, desc.block_m / IRIS_SM90_PARTS, &product.c_map) == IRIS_TENSOR_MAP_K;
     launch.kernel_dtype = desc.dtype;
     return iris_op_run(ctx, &desc, &launch, options);
 }
