@@ -68,11 +68,14 @@ template <> IRIS_INLINE uint32_t pack_pair<bfloat16_t>(float low, float high)
     return pair;
 }
 #else
+/* Without a comparison: eight at once would take more mask registers than there are. NaN made by
+ * arithmetic, or widened from bf16, has a bit of its payload above those cut off; rounding may carry
+ * it into the sign's place, from where the minimum takes it back. */
 IRIS_INLINE uint32_t bfloat16_bits(float value)
 {
-    const uint32_t bits = float_to_bits(value);
-    const uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
-    return value == value ? rounded : (bits >> 16 | 0x40u);
+    const uint32_t bits = float_to_bits(value), magnitude = bits & 0x7fffffffu;
+    const uint32_t rounded = (magnitude + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+    return (rounded < 0x7fffu ? rounded : 0x7fffu) | (bits >> 16 & 0x8000u);
 }
 
 template <> IRIS_INLINE uint32_t pack_pair<half_t>(float low, float high)

@@ -45,13 +45,15 @@ template <typename T> class tile_operand
     IRIS_INLINE tile_operand(const iris_matrix_args &matrix, int64_t stride_mn, int64_t stride_k,
                              int64_t first, int32_t count, int64_t K)
         : data_(device_pointer<const T>(matrix.address) + first * stride_mn), stride_mn_(stride_mn),
-          stride_k_(stride_k), count_(count), K_(K), order_(operand_order::elements)
+          stride_k_(stride_k), count_(count), K_(K)
     {
         const uint64_t address = matrix.address;
+        operand_order order = operand_order::elements;
         if (has_vector_rows<T>(address, stride_mn, stride_k))
-            order_ = operand_order::k_runs;
+            order = operand_order::k_runs;
         else if (has_vector_rows<T>(address, stride_k, stride_mn))
-            order_ = operand_order::mn_runs; /* `first` is a multiple of the block */
+            order = operand_order::mn_runs; /* `first` is a multiple of the block */
+        order_ = (operand_order)uniform((int64_t)order);
     }
 
     /* Brings this thread's share of the stage that begins at k into registers. */
@@ -133,19 +135,20 @@ IRIS_INLINE void simt_gemm(work_group wg, typename Unit::accumulator &acc,
     constexpr int32_t kStep = kStageRowBytes / (int32_t)sizeof(T);
     tile_operand<T> a(args.a, args.a.stride_row, args.a.stride_col, at.row, at.rows, args.K);
     tile_operand<T> b(args.b, args.b.stride_col, args.b.stride_row, at.col, at.cols, args.K);
+    const int64_t K = uniform(args.K);
     int32_t buffer = 0;
 
     Unit::clear(acc);
     a.load(wg.thread, 0);
     b.load(wg.thread, 0);
     group_barrier(wg); /* shared memory still holds the tile before */
-    for (int64_t k = 0; k < args.K; k += kStep) {
+    for (int64_t k = 0; k < K; k += kStep) {
         a.store(wg.thread, shared->a[buffer]);
         b.store(wg.thread, shared->b[buffer]);
         /* One barrier a step: a wave that stores the next stage but one has passed the next step's
          * barrier, and with it everybody's reads of this stage. */
         group_barrier(wg);
-        if (k + kStep < args.K) {
+        if (k + kStep < K) {
             a.load(wg.thread, k + kStep);
             b.load(wg.thread, k + kStep);
         }

@@ -9,7 +9,7 @@
  *   storer   warp 1: hands finished panels to the bulk copy engine, which writes them to where the
  *            partial goes, on this GPU or a peer; then signals
  *   exchange warps 2 and 3: bring partials on (gpu_exchange.h) while the others compute
- *   math     warpgroups 1 and 2: 64 x 256 outputs each by wgmma; their results leave through shared
+ *   math     warpgroups 1 and 2: 64 rows of the tile each by wgmma; their results leave through shared
  *            memory, so that the tensor cores never wait for a link
  *
  * The structure is that of ThunderKittens' and CUTLASS's Hopper kernels: a ring of stages between
@@ -29,7 +29,10 @@
 namespace iris
 {
 
-constexpr int32_t kTileM = IRIS_SM90_BLOCK_M, kTileN = IRIS_SM90_BLOCK_N;
+constexpr int32_t kTileM = IRIS_SM90_BLOCK_M;
+/* Columns of a tile. Wide tiles read the operands least; narrow ones let a small product spread over
+ * more multiprocessors. */
+constexpr int32_t kWide = IRIS_SM90_BLOCK_N, kNarrow = IRIS_SM90_NARROW_BLOCK_N;
 constexpr int32_t kTileK = IRIS_SM90_BLOCK_K;
 constexpr int32_t kStages = IRIS_SM90_STAGES;
 constexpr int32_t kSwizzleCols = 64; /* 16-bit elements of a 128-byte line */
@@ -39,7 +42,7 @@ constexpr int32_t kElementLoaders = 32;
 constexpr int32_t kExchangeThreads = 64;
 /* A part of the tile, what one math warpgroup computes, leaves in panels of one line's width. */
 constexpr int32_t kPartRows = kTileM / IRIS_SM90_PARTS;
-constexpr int32_t kPanels = kTileN / kSwizzleCols;
+template <int32_t kTileN> constexpr int32_t kPanels = kTileN / kSwizzleCols;
 constexpr int32_t kPanelBytes = kPartRows * kLineBytes;
 
 /* Hardware barriers; 0 is the block's. Two of each between the storer and the math warpgroups, that
@@ -49,11 +52,10 @@ enum { kPartFree = 1, kPartFull = 3, kExchangeBarrier = 5 };
 /* Dynamic shared memory. */
 struct sm90_shared {
     alignas(1024) char a[kStages][kTileM * kLineBytes];
-    alignas(1024) char b[kStages][kTileN * kLineBytes];
-    alignas(1024) char part[kPanels * kPanelBytes]; /* half of the tile, rounded */
+    alignas(1024) char b[kStages][kWide * kLineBytes];
+    alignas(1024) char part[kPanels<kWide> * kPanelBytes]; /* half of the tile, rounded */
     mbarrier full[kStages];
     mbarrier empty[kStages];
-    uint64_t call_number;
     alignas(16) char exchange[768];
 };
 static_assert(sizeof(sm90_shared) <= IRIS_SM90_SHARED_NBYTES, "the launch asks for that much");
@@ -119,21 +121,11 @@ IRIS_INLINE uint64_t operand_descriptor(uint32_t address, uint32_t block_distanc
 /* 16 of K in an operand's stage, in its order. */
 template <bool kMnOrder> constexpr uint32_t kSixteen = kMnOrder ? 16 * kLineBytes : 32;
 
-template <typename T> struct wgmma;
-#define IRIS_DEFINE_WGMMA(type, name)                                                              \
-    template <> struct wgmma<type> {                                                               \
-        /* d (64 x 256, fp32) = a (64 x 16) @ b (16 x 256) + (accumulate ? d : 0) */               \
-        template <int kAMn, int kBMn>                                                              \
-        static IRIS_INLINE void issue(float (&d)[128], uint64_t a, uint64_t b, bool accumulate)    \
-        {                                                                                          \
-            asm volatile(                                                                          \
-                "{\n.reg .pred p;\nsetp.ne.b32 p, %130, 0;\n"                                      \
-                "wgmma.mma_async.sync.aligned.m64n256k16.f32." name "." name " {"                  \
-                IRIS_128_OPERANDS "}, %128, %129, p, 1, 1, %131, %132;\n}\n"                       \
-                : IRIS_128_ACCUMULATORS                                                            \
-                : "l"(a), "l"(b), "r"((int32_t)accumulate), "n"(kAMn), "n"(kBMn));                 \
-        }                                                                                          \
-    };
+#define IRIS_64_OPERANDS \
+    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
+    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
+    "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
+    "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
 #define IRIS_128_OPERANDS \
     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
     "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
@@ -143,6 +135,15 @@ template <typename T> struct wgmma;
     "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, " \
     "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, " \
     "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
+#define IRIS_64_ACCUMULATORS \
+    "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), \
+    "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), \
+    "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), \
+    "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]), \
+    "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35]), "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]), \
+    "+f"(d[40]), "+f"(d[41]), "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]), \
+    "+f"(d[48]), "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]), \
+    "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63])
 #define IRIS_128_ACCUMULATORS \
     "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), \
     "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), \
@@ -160,13 +161,41 @@ template <typename T> struct wgmma;
     "+f"(d[104]), "+f"(d[105]), "+f"(d[106]), "+f"(d[107]), "+f"(d[108]), "+f"(d[109]), "+f"(d[110]), "+f"(d[111]), \
     "+f"(d[112]), "+f"(d[113]), "+f"(d[114]), "+f"(d[115]), "+f"(d[116]), "+f"(d[117]), "+f"(d[118]), "+f"(d[119]), \
     "+f"(d[120]), "+f"(d[121]), "+f"(d[122]), "+f"(d[123]), "+f"(d[124]), "+f"(d[125]), "+f"(d[126]), "+f"(d[127])
-IRIS_DEFINE_WGMMA(half_t, "f16")
-IRIS_DEFINE_WGMMA(bfloat16_t, "bf16")
+/* Operands after the accumulators: a, b, accumulate, the orders. */
+#define IRIS_DEFINE_WGMMA(type, name, n, accumulators, operands, pa, pb, pp, pi, pj)               \
+    template <int kAMn, int kBMn>                                                                  \
+    IRIS_INLINE void issue_wgmma_##n(type, float (&d)[n / 2], uint64_t a, uint64_t b,              \
+                                     bool accumulate)                                              \
+    {                                                                                              \
+        asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " pp ", 0;\n"                               \
+                     "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32." name "." name " {" operands \
+                     "}, " pa ", " pb ", p, 1, 1, " pi ", " pj ";\n}\n"                            \
+                     : accumulators                                                                \
+                     : "l"(a), "l"(b), "r"((int32_t)accumulate), "n"(kAMn), "n"(kBMn));            \
+    }
+#define IRIS_DEFINE_WGMMAS(type, name)                                                             \
+    IRIS_DEFINE_WGMMA(type, name, 128, IRIS_64_ACCUMULATORS, IRIS_64_OPERANDS, "%64", "%65",       \
+                      "%66", "%67", "%68")                                                         \
+    IRIS_DEFINE_WGMMA(type, name, 256, IRIS_128_ACCUMULATORS, IRIS_128_OPERANDS, "%128", "%129",   \
+                      "%130", "%131", "%132")
+IRIS_DEFINE_WGMMAS(half_t, "f16")
+IRIS_DEFINE_WGMMAS(bfloat16_t, "bf16")
+#undef IRIS_DEFINE_WGMMAS
 #undef IRIS_DEFINE_WGMMA
 
+/* d (64 x kN, fp32) = a (64 x 16) @ b (16 x kN) + (accumulate ? d : 0). */
+template <typename T, int32_t kN, bool kAMn, bool kBMn>
+IRIS_INLINE void issue_wgmma(float (&d)[kN / 2], uint64_t a, uint64_t b, bool accumulate)
+{
+    if constexpr (kN == 128)
+        issue_wgmma_128<kAMn, kBMn>(T{}, d, a, b, accumulate);
+    else
+        issue_wgmma_256<kAMn, kBMn>(T{}, d, a, b, accumulate);
+}
+
 /* One tile's sum over K by this warpgroup, whose rows begin at 64 `half`. */
-template <typename T, bool kAMn, bool kBMn>
-IRIS_INLINE void multiply_tile(float (&d)[128], sm90_shared *shared, stage_cursor &cursor,
+template <typename T, int32_t kTileN, bool kAMn, bool kBMn>
+IRIS_INLINE void multiply_tile(float (&d)[kTileN / 2], sm90_shared *shared, stage_cursor &cursor,
                                int32_t half, int32_t steps)
 {
     const bool elected = threadIdx.x % 128 == 0;
@@ -180,7 +209,7 @@ IRIS_INLINE void multiply_tile(float (&d)[128], sm90_shared *shared, stage_curso
         wgmma_fence();
 #pragma unroll
         for (int32_t k = 0; k < kTileK / 16; ++k)
-            wgmma<T>::template issue<kAMn, kBMn>(
+            issue_wgmma<T, kTileN, kAMn, kBMn>(
                 d, operand_descriptor(a + k * kSixteen<kAMn>, 0),
                 operand_descriptor(b + k * kSixteen<kBMn>, kTileK * kLineBytes),
                 step > 0 || k > 0);
@@ -200,8 +229,8 @@ IRIS_INLINE void multiply_tile(float (&d)[128], sm90_shared *shared, stage_curso
 
 /* Brings this warpgroup's part of the tile into shared memory as soon as the storer has done with
  * the other's. Layout: product_geometry with kSwizzled, which is the engines' too. */
-template <typename T>
-IRIS_INLINE void hand_over_part(const float (&d)[128], sm90_shared *shared, int32_t part)
+template <typename T, int32_t kTileN>
+IRIS_INLINE void hand_over_part(const float (&d)[kTileN / 2], sm90_shared *shared, int32_t part)
 {
     const int32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
     const int32_t row = warp * 16 + lane % 16;

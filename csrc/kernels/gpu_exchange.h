@@ -91,6 +91,13 @@ template <typename T> struct run_geometry {
     }
 };
 
+/* Chunks of a tile that a thread sums at once: more where few threads bring on. */
+#if defined(__CUDACC__)
+constexpr int32_t kExchangeBatch = 2;
+#else
+constexpr int32_t kExchangeBatch = 1;
+#endif
+
 /* Where a rank wants its results, resolved from its record. */
 struct result_place {
     uint64_t address; /* of the output, or of the result staging */
@@ -120,17 +127,23 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
     IRIS_INLINE gpu_exchange(work_group wg, const iris_reduce_args &args, const call_state &call,
                              exchange_shared *shared)
         : wg_(wg), args_(args), call_(call), geometry_(args), shared_(shared),
-          schedule_(iris_schedule_make(args.M, args.N, args.block_m, args.block_n,
-                                       args.group_size_m, args.call.world_size)),
-          layout_(iris_reduce_layout_make(&schedule_, args.call.operation, kVariant, sizeof(T),
-                                          Geometry::kParts)),
+          schedule_(in_lanes(iris_schedule_make(args.M, args.N, args.block_m, args.block_n,
+                                                args.group_size_m, args.call.world_size))),
+          layout_(in_lanes(iris_reduce_layout_make(&schedule_, args.call.operation, kVariant,
+                                                   sizeof(T), Geometry::kParts))),
           rank_(args.call.rank), world_(args.call.world_size)
     {
     }
 
     IRIS_INLINE int64_t tiles() const
     {
-        return schedule_.tiles;
+        return uniform(schedule_.tiles);
+    }
+
+    /* How many ranks a chunk is summed over or pushed to. */
+    IRIS_INLINE int32_t ranks() const
+    {
+        return (int32_t)uniform(world_);
     }
 
     IRIS_INLINE iris_tile_coord coord(int64_t tile) const
@@ -152,7 +165,7 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
 
     IRIS_INLINE int32_t partial_places() const
     {
-        return kVariant == IRIS_VARIANT_ONE_SHOT ? world_ : 1;
+        return kVariant == IRIS_VARIANT_ONE_SHOT ? ranks() : 1;
     }
 
     /* Whether a part of a partial tile has a flag of its own, or the whole tile has one. */
@@ -312,7 +325,8 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
     IRIS_INLINE void sum_piece(int64_t tile, const iris_tile_coord &at, int32_t piece,
                                const char *first, uint64_t stride, bool push) const
     {
-        constexpr int32_t kBatch = 2, kSources = 4;
+        constexpr int32_t kBatch = kExchangeBatch, kSources = 4;
+        const int32_t world = ranks();
         const int32_t total = geometry_.chunks();
         const int32_t size = (total + Geometry::kPieces - 1) / Geometry::kPieces;
         const int32_t begin = piece * size;
@@ -324,16 +338,16 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
             for (int32_t k = 0; k < kBatch; ++k)
 #pragma unroll
                 for (int i = 0; i < kChunk<T>; ++i)
-                    values[k][i] = 0.0f;
+                    values[k][i] = -0.0f; /* which leaves every number as it is, 0 and -0 too */
 #pragma unroll 1
-            for (int32_t s = 0; s < world_; s += kSources) {
+            for (int32_t s = 0; s < world; s += kSources) {
                 chunk16 c[kSources][kBatch];
 #pragma unroll
                 for (int32_t q = 0; q < kSources; ++q)
 #pragma unroll
                     for (int32_t k = 0; k < kBatch; ++k) {
                         const int32_t chunk = start + k * wg_.threads;
-                        if (chunk < end && s + q < world_ && exists(at, chunk))
+                        if (chunk < end && s + q < world && exists(at, chunk))
                             c[q][k] = load_chunk(first + (uint64_t)(s + q) * stride +
                                                  geometry_.offset(chunk));
                     }
@@ -341,8 +355,8 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
                 for (int32_t q = 0; q < kSources; ++q)
 #pragma unroll
                     for (int32_t k = 0; k < kBatch; ++k)
-                        if (s + q < world_)
-                            add_chunk(values[k], c[q][k], s + q == 0);
+                        if (s + q < world)
+                            add_chunk(values[k], c[q][k]);
             }
 #pragma unroll
             for (int32_t k = 0; k < kBatch; ++k) {
@@ -353,14 +367,13 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
         }
     }
 
-    /* `first`: not an addition to zero, which would lose the sign of a negative zero. */
-    static IRIS_INLINE void add_chunk(values_t &values, const chunk16 &c, bool first)
+    static IRIS_INLINE void add_chunk(values_t &values, const chunk16 &c)
     {
         values_t term;
         unpack(c, term, T{});
 #pragma unroll
         for (int i = 0; i < kChunk<T>; ++i)
-            values[i] = first ? term[i] : values[i] + term[i];
+            values[i] += term[i];
     }
 
     IRIS_INLINE bool exists(const iris_tile_coord &at, int32_t chunk) const
@@ -374,10 +387,10 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
             return;
         const matrix<const T> bias = as_matrix<const T>(args_.bias).tile(
             at.row + geometry_.row(chunk), at.col + geometry_.col(chunk));
+        const int32_t last = at.cols - 1 - geometry_.col(chunk); /* what is past it is never stored */
 #pragma unroll
         for (int i = 0; i < kChunk<T>; ++i)
-            if (geometry_.col(chunk) + i < at.cols)
-                values[i] += to_float(bias.data[i * bias.stride_col]);
+            values[i] += to_float(bias.data[(i < last ? i : last) * bias.stride_col]);
     }
 
     /* Stores a chunk of this rank's own output. */
@@ -420,15 +433,16 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
                                     at.col + geometry_.col(chunk)) *
                                    (int64_t)sizeof(T);
             int32_t target = rank_;
-            for (int32_t hop = 0; hop < world_; ++hop) {
+            const int32_t world = ranks();
+            for (int32_t hop = 0; hop < world; ++hop) {
                 store_chunk(device_pointer<char>(shared_->places[target].address) + offset, c);
-                target = target + 1 < world_ ? target + 1 : 0;
+                target = target + 1 < world ? target + 1 : 0;
             }
             return;
         }
         store_own(at, chunk, c);
         if (push)
-            for (int32_t hop = 1; hop < world_; ++hop)
+            for (int32_t hop = 1; hop < ranks(); ++hop)
                 store_result((rank_ + hop) % world_, tile, at, chunk, c);
     }
 
@@ -469,7 +483,7 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
     {
         if (!opened_ && !open_results())
             return;
-        while (next_unit_ < owned_units())
+        while (next_unit_ < uniform(owned_units()))
             if (!bring_on_unit())
                 return;
         finish();
@@ -480,7 +494,7 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
     IRIS_INLINE void one_shot()
     {
         const int64_t units = schedule_.tiles * Geometry::kPieces;
-        for (int64_t unit = wg_.index; unit < units; unit += wg_.count) {
+        for (int64_t unit = wg_.index; unit < uniform(units); unit += wg_.count) {
             const int64_t tile = unit / Geometry::kPieces;
             const iris_tile_coord at = coord(tile);
             if (!wait_partials(wg_, call_, tile, flag_of(tile, unit),
@@ -501,7 +515,7 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
         const int32_t previous = (rank_ + last) % world_;
         if (!open_results())
             return;
-        for (int64_t tile = wg_.index; tile < schedule_.tiles; tile += wg_.count) {
+        for (int64_t tile = wg_.index; tile < tiles(); tile += wg_.count) {
             const iris_tile_coord at = coord(tile);
             if (!wait_own(tile) ||
                 (rank_ > 0 &&
@@ -538,7 +552,7 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
 
     IRIS_INLINE bool pass_results_on(int32_t previous, int32_t next, int32_t last)
     {
-        for (int64_t tile = wg_.index; tile < schedule_.tiles; tile += wg_.count) {
+        for (int64_t tile = wg_.index; tile < tiles(); tile += wg_.count) {
             const iris_tile_coord at = coord(tile);
             if (!wait_tile(wg_, call_, layout_.result_flags + tile,
                            {IRIS_SIGNAL_RESULT, previous, (int32_t)tile}))
@@ -559,11 +573,11 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
     {
         constexpr int32_t kPieces = kVariant == IRIS_VARIANT_ATOMIC ? Geometry::kPieces : 1;
         const int64_t units = schedule_.tiles * kPieces;
-        for (int64_t unit = wg_.index; unit < units; unit += wg_.count) {
+        for (int64_t unit = wg_.index; unit < uniform(units); unit += wg_.count) {
             const int64_t tile = unit / kPieces;
             if (!wait_own(tile))
                 return;
-            for (int32_t hop = 1; hop <= world_; ++hop)
+            for (int32_t hop = 1; hop <= ranks(); ++hop)
                 if (!add_to_sum((rank_ + hop) % world_, tile, (int32_t)(unit % kPieces), kPieces))
                     return;
         }
@@ -571,7 +585,7 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
         if (!wait_delivered(wg_, call_))
             return;
         /* This rank's own share of each of these sums was added by this very work-group. */
-        for (int64_t unit = wg_.index; unit < units; unit += wg_.count) {
+        for (int64_t unit = wg_.index; unit < uniform(units); unit += wg_.count) {
             const int64_t tile = unit / kPieces;
             const iris_tile_coord at = coord(tile);
             for_each_chunk(at, (int32_t)(unit % kPieces), kPieces, [&](int32_t chunk) {
@@ -653,7 +667,7 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
         deliver(wg_, call_);
         if (!wait_delivered(wg_, call_))
             return;
-        for (int64_t tile = wg_.index; tile < schedule_.tiles; tile += wg_.count) {
+        for (int64_t tile = wg_.index; tile < tiles(); tile += wg_.count) {
             if (stored_by_itself(tile))
                 continue;
             const iris_tile_coord at = coord(tile);

@@ -20,10 +20,34 @@
 #define IRIS_ARGUMENTS(type) const type
 #endif
 
+namespace iris
+{
+
+/* The arguments as the kernel reads them. On gfx a copy in LDS: read from where they are passed, the
+ * compiler would keep most of them in scalar registers, of which there are too few. */
+template <typename Args> IRIS_INLINE const Args &at_hand(work_group wg, const Args &args)
+{
+#if defined(__HIP__)
+    IRIS_SHARED static Args copy;
+    const uint32_t *from = reinterpret_cast<const uint32_t *>(&args);
+    uint32_t *to = reinterpret_cast<uint32_t *>(&copy);
+    for (uint32_t i = (uint32_t)wg.thread; i < sizeof(Args) / 4; i += (uint32_t)wg.threads)
+        to[i] = from[i];
+    group_barrier(wg);
+    return copy;
+#else
+    (void)wg;
+    return args;
+#endif
+}
+
+} // namespace iris
+
 #define IRIS_INSTANCE(operation, variant, dtype, arguments, kernel)                                \
     IRIS_KERNEL(iris::kernel_threads(IRIS_OP_##operation, IRIS_DTYPE_##dtype))                     \
     iris_##operation##_##variant##_##dtype(IRIS_ARGUMENTS(arguments) args)                         \
     {                                                                                              \
-        kernel(iris::whole_block(), args);                                                         \
+        const iris::work_group wg = iris::whole_block();                                           \
+        kernel(wg, iris::at_hand(wg, args));                                                       \
     }
 #include "instances.def"

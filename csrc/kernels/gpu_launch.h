@@ -25,6 +25,7 @@
 #define IRIS_SM90_THREADS 384
 #define IRIS_SM90_BLOCK_M 128
 #define IRIS_SM90_BLOCK_N 256
+#define IRIS_SM90_NARROW_BLOCK_N 128
 #define IRIS_SM90_BLOCK_K 64
 #define IRIS_SM90_STAGES 4
 #define IRIS_SM90_PARTS 2
@@ -47,7 +48,7 @@ static inline int32_t iris_gpu_parts_of(bool sm90, uint32_t operation, enum iris
     return iris_is_tensor_core_product(sm90, operation, dtype) ? IRIS_SM90_PARTS : 1;
 }
 
-/* The tile of a product. */
+/* The tile of a product; the wide one where there are two. */
 static inline struct iris_gpu_block iris_gpu_block_of(bool sm90, uint32_t operation,
                                                       enum iris_dtype dtype)
 {

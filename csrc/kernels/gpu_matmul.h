@@ -51,13 +51,12 @@ IRIS_INLINE void simt_matmul_all_reduce(work_group wg, const iris_reduce_args &a
 /* ---- tensor cores, with roles ---- */
 
 /* Everything a role needs to walk the tiles. */
-template <typename T, iris_variant kVariant> struct sm90_call {
-    using geometry = product_geometry<T, kTileM, kTileN, IRIS_SM90_PARTS, true>;
-    using exchange = gpu_exchange<T, kVariant, geometry>;
+template <typename T, iris_variant kVariantOfCall> struct sm90_call {
+    using element = T;
+    static constexpr iris_variant kVariant = kVariantOfCall;
 
     const iris_product_args &args;
     sm90_shared *shared;
-    call_state call;
 
     IRIS_INLINE int32_t steps() const
     {
@@ -75,7 +74,7 @@ template <typename T, iris_variant kVariant> struct sm90_call {
 };
 
 /* The operands that the engine cannot load, by kElementLoaders threads. */
-template <typename T>
+template <typename T, int32_t kTileN>
 IRIS_INLINE void load_stage_by_elements(const iris_product_args &args, const iris_tile_coord &at,
                                         int64_t k, char *stage_a, char *stage_b, mbarrier *full,
                                         int32_t thread)
@@ -92,8 +91,10 @@ IRIS_INLINE void load_stage_by_elements(const iris_product_args &args, const iri
 }
 
 /* By all lanes of a warp, of which the first commands the engine. */
-template <typename T, class Call> IRIS_INLINE void load_tiles(const Call &c, bool by_elements)
+template <int32_t kTileN, class Call>
+IRIS_INLINE void load_tiles(const Call &c, bool by_elements)
 {
+    using T = typename Call::element;
     const iris_product_args &args = c.args;
     const uint32_t nbytes = (args.a_map_kind != 0 ? kTileM * kLineBytes : 0) +
                             (args.b_map_kind != 0 ? kTileN * kLineBytes : 0);
@@ -102,6 +103,8 @@ template <typename T, class Call> IRIS_INLINE void load_tiles(const Call &c, boo
 
     if (!by_elements && lane != 0)
         return;
+    prefetch_tensor_map(&args.a_map);
+    prefetch_tensor_map(&args.b_map);
     c.for_each_tile([&](int64_t, const iris_tile_coord &at) {
         for (int32_t step = 0; step < c.steps(); ++step) {
             mbarrier *full = &c.shared->full[cursor.stage];
@@ -117,31 +120,46 @@ template <typename T, class Call> IRIS_INLINE void load_tiles(const Call &c, boo
                                          step * kTileK, full);
             }
             if (by_elements)
-                load_stage_by_elements<T>(args, at, (int64_t)step * kTileK, a, b, full, lane);
+                load_stage_by_elements<T, kTileN>(args, at, (int64_t)step * kTileK, a, b, full, lane);
             cursor.advance();
         }
     });
 }
 
-template <typename T, bool kAMn, bool kBMn, class Call>
-IRIS_INLINE void multiply_tiles(const Call &c, int32_t half)
+template <int32_t kTileN, bool kAMn, bool kBMn, class Call>
+IRIS_INLINE void multiply_tiles_in_order(const Call &c, int32_t half)
 {
+    using T = typename Call::element;
     stage_cursor cursor;
-    float d[128];
+    float d[kTileN / 2];
 
     c.for_each_tile([&](int64_t, const iris_tile_coord &) {
-        multiply_tile<T, kAMn, kBMn>(d, c.shared, cursor, half, c.steps());
-        hand_over_part<T>(d, c.shared, half);
+        multiply_tile<T, kTileN, kAMn, kBMn>(d, c.shared, cursor, half, c.steps());
+        hand_over_part<T, kTileN>(d, c.shared, half);
     });
 }
 
+template <int32_t kTileN, class Call> IRIS_INLINE void multiply_tiles(const Call &c, int32_t half)
+{
+    const bool a_mn = c.args.a_map_kind == IRIS_TENSOR_MAP_MN;
+    const bool b_mn = c.args.b_map_kind == IRIS_TENSOR_MAP_MN;
+    if (a_mn && b_mn)
+        multiply_tiles_in_order<kTileN, true, true>(c, half);
+    else if (a_mn)
+        multiply_tiles_in_order<kTileN, true, false>(c, half);
+    else if (b_mn)
+        multiply_tiles_in_order<kTileN, false, true>(c, half);
+    else
+        multiply_tiles_in_order<kTileN, false, false>(c, half);
+}
+
 /* A part of the tile, of which `rows` rows are in the matrix, to wherever it goes. */
-template <class Exchange, class Call>
+template <int32_t kTileN, class Exchange, class Call>
 IRIS_INLINE void store_part(const Call &c, const Exchange &exchange, int64_t tile,
                             const iris_tile_coord &at, int32_t part, int32_t rows)
 {
     const bool whole = rows >= kPartRows;
-    for (int32_t panel = 0; panel < kPanels; ++panel) {
+    for (int32_t panel = 0; panel < kPanels<kTileN>; ++panel) {
         const char *source = c.shared->part + panel * kPanelBytes;
         if (c.args.c_is_mapped != 0) {
             copy_to_tensor(&c.args.c_map, (int32_t)at.col + panel * kSwizzleCols,
@@ -151,25 +169,26 @@ IRIS_INLINE void store_part(const Call &c, const Exchange &exchange, int64_t til
         if (whole && panel > 0)
             break; /* the panels follow each other: one copy for all */
         for (int32_t i = 0; i < exchange.partial_places(); ++i)
-            copy_bulk(exchange.place_of(tile, i).slot + (part * kPanels + panel) * kPanelBytes,
-                      source, (uint32_t)(whole ? kPanels * kPanelBytes : rows * kLineBytes));
+            copy_bulk(exchange.place_of(tile, i).slot + (part * kPanels<kTileN> + panel) * kPanelBytes,
+                      source, (uint32_t)(whole ? kPanels<kTileN> * kPanelBytes : rows * kLineBytes));
     }
     commit_bulk();
 }
 
 /* Signals what this thread has handed to the copy engine. */
-template <class Exchange, class Call>
-IRIS_INLINE void signal_part(const Call &c, const Exchange &exchange, int64_t tile, int32_t part)
+template <class Exchange>
+IRIS_INLINE void signal_part(const call_state &call, const Exchange &exchange, int64_t tile,
+                             int32_t part)
 {
     publish_bulk_stores();
     for (int32_t i = 0; i < exchange.partial_places(); ++i) {
         const partial_place place = exchange.place_of(tile, i);
-        store_release(tile_flag(c.call, place.rank, place.flag + part), c.call.signal);
+        store_release(tile_flag(call, place.rank, place.flag + part), call.signal);
     }
 }
 
-template <class Exchange, class Call>
-IRIS_INLINE void store_tiles(const Call &c, const Exchange &exchange)
+template <int32_t kTileN, class Exchange, class Call>
+IRIS_INLINE void store_tiles(const Call &c, const call_state &call, const Exchange &exchange)
 {
     const bool leads = threadIdx.x % 32 == 0;
 
@@ -179,15 +198,45 @@ IRIS_INLINE void store_tiles(const Call &c, const Exchange &exchange)
             const int32_t rows = at.rows - part * kPartRows;
             sync_barrier(kPartFull + part, kGroupThreads + 32);
             if (leads && rows > 0) {
-                store_part(c, exchange, tile, at, part, rows);
+                store_part<kTileN>(c, exchange, tile, at, part, rows);
                 wait_bulk_read();
             }
             __syncwarp();
             arrive_barrier(kPartFree + 1 - part, kGroupThreads + 32);
             if (leads && c.args.c_is_mapped == 0 && (Exchange::kSignalsParts || part == 1))
-                signal_part(c, exchange, tile, Exchange::kSignalsParts ? part : 0);
+                signal_part(call, exchange, tile, Exchange::kSignalsParts ? part : 0);
         }
     });
+}
+
+/* What the warps of the first warpgroup do. */
+template <int32_t kTileN, class Call> IRIS_INLINE void serve_tiles(const Call &c, bool by_elements)
+{
+    using T = typename Call::element;
+    using geometry = product_geometry<T, kTileM, kTileN, IRIS_SM90_PARTS, true>;
+    const int32_t warp = (int32_t)threadIdx.x / 32;
+    /* The exchange warps; the storer only asks it for places. */
+    const work_group wg = {(int32_t)blockIdx.x,       (int32_t)gridDim.x,
+                           (int32_t)threadIdx.x - 64, kExchangeThreads,
+                           kExchangeBarrier,          nullptr};
+    static_assert(sizeof(exchange_shared) <= sizeof c.shared->exchange, "its part of the block's");
+
+    if (warp == 0)
+        return load_tiles<kTileN>(c, by_elements);
+    /* The counter does not move before the exchange warps of all blocks have ended, and they need
+     * what the storer stores: both read the same number. */
+    const call_state call = call_begin(c.args.reduce.call);
+    gpu_exchange<T, Call::kVariant, geometry> exchange(
+        wg, c.args.reduce, call, reinterpret_cast<exchange_shared *>(c.shared->exchange));
+    if (warp == 1) {
+        store_tiles<kTileN>(c, call, exchange);
+    } else {
+        exchange.announce_output();
+        if (c.args.c_is_mapped != 0)
+            exchange.end();
+        else
+            exchange.bring_on();
+    }
 }
 
 template <typename T, iris_variant kVariant>
@@ -195,9 +244,7 @@ IRIS_INLINE void tensor_core_matmul_all_reduce(const iris_product_args &args)
 {
     extern IRIS_SHARED __align__(1024) char dynamic_shared[];
     sm90_shared *shared = reinterpret_cast<sm90_shared *>(dynamic_shared);
-    using call_type = sm90_call<T, kVariant>;
-    using exchange_type = typename call_type::exchange;
-    const int32_t warpgroup = threadIdx.x / 128, warp = threadIdx.x / 32;
+    const int32_t warpgroup = (int32_t)threadIdx.x / kGroupThreads;
     const bool by_elements = args.a_map_kind == 0 || args.b_map_kind == 0;
 
     if (threadIdx.x == 0) {
@@ -206,44 +253,22 @@ IRIS_INLINE void tensor_core_matmul_all_reduce(const iris_product_args &args)
             init_mbarrier(&shared->empty[stage], 2);
         }
         fence_mbarrier_init();
-        shared->call_number = next_call_number(args.reduce.call);
     }
     __syncthreads();
-    const call_type c = {args, shared, call_number(args.reduce.call, shared->call_number)};
-    /* The exchange warps; the storer only asks it for places. */
-    const work_group wg = {(int32_t)blockIdx.x,      (int32_t)gridDim.x,
-                           (int32_t)threadIdx.x - 64, kExchangeThreads,
-                           kExchangeBarrier,          nullptr};
-    static_assert(sizeof(exchange_shared) <= sizeof shared->exchange, "its part of the block's");
+    const sm90_call<T, kVariant> c = {args, shared};
 
-    /* The block has 3 x 168 registers for each thread of a warpgroup, and gets no more. */
+    /* Both need the 168 registers a thread that there are: the one for its accumulators, the other
+     * for what it has in flight. */
     if (warpgroup == 0) {
-        give_registers<136>();
-        exchange_type exchange(wg, args.reduce, c.call,
-                               reinterpret_cast<exchange_shared *>(shared->exchange));
-        if (warp == 0) {
-            load_tiles<T>(c, by_elements);
-        } else if (warp == 1) {
-            store_tiles(c, exchange);
-        } else {
-            exchange.announce_output();
-            if (args.c_is_mapped != 0)
-                exchange.end();
-            else
-                exchange.bring_on();
-        }
-    } else {
-        take_registers<184>();
-        const bool a_mn = args.a_map_kind == IRIS_TENSOR_MAP_MN;
-        const bool b_mn = args.b_map_kind == IRIS_TENSOR_MAP_MN;
-        if (a_mn && b_mn)
-            multiply_tiles<T, true, true>(c, warpgroup - 1);
-        else if (a_mn)
-            multiply_tiles<T, true, false>(c, warpgroup - 1);
-        else if (b_mn)
-            multiply_tiles<T, false, true>(c, warpgroup - 1);
+        if (args.reduce.block_n == kWide)
+            serve_tiles<kWide>(c, by_elements);
         else
-            multiply_tiles<T, false, false>(c, warpgroup - 1);
+            serve_tiles<kNarrow>(c, by_elements);
+    } else {
+        if (args.reduce.block_n == kWide)
+            multiply_tiles<kWide>(c, warpgroup - 1);
+        else
+            multiply_tiles<kNarrow>(c, warpgroup - 1);
     }
 }
 

@@ -241,27 +241,17 @@ IRIS_INLINE void lock_release(work_group wg, uint32_t *lock)
 
 /* ---- the frame of a call ---- */
 
-IRIS_INLINE call_state call_number(const iris_call_args &args, uint64_t number)
+IRIS_INLINE call_state call_begin(const iris_call_args &args)
 {
     auto *control = heap_pointer<iris_workspace_control>(args, args.rank, args.control_offset);
+    /* relaxed: advanced by the previous launch on this stream. */
+    const uint64_t number = load_relaxed(&control->calls) + 1;
     return {args,
             control,
             number,
             signal_value(number),
             signal_value(number + 1),
             (uint32_t)(number & 1)};
-}
-
-IRIS_INLINE uint64_t next_call_number(const iris_call_args &args)
-{
-    auto *control = heap_pointer<iris_workspace_control>(args, args.rank, args.control_offset);
-    /* relaxed: advanced by the previous launch on this stream. */
-    return load_relaxed(&control->calls) + 1;
-}
-
-IRIS_INLINE call_state call_begin(const iris_call_args &args)
-{
-    return call_number(args, next_call_number(args));
 }
 
 IRIS_INLINE iris_workspace_control *control_of(const call_state &call, int32_t rank)

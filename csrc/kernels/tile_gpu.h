@@ -28,6 +28,45 @@ IRIS_INLINE bool is_aligned(uint64_t value)
     return value % kChunkBytes == 0;
 }
 
+/* A structure of words that is the same for all lanes, held in each of them. On gfx the compiler
+ * would keep it in scalar registers, of which a kernel with much such state has too few. */
+template <class S> IRIS_INLINE S in_lanes(S uniform)
+{
+#if defined(__HIP__)
+    struct words {
+        uint32_t word[sizeof(S) / 4];
+    };
+    words w = __builtin_bit_cast(words, uniform);
+    for (uint32_t &word : w.word)
+        asm volatile("" : "+v"(word));
+    return __builtin_bit_cast(S, w);
+#else
+    return uniform;
+#endif
+}
+
+/* A value held in each lane that is the same in all: branches on it need no mask. */
+IRIS_INLINE int64_t uniform(int64_t value)
+{
+#if defined(__HIP__)
+    const uint32_t low = (uint32_t)__builtin_amdgcn_readfirstlane((int32_t)value);
+    const uint32_t high = (uint32_t)__builtin_amdgcn_readfirstlane((int32_t)(value >> 32));
+    return (int64_t)((uint64_t)high << 32 | low);
+#else
+    return value;
+#endif
+}
+
+/* The value, not known before this point: what is computed from it stays here. On gfx each comparison
+ * made early holds two scalar registers until it is used. */
+IRIS_INLINE int32_t here_and_now(int32_t value)
+{
+#if defined(__HIP__)
+    asm volatile("" : "+v"(value)::"memory");
+#endif
+    return value;
+}
+
 /* Memory that this thread reads once: staged tiles and inputs. */
 IRIS_INLINE chunk16 load_chunk(const char *source)
 {
@@ -79,17 +118,25 @@ template <typename T> IRIS_INLINE chunk16 pack(const float (&values)[8], T)
     return c;
 }
 
-/* One row's run of a matrix in memory, `count` elements of which exist; the rest reads as zero.
- * `vector`: the run is contiguous and 16-byte aligned. */
+/* One row's run of a matrix in memory, of which `count` elements exist, possibly none; the rest is
+ * zero. `vector`: the run is contiguous and 16-byte aligned. */
 template <typename T>
 IRIS_INLINE chunk16 load_run(const T *source, int64_t stride, int32_t count, bool vector)
 {
     if (vector && count >= kChunk<T>)
         return load_chunk(reinterpret_cast<const char *>(source));
     float values[kChunk<T>];
+    if (count <= 0)
+        return chunk16{{0, 0, 0, 0}};
+    /* The last element stands in for those that are missing, whose bits are then cleared: neither a
+     * branch nor a mask register for each of them. */
 #pragma unroll
-    for (int i = 0; i < kChunk<T>; ++i)
-        values[i] = i < count ? to_float(source[i * stride]) : 0.0f;
+    for (int i = 0; i < kChunk<T>; ++i) {
+        const int32_t past = i - here_and_now(count); /* < 0: the element exists */
+        const uint32_t keep = (uint32_t)(past >> 31);
+        const float value = to_float(source[(past < 0 ? i : count - 1) * stride]);
+        values[i] = bits_to_float(float_to_bits(value) & keep);
+    }
     return pack(values, T{}); /* exact */
 }
 
@@ -103,9 +150,10 @@ IRIS_INLINE void store_run(T *target, int64_t stride, int32_t count, bool vector
     float values[kChunk<T>];
     unpack(c, values, T{});
 #pragma unroll
-    for (int i = 0; i < kChunk<T>; ++i)
-        if (i < count)
+    for (int i = 0; i < kChunk<T>; ++i) {
+        if (i < here_and_now(count))
             target[i * stride] = from_float<T>(values[i]);
+    }
 }
 
 /* Whether rows of the matrix can be accessed by chunks that start at multiples of a chunk. */

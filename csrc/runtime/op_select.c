@@ -105,13 +105,29 @@ static enum iris_status check_gpu_block(const struct iris_context *ctx, const ch
                      field, built, ctx->ops->name, iris_dtype_name(dtype), asked);
 }
 
+/* Narrow tiles where wide ones would leave half of the chip idle. */
+static int32_t choose_tile_width(const struct iris_config *config, const struct iris_op_desc *desc)
+{
+    enum { MULTIPROCESSORS = 132 };
+    const int64_t wide_tiles = iris_ceil_div(desc->M, IRIS_SM90_BLOCK_M) *
+                               iris_ceil_div(desc->N, IRIS_SM90_BLOCK_N);
+
+    if (config->block_size_n == IRIS_SM90_BLOCK_N ||
+        config->block_size_n == IRIS_SM90_NARROW_BLOCK_N)
+        return config->block_size_n;
+    return wide_tiles * 2 <= MULTIPROCESSORS ? IRIS_SM90_NARROW_BLOCK_N : IRIS_SM90_BLOCK_N;
+}
+
 static enum iris_status select_gpu_product(const struct iris_context *ctx,
                                            const struct iris_config *config,
                                            struct iris_op_desc *desc)
 {
-    const struct iris_gpu_block block =
+    struct iris_gpu_block block =
         iris_gpu_block_of(iris_device_traits(ctx->device)->sm90, desc->operation, desc->dtype);
 
+    if (iris_is_tensor_core_product(iris_device_traits(ctx->device)->sm90, desc->operation,
+                                    desc->dtype))
+        block.n = choose_tile_width(config, desc);
     IRIS_TRY(check_gpu_block(ctx, "block_size_m", config->block_size_m, block.m, desc->dtype));
     IRIS_TRY(check_gpu_block(ctx, "block_size_n", config->block_size_n, block.n, desc->dtype));
     IRIS_TRY(check_gpu_block(ctx, "block_size_k", config->block_size_k, block.k, desc->dtype));
