@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: MIT
+# SPDX-FileCopyrightText: The iris_c authors
+"""Captured and replayed calls, calls on several streams, and errors of asynchronous devices.
+
+Needs GPUs: IRIS_C_BACKEND=cuda (or hip) python -m pytest tests/protocol/test_graphs.py
+"""
+
+import os
+import time
+
+import cases
+import pytest
+import torch
+
+import iris_c
+from iris_c.testing import ranks
+
+pytestmark = pytest.mark.skipif(
+    os.environ.get("IRIS_C_BACKEND", "cpu") == "cpu", reason="needs GPUs: set IRIS_C_BACKEND"
+)
+
+
+class Product:
+    """One checked product whose inputs change: C = sum over ranks of A @ B."""
+
+    def __init__(self, ctx, case, variant, dtype, workspace):
+        self.ctx, self.case, self.dtype, self.workspace = ctx, case, dtype, workspace
+        self.config = cases.config(ctx, variant)
+        self.A = torch.empty(case.M, case.K, dtype=dtype)
+        self.B = torch.empty(case.K, case.N, dtype=dtype)
+        self.C = ctx.empty(case.M, case.N, dtype=dtype)
+
+    def refill(self, salt):
+        A, B = cases.operands(self.case, self.ctx.rank, self.dtype, salt)
+        self.A.copy_(A)
+        self.B.copy_(B)
+        cases.poisoned(self.C)
+
+    def call(self):
+        self.ctx.ops.matmul_all_reduce(
+            self.C, self.A, self.B, config=self.config, workspace=self.workspace
+        )
+
+    def prepare(self):
+        self.ctx.ops.matmul_all_reduce_preamble(
+            self.C, self.A, self.B, config=self.config, workspace=self.workspace
+        )
+
+    def check(self, salt):
+        expected, bound = cases.reference(self.case, self.ctx.world_size, self.dtype, salt)
+        cases.check_close(self.C, expected, bound, f"rank {self.ctx.rank} {self.case} {salt}")
+
+
+def captured(body):
+    """A graph of one call of `body`, which needs no warm-up: its memory is there."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        body()
+    return graph
+
+
+@pytest.mark.parametrize("variant", cases.VARIANTS)
+@ranks(1, 2, 4, deadline=120)
+def test_replays_and_eager_calls_alternate(ctx, variant):
+    """New inputs each time, on one workspace."""
+    workspace = iris_c.FusedWorkspace(ctx, "matmul_all_reduce")
+    product = Product(ctx, cases.Case(200, 300, 65), variant, torch.bfloat16, workspace)
+    product.prepare()
+    graph = captured(product.call)
+    assert workspace.call_counter == 0, "a captured call is not a call"
+    for turn in range(30):
+        product.refill(str(turn))
+        if turn % 3 == 2:
+            product.call()
+        else:
+            graph.replay()
+        product.check(str(turn))
+    assert workspace.call_counter == 30
+
+
+@ranks(2, 4, deadline=120)
+def test_graphs_share_a_workspace(ctx):
+    """Of different shapes and variants; the workspace grows between the captures, and the first
+    graph's memory stays its own."""
+    workspace = iris_c.FusedWorkspace(ctx, "matmul_all_reduce")
+    products, graphs = [], []
+    for number, variant in enumerate(("two_shot", "ring", "one_shot", "two_shot")):
+        case = cases.Case(60 * (number + 1), 90 * (number + 1), 30)
+        product = Product(ctx, case, variant, torch.float16, workspace)
+        product.prepare()
+        products.append(product)
+        graphs.append(captured(product.call))
+    for turn in range(12):
+        which = (turn * 7) % len(graphs)
+        products[which].refill(str(turn))
+        graphs[which].replay()
+        products[which].check(str(turn))
+
+
+@ranks(2)
+def test_a_capture_that_would_allocate_is_refused(ctx):
+    product = Product(ctx, cases.Case(64, 64, 64), "two_shot", torch.bfloat16, None)
+    with pytest.raises(RuntimeError, match="matmul_all_reduce_preamble"):
+        captured(product.call)
+    torch.cuda.synchronize()
+    product.prepare()
+    graph = captured(product.call)
+    product.refill("a")
+    graph.replay()
+    product.check("a")
+
+
+@ranks(2)
+def test_device_barrier_is_captured(ctx):
+    """What a rank's stream wrote before the barrier, all see after it, in every replay."""
+    board = ctx.zeros(ctx.world_size, dtype=torch.int64)
+    value = torch.zeros(1, dtype=torch.int64)
+    seen = torch.empty_like(board)
+    ctx.ccl.all_gather(board, value)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        ctx.device_barrier()
+        ctx.ccl.all_gather(board, value)
+        ctx.device_barrier()
+        seen.copy_(board)
+    for turn in range(20):
+        value.fill_(100 * turn + ctx.rank)
+        graph.replay()
+        assert seen.tolist() == [100 * turn + rank for rank in range(ctx.world_size)]
+
+
+@pytest.mark.parametrize("variant", cases.VARIANTS)
+@ranks(2)
+def test_one_workspace_on_two_streams(ctx, variant):
+    """Calls on one workspace run one after the other, whatever stream they are given to."""
+    workspace = iris_c.FusedWorkspace(ctx, "matmul_all_reduce")
+    case = cases.Case(500, 400, 300)
+    products = [Product(ctx, case, variant, torch.bfloat16, workspace) for _ in range(2)]
+    streams = [torch.cuda.Stream() for _ in range(2)]
+    for turn in range(10):
+        for number, product in enumerate(products):
+            product.refill(f"{turn}{number}")
+        torch.cuda.synchronize()
+        for number, product in enumerate(products):
+            with torch.cuda.stream(streams[number]):
+                product.call()
+        torch.cuda.synchronize()
+        for number, product in enumerate(products):
+            product.check(f"{turn}{number}")
+
+
+@ranks(2, timeout=20.0)
+def test_different_calls_raise_on_all_ranks(ctx):
+    """A rank whose call was queued before a peer called something else learns of it at its next
+    call; both then go on."""
+    A, B, C = torch.randn(64, 64), torch.randn(64, 64), ctx.empty(64, 64)
+    ctx.ops.matmul_all_reduce(C, A, B)
+    ctx.barrier()
+    if ctx.rank == 0:
+        ctx.ops.matmul_all_reduce(C, A, B)
+        time.sleep(0.5)
+        with pytest.raises(ValueError, match="called different operations"):
+            ctx.ops.matmul_all_reduce(C, A, B)
+    else:
+        time.sleep(0.2)
+        with pytest.raises(ValueError, match="called different operations"):
+            ctx.ops.matmul_all_reduce(C[:32], A[:32], B)
+    case = cases.Case(64, 64, 64)
+    A, B = cases.operands(case, ctx.rank, torch.float32)
+    ctx.ops.matmul_all_reduce(cases.poisoned(C), A, B)
+    expected, bound = cases.reference(case, ctx.world_size, torch.float32)
+    cases.check_close(C, expected, bound)
+
+
+@ranks(2, timeout=1.5)
+def test_a_peer_that_does_not_come_is_a_timeout(ctx):
+    C = ctx.empty(64, 64)
+    A, B = torch.randn(64, 64), torch.randn(64, 64)
+    ctx.ops.matmul_all_reduce(C, A, B)
+    ctx.barrier()
+    if ctx.rank == 0:
+        ctx.ops.matmul_all_reduce(C, A, B)
+        torch.cuda.synchronize()  # ends: the wait is bounded
+        with pytest.raises(TimeoutError, match="rank 1 did not signal") as caught:
+            ctx.ops.matmul_all_reduce(C, A, B)
+        assert caught.value.rank == 1
+    else:
+        time.sleep(2.5)
+        with pytest.raises(iris_c.PeerError, match="gave up waiting"):
+            ctx.ops.matmul_all_reduce(C, A, B)
