@@ -5,12 +5,14 @@
 python benchmarks/bench_matmul_all_reduce.py                      # the standard shapes
 python benchmarks/bench_matmul_all_reduce.py --shape 512 4096 2048 --variant all --ranks 4
 python benchmarks/bench_matmul_all_reduce.py --gemm               # our product alone, one rank
+python benchmarks/bench_matmul_all_reduce.py --layers --ranks 4 --dtype bfloat16      # GPUs
 torchrun --nproc-per-node 2 benchmarks/bench_matmul_all_reduce.py
 
 With --gemm the operation runs in a world of one: the time is of the whole call, the store of C
 included, beside torch.mm.
 """
 
+import os
 import sys
 
 import harness
@@ -19,7 +21,28 @@ import torch
 
 import iris_c
 
-# Communication-bound, then arithmetic-bound; K is a rank's share.
+# Tensor-parallel layers on GPUs: M, N and the K of all ranks together.
+LAYERS = [
+    (1024, 3584, 8192),
+    (4096, 4096, 4096),
+    (4096, 11008, 4096),
+    (4096, 14336, 4096),
+    (8192, 8192, 8192),
+    (8192, 8192, 28672),
+    (16384, 3584, 8192),
+]
+# Whole products, with --gemm on GPUs.
+PRODUCTS = [
+    (4096, 4096, 4096),
+    (8192, 8192, 8192),
+    (4096, 4096, 1024),
+    (4096, 14336, 1024),
+    (8192, 8192, 2048),
+    (8192, 8192, 7168),
+]
+# What a GPU can send at best, in bytes a second: an H200's copy engine.
+WIRE = 390e9
+# The cpu: communication-bound, then arithmetic-bound; K is a rank's share.
 SHAPES = [
     (2048, 2048, 64),
     (2048, 2048, 128),
@@ -42,6 +65,10 @@ def measure(ranks: harness.Ranks, shape, dtype, variant) -> harness.Row:
     workspace = iris_c.FusedWorkspace(ctx, "matmul_all_reduce")
     ops = ctx.ops
     flop = 2 * M * N * K
+    others = {}
+    symmetric = peers.symmetric_matmul_all_reduce(A, B)
+    if symmetric is not None:
+        others = {"mm": lambda: torch.mm(A, B, out=out), "mm+symm_mem": symmetric}
     row = harness.Row(
         "matmul_all_reduce" if ctx.world_size > 1 else "product alone",
         f"{M}x{N}x{K}",
@@ -53,13 +80,18 @@ def measure(ranks: harness.Ranks, shape, dtype, variant) -> harness.Row:
         peers.matmul_all_reduce_name(device),
         work=flop,
     )
-    return ranks.time(
+    ranks.time(
         row,
         A.double() @ B.double(),
         C,
         lambda: ops.matmul_all_reduce(C, A, B, config=config, workspace=workspace),
         lambda: peers.matmul_all_reduce(out, A, B),
+        others=others,
     )
+    if "mm" in row.others:
+        sent = 2 * (ctx.world_size - 1) / ctx.world_size * C.numel() * dtype.itemsize
+        row.limit = max(row.others["mm"].median, sent / WIRE)
+    return row
 
 
 def body(ranks, options):
@@ -72,13 +104,23 @@ def main() -> int:
     arguments.add_argument("--dtype", choices=harness.DTYPES, default="float32")
     arguments.add_argument("--variant", choices=(*VARIANTS, "all"), default="two_shot")
     arguments.add_argument("--gemm", action="store_true", help="one rank against torch.mm")
+    arguments.add_argument(
+        "--layers", action="store_true", help="GPUs: the shapes of tensor-parallel layers"
+    )
+    arguments.add_argument(
+        "--products", action="store_true", help="GPUs, with --gemm: large products"
+    )
     options = arguments.parse_args()
     variants = VARIANTS if options.variant == "all" else (options.variant,)
     dtype = harness.DTYPES[options.dtype]
     options.ranks = 1 if options.gemm else options.ranks
-    options.cases = [
-        (tuple(shape), dtype, variant) for shape in options.shape or SHAPES for variant in variants
-    ]
+    shapes = [tuple(shape) for shape in options.shape or SHAPES]
+    if options.layers:
+        ranks = int(os.environ.get("WORLD_SIZE", options.ranks))
+        shapes = [(M, N, K // ranks) for M, N, K in LAYERS]
+    elif options.products:
+        shapes = PRODUCTS
+    options.cases = [(shape, dtype, variant) for shape in shapes for variant in variants]
     return harness.run(body, options)
 
 

@@ -10,11 +10,13 @@ Checking: ours is compared with float64 before it is timed and after, and the ve
 rank's. A row that is wrong is not timed, is printed as FAIL, and makes the benchmark exit with 1.
 The bound on the error is rejected if it would let a rank's missing contribution pass.
 
-Timing: ours and the peer alternate in one process, in changing order, so that both see the same
+Timing: ours and the peers alternate in one process, in changing order, so that all see the same
 machine. A host barrier precedes every repeat, which takes the ranks' skew out; a repeat lasts as
 long as its slowest rank; minimum, median and quartiles over the repeats are reported.
 
-On the cpu every rank has one thread of its own, for iris_c, torch and gloo alike.
+On the cpu every rank has one thread of its own, for iris_c, torch and gloo alike, and a repeat is
+one call. On a GPU a repeat is a run of calls between two events, eager or, with --graph, one replay
+of a graph that captured them.
 """
 
 from __future__ import annotations
@@ -74,6 +76,8 @@ class Row:
     peer_name: str
     ours: Timing | None = None
     peer: Timing | None = None
+    others: dict[str, Timing] = dataclasses.field(default_factory=dict)  # further peers
+    limit: float | None = None  # seconds: what the links or the arithmetic allow at best
     work: float = 0.0
     unit: str = "GFLOP/s"
     mark: str = ""  # a word about the row, at its end
@@ -99,8 +103,14 @@ class Row:
             f"{self.peer.median * us:.1f}",
             f"{self.ratio:.2f}x",
             "ok",
-            self.mark,
+            " ".join((self.mark, *self._remarks())).strip(),
         ]
+
+    def _remarks(self):
+        for name, timing in self.others.items():
+            yield f"{name} {timing.median * 1e6:.1f}us {timing.median / self.ours.median:.2f}x"
+        if self.limit is not None:
+            yield f"score {self.limit / self.ours.median:.2f}"
 
     def record(self) -> dict:
         return {**dataclasses.asdict(self), "correct": self.correct, "ratio": self.ratio}
@@ -128,10 +138,12 @@ def progress_bar(total: int, rank: int):
 class Ranks:
     """The ranks of a benchmark, as its body sees them."""
 
-    def __init__(self, ctx, repeats: int):
+    def __init__(self, ctx, options):
         self.ctx = ctx
         self.device = torch.device(ctx.device)
-        self.repeats = repeats
+        self.repeats = options.repeats
+        self.graph = options.graph
+        self.calls = 1 if self.device.type == "cpu" else options.calls
 
     def each(self, cases, measure) -> list[Row]:
         """``measure(self, *case)`` for every case, with a progress bar."""
@@ -149,16 +161,28 @@ class Ranks:
         return tensor.tolist()
 
     def time(
-        self, row: Row, partial: torch.Tensor, output: torch.Tensor, ours, peer, repeats: int = 0
+        self,
+        row: Row,
+        partial: torch.Tensor,
+        output: torch.Tensor,
+        ours,
+        peer,
+        repeats: int = 0,
+        others=None,
     ) -> Row:
         """Checks that ``ours()`` leaves the sum over ranks of ``partial`` (float64) in ``output``,
-        times it beside ``peer()``, checks again, and fills in the row. The same on all ranks."""
+        times it beside ``peer()`` and the further peers in ``others``, by name, checks again, and
+        fills in the row. The same on all ranks."""
         expected = partial.clone()
         dist.all_reduce(expected)
         self._require_a_bound_that_tells(row, partial, expected)
         row.error = self._error(output, expected, ours)
         if row.correct:
-            row.ours, row.peer = self._alternate(ours, peer, repeats or self.repeats)
+            others = others or {}
+            row.ours, row.peer, *rest = self._alternate(
+                [ours, peer, *others.values()], repeats or self.repeats
+            )
+            row.others = dict(zip(others, rest, strict=True))
             row.error = max(row.error, self._error(output, expected, ours))
         return row
 
@@ -183,22 +207,44 @@ class Ranks:
         error = error if error == error else float("inf")
         return self._over_ranks([error], dist.ReduceOp.MAX)[0]
 
-    def _alternate(self, ours, peer, repeats: int) -> tuple[Timing, Timing]:
-        samples = ([], [])
-        for _ in range(WARM_UP):
-            ours()
-            peer()
+    def _alternate(self, runs, repeats: int) -> list[Timing]:
+        for run in runs:
+            for _ in range(WARM_UP):
+                run()
+        peers.synchronize(self.device)
+        if self.graph:
+            runs = [self._captured(run) for run in runs]
+        samples = [[] for _ in runs]
         for i in range(repeats):
-            for which in (0, 1) if i % 2 == 0 else (1, 0):
-                run = (ours, peer)[which]
+            order = range(len(runs)) if i % 2 == 0 else reversed(range(len(runs)))
+            for which in order:
                 peers.synchronize(self.device)
                 self.ctx.barrier()
-                start = time.perf_counter()
+                samples[which].append(self._seconds(runs[which]))
+        return [Timing.of(slowest) for slowest in self._over_ranks(samples, dist.ReduceOp.MAX)]
+
+    def _captured(self, run):
+        """A graph of ``self.calls`` calls."""
+        self.ctx.barrier()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            for _ in range(self.calls):
                 run()
-                peers.synchronize(self.device)
-                samples[which].append(time.perf_counter() - start)
-        slowest = self._over_ranks(samples, dist.ReduceOp.MAX)
-        return Timing.of(slowest[0]), Timing.of(slowest[1])
+        return graph.replay
+
+    def _seconds(self, run) -> float:
+        """Of one call."""
+        if self.device.type == "cpu":
+            start = time.perf_counter()
+            run()
+            return time.perf_counter() - start
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        for _ in range(1 if self.graph else self.calls):
+            run()
+        end.record()
+        end.synchronize()
+        return begin.elapsed_time(end) * 1e-3 / self.calls
 
 
 # ---- starting the ranks ----
@@ -222,9 +268,10 @@ def _machine(ranks: Ranks) -> str:
     """Where this ran, in a line."""
     device = ranks.device
     name = _processor() if device.type == "cpu" else torch.cuda.get_device_name(device)
+    mode = "replayed graph, " if ranks.graph else ""
     return (
         f"{ranks.ctx.world_size} rank(s), backend {ranks.ctx.backend}, {name}, "
-        f"{os.cpu_count()} cores, torch {torch.__version__}, iris_c {iris_c.__version__}"
+        f"{os.cpu_count()} cores, {mode}torch {torch.__version__}, iris_c {iris_c.__version__}"
     )
 
 
@@ -232,8 +279,8 @@ def _run_rank(body, options) -> tuple[str, list[Row]]:
     torch.set_num_threads(1)
     torch.manual_seed(int(os.environ["RANK"]))
     with iris_c.init(heap_size=options.heap_size) as ctx:
-        ranks = Ranks(ctx, options.repeats)
-        dist.init_process_group(peers.backend(ranks.device))
+        ranks = Ranks(ctx, options)
+        peers.init(ranks.device)
         try:
             rows = body(ranks, options)
             ctx.barrier()
@@ -297,8 +344,15 @@ def run(body, options) -> int:
         print(machine)
         print_table(rows)
         _write_json(rows, machine, options)
+        _print_geometric_mean(rows)
         print(f"{len(rows)} rows, " + (f"{wrong} WRONG" if wrong else "all correct"))
     return 1 if wrong else 0
+
+
+def _print_geometric_mean(rows: list[Row]) -> None:
+    ratios = [row.ratio for row in rows if row.ratio]
+    if len(ratios) > 1:
+        print(f"geometric mean of the speed-ups: {statistics.geometric_mean(ratios):.3f}x")
 
 
 def _write_json(rows: list[Row], machine: str, options) -> None:
@@ -316,5 +370,7 @@ def parser(description: str, ranks: int = 2, repeats: int = 15) -> argparse.Argu
     arguments.add_argument("--ranks", type=int, default=ranks, help="torchrun's, if under torchrun")
     arguments.add_argument("--repeats", type=int, default=repeats)
     arguments.add_argument("--heap-size", type=int, default=1 << 30, help="bytes")
+    arguments.add_argument("--graph", action="store_true", help="GPUs: replay a captured graph")
+    arguments.add_argument("--calls", type=int, default=10, help="GPUs: calls in a repeat")
     arguments.add_argument("--json", type=pathlib.Path, help="append one JSON line per row")
     return arguments

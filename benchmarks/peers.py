@@ -17,6 +17,15 @@ def backend(device: torch.device) -> str:
     return "gloo" if device.type == "cpu" else "nccl"
 
 
+def init(device: torch.device) -> None:
+    """Joins torch.distributed, on the device."""
+    if device.type == "cpu":
+        dist.init_process_group("gloo")
+        return
+    torch.cuda.set_device(device)
+    dist.init_process_group("nccl", device_id=device)
+
+
 def synchronize(device: torch.device) -> None:
     """Waits until the device has done what it was given; on the cpu it always has."""
     if device.type != "cpu":
@@ -32,6 +41,27 @@ def matmul_all_reduce(out: torch.Tensor, A: torch.Tensor, B: torch.Tensor) -> No
 
 def matmul_all_reduce_name(device: torch.device) -> str:
     return f"mm+{backend(device)}" if dist.get_world_size() > 1 else "torch.mm"
+
+
+def symmetric_matmul_all_reduce(A: torch.Tensor, B: torch.Tensor):
+    """The same with torch's symmetric memory, as a function to call; None where there is none.
+
+    torch has no fused operation for this sum: the product goes to a symmetric buffer, which its
+    two-shot all-reduce sums in place.
+    """
+    if A.device.type == "cpu" or dist.get_world_size() == 1 or A.dtype == torch.float16:
+        return None
+    import torch.distributed._symmetric_memory as symm_mem
+
+    group = dist.group.WORLD.group_name
+    out = symm_mem.empty(A.shape[0], B.shape[1], dtype=A.dtype, device=A.device)
+    symm_mem.rendezvous(out, group)
+
+    def run():
+        torch.mm(A, B, out=out)
+        torch.ops.symm_mem.two_shot_all_reduce_(out, "sum", group)
+
+    return run
 
 
 def all_reduce(tensor: torch.Tensor) -> None:

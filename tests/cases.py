@@ -18,12 +18,19 @@ the fp32 accumulation. A dropped, doubled or stale contribution of any rank is f
 from __future__ import annotations
 
 import dataclasses
+import os
 import zlib
 
+import pytest
 import torch
 
 import iris_c
 
+# Tests of what only a synchronous device does, or that count on the cpu's small blocks.
+cpu_only = pytest.mark.skipif(
+    os.environ.get("IRIS_C_BACKEND", "cpu") != "cpu",
+    reason="of the cpu backend; see test_graphs.py for asynchronous devices",
+)
 DETERMINISTIC = ("one_shot", "two_shot", "ring")
 VARIANTS = (*DETERMINISTIC, "atomic", "spinlock")
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)

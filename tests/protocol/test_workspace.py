@@ -86,6 +86,7 @@ def test_random_interleavings(ctx):
         run(ctx, cases.Case(M, N, K), variant, workspaces[which], str(call), C, block, eager)
 
 
+@cases.cpu_only
 @ranks(2, 3)
 def test_grows_for_all_at_once_and_never_shrinks(ctx):
     workspace, _ = run(ctx, cases.Case(16, 16, 4), "two_shot")
@@ -169,6 +170,7 @@ def disagreement(ctx, call):
     return text.decode().strip()
 
 
+@cases.cpu_only
 @ranks(2, 3)
 def test_ranks_that_disagree_get_one_error_and_go_on(ctx):
     odd = ctx.rank == 1
@@ -200,6 +202,7 @@ def test_ranks_that_disagree_get_one_error_and_go_on(ctx):
     assert workspace.call_counter == start + 5
 
 
+@cases.cpu_only
 @ranks(2, 3)
 def test_a_disagreement_inside_the_device_barrier_leaves_nothing(ctx):
     """atomic passes the device barrier before its kernel; the disagreeing rank does not. Later
@@ -229,6 +232,7 @@ def test_a_disagreement_inside_the_device_barrier_leaves_nothing(ctx):
         run(ctx, case, "atomic", salt=f"after{turn}")
 
 
+@cases.cpu_only
 @ranks(2)
 def test_different_operations_are_a_disagreement(ctx):
     x = torch.randn(16)
