@@ -50,7 +50,7 @@ def buffer(ctx, value: float):
 
 
 def on_gpu() -> int:
-    """Microseconds of the host for one queued call, beside torch.mm's; the slowest rank's median."""
+    """Host time of one queued call, beside torch.mm's: the slowest rank's median."""
     calls, rounds = 100, 31
     with iris_c.init(heap_size=1 << 26) as ctx:
         torch.cuda.set_device(ctx.device)

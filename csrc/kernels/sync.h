@@ -324,6 +324,7 @@ IRIS_INLINE bool wait_delivered(work_group wg, const call_state &call)
 /* Advances the counter: only the last work-group of a launch may, when no other reads it. */
 IRIS_INLINE void call_complete(work_group wg, const call_state &call)
 {
+    group_publish(wg);
     if (is_leader(wg))
         store_release(&call.control->calls, call.number);
 }
@@ -343,7 +344,6 @@ IRIS_INLINE void close_call(work_group wg, const call_state &call, bool wait_don
         uint32_t *flags = tile_flag(call, call.args.rank, 0);
         for (uint32_t i = (uint32_t)wg.thread; i < call.args.flags_count; i += (uint32_t)wg.threads)
             store_relaxed(&flags[i], 0);
-        group_publish(wg);
     }
     call_complete(wg, call);
 }

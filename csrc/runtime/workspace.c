@@ -112,11 +112,17 @@ static enum iris_status read_calls(const struct iris_context *ctx,
 enum iris_status iris_storage_before_call(struct iris_context *ctx, struct iris_storage *storage,
                                           void *stream, bool capturing)
 {
-    if (capturing)
+    if (capturing) {
         storage->captured = true;
-    else if (storage->event != NULL && storage->stream != stream)
+        return IRIS_OK;
+    }
+    if (!storage->used || storage->stream == stream)
+        return IRIS_OK;
+    if (storage->event != NULL)
         return ctx->ops->event_wait(ctx->device, stream, storage->event);
-    return IRIS_OK;
+    /* The first change of streams: most storages never see one, and are spared the events. */
+    storage->shared_by_streams = true;
+    return ctx->ops->synchronize(ctx->device);
 }
 
 enum iris_status iris_storage_after_call(struct iris_context *ctx, struct iris_storage *storage,
@@ -124,8 +130,11 @@ enum iris_status iris_storage_after_call(struct iris_context *ctx, struct iris_s
 {
     if (capturing || !iris_device_traits(ctx->device)->asynchronous)
         return IRIS_OK;
+    storage->used = true;
     storage->stream = stream;
-    return ctx->ops->event_record(ctx->device, stream, &storage->event);
+    return storage->shared_by_streams
+               ? ctx->ops->event_record(ctx->device, stream, &storage->event)
+               : IRIS_OK;
 }
 
 /* ---- making a storage ---- */

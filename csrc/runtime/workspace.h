@@ -23,8 +23,9 @@ struct iris_storage {
     bool dirty;       /* a call on it was broken off: nobody may use it again */
     bool captured;    /* a graph holds its addresses: it is never given back */
     uint64_t checked; /* heap generation at which the block was last known to be live */
-    /* Asynchronous devices: the end of the last call on it that was not captured, so that a call on
-     * another stream comes after it. */
+    /* Asynchronous devices: the stream of the last call that was not captured, and, once a second
+     * stream has been used, the end of that call, so that a call on the other comes after it. */
+    bool used, shared_by_streams;
     void *stream, *event;
     struct iris_block block;
     uint64_t flags_count; /* room, of one half */

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: MIT
+# SPDX-FileCopyrightText: The iris_c authors
+"""The driver layer without a GPU: what is missing is named, and nothing else breaks.
+
+A stand-in for libcuda.so.1, generated from the symbol table, answers as the tests want it to.
+"""
+
+import ctypes
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+ROWS = re.findall(
+    r"X\((\w+), \"([^\"]*)\", \"([^\"]*)\",",
+    (ROOT / "csrc/device/gpu_driver.h").read_text().replace("\\\n", ""),
+)
+HIP = [hip for _, hip, _ in ROWS if hip]
+CUDA = [cuda for _, _, cuda in ROWS if cuda]
+INIT = "import iris_c; print(iris_c.init(heap_size=1 << 20))"
+
+
+def library(*names):
+    for name in names:
+        try:
+            return ctypes.CDLL(name)
+        except OSError:
+            continue
+    return None
+
+
+def initialise(backend, **environment):
+    """What iris_c.init says in a process of its own: its standard error, and the exit code."""
+    done = subprocess.run(
+        [sys.executable, "-c", INIT], capture_output=True, text=True, timeout=120, check=False,
+        env={**os.environ, "IRIS_C_BACKEND": backend, **environment},
+    )  # fmt: skip
+    return done.stdout + done.stderr, done.returncode
+
+
+def test_the_table_is_what_it_seems():
+    assert len(ROWS) > 40
+    assert "hipModuleLaunchKernel" in HIP
+    assert "cuLaunchKernel" in CUDA
+
+
+def test_hip_symbols_resolve():
+    """Against whatever ROCm there is; what its age may lack is marked optional."""
+    hip = library("libamdhip64.so", "libamdhip64.so.7", "libamdhip64.so.6", "libamdhip64.so.5")
+    if hip is None:
+        pytest.skip("libamdhip64 is not installed")
+    missing = [name for name in HIP if not name.startswith("?") and not hasattr(hip, name)]
+    assert not missing
+
+
+def test_hip_without_a_device():
+    if library("libamdhip64.so.5", "libamdhip64.so.6", "libamdhip64.so.7") is None:
+        pytest.skip("libamdhip64 is not installed")
+    if os.path.exists("/dev/kfd"):
+        pytest.skip("there may be a device")
+    text, code = initialise("hip")
+    assert code == 1
+    assert re.search(r"BackendError: hip\w+: hipError\w+ \(\d+\)", text), text
+
+
+def test_cuda_without_a_driver():
+    if library("libcuda.so.1") is not None:
+        pytest.skip("there is a driver")
+    text, code = initialise("cuda")
+    assert code == 1
+    assert "BackendError: backend 'cuda': cannot load libcuda.so.1" in text
+
+
+def test_an_unknown_backend():
+    text, _ = initialise("metal")
+    assert "ValueError: backend: expected 'hip', 'cuda' or 'cpu', got 'metal'" in text
+
+
+# ---- a stand-in for the driver ----
+
+STAND_IN = """
+#include <stdlib.h>
+#include <string.h>
+/* STAND_IN_FAILS: the name of a function that fails. */
+static int result(const char *name)
+{
+    const char *fails = getenv("STAND_IN_FAILS");
+    return fails != NULL && strcmp(fails, name) == 0 ? 200 : 0;
+}
+static int number(const char *name) { return atoi(getenv(name) ? getenv(name) : "0"); }
+int cuDeviceGetCount(int *count) { *count = number("STAND_IN_DEVICES"); return 0; }
+int cuDeviceGet(int *device, int ordinal) { *device = ordinal; return 0; }
+int cuDeviceGetAttribute(int *value, int attribute)
+{
+    *value = attribute == 75 ? number("STAND_IN_MAJOR") : attribute == 76 ? 0 : 132;
+    return 0;
+}
+int cuDevicePrimaryCtxRetain(void **context) { *context = &number; return 0; }
+int cuCtxGetCurrent(void **context) { *context = &number; return result("cuCtxGetCurrent"); }
+int cuGetErrorName(int code, const char **name) { *name = "CUDA_ERROR_STAND_IN"; return 0; }
+"""
+
+
+@pytest.fixture(scope="module")
+def stand_in(tmp_path_factory):
+    """A directory with a libcuda.so.1; `leave_out` in its name lacks one symbol."""
+
+    def build(leave_out=None):
+        directory = tmp_path_factory.mktemp("driver")
+        own = set(re.findall(r"int (cu\w+)\(", STAND_IN))
+        rest = [name for name in CUDA if name not in own | {leave_out}]
+        body = "".join(f'int {name}(void) {{ return result("{name}"); }}\n' for name in rest)
+        (directory / "stand_in.c").write_text(STAND_IN + body)
+        subprocess.run(
+            ["cc", "-shared", "-fPIC", "-w", "stand_in.c", "-o", "libcuda.so.1"],
+            cwd=directory, check=True,
+        )  # fmt: skip
+        return str(directory)
+
+    return build
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"STAND_IN_DEVICES": "0"}, "BackendError: backend 'cuda': the driver sees no device"),
+        (
+            {"STAND_IN_DEVICES": "2", "STAND_IN_MAJOR": "8"},
+            r"BackendError: code objects: cannot read \S+iris_sm_80.cubin \(No such file",
+        ),
+        (
+            {"STAND_IN_DEVICES": "2", "STAND_IN_MAJOR": "9", "LOCAL_RANK": "3"},
+            "BackendError: backend 'cuda': local rank 3 has no device, the driver sees 2",
+        ),
+        (
+            {"STAND_IN_FAILS": "cuInit"},
+            r"BackendError: cuInit: CUDA_ERROR_STAND_IN \(200\)",
+        ),
+    ],
+    ids=["no device", "unknown architecture", "too few devices", "initialisation"],
+)
+def test_what_is_wrong_is_named(stand_in, environment, expected):
+    text, code = initialise("cuda", LD_LIBRARY_PATH=stand_in(), **environment)
+    assert code == 1
+    assert re.search(expected, text), text
+
+
+def test_a_missing_symbol_is_named(stand_in):
+    text, _ = initialise("cuda", LD_LIBRARY_PATH=stand_in("cuLaunchKernel"), STAND_IN_DEVICES="1")
+    assert "BackendError: libcuda.so.1: it has no symbol cuLaunchKernel" in text
+
+
+def test_a_damaged_code_object_is_named(stand_in, tmp_path):
+    """With what the build has instead."""
+    (tmp_path / "iris_sm_90a.cubin").write_bytes(b"\x7fELF, and no more")
+    (tmp_path / "iris_gfx942.hsaco").write_bytes(b"")
+    program = f"import iris_c.environment as e; e.KERNEL_DIRECTORY = {str(tmp_path)!r}; {INIT}"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False,
+        env={
+            **os.environ, "IRIS_C_BACKEND": "cuda", "LD_LIBRARY_PATH": stand_in(),
+            "STAND_IN_DEVICES": "1", "STAND_IN_MAJOR": "9", "STAND_IN_FAILS": "cuModuleLoadData",
+        },
+    )  # fmt: skip
+    assert "iris_sm_90a.cubin is damaged or not for this device" in done.stderr
+    assert "cuModuleLoadData: CUDA_ERROR_STAND_IN (200)" in done.stderr
+    for name in ("iris_sm_90a.cubin", "iris_gfx942.hsaco"):
+        assert name in done.stderr.split("this build of iris_c has:")[1]
+
+
+def test_the_cpu_is_chosen_without_a_gpu(stand_in):
+    environment = {key: value for key, value in os.environ.items() if key != "IRIS_C_BACKEND"}
+    done = subprocess.run(
+        [sys.executable, "-c", INIT], capture_output=True, text=True, timeout=120, check=True,
+        env={**environment, "LD_LIBRARY_PATH": stand_in(), "STAND_IN_DEVICES": "0"},
+    )  # fmt: skip
+    assert "backend='cpu'" in done.stdout

@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: MIT
+# SPDX-FileCopyrightText: The iris_c authors
+"""Reads AMD code objects: metadata, disassembly, control flow, and the rules of memory order.
+
+The rules are about what the protocol rests on (csrc/kernels/sync_amdgcn.h):
+
+release   Before a write-back of L2 (buffer_wbl2) comes, on every path, a block barrier, and before
+          that every wave's drain of its stores (s_waitcnt vmcnt(0)); after it, the wait for it,
+          before any store.
+acquire   A polling loop does not invalidate; the way out of it does, once.
+scope     On gfx942 and gfx950 signals and polls carry sc0 sc1, the write-back and the invalidate
+          too; on gfx90a polls carry glc, and the invalidate is buffer_invl2 and then
+          buffer_wbinvl1_vol.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import re
+import shutil
+import subprocess
+
+STORE = re.compile(r"^(global|flat|buffer)_(store|atomic)")
+# Mnemonic, operands, address, and for a branch its target: a label and an offset.
+LINE = re.compile(r"^\t(\S+)\s*(.*?)\s*// ([0-9A-F]+):[^<]*(?:<(\S+?)(?:\+0x([0-9a-f]+))?>)?")
+LOAD = re.compile(r"^(global|flat|buffer)_load")
+
+
+def tool(name: str) -> str | None:
+    """An LLVM tool by its plain or its newest versioned name."""
+    names = [f"{name}-{version}" for version in range(30, 21, -1)] + [name]
+    return next((found for found in names if shutil.which(found)), None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+    address: int
+    name: str
+    operands: str
+    target: int | None  # of a branch
+
+    def waits_for_stores(self) -> bool:
+        return self.name == "s_waitcnt" and (
+            "vmcnt(0)" in self.operands or self.operands.strip() == "0"
+        )
+
+    def has(self, *bits: str) -> bool:
+        return all(bit in self.operands.split() for bit in bits)
+
+
+class Kernel:
+    """One kernel's instructions and the edges between them."""
+
+    def __init__(self, name: str, code: list[Instruction]):
+        self.name = name
+        self.code = code
+        place = {instruction.address: i for i, instruction in enumerate(code)}
+        self.successors = [self._after(i, place) for i in range(len(code))]
+        self.predecessors = collections.defaultdict(list)
+        for i, after in enumerate(self.successors):
+            for j in after:
+                self.predecessors[j].append(i)
+
+    def _after(self, i: int, place: dict) -> list[int]:
+        instruction = self.code[i]
+        if instruction.name == "s_endpgm":
+            return []
+        after = []
+        if instruction.name != "s_branch" and i + 1 < len(self.code):
+            after.append(i + 1)
+        if instruction.target is not None:
+            after.append(place[instruction.target])
+        return after
+
+    def names(self) -> collections.Counter:
+        return collections.Counter(instruction.name for instruction in self.code)
+
+    def before(self, start: int, stop) -> list[int]:
+        """The first instructions for which `stop` holds on every path backwards from `start`; -1
+        stands for a path that reaches the kernel's entry without one."""
+        found, seen, todo = [], set(), list(self.predecessors[start])
+        if start == 0:
+            return [-1]
+        while todo:
+            i = todo.pop()
+            if i in seen:
+                continue
+            seen.add(i)
+            if stop(self.code[i]):
+                found.append(i)
+            elif i == 0:
+                found.append(-1)
+            else:
+                todo.extend(self.predecessors[i])
+        return found
+
+    def after(self, start: int, stop) -> list[int]:
+        """The same forwards."""
+        found, seen, todo = [], set(), list(self.successors[start])
+        while todo:
+            i = todo.pop()
+            if i in seen:
+                continue
+            seen.add(i)
+            if stop(self.code[i]):
+                found.append(i)
+            else:
+                todo.extend(self.successors[i])
+        return found
+
+    def within(self, start: int, leave) -> set[int]:
+        """What can be reached from `start` without passing an instruction that `leave` holds for."""
+        seen, todo = set(), list(self.successors[start])
+        while todo:
+            i = todo.pop()
+            if i not in seen and not leave(self.code[i]):
+                seen.add(i)
+                todo.extend(self.successors[i])
+        return seen
+
+
+def disassemble(path) -> dict[str, Kernel]:
+    text = subprocess.run(
+        [tool("llvm-objdump"), "-d", "--no-show-raw-insn", str(path)],
+        check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    kernels, name, code, labels = {}, None, [], {}
+    lines = text.splitlines()
+    for line in lines:
+        match = re.match(r"^([0-9a-f]+) <(\S+)>:$", line)
+        if match:
+            labels[match.group(2)] = int(match.group(1), 16)
+    for line in [*lines, "0000 <end>:"]:
+        match = re.match(r"^([0-9a-f]+) <(\S+)>:$", line)
+        if match:
+            if name is not None:
+                kernels[name] = Kernel(name, code)
+            name, code = match.group(2), []
+            continue
+        match = re.match(
+            r"^\t(\S+)\s*(.*?)\s*// ([0-9A-F]+):[^<]*(?:<(\S+?)(?:\+0x([0-9a-f]+))?>)?", line
+        )
+        if match:
+            mnemonic, operands, address, label, offset = match.groups()
+            target = None
+            if label is not None and "branch" in mnemonic:
+                target = labels[label] + int(offset or "0", 16)
+            code.append(Instruction(int(address, 16), mnemonic, operands, target))
+    return {name: kernel for name, kernel in kernels.items() if name.startswith("iris_")}
+
+
+def metadata(path) -> dict[str, dict]:
+    """Per kernel, the numbers of its metadata, and its arguments."""
+    text = subprocess.run(
+        [tool("llvm-readelf"), "--notes", str(path)], check=True, capture_output=True, text=True
+    ).stdout
+    found = {}
+    for block in re.split(r"\n  - (?=\.agpr_count|\.args)", text)[1:]:
+        found_numbers = re.findall(r"\.(\w+):\s+(\d+)\s*(?:\n|$)", block)
+        numbers = {key: int(value) for key, value in found_numbers}
+        name = re.search(r"\.name:\s+(iris_\S+)", block).group(1)
+        numbers["args"] = [
+            (int(offset), int(size), kind)
+            for offset, size, kind in re.findall(
+                r"\.offset:\s+(\d+)\s+\.size:\s+(\d+)\s+\.value_kind:\s+(\w+)", block
+            )
+        ]
+        found[name] = numbers
+    return found
+
+
+# ---- the rules ----
+
+
+def _is_store(x: Instruction) -> bool:
+    return STORE.match(x.name) is not None
+
+
+def write_backs(kernel: Kernel) -> list[int]:
+    return [i for i, x in enumerate(kernel.code) if x.name == "buffer_wbl2"]
+
+
+def _published(kernel: Kernel, back: int) -> int | None:
+    """The store that a write-back is for: a signal, or a counter of work-groups. The next one in the
+    code; a branch on the way skips it for lanes that do not signal."""
+    for i in range(back + 1, min(back + 200, len(kernel.code))):
+        if _is_store(kernel.code[i]):
+            return i
+    return None
+
+
+def _unwaited(kernel: Kernel, back: int) -> bool:
+    """R1: whether a store may come before the write-back has been waited for."""
+    first = kernel.after(back, lambda x: x.waits_for_stores() or _is_store(x))
+    return any(_is_store(kernel.code[i]) for i in first)
+
+
+def _undrained(kernel: Kernel, back: int) -> str | None:
+    """R2: before the write-back comes a barrier, and before that the drain, with no store between.
+    The leader's own stores after the barrier are covered by its wait. A path on which a lock was
+    taken since is that of a fault's report, which publishes what its own thread wrote."""
+    stop = lambda x: x.name == "s_barrier" or "cmpswap" in x.name  # noqa: E731
+    for barrier in kernel.before(back, stop):
+        if barrier < 0:
+            return "no barrier before the write-back"
+        if kernel.code[barrier].name != "s_barrier":
+            continue
+        for drain in kernel.before(barrier, lambda x: x.waits_for_stores() or _is_store(x)):
+            if drain >= 0 and _is_store(kernel.code[drain]):
+                return f"{kernel.code[drain].name} is not drained before the barrier"
+    return None
+
+
+def _invalidates(kernel: Kernel) -> list[int]:
+    return [i for i, x in enumerate(kernel.code) if x.name in ("buffer_inv", "buffer_invl2")]
+
+
+def polls(kernel: Kernel, gfx90a: bool) -> list[int]:
+    """Loads that bypass the caches and come round to a sleep and back to themselves."""
+    bits = ("glc",) if gfx90a else ("sc0", "sc1")
+    found = []
+    for i, x in enumerate(kernel.code):
+        if not (LOAD.match(x.name) and x.name.endswith("_dword") and x.has(*bits)):
+            continue
+        leave = lambda x: x.name == "s_barrier" or x.name.startswith("buffer_inv")  # noqa: E731
+        inner = kernel.within(i, leave)
+        if i in inner and any(kernel.code[j].name == "s_sleep" for j in inner):
+            found.append(i)
+    return found
+
+
+def violations(kernel: Kernel, target: str) -> list[str]:
+    """What breaks the rules, one line each."""
+    gfx90a = target == "gfx90a"
+    found = []
+
+    def report(i: int, text: str) -> None:
+        x = kernel.code[i]
+        found.append(f"{kernel.name} {x.address:#x} {x.name} {x.operands}: {text}")
+
+    for back in write_backs(kernel):
+        if _unwaited(kernel, back):
+            report(back, "release: a store may come before the write-back is complete")
+        undrained = _undrained(kernel, back)
+        if undrained:
+            report(back, f"release: {undrained}")
+        signal = _published(kernel, back)
+        if signal is None:
+            report(back, "release: it publishes nothing")
+        elif not gfx90a:
+            x = kernel.code[signal]
+            if not x.has(*(("sc1",) if "atomic" in x.name else ("sc0", "sc1"))):
+                report(signal, "scope: a signal without sc0 sc1")
+    for i, x in enumerate(kernel.code):
+        if x.name in ("buffer_wbl2", "buffer_inv") and not gfx90a and not x.has("sc0", "sc1"):
+            report(i, "scope: expected sc0 sc1")
+    ends = lambda x: x.name.startswith("buffer_inv") or x.name in ("s_barrier", "s_endpgm")  # noqa: E731
+    for i in polls(kernel, gfx90a):
+        if not any(kernel.code[j].name.startswith("buffer_inv") for j in kernel.after(i, ends)):
+            report(i, "acquire: no invalidate after the poll")
+    for i, x in enumerate(kernel.code):
+        if x.name == "s_sleep" and i not in kernel.within(
+            i, lambda x: x.name.startswith("buffer_inv") or x.name == "s_barrier"
+        ):
+            report(i, "acquire: every round of the polling loop invalidates")
+    for i in _invalidates(kernel) if gfx90a else ():
+        after = kernel.after(i, lambda x: x.name != "s_nop")
+        if any(kernel.code[j].name != "buffer_wbinvl1_vol" for j in after):
+            report(i, "acquire: buffer_invl2 without buffer_wbinvl1_vol")
+    return found
+
+
+@functools.cache
+def read(path: str):
+    return metadata(path), disassemble(path)
