@@ -39,12 +39,15 @@ PyDoc_STRVAR(context_doc,
 
 static PyObject *context_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"heap_size", "backend", "rank",        "world_size", "local_rank",
-                            "timeout",   "run_key", "num_threads", "debug",      "kernel_directory", NULL};
+    static char *names[] = {"heap_size",  "backend",          "rank",    "world_size",
+                            "local_rank", "timeout",          "run_key", "num_threads",
+                            "debug",      "kernel_directory", NULL};
     const struct iris_py_state *state = iris_py_state_of_type(type);
-    struct iris_context_options options = {
-        .world_size = 1, .timeout = 30.0, .run_key = "", .kernel_directory = "",
-        .heap_size = (size_t)1 << 30};
+    struct iris_context_options options = {.world_size = 1,
+                                           .timeout = 30.0,
+                                           .run_key = "",
+                                           .kernel_directory = "",
+                                           .heap_size = (size_t)1 << 30};
     Py_ssize_t heap_size = (Py_ssize_t)options.heap_size;
     struct iris_context *ctx = NULL;
     struct iris_py_context *self;

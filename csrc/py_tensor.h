@@ -36,8 +36,8 @@ void iris_py_tensor_release(struct iris_py_tensor *tensor);
 int iris_py_tensor_stream(struct iris_py_state *state, const struct iris_context *ctx,
                           const struct iris_py_tensor *tensor, void **out);
 
-/* `value` as iris_py_stream takes it; None is torch's current stream on the context's device, or the
- * default stream without torch. */
+/* `value` as iris_py_stream takes it; None is torch's current stream on the context's device, or
+ * the default stream without torch. */
 int iris_py_context_stream(struct iris_py_state *state, const struct iris_context *ctx,
                            PyObject *value, void **out);
 

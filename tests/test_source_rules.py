@@ -45,12 +45,12 @@ def test_the_core_neither_prints_nor_ends_the_process(path):
 
 @pytest.mark.parametrize("path", C_SOURCES, ids=short)
 def test_memory_order_is_spelled_in_one_place(path):
-    if "kernels" not in path.parts or path.name == "sync.h":
+    if "kernels" not in path.parts or path.name.startswith("sync"):
         return
     # gemm_host*.cpp publish what all threads compute alike; that orders nothing.
     allowed = "__ATOMIC_RELAXED" if path.name.startswith("gemm_host") else None
     for word in re.findall(r"__ATOMIC_\w+|__sync_\w+|atomic_thread_fence|std::atomic|volatile",
-                           without_comments(path)):  # fmt: skip
+                           without_comments(path).replace("asm volatile", "asm")):  # fmt: skip
         assert word == allowed, word
 
 
@@ -58,7 +58,8 @@ def test_memory_order_is_spelled_in_one_place(path):
 def test_includes_point_down(path):
     """py_*.c -> runtime -> device; kernels know nobody. status.h and what the host shares with
     the kernels (abi.h, instances.h, schedule.h) are vocabulary."""
-    vocabulary = {"status.h", "abi.h", "instances.h", "schedule.h", "gemm_host.h", "device.h"}
+    vocabulary = {"status.h", "abi.h", "instances.h", "schedule.h", "gemm_host.h", "device.h",
+                  "gpu_launch.h", "instances.def"}  # fmt: skip
     allowed = {
         "csrc": {"csrc", "runtime"},
         "runtime": {"runtime", "device"},

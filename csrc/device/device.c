@@ -8,7 +8,7 @@
 #include <string.h>
 
 static const struct iris_device_ops *const backends[] = {&iris_device_hip, &iris_device_cuda,
-                                                        &iris_device_cpu};
+                                                         &iris_device_cpu};
 
 enum iris_status iris_device_find(const char *name, const struct iris_device_ops **out)
 {

@@ -25,7 +25,7 @@ struct iris_device; /* each backend's own; starts with `const struct iris_device
 struct iris_device_options {
     int local_rank;
     int local_world_size;
-    int num_threads; /* cpu; 0: choose */
+    int num_threads;              /* cpu; 0: choose */
     const char *kernel_directory; /* GPUs: where the code objects are */
 };
 
@@ -45,10 +45,10 @@ struct iris_memory {
 
 /* Constant facts about an open device. */
 struct iris_device_traits {
-    bool asynchronous;       /* launches return before they are complete */
-    bool shares_by_fd;       /* memory handles are file descriptors */
-    bool sm90;               /* see kernels/gpu_launch.h */
-    int dies;                /* that work-groups are dealt to in turn; 1: one */
+    bool asynchronous;         /* launches return before they are complete */
+    bool shares_by_fd;         /* memory handles are file descriptors */
+    bool sm90;                 /* see kernels/gpu_launch.h */
+    int dies;                  /* that work-groups are dealt to in turn; 1: one */
     uint64_t ticks_per_second; /* of the clock that waits are measured with */
 };
 

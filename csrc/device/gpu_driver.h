@@ -26,7 +26,8 @@ struct gpu_ipc_handle {
 };
 
 /* X(member, HIP's name, CUDA's name, parameters). A name "" is a function that the platform has no
- * need of; a name that begins with '?' may be missing in the library, and the member is then NULL. */
+ * need of; a name that begins with '?' may be missing in the library, and the member is then NULL.
+ */
 #define GPU_DRIVER_FUNCTIONS(X)                                                                    \
     X(init, "hipInit", "cuInit", (unsigned int flags))                                             \
     X(driver_version, "hipDriverGetVersion", "cuDriverGetVersion", (int *version))                 \
@@ -123,8 +124,7 @@ enum iris_status gpu_driver_fail(const struct gpu_driver *driver, const char *fu
 static inline enum iris_status gpu_driver_check(const struct gpu_driver *driver, size_t offset,
                                                 gpu_result result)
 {
-    return result == 0 ? IRIS_OK
-                       : gpu_driver_fail(driver, gpu_driver_name(driver, offset), result);
+    return result == 0 ? IRIS_OK : gpu_driver_fail(driver, gpu_driver_name(driver, offset), result);
 }
 
 #endif

@@ -98,8 +98,9 @@ enum iris_status gpu_objects_load(const struct gpu_driver *driver, const char *d
         status = gpu_driver_fail(driver, GPU_NAME(driver, module_load), result);
         struct iris_error cause;
         iris_error_save(&cause);
-        (void)IRIS_FAIL(status, "code objects: %s is damaged or not for this device (%.200s); this "
-                                "build of iris_c has: %s",
+        (void)IRIS_FAIL(status,
+                        "code objects: %s is damaged or not for this device (%.200s); this "
+                        "build of iris_c has: %s",
                         path, cause.message, list);
         return status;
     }
@@ -132,8 +133,8 @@ static enum iris_status find_kernel(struct gpu_objects *objects, uint32_t kernel
 
     if (instance == NULL)
         return IRIS_FAIL(IRIS_EDRIVER, "code objects: the build has no kernel %u", kernel_id);
-    IRIS_TRY(GPU_CALL(objects->driver, module_function, &function, objects->module,
-                      instance->name));
+    IRIS_TRY(
+        GPU_CALL(objects->driver, module_function, &function, objects->module, instance->name));
     kernel->threads = IRIS_GPU_THREADS;
     kernel->shared_nbytes = 0;
     if (iris_is_tensor_core_product(objects->sm90, instance->operation, instance->dtype)) {

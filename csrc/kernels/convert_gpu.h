@@ -69,8 +69,8 @@ template <> IRIS_INLINE uint32_t pack_pair<bfloat16_t>(float low, float high)
 }
 #else
 /* Without a comparison: eight at once would take more mask registers than there are. NaN made by
- * arithmetic, or widened from bf16, has a bit of its payload above those cut off; rounding may carry
- * it into the sign's place, from where the minimum takes it back. */
+ * arithmetic, or widened from bf16, has a bit of its payload above those cut off; rounding may
+ * carry it into the sign's place, from where the minimum takes it back. */
 IRIS_INLINE uint32_t bfloat16_bits(float value)
 {
     const uint32_t bits = float_to_bits(value), magnitude = bits & 0x7fffffffu;

@@ -105,8 +105,8 @@ template <typename T> class tile_operand
             for (int32_t i = 0; i < 2; ++i)
 #pragma unroll
                 for (int32_t j = 0; j < 4; ++j)
-                    *reinterpret_cast<uint32_t *>(
-                        stage + stage_offset(mn + j, 4 * (k + 8 * i))) = chunks_[i].word[j];
+                    *reinterpret_cast<uint32_t *>(stage + stage_offset(mn + j, 4 * (k + 8 * i))) =
+                        chunks_[i].word[j];
         }
     }
 

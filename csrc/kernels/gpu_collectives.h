@@ -30,12 +30,15 @@ IRIS_INLINE work_group whole_block()
 {
     IRIS_SHARED static uint32_t word;
 #if defined(__CUDACC__)
-    return {(int32_t)blockIdx.x, (int32_t)gridDim.x, (int32_t)threadIdx.x, IRIS_GPU_THREADS, 0,
-            &word};
+    return {
+        (int32_t)blockIdx.x, (int32_t)gridDim.x, (int32_t)threadIdx.x, IRIS_GPU_THREADS, 0, &word};
 #else
     return {(int32_t)__builtin_amdgcn_workgroup_id_x(),
             (int32_t)(__builtin_amdgcn_grid_size_x() / IRIS_GPU_THREADS),
-            (int32_t)__builtin_amdgcn_workitem_id_x(), IRIS_GPU_THREADS, 0, &word};
+            (int32_t)__builtin_amdgcn_workitem_id_x(),
+            IRIS_GPU_THREADS,
+            0,
+            &word};
 #endif
 }
 
@@ -64,9 +67,9 @@ IRIS_INLINE void all_reduce(work_group wg, const iris_reduce_args &args)
         for (int32_t i = 0; i < exchange.partial_places(); ++i) {
             const partial_place place = exchange.place_of(tile, i);
             for (int32_t chunk = wg.thread; chunk * kChunk<T> < at.cols; chunk += wg.threads)
-                store_chunk(place.slot + chunk * kChunkBytes,
-                            load_run(run.data + chunk * kChunk<T>, 1, at.cols - chunk * kChunk<T>,
-                                     vector));
+                store_chunk(
+                    place.slot + chunk * kChunkBytes,
+                    load_run(run.data + chunk * kChunk<T>, 1, at.cols - chunk * kChunk<T>, vector));
             signal_tile(wg, call, place.rank, place.flag);
         }
     }

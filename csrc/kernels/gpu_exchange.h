@@ -10,10 +10,9 @@
  *   variant   a partial goes to              what is brought on, in pieces of a tile
  *   two_shot  its owner, rank tile mod W     owner: sum over ranks -> every rank's output
  *   one_shot  every rank                     every rank: sum over ranks -> its own output
- *   ring      this rank                      partial + fp32 sum from rank - 1 -> rank + 1; the result
- *                                            from the last rank on in the same direction
- *   atomic    this rank                      partial added to every rank's fp32 sum
- *   spinlock  this rank                      the same, under one lock per tile
+ *   ring      this rank                      partial + fp32 sum from rank - 1 -> rank + 1; the
+ * result from the last rank on in the same direction atomic    this rank partial added to every
+ * rank's fp32 sum spinlock  this rank                      the same, under one lock per tile
  *
  * A work-group waits only after it has pushed all it computes, or waves that compute never wait, so
  * waits form no circle.
@@ -21,6 +20,7 @@
 #ifndef IRIS_GPU_EXCHANGE_H
 #define IRIS_GPU_EXCHANGE_H
 
+#include "gpu_geometry.h"
 #include "schedule.h"
 #include "sync.h"
 #include "tile_gpu.h"
@@ -28,98 +28,12 @@
 namespace iris
 {
 
-/* How a tile's chunks lie in the staging, and where in the tile they belong. Chunks are numbered row
- * by row. Swizzled: a part, kRows / kParts rows, lies as it left shared memory, in panels as wide as
- * one line of the copy engines (8 chunks), in which a row's chunks change places with the row, so
- * that writing a column of chunks there meets no bank twice. */
-template <typename T, int kRows, int kCols, int kPartCount, bool kSwizzled> struct product_geometry {
-    static constexpr int32_t kRowChunks = kCols / kChunk<T>;
-    static constexpr int32_t kLineChunks = 8;
-    static constexpr int32_t kPartRows = kRows / kPartCount;
-    static constexpr int32_t kPieces = 8;
-    static constexpr int32_t kParts = kPartCount;
-
-    IRIS_INLINE explicit product_geometry(const iris_reduce_args &)
-    {
-    }
-    IRIS_INLINE int32_t chunks() const
-    {
-        return kRows * kCols / kChunk<T>;
-    }
-    IRIS_INLINE int32_t row(int32_t chunk) const
-    {
-        return chunk / kRowChunks;
-    }
-    IRIS_INLINE int32_t col(int32_t chunk) const
-    {
-        return chunk % kRowChunks * kChunk<T>;
-    }
-    IRIS_INLINE int32_t offset(int32_t chunk) const
-    {
-        if constexpr (!kSwizzled)
-            return chunk * kChunkBytes;
-        const int32_t part = chunk / (kPartRows * kRowChunks);
-        const int32_t line = chunk / kRowChunks % kPartRows, column = chunk % kRowChunks;
-        const int32_t panel = part * (kRowChunks / kLineChunks) + column / kLineChunks;
-        return ((panel * kPartRows + line) * kLineChunks + (column % kLineChunks ^ (line & 7))) *
-               kChunkBytes;
-    }
-};
-
-template <typename T> struct run_geometry {
-    static constexpr int32_t kPieces = 1, kParts = 1;
-    int32_t cols;
-
-    IRIS_INLINE explicit run_geometry(const iris_reduce_args &args) : cols(args.block_n)
-    {
-    }
-    IRIS_INLINE int32_t chunks() const
-    {
-        return (cols + kChunk<T> - 1) / kChunk<T>;
-    }
-    IRIS_INLINE int32_t row(int32_t) const
-    {
-        return 0;
-    }
-    IRIS_INLINE int32_t col(int32_t chunk) const
-    {
-        return chunk * kChunk<T>;
-    }
-    IRIS_INLINE int32_t offset(int32_t chunk) const
-    {
-        return chunk * kChunkBytes;
-    }
-};
-
 /* Chunks of a tile that a thread sums at once: more where few threads bring on. */
 #if defined(__CUDACC__)
 constexpr int32_t kExchangeBatch = 2;
 #else
 constexpr int32_t kExchangeBatch = 1;
 #endif
-
-/* Where a rank wants its results, resolved from its record. */
-struct result_place {
-    uint64_t address; /* of the output, or of the result staging */
-    int64_t stride_row, stride_col;
-    uint32_t staged;
-    uint32_t vector; /* rows take whole chunks */
-};
-
-/* Shared memory of a group that brings on. */
-struct exchange_shared {
-    result_place places[IRIS_MAX_RANKS];
-    /* All outputs take whole chunks and have the same strides, as symmetric tensors do: a chunk lies
-     * equally far from the start of each. */
-    uint32_t uniform;
-};
-
-/* Where a partial tile goes. */
-struct partial_place {
-    char *slot;
-    int32_t rank;
-    int64_t flag;
-};
 
 template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
 {
@@ -219,8 +133,8 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
             const int64_t index = next_unit_ / Geometry::kPieces;
             bool ready = true;
             if (wg_.thread < world_)
-                ready = poll(tile_flag(call_, rank_, flag_of(index, next_unit_) +
-                                                         wg_.thread * flag_stride())) ==
+                ready = poll(tile_flag(call_, rank_,
+                                       flag_of(index, next_unit_) + wg_.thread * flag_stride())) ==
                         call_.signal;
             if (group_agree(wg_, ready))
                 (void)bring_on_unit();
@@ -245,8 +159,7 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
             else if (target != rank_)
                 place = {args_.call.heap_bases[target] + record.output_offset, record.stride_row,
                          record.stride_col, 0, 0};
-            place.vector =
-                has_vector_rows<T>(place.address, place.stride_row, place.stride_col);
+            place.vector = has_vector_rows<T>(place.address, place.stride_row, place.stride_col);
             shared_->places[target] = place;
         }
         group_barrier(wg_);
@@ -385,9 +298,11 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
     {
         if (args_.bias.address == 0)
             return;
-        const matrix<const T> bias = as_matrix<const T>(args_.bias).tile(
-            at.row + geometry_.row(chunk), at.col + geometry_.col(chunk));
-        const int32_t last = at.cols - 1 - geometry_.col(chunk); /* what is past it is never stored */
+        const matrix<const T> bias =
+            as_matrix<const T>(args_.bias)
+                .tile(at.row + geometry_.row(chunk), at.col + geometry_.col(chunk));
+        const int32_t last =
+            at.cols - 1 - geometry_.col(chunk); /* what is past it is never stored */
 #pragma unroll
         for (int i = 0; i < kChunk<T>; ++i)
             values[i] += to_float(bias.data[(i < last ? i : last) * bias.stride_col]);
@@ -411,7 +326,8 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
     {
         const result_place place = shared_->places[target];
         if (place.staged) {
-            char *staged = device_pointer<char>(place.address) + (uint64_t)tile * layout_.tile_nbytes;
+            char *staged =
+                device_pointer<char>(place.address) + (uint64_t)tile * layout_.tile_nbytes;
             store_chunk(staged + geometry_.offset(chunk), c);
             return;
         }
@@ -602,9 +518,8 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
     IRIS_INLINE bool add_to_sum(int32_t target, int64_t tile, int32_t piece, int32_t pieces)
     {
         const iris_tile_coord at = coord(tile);
-        uint32_t *lock = heap_pointer<uint32_t>(args_.call, target,
-                                                half_offset() + layout_.locks_offset) +
-                         tile;
+        uint32_t *lock =
+            heap_pointer<uint32_t>(args_.call, target, half_offset() + layout_.locks_offset) + tile;
         if (kVariant == IRIS_VARIANT_SPINLOCK &&
             !lock_acquire(wg_, call_, lock, {IRIS_SIGNAL_LOCK, target, (int32_t)tile}))
             return false;
@@ -645,9 +560,9 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
     {
         if (args_.output_offset == IRIS_STAGED)
             return load_chunk(slot(rank_, layout_.results_offset, tile) + geometry_.offset(chunk));
-        const matrix<const T> output = as_matrix<const T>(args_.output)
-                                           .tile(at.row + geometry_.row(chunk),
-                                                 at.col + geometry_.col(chunk));
+        const matrix<const T> output =
+            as_matrix<const T>(args_.output)
+                .tile(at.row + geometry_.row(chunk), at.col + geometry_.col(chunk));
         return load_run(output.data, output.stride_col, at.cols - geometry_.col(chunk), false);
     }
 

@@ -23,8 +23,8 @@
 namespace iris
 {
 
-/* The arguments as the kernel reads them. On gfx a copy in LDS: read from where they are passed, the
- * compiler would keep most of them in scalar registers, of which there are too few. */
+/* The arguments as the kernel reads them. On gfx a copy in LDS: read from where they are passed,
+ * the compiler would keep most of them in scalar registers, of which there are too few. */
 template <typename Args> IRIS_INLINE const Args &at_hand(work_group wg, const Args &args)
 {
 #if defined(__HIP__)

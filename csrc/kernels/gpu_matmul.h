@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * matmul_all_reduce on a GPU: C = sum over ranks of A_r @ B_r (+ bias), the product and the exchange
- * in one launch. Also clear_sums, the per-call preparation of the variants atomic and spinlock.
+ * matmul_all_reduce on a GPU: C = sum over ranks of A_r @ B_r (+ bias), the product and the
+ * exchange in one launch. Also clear_sums, the per-call preparation of the variants atomic and
+ * spinlock.
  */
 #ifndef IRIS_GPU_MATMUL_H
 #define IRIS_GPU_MATMUL_H
@@ -66,8 +67,8 @@ template <typename T, iris_variant kVariantOfCall> struct sm90_call {
     template <class Visit> IRIS_INLINE void for_each_tile(Visit visit) const
     {
         const iris_reduce_args &r = args.reduce;
-        const iris_schedule schedule = iris_schedule_make(r.M, r.N, r.block_m, r.block_n,
-                                                          r.group_size_m, r.call.world_size);
+        const iris_schedule schedule =
+            iris_schedule_make(r.M, r.N, r.block_m, r.block_n, r.group_size_m, r.call.world_size);
         for (int64_t tile = blockIdx.x; tile < schedule.tiles; tile += gridDim.x)
             visit(tile, iris_tile_coord_of(&schedule, tile));
     }
@@ -91,8 +92,7 @@ IRIS_INLINE void load_stage_by_elements(const iris_product_args &args, const iri
 }
 
 /* By all lanes of a warp, of which the first commands the engine. */
-template <int32_t kTileN, class Call>
-IRIS_INLINE void load_tiles(const Call &c, bool by_elements)
+template <int32_t kTileN, class Call> IRIS_INLINE void load_tiles(const Call &c, bool by_elements)
 {
     using T = typename Call::element;
     const iris_product_args &args = c.args;
@@ -120,7 +120,8 @@ IRIS_INLINE void load_tiles(const Call &c, bool by_elements)
                                          step * kTileK, full);
             }
             if (by_elements)
-                load_stage_by_elements<T, kTileN>(args, at, (int64_t)step * kTileK, a, b, full, lane);
+                load_stage_by_elements<T, kTileN>(args, at, (int64_t)step * kTileK, a, b, full,
+                                                  lane);
             cursor.advance();
         }
     });
@@ -169,8 +170,9 @@ IRIS_INLINE void store_part(const Call &c, const Exchange &exchange, int64_t til
         if (whole && panel > 0)
             break; /* the panels follow each other: one copy for all */
         for (int32_t i = 0; i < exchange.partial_places(); ++i)
-            copy_bulk(exchange.place_of(tile, i).slot + (part * kPanels<kTileN> + panel) * kPanelBytes,
-                      source, (uint32_t)(whole ? kPanels<kTileN> * kPanelBytes : rows * kLineBytes));
+            copy_bulk(
+                exchange.place_of(tile, i).slot + (part * kPanels<kTileN> + panel) * kPanelBytes,
+                source, (uint32_t)(whole ? kPanels<kTileN> * kPanelBytes : rows * kLineBytes));
     }
     commit_bulk();
 }
@@ -216,9 +218,8 @@ template <int32_t kTileN, class Call> IRIS_INLINE void serve_tiles(const Call &c
     using geometry = product_geometry<T, kTileM, kTileN, IRIS_SM90_PARTS, true>;
     const int32_t warp = (int32_t)threadIdx.x / 32;
     /* The exchange warps; the storer only asks it for places. */
-    const work_group wg = {(int32_t)blockIdx.x,       (int32_t)gridDim.x,
-                           (int32_t)threadIdx.x - 64, kExchangeThreads,
-                           kExchangeBarrier,          nullptr};
+    const work_group wg = {(int32_t)blockIdx.x, (int32_t)gridDim.x, (int32_t)threadIdx.x - 64,
+                           kExchangeThreads,    kExchangeBarrier,   nullptr};
     static_assert(sizeof(exchange_shared) <= sizeof c.shared->exchange, "its part of the block's");
 
     if (warp == 0)

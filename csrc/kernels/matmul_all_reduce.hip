@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * matmul_all_reduce on the host: C = sum over ranks of A_r @ B_r (+ bias), the product and the exchange in one
- * launch. A work-group computes one tile of this rank's product at a time and hands it to the
- * reduction exchange while the next is computed; reduce_exchange.h has the variants.
+ * matmul_all_reduce on the host: C = sum over ranks of A_r @ B_r (+ bias), the product and the
+ * exchange in one launch. A work-group computes one tile of this rank's product at a time and hands
+ * it to the reduction exchange while the next is computed; reduce_exchange.h has the variants.
  *
  * Also clear_sums, the per-call preparation of the variants atomic and spinlock.
  */

@@ -21,7 +21,8 @@ IRIS_INLINE uint32_t shared_address(const void *pointer)
     return (uint32_t)__cvta_generic_to_shared(pointer);
 }
 
-/* ---- barriers in shared memory: a phase ends with `count` arrivals and all announced bytes ---- */
+/* ---- barriers in shared memory: a phase ends with `count` arrivals and all announced bytes ----
+ */
 
 IRIS_INLINE void init_mbarrier(mbarrier *bar, uint32_t count)
 {
@@ -42,9 +43,10 @@ IRIS_INLINE void arrive_mbarrier(mbarrier *bar)
 
 IRIS_INLINE void arrive_expecting(mbarrier *bar, uint32_t nbytes)
 {
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(bar)),
-                 "r"(nbytes)
-                 : "memory");
+    asm volatile(
+        "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(bar)),
+        "r"(nbytes)
+        : "memory");
 }
 
 /* Returns when the phase of this parity has ended. Only threads of this block, and the engine at
@@ -108,10 +110,10 @@ IRIS_INLINE void copy_bulk(char *target, const char *source, uint32_t nbytes)
 IRIS_INLINE void copy_to_tensor(const iris_tensor_map *map, int32_t inner, int32_t outer,
                                 const char *source)
 {
-    asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];" ::"l"(
-                     map),
-                 "r"(inner), "r"(outer), "r"(shared_address(source))
-                 : "memory");
+    asm volatile(
+        "cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];" ::"l"(map),
+        "r"(inner), "r"(outer), "r"(shared_address(source))
+        : "memory");
 }
 
 IRIS_INLINE void commit_bulk()
@@ -130,7 +132,8 @@ IRIS_INLINE void wait_bulk_read()
 IRIS_INLINE void publish_bulk_stores()
 {
     asm volatile("cp.async.bulk.wait_group 0;\n"
-                 "fence.proxy.async;" ::: "memory");
+                 "fence.proxy.async;" ::
+                     : "memory");
 }
 
 /* ---- wgmma ---- */

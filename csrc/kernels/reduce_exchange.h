@@ -54,8 +54,7 @@ template <typename T, class Producer> class reduce_exchange
         : wg_(wg), args_(args), producer_(producer), call_(call_begin(args.call)),
           schedule_(iris_schedule_make(args.M, args.N, args.block_m, args.block_n,
                                        args.group_size_m, args.call.world_size)),
-          layout_(iris_reduce_layout_make(&schedule_, args.call.operation, variant, sizeof(T),
-                                        0)),
+          layout_(iris_reduce_layout_make(&schedule_, args.call.operation, variant, sizeof(T), 0)),
           acc_(accumulator_make(wg, {args.block_m, args.block_n, args.block_k},
                                 producer.inner_dimension())),
           rank_(args.call.rank), world_(args.call.world_size)

@@ -133,10 +133,10 @@ IRIS_FUNCTION int64_t iris_dealt_count(const struct iris_schedule *s, int32_t ra
 /* A staged tile is packed, block_n elements a row, and starts at a multiple of this. */
 #define IRIS_TILE_ALIGNMENT 128
 
-/* Byte offsets inside one half of a workspace's staging, and the flags of one half. On a GPU a rank's
- * own partials pass through its staging too: other work-groups, or other waves, than those that
- * computed them bring them on. A GPU kernel may hand a partial tile over in `gpu_parts` parts, each
- * with its flag, in two_shot and one_shot. gpu_parts 0: the cpu. */
+/* Byte offsets inside one half of a workspace's staging, and the flags of one half. On a GPU a
+ * rank's own partials pass through its staging too: other work-groups, or other waves, than those
+ * that computed them bring them on. A GPU kernel may hand a partial tile over in `gpu_parts` parts,
+ * each with its flag, in two_shot and one_shot. gpu_parts 0: the cpu. */
 struct iris_reduce_layout {
     uint64_t tile_nbytes;     /* one staged tile of the operands' dtype */
     uint64_t accum_nbytes;    /* one staged tile of float */
@@ -151,11 +151,9 @@ struct iris_reduce_layout {
     int64_t flags_count;
 };
 
-IRIS_FUNCTION struct iris_reduce_layout iris_reduce_layout_make(const struct iris_schedule *s,
-                                                                uint32_t operation,
-                                                                uint32_t variant,
-                                                                uint32_t element_nbytes,
-                                                                int32_t gpu_parts)
+IRIS_FUNCTION struct iris_reduce_layout
+iris_reduce_layout_make(const struct iris_schedule *s, uint32_t operation, uint32_t variant,
+                        uint32_t element_nbytes, int32_t gpu_parts)
 {
     const int64_t parts = gpu_parts > 0 ? gpu_parts : 1;
     const uint64_t elements = (uint64_t)s->block_m * (uint64_t)s->block_n;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * Signals, waits, barriers, locks. With the primitives of sync_<target>.h, which this file includes,
- * the only place where memory order and scope are spelled. docs/protocol.md holds the argument; the
- * notes here are its short form.
+ * Signals, waits, barriers, locks. With the primitives of sync_<target>.h, which this file
+ * includes, the only place where memory order and scope are spelled. docs/protocol.md holds the
+ * argument; the notes here are its short form.
  *
  * A *signal* is a 32-bit word in the heap that one work-group stores (release, system scope) and
  * others poll (acquire, system scope). What the storing work-group wrote before the signal is
@@ -11,10 +11,10 @@
  * calls. Every wait is bounded: it ends with `false` when the rank's abort word is set or the
  * time limit passes, and a kernel then leaves without touching anything more.
  *
- * Functions that take a work_group are called by all its threads. Inside, one thread, the leader, or
- * one thread for each peer, signals and waits: `group_publish` puts what all the others wrote before
- * its signal, and `group_agree` what its wait saw before what they read. On the host a work-group is
- * one thread and both are nothing.
+ * Functions that take a work_group are called by all its threads. Inside, one thread, the leader,
+ * or one thread for each peer, signals and waits: `group_publish` puts what all the others wrote
+ * before its signal, and `group_agree` what its wait saw before what they read. On the host a
+ * work-group is one thread and both are nothing.
  *
  * NOTE [signal values] Call number n (1, 2, ... in 64 bits) signals 1 + (n - 1) mod INT32_MAX:
  * 1 ... INT32_MAX, then 1 again; 0 was never signalled.
@@ -330,9 +330,9 @@ IRIS_INLINE void call_complete(work_group wg, const call_state &call)
 }
 
 /* The end of a call, by its last work-group: hears from every peer (which is what makes the staging
- * half reusable, see NOTE [parity reuse]), says that this rank's results are complete, waits for the
- * peers' word for that if the caller wants it, and advances the counter, which no work-group of this
- * launch reads any more. */
+ * half reusable, see NOTE [parity reuse]), says that this rank's results are complete, waits for
+ * the peers' word for that if the caller wants it, and advances the counter, which no work-group of
+ * this launch reads any more. */
 IRIS_INLINE void close_call(work_group wg, const call_state &call, bool wait_done)
 {
     if (!wait_delivered(wg, call))

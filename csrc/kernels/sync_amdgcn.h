@@ -67,8 +67,8 @@ IRIS_INLINE bool group_agree(work_group wg, bool verdict)
 
 /* ---- shared words ---- */
 
-/* relaxed, system: `acquire` follows the successful poll, once. In the loop it would drop the caches
- * in every round. */
+/* relaxed, system: `acquire` follows the successful poll, once. In the loop it would drop the
+ * caches in every round. */
 IRIS_INLINE uint32_t poll(const uint32_t *word)
 {
     return __hip_atomic_load(word, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM);
@@ -121,8 +121,8 @@ IRIS_INLINE void store_release(uint64_t *word, uint64_t value)
 IRIS_INLINE uint32_t count_in(uint32_t *counter)
 {
     fence_release();
-    const uint32_t before = __hip_atomic_fetch_add(counter, 1u, __ATOMIC_RELAXED,
-                                                   __HIP_MEMORY_SCOPE_SYSTEM);
+    const uint32_t before =
+        __hip_atomic_fetch_add(counter, 1u, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM);
     fence_acquire();
     return before + 1;
 }
@@ -170,8 +170,8 @@ class waiter
     {
     }
 
-    /* The abort word lies in host memory, behind a link that many pollers of one line would jam: all
-     * waits would crawl. So each looks rarely. */
+    /* The abort word lies in host memory, behind a link that many pollers of one line would jam:
+     * all waits would crawl. So each looks rarely. */
     IRIS_INLINE bool looks_around() const
     {
         return looks_around_;

@@ -57,8 +57,8 @@ IRIS_INLINE bool group_agree(work_group wg, bool verdict)
 
 /* ---- shared words ---- */
 
-/* relaxed, system: `acquire` follows the successful poll, once. In the loop it would drop the caches
- * in every round. */
+/* relaxed, system: `acquire` follows the successful poll, once. In the loop it would drop the
+ * caches in every round. */
 IRIS_INLINE uint32_t poll(const uint32_t *word)
 {
     uint32_t value;
@@ -150,8 +150,8 @@ class waiter
     {
     }
 
-    /* The abort word lies in host memory, behind a link that many pollers of one line would jam: all
-     * waits would crawl. So each looks rarely. */
+    /* The abort word lies in host memory, behind a link that many pollers of one line would jam:
+     * all waits would crawl. So each looks rarely. */
     IRIS_INLINE bool looks_around() const
     {
         return looks_around_;

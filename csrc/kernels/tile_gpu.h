@@ -57,8 +57,8 @@ IRIS_INLINE int64_t uniform(int64_t value)
 #endif
 }
 
-/* The value, not known before this point: what is computed from it stays here. On gfx each comparison
- * made early holds two scalar registers until it is used. */
+/* The value, not known before this point: what is computed from it stays here. On gfx each
+ * comparison made early holds two scalar registers until it is used. */
 IRIS_INLINE int32_t here_and_now(int32_t value)
 {
 #if defined(__HIP__)

@@ -39,8 +39,7 @@ template <typename T> struct matrix_unit {
             chunk16 column[8];
 #pragma unroll
             for (int j = 0; j < 8; ++j)
-                column[j] =
-                    *reinterpret_cast<const chunk16 *>(b + stage_offset(x + 16 * j, k));
+                column[j] = *reinterpret_cast<const chunk16 *>(b + stage_offset(x + 16 * j, k));
 #pragma unroll
             for (int i = 0; i < 8; ++i) {
                 const chunk16 row =

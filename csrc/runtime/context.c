@@ -73,10 +73,10 @@ static void peer_departed(void *arg, int rank, enum iris_departure departure)
     struct iris_control *control = __atomic_load_n(&ctx->control, __ATOMIC_ACQUIRE);
 
     if (control != NULL)
-        iris_control_abort(
-            control, ctx->rank,
-            IRIS_ABORT_WORD(
-                departure == IRIS_PEER_DIED ? IRIS_ABORT_PEER_DIED : IRIS_ABORT_PEER_LEFT, rank));
+        iris_control_abort(control, ctx->rank,
+                           IRIS_ABORT_WORD(departure == IRIS_PEER_DIED ? IRIS_ABORT_PEER_DIED
+                                                                       : IRIS_ABORT_PEER_LEFT,
+                                           rank));
 }
 
 /* ---- creation ---- */

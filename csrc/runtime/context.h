@@ -35,7 +35,7 @@ struct iris_context {
 
     /* Held through every operation: a rank's operations on one context start in one order. */
     pthread_mutex_t op_lock;
-    uint64_t op_number; /* calls described on the board; under op_lock */
+    uint64_t op_number;          /* calls described on the board; under op_lock */
     struct iris_op_desc last_op; /* the last call launched; under op_lock */
 
     pthread_mutex_t storages_lock; /* guards workspaces' and storages' fields; held for moments */

@@ -82,8 +82,8 @@ static enum iris_status map_peers(struct iris_heap *heap, const struct iris_memo
         if (peer == heap->rank)
             continue;
         if (status == IRIS_OK)
-            status = heap->ops->memory_import(heap->device, &handles[peer], nbytes,
-                                              &heap->memory[peer]);
+            status =
+                heap->ops->memory_import(heap->device, &handles[peer], nbytes, &heap->memory[peer]);
         else if (handles[peer].fd >= 0)
             close(handles[peer].fd);
     }
@@ -112,8 +112,8 @@ enum iris_status iris_heap_create(const struct iris_device_ops *ops, struct iris
     pthread_mutex_init(&heap->lock, NULL);
     IRIS_TRY_GOTO(status, iris_allocator_create(nbytes, IRIS_HEAP_ALIGNMENT, &heap->allocator),
                   fail);
-    IRIS_TRY_GOTO(status,
-                  ops->memory_create(device, reserved + nbytes, &heap->memory[rank], &own), fail);
+    IRIS_TRY_GOTO(status, ops->memory_create(device, reserved + nbytes, &heap->memory[rank], &own),
+                  fail);
     IRIS_TRY_GOTO(status, map_peers(heap, &own), fail);
     *out = heap;
     return IRIS_OK;

@@ -47,7 +47,7 @@ struct iris_context_options {
     const char *run_key;  /* see bootstrap.h */
     int num_threads;      /* cpu: work-groups that run side by side; 0: choose */
     const char *kernel_directory; /* GPUs: where the code objects are */
-    bool debug;           /* compare every call's description on all ranks before it starts */
+    bool debug; /* compare every call's description on all ranks before it starts */
 };
 
 /* Collective; may wait. IRIS_EINVAL on every rank when heap sizes or backends differ. */

@@ -21,9 +21,9 @@ struct iris_op_desc {
     int32_t block_m, block_n, block_k;
     int32_t group_size_m;
     bool has_bias;
-    bool prepare;   /* a preamble */
+    bool prepare;      /* a preamble */
     int32_t gpu_parts; /* see iris_reduce_layout; 0 on the cpu */
-    int32_t source; /* broadcast: the sending rank, else -1 */
+    int32_t source;    /* broadcast: the sending rank, else -1 */
 };
 
 enum { IRIS_OP_TEXT_NBYTES = 192 };

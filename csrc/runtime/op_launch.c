@@ -24,8 +24,9 @@ static enum iris_status launch_kernel(struct iris_context *ctx, const struct iri
         .work_groups = op->work_groups,
         .args = op->args,
         .args_nbytes = op->args_nbytes,
-        .scratch_nbytes =
-            desc->gpu_parts > 0 ? 0 : iris_host_scratch_nbytes(desc->block_m, desc->block_n, desc->K),
+        .scratch_nbytes = desc->gpu_parts > 0
+                              ? 0
+                              : iris_host_scratch_nbytes(desc->block_m, desc->block_n, desc->K),
         .stream = stream,
     };
 
@@ -83,11 +84,12 @@ static enum iris_status check_capture(struct iris_workspace *workspace,
 {
     if (iris_workspace_has_room(workspace, desc))
         return IRIS_OK;
-    return IRIS_FAIL(IRIS_ESTATE,
-                     "%s: its workspace has no room for this call and cannot allocate while a graph "
-                     "is captured; call %s_preamble, or the operation once, with this shape, config "
-                     "and workspace before the capture",
-                     iris_operation_name(desc->operation), iris_operation_name(desc->operation));
+    return IRIS_FAIL(
+        IRIS_ESTATE,
+        "%s: its workspace has no room for this call and cannot allocate while a graph "
+        "is captured; call %s_preamble, or the operation once, with this shape, config "
+        "and workspace before the capture",
+        iris_operation_name(desc->operation), iris_operation_name(desc->operation));
 }
 
 enum iris_status iris_op_run(struct iris_context *ctx, const struct iris_op_desc *desc,

@@ -27,9 +27,8 @@ static enum iris_tensor_map_kind map_operand(const struct iris_context *ctx,
         return IRIS_TENSOR_MAP_NONE;
     for (int i = 0; i < 2; ++i) {
         const int inner = inner_of[i], outer = inner_of[1 - i];
-        const int64_t pitch = tensor->shape[outer] > 1
-                                  ? tensor->stride[outer]
-                                  : (tensor->shape[inner] + 7) / 8 * 8;
+        const int64_t pitch =
+            tensor->shape[outer] > 1 ? tensor->stride[outer] : (tensor->shape[inner] + 7) / 8 * 8;
         const struct iris_tensor_map_request request = {
             .data = tensor->data,
             .dtype = tensor->dtype,
@@ -140,9 +139,9 @@ enum iris_status iris_matmul_all_reduce(struct iris_context *ctx, const struct i
     product.a_map_kind = map_operand(ctx, A, 0, 1, desc.block_m, &product.a_map);
     product.b_map_kind = map_operand(ctx, B, 1, 0, desc.block_n, &product.b_map);
     /* Alone there is nothing to exchange, and a product without a bias is the result. */
-    product.c_is_mapped =
-        ctx->world_size == 1 && bias == NULL &&
-        map_operand(ctx, C, 0, 1, desc.block_m / IRIS_SM90_PARTS, &product.c_map) == IRIS_TENSOR_MAP_K;
+    product.c_is_mapped = ctx->world_size == 1 && bias == NULL &&
+                          map_operand(ctx, C, 0, 1, desc.block_m / IRIS_SM90_PARTS,
+                                      &product.c_map) == IRIS_TENSOR_MAP_K;
     launch.kernel_dtype = desc.dtype;
     return iris_op_run(ctx, &desc, &launch, options);
 }

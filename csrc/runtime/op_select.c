@@ -109,8 +109,8 @@ static enum iris_status check_gpu_block(const struct iris_context *ctx, const ch
 static int32_t choose_tile_width(const struct iris_config *config, const struct iris_op_desc *desc)
 {
     enum { MULTIPROCESSORS = 132 };
-    const int64_t wide_tiles = iris_ceil_div(desc->M, IRIS_SM90_BLOCK_M) *
-                               iris_ceil_div(desc->N, IRIS_SM90_BLOCK_N);
+    const int64_t wide_tiles =
+        iris_ceil_div(desc->M, IRIS_SM90_BLOCK_M) * iris_ceil_div(desc->N, IRIS_SM90_BLOCK_N);
 
     if (config->block_size_n == IRIS_SM90_BLOCK_N ||
         config->block_size_n == IRIS_SM90_NARROW_BLOCK_N)
@@ -142,8 +142,8 @@ static void select_gpu_run(const struct iris_context *ctx, const struct iris_con
                            struct iris_op_desc *desc)
 {
     const int64_t runs = (int64_t)ctx->world_size * GPU_RUNS_PER_RANK;
-    int64_t run = (int64_t)iris_round_up(
-        (uint64_t)iris_ceil_div(desc->M * desc->N, runs), GPU_RUN_MIN);
+    int64_t run =
+        (int64_t)iris_round_up((uint64_t)iris_ceil_div(desc->M * desc->N, runs), GPU_RUN_MIN);
 
     if (run == 0) /* no elements: the call only meets the peers */
         run = GPU_RUN_MIN;
@@ -163,8 +163,8 @@ static void select_gpu_run(const struct iris_context *ctx, const struct iris_con
 static enum iris_status select_gpu(const struct iris_context *ctx, const struct iris_config *config,
                                    struct iris_op_desc *desc)
 {
-    desc->gpu_parts = iris_gpu_parts_of(iris_device_traits(ctx->device)->sm90, desc->operation,
-                                        desc->dtype);
+    desc->gpu_parts =
+        iris_gpu_parts_of(iris_device_traits(ctx->device)->sm90, desc->operation, desc->dtype);
     if (desc->operation == IRIS_OP_MATMUL_ALL_REDUCE)
         return select_gpu_product(ctx, config, desc);
     select_gpu_run(ctx, config, desc);

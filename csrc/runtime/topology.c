@@ -20,8 +20,7 @@ static void format_matrix(const uint32_t *reaches, int world_size, char *text, s
     for (int rank = 0; rank < world_size && used + 80 < nbytes; ++rank) {
         used += (size_t)snprintf(text + used, nbytes - used, "\n  rank %d:", rank);
         for (int peer = 0; peer < world_size; ++peer)
-            used += (size_t)snprintf(text + used, nbytes - used, " %u",
-                                     reaches[rank] >> peer & 1u);
+            used += (size_t)snprintf(text + used, nbytes - used, " %u", reaches[rank] >> peer & 1u);
     }
 }
 

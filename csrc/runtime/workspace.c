@@ -132,9 +132,8 @@ enum iris_status iris_storage_after_call(struct iris_context *ctx, struct iris_s
         return IRIS_OK;
     storage->used = true;
     storage->stream = stream;
-    return storage->shared_by_streams
-               ? ctx->ops->event_record(ctx->device, stream, &storage->event)
-               : IRIS_OK;
+    return storage->shared_by_streams ? ctx->ops->event_record(ctx->device, stream, &storage->event)
+                                      : IRIS_OK;
 }
 
 /* ---- making a storage ---- */

@@ -48,9 +48,9 @@ bool iris_workspace_has_room(struct iris_workspace *workspace, const struct iris
 enum iris_status iris_workspace_settle_mismatch(struct iris_context *ctx,
                                                 const struct iris_op_desc *desc);
 
-/* Orders a call on `stream` after the last one on the storage; `after` the call, marks its end. No-ops
- * on synchronous devices. While capturing the graph's own order counts, and the storage is kept for
- * good. */
+/* Orders a call on `stream` after the last one on the storage; `after` the call, marks its end.
+ * No-ops on synchronous devices. While capturing the graph's own order counts, and the storage is
+ * kept for good. */
 enum iris_status iris_storage_before_call(struct iris_context *ctx, struct iris_storage *storage,
                                           void *stream, bool capturing);
 enum iris_status iris_storage_after_call(struct iris_context *ctx, struct iris_storage *storage,

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * How a staged tile is laid out in 16-byte chunks, the tiles of products and runs of tensors, and
+ * where partial tiles and results go.
+ */
+#ifndef IRIS_GPU_GEOMETRY_H
+#define IRIS_GPU_GEOMETRY_H
+
+#include "tile_gpu.h"
+
+namespace iris
+{
+
+/* How a tile's chunks lie in the staging, and where in the tile they belong. Chunks are numbered
+ * row by row. Swizzled: a part, kRows / kParts rows, lies as it left shared memory, in panels as
+ * wide as one line of the copy engines (8 chunks), in which a row's chunks change places with the
+ * row, so that writing a column of chunks there meets no bank twice. */
+template <typename T, int kRows, int kCols, int kPartCount, bool kSwizzled>
+struct product_geometry {
+    static constexpr int32_t kRowChunks = kCols / kChunk<T>;
+    static constexpr int32_t kLineChunks = 8;
+    static constexpr int32_t kPartRows = kRows / kPartCount;
+    static constexpr int32_t kPieces = 8;
+    static constexpr int32_t kParts = kPartCount;
+
+    IRIS_INLINE explicit product_geometry(const iris_reduce_args &)
+    {
+    }
+    IRIS_INLINE int32_t chunks() const
+    {
+        return kRows * kCols / kChunk<T>;
+    }
+    IRIS_INLINE int32_t row(int32_t chunk) const
+    {
+        return chunk / kRowChunks;
+    }
+    IRIS_INLINE int32_t col(int32_t chunk) const
+    {
+        return chunk % kRowChunks * kChunk<T>;
+    }
+    IRIS_INLINE int32_t offset(int32_t chunk) const
+    {
+        if constexpr (!kSwizzled)
+            return chunk * kChunkBytes;
+        const int32_t part = chunk / (kPartRows * kRowChunks);
+        const int32_t line = chunk / kRowChunks % kPartRows, column = chunk % kRowChunks;
+        const int32_t panel = part * (kRowChunks / kLineChunks) + column / kLineChunks;
+        return ((panel * kPartRows + line) * kLineChunks + (column % kLineChunks ^ (line & 7))) *
+               kChunkBytes;
+    }
+};
+
+template <typename T> struct run_geometry {
+    static constexpr int32_t kPieces = 1, kParts = 1;
+    int32_t cols;
+
+    IRIS_INLINE explicit run_geometry(const iris_reduce_args &args) : cols(args.block_n)
+    {
+    }
+    IRIS_INLINE int32_t chunks() const
+    {
+        return (cols + kChunk<T> - 1) / kChunk<T>;
+    }
+    IRIS_INLINE int32_t row(int32_t) const
+    {
+        return 0;
+    }
+    IRIS_INLINE int32_t col(int32_t chunk) const
+    {
+        return chunk * kChunk<T>;
+    }
+    IRIS_INLINE int32_t offset(int32_t chunk) const
+    {
+        return chunk * kChunkBytes;
+    }
+};
+
+/* Where a rank wants its results, resolved from its record. */
+struct result_place {
+    uint64_t address; /* of the output, or of the result staging */
+    int64_t stride_row, stride_col;
+    uint32_t staged;
+    uint32_t vector; /* rows take whole chunks */
+};
+
+/* Shared memory of a group that brings on. */
+struct exchange_shared {
+    result_place places[IRIS_MAX_RANKS];
+    /* All outputs take whole chunks and have the same strides, as symmetric tensors do: a chunk
+     * lies equally far from the start of each. */
+    uint32_t uniform;
+};
+
+/* Where a partial tile goes. */
+struct partial_place {
+    char *slot;
+    int32_t rank;
+    int64_t flag;
+};
+
+} // namespace iris
+
+#endif
