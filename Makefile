@@ -7,6 +7,7 @@
 #   make format   formats what `make lint` would complain about
 #   make bench    the benchmarks of docs/performance.md
 #   make model    the protocol models alone (needs spin)
+#   make kernels  the GPU code objects alone, into iris_c/kernels/
 #   make dist     sdist and wheel into dist/
 
 PYTHON ?= python3
@@ -14,10 +15,11 @@ RANKS ?= 2
 PYTEST_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := $(shell find csrc iris_c -type f -not -name '*.so' -not -name '*.pyc') setup.py pyproject.toml
+SOURCES := $(shell find csrc iris_c -type f -not -name '*.so' -not -name '*.pyc' \
+    -not -name '*.cubin' -not -name '*.hsaco') setup.py build_kernels.py pyproject.toml
 C_FILES := $(shell find csrc tests/native -name '*.[ch]' -o -name '*.cpp' -o -name '*.hip')
 
-.PHONY: demo test lint format bench model dist clean
+.PHONY: demo test lint format bench model kernels dist clean
 
 # Development tools, torch among them.
 $(VENV)/tools: requirements-dev.txt
@@ -59,6 +61,9 @@ bench: $(VENV)/installed
 model: $(VENV)/tools
 	$(BIN)/pytest tests/protocol/test_model.py
 
+kernels:
+	$(PYTHON) build_kernels.py iris_c/kernels
+
 dist: $(VENV)/tools
 	$(BIN)/pip install --quiet --disable-pip-version-check build
 	$(BIN)/python -m build --outdir dist .
@@ -66,4 +71,4 @@ dist: $(VENV)/tools
 clean:
 	rm -rf build dist out *.egg-info $(VENV)
 	find . -name __pycache__ -prune -exec rm -rf {} +
-	rm -f iris_c/*.so
+	rm -rf iris_c/*.so iris_c/kernels

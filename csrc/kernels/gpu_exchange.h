@@ -6,7 +6,6 @@
  * partial tiles, round them to T and store them where `partial_place` says, each followed by its
  * flag; others, or the same ones later, bring them on (`bring_on`). Partials always pass through
  * memory, this rank's own too.
- *
  *   variant   a partial goes to              what is brought on, in pieces of a tile
  *   two_shot  its owner, rank tile mod W     owner: sum over ranks -> every rank's output
  *   one_shot  every rank                     every rank: sum over ranks -> its own output
@@ -14,8 +13,7 @@
  * result from the last rank on in the same direction atomic    this rank partial added to every
  * rank's fp32 sum spinlock  this rank                      the same, under one lock per tile
  *
- * A work-group waits only after it has pushed all it computes, or waves that compute never wait, so
- * waits form no circle.
+ * Who computes never waits before it has pushed everything, so waits form no circle.
  */
 #ifndef IRIS_GPU_EXCHANGE_H
 #define IRIS_GPU_EXCHANGE_H
@@ -27,13 +25,6 @@
 
 namespace iris
 {
-
-/* Chunks of a tile that a thread sums at once: more where few threads bring on. */
-#if defined(__CUDACC__)
-constexpr int32_t kExchangeBatch = 2;
-#else
-constexpr int32_t kExchangeBatch = 1;
-#endif
 
 template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
 {
@@ -54,7 +45,6 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
         return uniform(schedule_.tiles);
     }
 
-    /* How many ranks a chunk is summed over or pushed to. */
     IRIS_INLINE int32_t ranks() const
     {
         return (int32_t)uniform(world_);
@@ -82,7 +72,7 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
         return kVariant == IRIS_VARIANT_ONE_SHOT ? ranks() : 1;
     }
 
-    /* Whether a part of a partial tile has a flag of its own, or the whole tile has one. */
+    /* Whether each part of a partial tile has a flag, or the whole tile has one. */
     static constexpr bool kSignalsParts =
         kVariant == IRIS_VARIANT_TWO_SHOT || kVariant == IRIS_VARIANT_ONE_SHOT;
 
@@ -117,7 +107,7 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
             accumulate();
     }
 
-    /* A call of which nothing is left, because the tiles went straight to the output. */
+    /* All that is left when the tiles went straight to the output. */
     IRIS_INLINE void end()
     {
         deliver_and_end(wg_, call_, args_.wait_done != 0);

@@ -99,6 +99,13 @@ struct partial_place {
     int64_t flag;
 };
 
+/* Chunks of a tile that a thread sums at once: more where few threads bring on. */
+#if defined(__CUDACC__)
+constexpr int32_t kExchangeBatch = 2;
+#else
+constexpr int32_t kExchangeBatch = 1;
+#endif
+
 } // namespace iris
 
 #endif

@@ -111,7 +111,7 @@ class Kernel:
         return found
 
     def within(self, start: int, leave) -> set[int]:
-        """What can be reached from `start` without passing an instruction that `leave` holds for."""
+        """What can be reached from `start` without passing what `leave` holds for."""
         seen, todo = set(), list(self.successors[start])
         while todo:
             i = todo.pop()
@@ -183,8 +183,8 @@ def write_backs(kernel: Kernel) -> list[int]:
 
 
 def _published(kernel: Kernel, back: int) -> int | None:
-    """The store that a write-back is for: a signal, or a counter of work-groups. The next one in the
-    code; a branch on the way skips it for lanes that do not signal."""
+    """The store that a write-back is for: a signal, or a counter of work-groups. The next one in
+    the code; a branch on the way skips it for lanes that do not signal."""
     for i in range(back + 1, min(back + 200, len(kernel.code))):
         if _is_store(kernel.code[i]):
             return i

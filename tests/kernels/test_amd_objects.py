@@ -91,8 +91,8 @@ def test_every_kernel_is_there_with_the_hosts_arguments(read, host):
 
 
 def test_resources(read):
-    """No spills, no scratch. LDS lets one block at a time onto a compute unit, whose waves then have
-    up to 512 registers each; 320 leave room to notice growth."""
+    """No spills, no scratch. LDS lets one block at a time onto a compute unit, whose waves then
+    have up to 512 registers each; 320 leave room to notice growth."""
     _, metadata, _ = read
     for name, numbers in metadata.items():
         for spilled in ("vgpr_spill_count", "sgpr_spill_count", "private_segment_fixed_size"):

@@ -14,19 +14,20 @@ import programs
 import pytest
 
 SYNC = "csrc/kernels/sync.h"
+PRIMITIVES = "csrc/kernels/sync_host.h"
 EXCHANGE = "csrc/kernels/reduce_exchange.h"
 THREAD = "-fsanitize=thread"
 
 # name: (file, what stands there, what is put there, compiler flag)
 MUTANTS = {
     "signals do not release": (
-        SYNC,
+        PRIMITIVES,
         "__atomic_store_n(word, value, __ATOMIC_RELEASE);",
         "__atomic_store_n(word, value, __ATOMIC_RELAXED);",
         THREAD,
     ),
     "polls do not acquire": (
-        SYNC,
+        PRIMITIVES,
         "return __atomic_load_n(word, __ATOMIC_ACQUIRE);",
         "return __atomic_load_n(word, __ATOMIC_RELAXED);",
         THREAD,
@@ -46,8 +47,8 @@ MUTANTS = {
     ),
     "the end hears from nobody": (
         SYNC,
-        "    if (!wait_delivered(wg, call))\n        return;\n    for",
-        "    for",
+        "    if (!wait_delivered(wg, call))\n        return;\n    signal_all_peers",
+        "    signal_all_peers",
         THREAD,
     ),
     "results are pushed before the peer has arrived": (
@@ -57,9 +58,9 @@ MUTANTS = {
         THREAD,
     ),
     "partials are not waited for": (
-        EXCHANGE,
-        "if (source != rank_ && !wait_tile",
-        "if (source > rank_ + 1 && !wait_tile",
+        SYNC,
+        "arrived = source == except ||",
+        "arrived = source <= except + 1 ||",
         THREAD,
     ),
     "a rank's partial is dropped": (
