@@ -213,6 +213,7 @@ static void *rank_main(void *arg)
     static const int64_t shapes[][3] = {{1, 1, 1},    {16, 16, 8}, {17, 33, 5},
                                         {40, 70, 19}, {3, 100, 7}, {100, 3, 30}};
     const struct iris_context_options options = {
+        .backend = "cpu",
         .heap_size = 1 << 22,
         .rank = self->rank,
         .world_size = self->world,
