@@ -9,7 +9,7 @@ from importlib import metadata
 
 import iris_c
 from iris_c import _C
-from iris_c.environment import default_num_threads
+from iris_c.environment import KERNEL_DIRECTORY, default_num_threads
 
 
 def _version(package: str) -> str:
@@ -17,6 +17,12 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "not installed"
+
+
+def _code_objects() -> str:
+    """The GPU code objects that this build has."""
+    names = os.listdir(KERNEL_DIRECTORY) if os.path.isdir(KERNEL_DIRECTORY) else []
+    return ", ".join(sorted(names)) or "none: this build has the cpu backend only"
 
 
 def report() -> dict:
@@ -29,6 +35,7 @@ def report() -> dict:
         "iris_c": iris_c.__version__,
         "extension": _C.__file__,
         "backends": ", ".join(_C.backends()),
+        "code objects": _code_objects(),
         "cpu ISA": _C.cpu_isa(),
         "cpu threads": threads,
         "python": f"{platform.python_version()} ({sys.executable})",

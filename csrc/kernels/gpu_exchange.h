@@ -113,29 +113,11 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
         deliver_and_end(wg_, call_, args_.wait_done != 0);
     }
 
-    /* two_shot: brings on the work-group's next piece if its partials are all there, without
-     * waiting; for work-groups that compute and bring on in turn. */
-    IRIS_INLINE void bring_on_if_ready()
-    {
-        if constexpr (kVariant == IRIS_VARIANT_TWO_SHOT) {
-            if (next_unit_ >= owned_units() || !opened_)
-                return;
-            const int64_t index = next_unit_ / Geometry::kPieces;
-            bool ready = true;
-            if (wg_.thread < world_)
-                ready = poll(tile_flag(call_, rank_,
-                                       flag_of(index, next_unit_) + wg_.thread * flag_stride())) ==
-                        call_.signal;
-            if (group_agree(wg_, ready))
-                (void)bring_on_unit();
-        }
-    }
-
     /* Waits for the peers' arrival and looks up where they want their results. */
     IRIS_INLINE bool open_results()
     {
         if (scatters() || kVariant == IRIS_VARIANT_ONE_SHOT)
-            return opened_ = true;
+            return true;
         if (!wait_all_peers(wg_, call_, call_.control->arrived, IRIS_SIGNAL_ARRIVED))
             return false;
         if (wg_.thread < world_) {
@@ -162,7 +144,7 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
             shared_->uniform = uniform;
         }
         group_barrier(wg_);
-        return opened_ = true;
+        return true;
     }
 
     /* Zeroes this rank's sums and locks for the call that follows, without being a call itself:
@@ -387,7 +369,7 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
     /* reduce_scatter is the first half of it: the result stays with the owner. */
     IRIS_INLINE void two_shot()
     {
-        if (!opened_ && !open_results())
+        if (!open_results())
             return;
         while (next_unit_ < uniform(owned_units()))
             if (!bring_on_unit())
@@ -592,7 +574,6 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
     const iris_reduce_layout layout_;
     const int32_t rank_, world_;
     int64_t next_unit_ = wg_.index;
-    bool opened_ = false;
 };
 
 } // namespace iris

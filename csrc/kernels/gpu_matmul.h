@@ -14,7 +14,7 @@
 namespace iris
 {
 
-/* ---- one group that computes and brings on in turn ---- */
+/* ---- one group that computes and pushes its tiles, then brings on ---- */
 
 template <typename T>
 using simt_geometry = product_geometry<T, IRIS_SIMT_BLOCK_M, IRIS_SIMT_BLOCK_N, 1, false>;
@@ -42,7 +42,6 @@ IRIS_INLINE void simt_matmul_all_reduce(work_group wg, const iris_reduce_args &a
             const partial_place place = exchange.place_of(tile, i);
             signal_tile(wg, call, place.rank, place.flag);
         }
-        exchange.bring_on_if_ready();
     }
     exchange.bring_on();
 }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * The tile verbs: all that a kernel of this folder may do with data. A kernel is written for one
- * work-group and handles whole tiles; what a work-group is belongs to the implementation behind
- * this header: on the host one thread with vector loops (tile_host.h), on a GPU a block of waves.
+ * The target's way with tiles: on gfx and sm_90a the matrix units (tile_amdgcn.h, tile_sm90.h)
+ * beside what GPUs share (tile_gpu.h); on the host, where a work-group is one thread with vector
+ * loops, the verbs below (tile_host.h), which are all that a kernel does with data.
  *
  *   tile_gemm        accumulator  = A[m0.., :] @ B[:, n0..]
  *   tile_load        accumulator  = a tile in memory
@@ -15,8 +15,8 @@
  *   tile_add_into    a packed tile of float in memory += accumulator, under the caller's lock
  *   copy_bytes, clear_bytes   plain bytes
  *
- * Accumulators are fp32 whatever the dtype in memory. Every verb is called by the whole
- * work-group and handles tiles cut by the matrix's edge (`extent`).
+ * Accumulators are fp32 whatever the dtype in memory. Verbs handle tiles cut by the matrix's edge
+ * (`extent`). copy_bytes and clear_bytes are there on every target.
  */
 #ifndef IRIS_TILE_H
 #define IRIS_TILE_H
