@@ -3,18 +3,28 @@
 """The AMD code objects, read: what cannot be run here is at least what was meant to be built."""
 
 import hashlib
+import importlib.util
 import pathlib
 import re
 import shutil
 import subprocess
-import sys
 
 import amd_objects
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-import build_kernels  # noqa: E402
+
+
+def _build_kernels():
+    """The build's own module, without putting the root, and with it the sources of the package,
+    before the installed one."""
+    spec = importlib.util.spec_from_file_location("build_kernels", ROOT / "build_kernels.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+build_kernels = _build_kernels()
 
 pytestmark = pytest.mark.skipif(
     build_kernels.find_clang() is None or amd_objects.tool("llvm-objdump") is None,
