@@ -14,6 +14,8 @@ import sys
 
 import pytest
 
+import iris_c
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 ROWS = re.findall(
     r"X\((\w+), \"([^\"]*)\", \"([^\"]*)\",",
@@ -22,6 +24,7 @@ ROWS = re.findall(
 HIP = [hip for _, hip, _ in ROWS if hip]
 CUDA = [cuda for _, _, cuda in ROWS if cuda]
 INIT = "import iris_c; print(iris_c.init(heap_size=1 << 20))"
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(pathlib.Path(iris_c.__file__).parents[1])}
 
 
 def library(*names):
@@ -33,12 +36,22 @@ def library(*names):
     return None
 
 
+def run_python(program, environment):
+    """Runs it where the sources of the package are not in the way of the installed one."""
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment,
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
 def initialise(backend, **environment):
-    """What iris_c.init says in a process of its own: its standard error, and the exit code."""
-    done = subprocess.run(
-        [sys.executable, "-c", INIT], capture_output=True, text=True, timeout=120, check=False,
-        env={**os.environ, "IRIS_C_BACKEND": backend, **environment},
-    )  # fmt: skip
+    """What iris_c.init says in a process of its own, and the exit code."""
+    done = run_python(INIT, {**ENVIRONMENT, "IRIS_C_BACKEND": backend, **environment})
     return done.stdout + done.stderr, done.returncode
 
 
@@ -159,13 +172,14 @@ def test_a_damaged_code_object_is_named(stand_in, tmp_path):
     (tmp_path / "iris_sm_90a.cubin").write_bytes(b"\x7fELF, and no more")
     (tmp_path / "iris_gfx942.hsaco").write_bytes(b"")
     program = f"import iris_c.environment as e; e.KERNEL_DIRECTORY = {str(tmp_path)!r}; {INIT}"
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False,
-        env={
-            **os.environ, "IRIS_C_BACKEND": "cuda", "LD_LIBRARY_PATH": stand_in(),
-            "STAND_IN_DEVICES": "1", "STAND_IN_MAJOR": "9", "STAND_IN_FAILS": "cuModuleLoadData",
-        },
-    )  # fmt: skip
+    environment = {
+        "IRIS_C_BACKEND": "cuda",
+        "LD_LIBRARY_PATH": stand_in(),
+        "STAND_IN_DEVICES": "1",
+        "STAND_IN_MAJOR": "9",
+        "STAND_IN_FAILS": "cuModuleLoadData",
+    }
+    done = run_python(program, {**ENVIRONMENT, **environment})
     assert "iris_sm_90a.cubin is damaged or not for this device" in done.stderr
     assert "cuModuleLoadData: CUDA_ERROR_STAND_IN (200)" in done.stderr
     for name in ("iris_sm_90a.cubin", "iris_gfx942.hsaco"):
@@ -173,9 +187,7 @@ def test_a_damaged_code_object_is_named(stand_in, tmp_path):
 
 
 def test_the_cpu_is_chosen_without_a_gpu(stand_in):
-    environment = {key: value for key, value in os.environ.items() if key != "IRIS_C_BACKEND"}
-    done = subprocess.run(
-        [sys.executable, "-c", INIT], capture_output=True, text=True, timeout=120, check=True,
-        env={**environment, "LD_LIBRARY_PATH": stand_in(), "STAND_IN_DEVICES": "0"},
-    )  # fmt: skip
+    environment = {key: value for key, value in ENVIRONMENT.items() if key != "IRIS_C_BACKEND"}
+    stand_in_is_empty = {"LD_LIBRARY_PATH": stand_in(), "STAND_IN_DEVICES": "0"}
+    done = run_python(INIT, {**environment, **stand_in_is_empty})
     assert "backend='cpu'" in done.stdout
