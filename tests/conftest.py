@@ -15,6 +15,16 @@ def _shared_memory() -> set[str]:
     return set(os.listdir("/dev/shm"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def driver_is_up():
+    """Under torchrun the ranks are this process: what a GPU's driver opens, it opens for good."""
+    if os.environ.get("IRIS_C_TEST_TORCHRUN") == "1" and os.environ.get("IRIS_C_BACKEND") == "cuda":
+        import torch
+
+        local_rank = int(os.environ["LOCAL_RANK"])
+        torch.zeros(1, device=f"cuda:{local_rank % torch.cuda.device_count()}")
+
+
 @pytest.fixture(autouse=True)
 def nothing_left_behind(request):
     """No shared memory and no growing number of file descriptors in this process."""

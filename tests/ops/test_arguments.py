@@ -2,6 +2,7 @@
 # SPDX-FileCopyrightText: The iris_c authors
 """Bad arguments: an error that names argument, value and expectation; the context goes on."""
 
+import cases
 import numpy
 import pytest
 import torch
@@ -9,37 +10,51 @@ import torch
 import iris_c
 from iris_c.testing import ranks
 
-A, B, C = torch.zeros(4, 6), torch.zeros(6, 5), torch.zeros(4, 5)
 
-WRONG = {
-    "A 3-D": (
-        (C, torch.zeros(2, 4, 6), B),
-        r"A: expected a 2-D tensor \(M, K\), got 3-D with shape \(2, 4, 6\)",
-    ),
-    "B 1-D": ((C, A, torch.zeros(6)), r"B: expected a 2-D tensor \(K, N\), got 1-D"),
-    "C 3-D": ((torch.zeros(1, 4, 5), A, B), r"C: expected a 2-D tensor \(M, N\), got 3-D"),
-    "empty": ((C, torch.zeros(4, 0), torch.zeros(0, 5)), r"A: expected sizes >= 1 .* \(4, 0\)"),
-    "inner": (
-        (C, A, torch.zeros(7, 5)),
-        r"B: expected 6 rows, the columns of A \(4, 6\), got shape \(7, 5\)",
-    ),
-    "C shape": ((torch.zeros(5, 4), A, B), r"C: expected shape \(4, 5\).*got \(5, 4\)"),
-    "B dtype": ((C, A, B.half()), r"B: expected dtype float32 like A, got float16"),
-    "C dtype": ((C.bfloat16(), A, B), r"C: expected dtype float32 like A, got bfloat16"),
-    "double": (
-        (C.double(), A.double(), B.double()),
-        r"A: expected dtype float32, float16 or bfloat16, got float64",
-    ),
-    "C expanded": (
-        (torch.zeros(1, 5).expand(4, 5), A, B),
-        r"C: expected elements that do not share memory, .* strides \(0, 1\)",
-    ),
-}
+def operands(device=None):
+    """A, B and C of a call that is right; by default on torch's device, a rank's context's."""
+    return tuple(torch.zeros(shape, device=device) for shape in ((4, 6), (6, 5), (4, 5)))
+
+
+def wrong_calls():
+    """Tensors of a call that is not, and what the error says."""
+    A, B, C = operands()
+    return {
+        "A 3-D": (
+            (C, torch.zeros(2, 4, 6), B),
+            r"A: expected a 2-D tensor \(M, K\), got 3-D with shape \(2, 4, 6\)",
+        ),
+        "B 1-D": ((C, A, torch.zeros(6)), r"B: expected a 2-D tensor \(K, N\), got 1-D"),
+        "C 3-D": (
+            (torch.zeros(1, 4, 5), A, B),
+            r"C: expected a 2-D tensor \(M, N\), got 3-D",
+        ),
+        "empty": (
+            (C, torch.zeros(4, 0), torch.zeros(0, 5)),
+            r"A: expected sizes >= 1 .* \(4, 0\)",
+        ),
+        "inner": (
+            (C, A, torch.zeros(7, 5)),
+            r"B: expected 6 rows, the columns of A \(4, 6\), got shape \(7, 5\)",
+        ),
+        "C shape": ((torch.zeros(5, 4), A, B), r"C: expected shape \(4, 5\).*got \(5, 4\)"),
+        "B dtype": ((C, A, B.half()), r"B: expected dtype float32 like A, got float16"),
+        "C dtype": ((C.bfloat16(), A, B), r"C: expected dtype float32 like A, got bfloat16"),
+        "double": (
+            (C.double(), A.double(), B.double()),
+            r"A: expected dtype float32, float16 or bfloat16, got float64",
+        ),
+        "C expanded": (
+            (torch.zeros(1, 5).expand(4, 5), A, B),
+            r"C: expected elements that do not share memory, .* strides \(0, 1\)",
+        ),
+    }
 
 
 @ranks(1, 2)
 def test_tensors(ctx):
-    for name, (args, message) in WRONG.items():
+    A, B, C = operands()
+    for name, (args, message) in wrong_calls().items():
         with pytest.raises(ValueError, match=message):
             ctx.ops.matmul_all_reduce(*args)
             pytest.fail(name)
@@ -55,6 +70,7 @@ def test_tensors(ctx):
 
 @ranks(1, 2)
 def test_types(ctx):
+    A, B, C = operands()
     with pytest.raises(TypeError, match=r"A.*list"):
         ctx.ops.matmul_all_reduce(C, [[1.0]], B)
     with pytest.raises(TypeError, match=r"config"):
@@ -106,9 +122,11 @@ def test_configs(fields, message):
         with pytest.raises(ValueError, match=message):
             config = iris_c.FusedConfig(**fields)
             config.validate(1)
+            A, B, C = operands(ctx.device)
             ctx.ops.matmul_all_reduce(C, A, B, config=config)
 
 
+@cases.cpu_only
 def test_numpy_arrays_are_tensors_too():
     with iris_c.init(heap_size=1 << 20, rank=0, world_size=1) as ctx:
         a = numpy.random.default_rng(0).standard_normal((4, 6), dtype=numpy.float32)
