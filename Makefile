@@ -17,7 +17,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find csrc iris_c -type f -not -name '*.so' -not -name '*.pyc' \
     -not -name '*.cubin' -not -name '*.hsaco') setup.py build_kernels.py pyproject.toml
-C_FILES := $(shell find csrc tests/native -name '*.[ch]' -o -name '*.cpp' -o -name '*.hip')
+C_FILES := $(shell find csrc tests/native tests/amd -name '*.[ch]' -o -name '*.cpp' -o -name '*.hip')
 
 .PHONY: demo test lint format bench model kernels dist clean
 
@@ -45,7 +45,7 @@ lint: $(VENV)/tools
 	$(BIN)/ruff format --check .
 	cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,portability \
 	    --suppress=nullPointerOutOfMemory --inline-suppr -D_GNU_SOURCE \
-	    csrc/runtime csrc/device
+	    csrc/runtime csrc/device tests/amd/emulator
 
 format: $(VENV)/tools
 	$(BIN)/clang-format -i $(C_FILES)

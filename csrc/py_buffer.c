@@ -371,6 +371,69 @@ static int buffer_getbuffer(PyObject *object, Py_buffer *view, int flags)
     return 0;
 }
 
+/* ---- copies ---- */
+
+/* The argument's bytes, contiguous and as many as the Buffer's. */
+static int host_bytes(const struct iris_py_buffer *self, const char *argument, PyObject *object,
+                      int flags, Py_buffer *view)
+{
+    if (PyObject_GetBuffer(object, view, flags) < 0)
+        return -1;
+    if ((size_t)view->len == self->nbytes)
+        return 0;
+    PyErr_Format(PyExc_ValueError, "%s: expected %zu bytes, the Buffer's, got %zd", argument,
+                 self->nbytes, view->len);
+    PyBuffer_Release(view);
+    return -1;
+}
+
+PyDoc_STRVAR(
+    buffer_copy_from_host_doc,
+    "copy_from_host($self, source, /)\n--\n\n"
+    "Copy `source`, a contiguous object with the buffer protocol (a numpy.ndarray, bytes)\n"
+    "of as many bytes, into this Buffer, once all work of the device is done.\n\n"
+    "Not collective: only this rank's memory is written.");
+
+static PyObject *buffer_copy_from_host(PyObject *object, PyObject *source)
+{
+    const struct iris_py_buffer *self = (const struct iris_py_buffer *)object;
+    enum iris_status status;
+    Py_buffer view;
+
+    if (host_bytes(self, "source", source, PyBUF_SIMPLE, &view) < 0)
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    status = iris_allocation_write(self->allocation, view.buf, self->nbytes);
+    Py_END_ALLOW_THREADS
+    PyBuffer_Release(&view);
+    if (status != IRIS_OK)
+        return iris_py_raise_for(object, status);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(
+    buffer_copy_to_host_doc,
+    "copy_to_host($self, target, /)\n--\n\n"
+    "Copy this Buffer into `target`, a writable contiguous object with the buffer protocol\n"
+    "(a numpy.ndarray, a bytearray) of as many bytes, once all work of the device is done.");
+
+static PyObject *buffer_copy_to_host(PyObject *object, PyObject *target)
+{
+    const struct iris_py_buffer *self = (const struct iris_py_buffer *)object;
+    enum iris_status status;
+    Py_buffer view;
+
+    if (host_bytes(self, "target", target, PyBUF_WRITABLE, &view) < 0)
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    status = iris_allocation_read(self->allocation, view.buf, self->nbytes);
+    Py_END_ALLOW_THREADS
+    PyBuffer_Release(&view);
+    if (status != IRIS_OK)
+        return iris_py_raise_for(object, status);
+    Py_RETURN_NONE;
+}
+
 /* ---- attributes ---- */
 
 static PyObject *buffer_get_shape(PyObject *object, void *IRIS_UNUSED(closure))
@@ -446,6 +509,8 @@ static PyMethodDef buffer_methods[] = {
     {"__dlpack__", (PyCFunction)(void (*)(void))buffer_dlpack,
      METH_METHOD | METH_FASTCALL | METH_KEYWORDS, buffer_dlpack_doc},
     {"__dlpack_device__", buffer_dlpack_device, METH_NOARGS, buffer_dlpack_device_doc},
+    {"copy_from_host", buffer_copy_from_host, METH_O, buffer_copy_from_host_doc},
+    {"copy_to_host", buffer_copy_to_host, METH_O, buffer_copy_to_host_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -82,7 +82,7 @@ class TorchFiller:
 
 
 class NumpyFiller:
-    """Buffers, written through numpy views; bfloat16, which numpy lacks, through its bits."""
+    """Buffers, written through numpy arrays; bfloat16, which numpy lacks, through its bits."""
 
     def __init__(self, numpy):
         self.numpy = numpy
@@ -120,28 +120,39 @@ class NumpyFiller:
 
     def _store(self, buffer, values):
         """Writes `values`, an array or a number, in the buffer's dtype."""
-        if buffer.nbytes == 0:
-            return
-        if buffer.dtype != "bfloat16":
-            self.numpy.asarray(buffer)[...] = values
-            return
-        bits = self.numpy.asarray(values, dtype=self.numpy.float32).view(self.numpy.uint32)
-        rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16  # to nearest, ties to even
-        nan = (bits & 0x7FFFFFFF) > 0x7F800000
-        self._bits(buffer)[...] = self.numpy.where(nan, 0x7FC0, rounded)
+        if buffer.dtype == "bfloat16":
+            bits = self.numpy.asarray(values, dtype=self.numpy.float32).view(self.numpy.uint32)
+            rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16  # to nearest, ties to even
+            nan = (bits & 0x7FFFFFFF) > 0x7F800000
+            self._write(buffer, self.numpy.where(nan, 0x7FC0, rounded), self.numpy.uint16)
+        else:
+            self._write(buffer, values, buffer.dtype)
 
-    def _bits(self, buffer):
-        """A bfloat16 buffer as unsigned integers."""
-        return self.numpy.frombuffer(buffer, dtype=self.numpy.uint16).reshape(buffer.shape)
+    def _write(self, buffer, values, dtype):
+        if buffer.nbytes != 0:
+            host = self.numpy.empty(buffer.shape, dtype=dtype)
+            host[...] = values
+            buffer.copy_from_host(host)
+
+    def _read(self, buffer):
+        """A Buffer's elements; bfloat16 as unsigned integers."""
+        dtype = self.numpy.uint16 if buffer.dtype == "bfloat16" else buffer.dtype
+        host = self.numpy.empty(buffer.shape, dtype=dtype)
+        if buffer.nbytes != 0:
+            buffer.copy_to_host(host)
+        return host
 
     def full(self, buffer, value):
         self._store(buffer, value)
 
     def copy(self, buffer, source):
-        if getattr(source, "dtype", None) != "bfloat16":
+        if not hasattr(source, "copy_to_host"):
             self._store(buffer, self.numpy.asarray(source))
-        elif buffer.nbytes != 0:
-            self._bits(buffer)[...] = self._bits(source)
+        elif buffer.dtype == source.dtype:
+            host = self._read(source)
+            self._write(buffer, host, host.dtype)
+        else:
+            raise TypeError(f"dtype: expected {buffer.dtype}, got {source.dtype}")
 
     def uniform(self, buffer, low, high, generator):
         self._store(buffer, (generator or self.random).uniform(low, high, buffer.shape))

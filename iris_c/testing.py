@@ -53,6 +53,8 @@ def _use_device(ctx) -> None:
         return
     import torch
 
+    if not torch.cuda.is_available():
+        return  # tensors come from elsewhere
     torch.cuda.set_device(ctx.device)
     torch.set_default_device(ctx.device)
 

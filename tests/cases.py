@@ -121,11 +121,13 @@ def _drawn(case: Case, rank: int, what: str, view: torch.Tensor) -> torch.Tensor
     return view
 
 
-def operands(case: Case, rank: int, dtype: torch.dtype, salt: str = ""):
-    """A and B of one rank, ordinary tensors with the case's layouts."""
+def operands(case: Case, rank: int, dtype: torch.dtype, salt: str = "", allocate=None):
+    """A and B of one rank with the case's layouts: ordinary tensors, or in memory from
+    ``allocate(*sizes)``."""
+    if allocate is None:
 
-    def allocate(*sizes):
-        return torch.empty(sizes, dtype=dtype)
+        def allocate(*sizes):
+            return torch.empty(sizes, dtype=dtype)
 
     a = _drawn(case, rank, f"A{salt}", laid_out(case.M, case.K, case.a, allocate))
     b = _drawn(case, rank, f"B{salt}", laid_out(case.K, case.N, case.b, allocate))

@@ -66,3 +66,27 @@ struct iris_context *iris_allocation_context(const struct iris_allocation *alloc
 {
     return allocation->ctx;
 }
+
+static enum iris_status wait_for_device(struct iris_context *ctx)
+{
+    IRIS_TRY(iris_context_check_process(ctx));
+    return ctx->ops->synchronize(ctx->device);
+}
+
+enum iris_status iris_allocation_read(const struct iris_allocation *allocation, void *host,
+                                      size_t nbytes)
+{
+    struct iris_context *ctx = allocation->ctx;
+
+    IRIS_TRY(wait_for_device(ctx));
+    return ctx->ops->memory_read(ctx->device, host, iris_allocation_data(allocation), nbytes);
+}
+
+enum iris_status iris_allocation_write(const struct iris_allocation *allocation, const void *host,
+                                       size_t nbytes)
+{
+    struct iris_context *ctx = allocation->ctx;
+
+    IRIS_TRY(wait_for_device(ctx));
+    return ctx->ops->memory_write(ctx->device, iris_allocation_data(allocation), host, nbytes);
+}

@@ -245,11 +245,17 @@ bool iris_context_is_closed(const struct iris_context *ctx)
     return atomic_load(&ctx->closed);
 }
 
-enum iris_status iris_context_check(const struct iris_context *ctx)
+enum iris_status iris_context_check_process(const struct iris_context *ctx)
 {
     if (atomic_load(&ctx->forked))
         return IRIS_FAIL(IRIS_ESTATE, "context: it belongs to the parent process; a forked child "
                                       "must create its own with iris_c.init()");
+    return IRIS_OK;
+}
+
+enum iris_status iris_context_check(const struct iris_context *ctx)
+{
+    IRIS_TRY(iris_context_check_process(ctx));
     if (atomic_load(&ctx->closed))
         return IRIS_FAIL(IRIS_ESTATE, "context: it is closed");
     return IRIS_OK;

@@ -48,6 +48,8 @@ struct iris_context {
 
 /* IRIS_ESTATE for a closed context or a forked child's, the peers' failure for a broken one. */
 enum iris_status iris_context_check(const struct iris_context *ctx);
+/* IRIS_ESTATE for a forked child's context. */
+enum iris_status iris_context_check_process(const struct iris_context *ctx);
 
 /* What the device has found out since the last look: IRIS_OK, or why the context is broken. On an
  * asynchronous device a mismatch of the call before is settled here, together with the peers. Under

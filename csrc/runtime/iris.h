@@ -93,6 +93,12 @@ struct iris_allocation *iris_allocation_retain(struct iris_allocation *allocatio
 void iris_allocation_release(struct iris_allocation *allocation); /* NULL is fine; not collective */
 void *iris_allocation_data(const struct iris_allocation *allocation);
 size_t iris_allocation_nbytes(const struct iris_allocation *allocation);
+/* Copies the first nbytes to or from host memory, after everything that the device has queued. Not
+ * collective. IRIS_EDRIVER, IRIS_ESTATE in a forked child. */
+enum iris_status iris_allocation_read(const struct iris_allocation *allocation, void *host,
+                                      size_t nbytes);
+enum iris_status iris_allocation_write(const struct iris_allocation *allocation, const void *host,
+                                       size_t nbytes);
 struct iris_context *
 iris_allocation_context(const struct iris_allocation *allocation); /* borrowed */
 

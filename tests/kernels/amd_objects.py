@@ -25,6 +25,7 @@ import subprocess
 STORE = re.compile(r"^(global|flat|buffer)_(store|atomic)")
 # Mnemonic, operands, address, and for a branch its target: a label and an offset.
 LINE = re.compile(r"^\t(\S+)\s*(.*?)\s*// ([0-9A-F]+):[^<]*(?:<(\S+?)(?:\+0x([0-9a-f]+))?>)?")
+LABEL = re.compile(r"^([0-9a-f]+) <(\S+)>:$")
 LOAD = re.compile(r"^(global|flat|buffer)_load")
 
 
@@ -121,34 +122,36 @@ class Kernel:
         return seen
 
 
-def disassemble(path) -> dict[str, Kernel]:
+def instructions(path) -> dict[str, list[Instruction]]:
+    """The code behind each symbol of the object."""
     text = subprocess.run(
         [tool("llvm-objdump"), "-d", "--no-show-raw-insn", str(path)],
         check=True, capture_output=True, text=True,
     ).stdout  # fmt: skip
-    kernels, name, code, labels = {}, None, [], {}
     lines = text.splitlines()
+    labels = {}
     for line in lines:
-        match = re.match(r"^([0-9a-f]+) <(\S+)>:$", line)
+        match = LABEL.match(line)
         if match:
             labels[match.group(2)] = int(match.group(1), 16)
-    for line in [*lines, "0000 <end>:"]:
-        match = re.match(r"^([0-9a-f]+) <(\S+)>:$", line)
+    found, code = {}, None
+    for line in lines:
+        match = LABEL.match(line)
         if match:
-            if name is not None:
-                kernels[name] = Kernel(name, code)
-            name, code = match.group(2), []
+            code = found[match.group(2)] = []
             continue
-        match = re.match(
-            r"^\t(\S+)\s*(.*?)\s*// ([0-9A-F]+):[^<]*(?:<(\S+?)(?:\+0x([0-9a-f]+))?>)?", line
-        )
+        match = LINE.match(line)
         if match:
             mnemonic, operands, address, label, offset = match.groups()
             target = None
             if label is not None and "branch" in mnemonic:
                 target = labels[label] + int(offset or "0", 16)
             code.append(Instruction(int(address, 16), mnemonic, operands, target))
-    return {name: kernel for name, kernel in kernels.items() if name.startswith("iris_")}
+    return found
+
+
+def disassemble(path) -> dict[str, Kernel]:
+    return {name: Kernel(name, code) for name, code in instructions(path).items()}
 
 
 def metadata(path) -> dict[str, dict]:
@@ -160,7 +163,7 @@ def metadata(path) -> dict[str, dict]:
     for block in re.split(r"\n  - (?=\.agpr_count|\.args)", text)[1:]:
         found_numbers = re.findall(r"\.(\w+):\s+(\d+)\s*(?:\n|$)", block)
         numbers = {key: int(value) for key, value in found_numbers}
-        name = re.search(r"\.name:\s+(iris_\S+)", block).group(1)
+        name = re.search(r"\.symbol:\s+(\S+)\.kd", block).group(1)
         numbers["args"] = [
             (int(offset), int(size), kind)
             for offset, size, kind in re.findall(

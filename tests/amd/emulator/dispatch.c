@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * Running a kernel: registers as the packet processor sets them, waves in turn, barriers,
+ * deadlocks.
+ */
+#include "dispatch.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "cache.h"
+
+/* Instructions that a wave runs before the next one's turn. */
+enum { SLICE = 2048, RANDOM_SLICE = 97 };
+
+/* ---- the device ---- */
+
+static uint32_t number_of(const char *name, uint32_t otherwise)
+{
+    const char *text = getenv(name);
+    return text != NULL && *text != '\0' ? (uint32_t)strtoul(text, NULL, 10) : otherwise;
+}
+
+bool device_open(struct device *device, const char *arch)
+{
+    const char *order = getenv("EMULATOR_ORDER");
+
+    memset(device, 0, sizeof *device);
+    (void)snprintf(device->arch, sizeof device->arch, "%s", arch);
+    device->gfx90a = strcmp(arch, "gfx90a") == 0;
+    if (!device->gfx90a && strcmp(arch, "gfx942") != 0 && strcmp(arch, "gfx950") != 0)
+        return false;
+    device->clock_rate = device->gfx90a ? 25000000 : 100000000;
+    device->dies = device->gfx90a ? 1 : MAX_DIES;
+    device->flushes_subnormals = device->gfx90a;
+    device->adversarial = number_of("EMULATOR_ADVERSARIAL", 0) != 0;
+    device->seed = number_of("EMULATOR_SEED", 1);
+    device->idle_rounds = number_of("EMULATOR_IDLE_ROUNDS", 0);
+    device->random = device->seed * 2654435761u | 1;
+    device->order = ORDER_FORWARD;
+    if (order != NULL && strcmp(order, "reversed") == 0)
+        device->order = ORDER_REVERSED;
+    if (order != NULL && strcmp(order, "random") == 0)
+        device->order = ORDER_RANDOM;
+    pthread_mutex_init(&device->lock, NULL);
+    return memory_open(device);
+}
+
+void device_close(struct device *device)
+{
+    memory_close(device);
+    pthread_mutex_destroy(&device->lock);
+}
+
+void fault(struct wave *wave, const char *format, ...)
+{
+    struct dispatch *dispatch = wave->group->dispatch;
+    const struct instruction *in = &dispatch->program->instruction[wave->pc - 1];
+    char what[256];
+    va_list arguments;
+
+    wave->state = WAVE_ENDED;
+    if (dispatch->failed)
+        return;
+    va_start(arguments, format);
+    (void)vsnprintf(what, sizeof what, format, arguments);
+    va_end(arguments);
+    dispatch->failed = true;
+    (void)snprintf(dispatch->message, sizeof dispatch->message, "%s: work-group %u at %#x %s: %s",
+                   dispatch->kernel->name, wave->group->index, in->address, in->name, what);
+}
+
+/* ---- setting up ---- */
+
+/* Bits of the kernel descriptor's properties. */
+enum { PRIVATE_BUFFER = 1, DISPATCH_POINTER = 2, QUEUE_POINTER = 4, KERNARG_POINTER = 8 };
+
+/* The user registers in the order of the kernel descriptor's properties, then the work-group's
+ * coordinates, then work-item ids of 10 bits each in v0. */
+static void set_registers(struct wave *w, uint32_t first_item)
+{
+    const struct dispatch *dispatch = w->group->dispatch;
+    const struct kernel *kernel = dispatch->kernel;
+    const uint32_t left = dispatch->block - first_item;
+    uint32_t next = 0;
+
+    if (kernel->properties & PRIVATE_BUFFER)
+        next += 4;
+    if (kernel->properties & DISPATCH_POINTER) {
+        set_scalar_pair(w, next, (uint64_t)(uintptr_t)dispatch->packet);
+        next += 2;
+    }
+    if (kernel->properties & QUEUE_POINTER)
+        next += 2;
+    if (kernel->properties & KERNARG_POINTER)
+        set_scalar_pair(w, next, (uint64_t)(uintptr_t)dispatch->kernarg);
+    next = kernel->user_registers;
+    for (int i = 0; i < 3; ++i)
+        if (kernel->group_ids >> i & 1)
+            w->s[next++] = w->group->id[i];
+    set_scalar_pair(w, EXEC, left >= LANES ? ~UINT64_C(0) : (UINT64_C(1) << left) - 1);
+    for (uint32_t l = 0; l < LANES; ++l)
+        w->v[0][l] = first_item + l;
+    w->pc = kernel->entry;
+}
+
+static bool set_up_group(struct dispatch *dispatch, uint32_t index)
+{
+    struct work_group *group = &dispatch->group[index];
+    const uint32_t lds = dispatch->kernel->lds_nbytes + dispatch->dynamic_lds;
+
+    group->dispatch = dispatch;
+    group->index = index;
+    group->id[0] = index % dispatch->grid[0];
+    group->id[1] = index / dispatch->grid[0] % dispatch->grid[1];
+    group->id[2] = index / dispatch->grid[0] / dispatch->grid[1];
+    group->waves = dispatch->waves_per_group;
+    group->lds = malloc(lds + 1);
+    group->wave = calloc(group->waves, sizeof *group->wave);
+    if (group->lds == NULL || group->wave == NULL || !memory_begin(group))
+        return false;
+    memset(group->lds, 0xcd, lds); /* what an earlier work-group left */
+    for (uint32_t i = 0; i < group->waves; ++i) {
+        memset(group->wave[i].v, 0xcd, sizeof group->wave[i].v);
+        group->wave[i].group = group;
+        set_registers(&group->wave[i], i * LANES);
+    }
+    return true;
+}
+
+static bool set_up(struct dispatch *dispatch)
+{
+    dispatch->groups = dispatch->grid[0] * dispatch->grid[1] * dispatch->grid[2];
+    dispatch->waves_per_group = (dispatch->block + LANES - 1) / LANES;
+    dispatch->group = calloc(dispatch->groups, sizeof *dispatch->group);
+    dispatch->waiting = calloc(dispatch->groups, sizeof *dispatch->waiting);
+    if (dispatch->group == NULL || dispatch->waiting == NULL)
+        return false;
+    for (uint32_t i = 0; i < dispatch->groups; ++i)
+        if (!set_up_group(dispatch, i))
+            return false;
+    return true;
+}
+
+static void tear_down(struct dispatch *dispatch)
+{
+    for (uint32_t i = 0; dispatch->group != NULL && i < dispatch->groups; ++i) {
+        struct work_group *group = &dispatch->group[i];
+        memory_end(group);
+        for (uint32_t k = 0; group->wave != NULL && k < group->waves; ++k)
+            dispatch->executed += group->wave[k].executed;
+        free(group->wave);
+        free(group->lds);
+    }
+    free(dispatch->waiting);
+    free(dispatch->group);
+    dispatch->group = NULL;
+}
+
+/* ---- running ---- */
+
+static void run_wave(struct wave *w, uint32_t slice)
+{
+    const struct dispatch *dispatch = w->group->dispatch;
+    const struct instruction *code = dispatch->program->instruction;
+    uint32_t done = 0;
+
+    if (w->state == WAVE_SLEEPS)
+        w->state = WAVE_RUNS;
+    for (; done < slice && w->state == WAVE_RUNS; ++done) {
+        const struct instruction *in = &code[w->pc++];
+        in->run(w, in);
+    }
+    w->executed += done;
+    memory_stir(w);
+    if (w->state != WAVE_ENDED)
+        return;
+    memory_end_wave(w);
+    ++w->group->ended;
+    ++w->group->dispatch->progress;
+}
+
+/* Whether any wave did more than wait. */
+static bool run_group(struct work_group *group, uint32_t slice)
+{
+    struct device *device = group->dispatch->device;
+    uint32_t at_barrier = 0;
+    bool busy = false;
+
+    for (uint32_t i = 0; i < group->waves; ++i) {
+        struct wave *w = &group->wave[i];
+        if (w->state == WAVE_ENDED)
+            continue;
+        if (w->state != WAVE_AT_BARRIER) {
+            if (device->adversarial)
+                pthread_mutex_lock(&device->lock);
+            run_wave(w, slice);
+            if (device->adversarial)
+                pthread_mutex_unlock(&device->lock);
+            busy = busy || w->state == WAVE_RUNS;
+        }
+        at_barrier += w->state == WAVE_AT_BARRIER;
+    }
+    if (at_barrier > 0 && at_barrier == group->waves - group->ended) {
+        busy = true;
+        for (uint32_t i = 0; i < group->waves; ++i)
+            if (group->wave[i].state == WAVE_AT_BARRIER)
+                group->wave[i].state = WAVE_RUNS;
+    }
+    return busy;
+}
+
+static bool all_ended(const struct dispatch *dispatch)
+{
+    for (uint32_t i = 0; i < dispatch->groups; ++i)
+        if (dispatch->group[i].ended < dispatch->group[i].waves)
+            return false;
+    return true;
+}
+
+static bool run_round(struct dispatch *dispatch)
+{
+    struct device *device = dispatch->device;
+    const uint32_t slice = device->order == ORDER_RANDOM ? RANDOM_SLICE : SLICE;
+    bool busy = false;
+
+    for (uint32_t i = 0; i < dispatch->groups && !dispatch->failed; ++i) {
+        uint32_t index = device->order == ORDER_REVERSED ? dispatch->groups - 1 - i : i;
+        if (device->order == ORDER_RANDOM)
+            index = next_random(&device->random) % dispatch->groups;
+        busy = run_group(&dispatch->group[index], slice) || busy;
+    }
+    return busy;
+}
+
+static void describe_deadlock(struct dispatch *dispatch)
+{
+    int used = snprintf(dispatch->message, sizeof dispatch->message, "%s: deadlock, waves are at",
+                        dispatch->kernel->name);
+
+    for (uint32_t i = 0; i < dispatch->groups && used < (int)sizeof dispatch->message - 40; ++i)
+        for (uint32_t k = 0; k < dispatch->group[i].waves; ++k) {
+            const struct wave *w = &dispatch->group[i].wave[k];
+            if (w->state != WAVE_ENDED && used < (int)sizeof dispatch->message - 40)
+                used += snprintf(dispatch->message + used, sizeof dispatch->message - (size_t)used,
+                                 " %u.%u:%#x", i, k, dispatch->program->instruction[w->pc].address);
+        }
+}
+
+static enum dispatch_result run(struct dispatch *dispatch)
+{
+    const struct device *device = dispatch->device;
+    const struct timespec pause = {0, 50000};
+    uint32_t idle = 0;
+
+    while (!all_ended(dispatch)) {
+        const uint64_t before = dispatch->progress;
+        const bool busy = run_round(dispatch);
+        if (dispatch->failed)
+            return DISPATCH_FAULT;
+        if (busy || dispatch->progress != before) {
+            idle = 0;
+            continue;
+        }
+        if (device->idle_rounds != 0 && ++idle > device->idle_rounds) {
+            describe_deadlock(dispatch);
+            return DISPATCH_DEADLOCK;
+        }
+        if (device->idle_rounds == 0)
+            (void)nanosleep(&pause, NULL); /* all wait for a peer */
+    }
+    return DISPATCH_OK;
+}
+
+enum dispatch_result dispatch_run(struct dispatch *dispatch)
+{
+    struct device *device = dispatch->device;
+    enum dispatch_result result = DISPATCH_FAULT;
+
+    pthread_mutex_lock(&device->lock);
+    memory_flush(device, true);
+    pthread_mutex_unlock(&device->lock);
+    if (set_up(dispatch))
+        result = run(dispatch);
+    else
+        (void)snprintf(dispatch->message, sizeof dispatch->message, "out of memory");
+    pthread_mutex_lock(&device->lock);
+    tear_down(dispatch);
+    memory_flush(device, false);
+    pthread_mutex_unlock(&device->lock);
+    return result;
+}

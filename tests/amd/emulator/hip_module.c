@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * Modules and launches. EMULATOR_PROGRAMS names the folder with the objects' decoded instructions.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "hip_double.h"
+
+enum { MAX_KERNARG = 4096, PACKET_AT = MAX_KERNARG - 64, MAX_BLOCK = 1024, MAX_LDS = 65536 };
+
+/* A kernel of a module, as hipModuleGetFunction returns it. */
+struct function {
+    const struct program *program;
+    const struct kernel *kernel;
+    struct function *next;
+};
+
+struct module {
+    struct program *program;
+    struct function *functions;
+};
+
+HIP_API hip_result hipModuleLoadData(void **module, const void *image)
+{
+    const struct device *device = current_device();
+    const char *directory = getenv("EMULATOR_PROGRAMS");
+    struct module *made = calloc(1, sizeof *made);
+    char message[512] = "EMULATOR_PROGRAMS is not set";
+    size_t nbytes;
+
+    if (made == NULL || device == NULL) {
+        free(made);
+        return device == NULL ? HIP_NO_DEVICE : HIP_OUT_OF_MEMORY;
+    }
+    nbytes = object_nbytes(image, device->arch);
+    if (nbytes != 0 && directory != NULL)
+        made->program = program_load(image, nbytes, directory, message);
+    if (made->program == NULL) {
+        if (nbytes != 0)
+            (void)fprintf(stderr, "emulator: %s\n", message);
+        free(made);
+        return HIP_NO_BINARY;
+    }
+    if (!region_add(made->program->image, made->program->image_nbytes))
+        abort();
+    *module = made;
+    return HIP_SUCCESS;
+}
+
+HIP_API hip_result hipModuleUnload(struct module *module)
+{
+    streams_drain();
+    (void)region_remove(module->program->image);
+    program_free(module->program);
+    while (module->functions != NULL) {
+        struct function *function = module->functions;
+        module->functions = function->next;
+        free(function);
+    }
+    free(module);
+    return HIP_SUCCESS;
+}
+
+HIP_API hip_result hipModuleGetFunction(void **function, struct module *module, const char *name)
+{
+    const struct kernel *kernel = program_kernel(module->program, name);
+    struct function *made;
+
+    if (kernel == NULL)
+        return HIP_NOT_FOUND;
+    made = malloc(sizeof *made);
+    if (made == NULL)
+        return HIP_OUT_OF_MEMORY;
+    *made = (struct function){module->program, kernel, module->functions};
+    module->functions = made;
+    *function = made;
+    return HIP_SUCCESS;
+}
+
+struct launch_task {
+    struct task task;
+    struct device *device;
+    const struct program *program;
+    const struct kernel *kernel;
+    uint32_t grid[3], block, shared;
+    uint8_t kernarg[MAX_KERNARG];
+};
+
+static void run_launch(struct task *task)
+{
+    const struct launch_task *launch = (struct launch_task *)task;
+    void *kernarg = aligned_alloc(4096, MAX_KERNARG);
+    struct dispatch dispatch = {
+        .device = launch->device,
+        .program = launch->program,
+        .kernel = launch->kernel,
+        .grid = {launch->grid[0], launch->grid[1], launch->grid[2]},
+        .block = launch->block,
+        .dynamic_lds = launch->shared,
+        .kernarg = kernarg,
+    };
+    enum dispatch_result result;
+
+    if (sticky_result() != HIP_SUCCESS || kernarg == NULL) {
+        free(kernarg);
+        return;
+    }
+    memcpy(kernarg, launch->kernarg, MAX_KERNARG);
+    dispatch.packet = (struct dispatch_packet *)((char *)kernarg + PACKET_AT);
+    *dispatch.packet = (struct dispatch_packet){
+        .workgroup_size = {(uint16_t)launch->block, 1, 1},
+        .grid_size = {launch->grid[0] * launch->block, launch->grid[1], launch->grid[2]},
+        .group_nbytes = launch->kernel->lds_nbytes + launch->shared,
+    };
+    if (!region_add(kernarg, MAX_KERNARG))
+        abort();
+    result = dispatch_run(&dispatch);
+    if (result != DISPATCH_OK) {
+        (void)fprintf(stderr, "emulator: %s\n", dispatch.message);
+        set_sticky_result(result == DISPATCH_DEADLOCK ? HIP_LAUNCH_TIMEOUT : HIP_LAUNCH_FAILURE);
+    }
+    if (getenv("EMULATOR_TRACE") != NULL)
+        (void)fprintf(stderr, "emulator: %s: %u work-groups, %llu wave-instructions\n",
+                      launch->kernel->name, dispatch.groups, (unsigned long long)dispatch.executed);
+    (void)region_remove(kernarg);
+    free(kernarg);
+}
+
+HIP_API hip_result hipModuleLaunchKernel(struct function *function, unsigned int gx,
+                                         unsigned int gy, unsigned int gz, unsigned int bx,
+                                         unsigned int by, unsigned int bz, unsigned int shared,
+                                         void *stream, void **parameters, void **extra)
+{
+    const struct kernel *kernel = function->kernel;
+    struct launch_task launch = {
+        .task = {NULL, run_launch, sizeof launch},
+        .device = current_device(),
+        .program = function->program,
+        .kernel = kernel,
+        .grid = {gx, gy, gz},
+        .block = bx,
+        .shared = shared,
+    };
+
+    if (sticky_result() != HIP_SUCCESS)
+        return sticky_result();
+    if (gx * gy * gz == 0 || bx == 0 || bx > MAX_BLOCK || by != 1 || bz != 1 || extra != NULL ||
+        kernel->lds_nbytes + shared > MAX_LDS || kernel->kernarg_nbytes > PACKET_AT)
+        return HIP_INVALID_VALUE;
+    for (uint32_t i = 0; i < kernel->arguments; ++i)
+        memcpy(launch.kernarg + kernel->argument[i].offset, parameters[i],
+               kernel->argument[i].nbytes);
+    return stream_add(stream, &launch.task);
+}

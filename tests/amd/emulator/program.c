@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * Loading code objects and their decoded instructions.
+ */
+#include "program.h"
+
+#include <elf.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { EM_AMDGPU_NUMBER = 224 };
+
+/* ---- the file of decoded instructions, as tests/amd/program.py writes it ---- */
+
+struct file_header {
+    char magic[8];
+    uint32_t names, instructions, kernels, object_nbytes;
+};
+
+struct file_operand {
+    uint8_t kind, select, registers, reserved;
+    uint32_t index, low, high;
+};
+
+struct file_instruction {
+    uint32_t address, name, target, word;
+    int32_t offset[2];
+    uint32_t bits, operands;
+    struct file_operand operand[MAX_OPERANDS];
+};
+
+struct file_kernel {
+    char name[64];
+    uint32_t entry, arguments;
+    uint32_t argument[16][2];
+};
+
+static uint32_t crc32_of(const uint8_t *data, size_t nbytes)
+{
+    uint32_t crc = UINT32_MAX;
+
+    for (size_t i = 0; i < nbytes; ++i) {
+        crc ^= data[i];
+        for (int bit = 0; bit < 8; ++bit)
+            crc = crc >> 1 ^ (crc & 1 ? UINT32_C(0xedb88320) : 0);
+    }
+    return ~crc;
+}
+
+static void *read_file(const char *path, size_t *nbytes)
+{
+    FILE *file = fopen(path, "rb");
+    void *data = NULL;
+    long size;
+
+    if (file == NULL)
+        return NULL;
+    if (fseek(file, 0, SEEK_END) == 0 && (size = ftell(file)) > 0 &&
+        fseek(file, 0, SEEK_SET) == 0 && (data = malloc((size_t)size)) != NULL) {
+        *nbytes = (size_t)size;
+        if (fread(data, 1, *nbytes, file) != *nbytes) {
+            free(data);
+            data = NULL;
+        }
+    }
+    (void)fclose(file);
+    return data;
+}
+
+static const struct operation *find_operation(const char *name)
+{
+    const struct operation *const tables[] = {scalar_operations, vector_operations,
+                                              memory_operations, matrix_operations};
+
+    for (size_t i = 0; i < sizeof tables / sizeof tables[0]; ++i)
+        for (const struct operation *row = tables[i]; row->name != NULL; ++row)
+            if (row->name[0] != '\0' && strcmp(row->name, name) == 0)
+                return row;
+    return NULL;
+}
+
+static bool decode(struct program *program, const struct file_instruction *from, uint32_t count,
+                   const struct operation **operations, char message[512])
+{
+    for (uint32_t i = 0; i < count; ++i) {
+        struct instruction *to = &program->instruction[i];
+        const struct operation *operation = operations[from[i].name];
+
+        *to = (struct instruction){.run = operation->run,
+                                   .name = program->names[from[i].name],
+                                   .address = from[i].address,
+                                   .target = from[i].target,
+                                   .word = from[i].word,
+                                   .offset = {from[i].offset[0], from[i].offset[1]},
+                                   .bits = from[i].bits,
+                                   .operands = from[i].operands};
+        for (uint32_t k = 0; k < MAX_OPERANDS; ++k)
+            to->operand[k] =
+                (struct operand){from[i].operand[k].kind,      from[i].operand[k].select,
+                                 from[i].operand[k].registers, 0,
+                                 from[i].operand[k].index,     from[i].operand[k].low,
+                                 from[i].operand[k].high};
+        if ((operation->operands >= 0 && (uint32_t)operation->operands != to->operands) ||
+            (operation->destination != OPERAND_NONE &&
+             to->operand[0].kind != operation->destination)) {
+            (void)snprintf(message, 512, "%s at %#x: operands that the emulator does not know",
+                           to->name, to->address);
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool read_instructions(struct program *program, const uint8_t *data, size_t nbytes,
+                              const void *object, size_t object_size, char message[512])
+{
+    const struct file_header *header = (const void *)data;
+    const uint8_t *at = data + sizeof *header;
+    const struct operation **operations;
+    bool known = true;
+
+    if (nbytes < sizeof *header || memcmp(header->magic, "IRISAMD1", 8) != 0 ||
+        nbytes != sizeof *header + header->names * sizeof *program->names +
+                      header->kernels * sizeof(struct file_kernel) +
+                      header->instructions * sizeof(struct file_instruction) +
+                      header->object_nbytes ||
+        header->object_nbytes != object_size ||
+        memcmp(data + nbytes - object_size, object, object_size) != 0) {
+        (void)snprintf(message, 512, "the decoded instructions are not of this object");
+        return false;
+    }
+    program->instructions = header->instructions;
+    program->kernels = header->kernels;
+    program->names = calloc(header->names + 1, sizeof *program->names);
+    program->kernel = calloc(header->kernels + 1, sizeof *program->kernel);
+    program->instruction = calloc(header->instructions + 1, sizeof *program->instruction);
+    operations = calloc(header->names + 1, sizeof(*operations));
+    if (program->names == NULL || program->kernel == NULL || program->instruction == NULL ||
+        operations == NULL)
+        abort();
+    memcpy(program->names, at, header->names * sizeof *program->names);
+    at += header->names * sizeof *program->names;
+    for (uint32_t i = 0; i < header->names && known; ++i) {
+        operations[i] = find_operation(program->names[i]);
+        known = operations[i] != NULL;
+        if (!known)
+            (void)snprintf(message, 512, "%s: an instruction that the emulator does not know",
+                           program->names[i]);
+    }
+    for (uint32_t i = 0; i < header->kernels; ++i, at += sizeof(struct file_kernel)) {
+        const struct file_kernel *from = (const void *)at;
+        struct kernel *to = &program->kernel[i];
+        (void)snprintf(to->name, sizeof to->name, "%s", from->name);
+        to->entry = from->entry;
+        to->arguments = from->arguments;
+        for (uint32_t k = 0; k < 16; ++k) {
+            to->argument[k].offset = from->argument[k][0];
+            to->argument[k].nbytes = from->argument[k][1];
+        }
+    }
+    known = known && decode(program, (const void *)at, header->instructions, operations, message);
+    free(operations);
+    return known;
+}
+
+/* ---- the object ---- */
+
+/* e_flags of the architectures, without the feature bits. */
+static uint32_t machine_of(const char *arch)
+{
+    if (strcmp(arch, "gfx90a") == 0)
+        return 0x3f;
+    if (strcmp(arch, "gfx942") == 0)
+        return 0x4c;
+    return strcmp(arch, "gfx950") == 0 ? 0x4f : 0;
+}
+
+size_t object_nbytes(const void *object, const char *arch)
+{
+    const Elf64_Ehdr *header = object;
+
+    if (memcmp(header->e_ident, ELFMAG, SELFMAG) != 0 || header->e_ident[EI_CLASS] != ELFCLASS64 ||
+        header->e_machine != EM_AMDGPU_NUMBER || (header->e_flags & 0xff) != machine_of(arch))
+        return 0;
+    return header->e_shoff + (size_t)header->e_shnum * header->e_shentsize;
+}
+
+static bool load_segments(struct program *program, const uint8_t *object)
+{
+    const Elf64_Ehdr *header = (const void *)object;
+    const Elf64_Phdr *segment = (const void *)(object + header->e_phoff);
+    size_t end = 0;
+
+    for (int i = 0; i < header->e_phnum; ++i)
+        if (segment[i].p_type == PT_LOAD && segment[i].p_vaddr + segment[i].p_memsz > end)
+            end = segment[i].p_vaddr + segment[i].p_memsz;
+    program->image_nbytes = (end + 4095) / 4096 * 4096;
+    program->image = aligned_alloc(4096, program->image_nbytes);
+    if (program->image == NULL)
+        return false;
+    memset(program->image, 0, program->image_nbytes);
+    for (int i = 0; i < header->e_phnum; ++i)
+        if (segment[i].p_type == PT_LOAD)
+            memcpy(program->image + segment[i].p_vaddr, object + segment[i].p_offset,
+                   segment[i].p_filesz);
+    return true;
+}
+
+/* Symbol <kernel>.kd: the descriptor, 64 bytes. */
+static const uint8_t *find_descriptor(const struct program *program, const uint8_t *object,
+                                      const char *kernel)
+{
+    const Elf64_Ehdr *header = (const void *)object;
+    const Elf64_Shdr *section = (const void *)(object + header->e_shoff);
+    char name[80];
+
+    (void)snprintf(name, sizeof name, "%s.kd", kernel);
+    for (int i = 0; i < header->e_shnum; ++i) {
+        const Elf64_Sym *symbol = (const void *)(object + section[i].sh_offset);
+        const char *strings = (const char *)object + section[section[i].sh_link].sh_offset;
+        if (section[i].sh_type != SHT_DYNSYM)
+            continue;
+        for (size_t k = 0; k < section[i].sh_size / sizeof *symbol; ++k)
+            if (strcmp(strings + symbol[k].st_name, name) == 0 &&
+                symbol[k].st_value + 64 <= program->image_nbytes)
+                return program->image + symbol[k].st_value;
+    }
+    return NULL;
+}
+
+static uint32_t word_at(const uint8_t *bytes, int offset)
+{
+    uint32_t value;
+    memcpy(&value, bytes + offset, sizeof value);
+    return value;
+}
+
+static bool read_descriptors(struct program *program, const uint8_t *object, char message[512])
+{
+    for (uint32_t i = 0; i < program->kernels; ++i) {
+        struct kernel *kernel = &program->kernel[i];
+        const uint8_t *descriptor = find_descriptor(program, object, kernel->name);
+        if (descriptor == NULL) {
+            (void)snprintf(message, 512, "%s has no kernel descriptor", kernel->name);
+            return false;
+        }
+        const uint32_t resources = word_at(descriptor, 52);
+        kernel->lds_nbytes = word_at(descriptor, 0);
+        kernel->scratch_nbytes = word_at(descriptor, 4);
+        kernel->kernarg_nbytes = word_at(descriptor, 8);
+        kernel->properties = word_at(descriptor, 56) & 0xffff;
+        kernel->user_registers = resources >> 1 & 31;
+        kernel->group_ids = resources >> 7 & 7;
+        if (kernel->scratch_nbytes != 0 || word_at(descriptor, 56) >> 16 != 0) {
+            (void)snprintf(message, 512, "%s: scratch and preloaded arguments are not emulated",
+                           kernel->name);
+            return false;
+        }
+    }
+    return true;
+}
+
+struct program *program_load(const void *object, size_t nbytes, const char *directory,
+                             char message[512])
+{
+    struct program *program = calloc(1, sizeof *program);
+    size_t file_nbytes = 0;
+    uint8_t *data;
+    char path[4096];
+    bool loaded;
+
+    (void)snprintf(path, sizeof path, "%s/%08x.program", directory, crc32_of(object, nbytes));
+    data = read_file(path, &file_nbytes);
+    if (program == NULL || data == NULL) {
+        (void)snprintf(message, 512, "cannot read %.400s", path);
+        free(program);
+        free(data);
+        return NULL;
+    }
+    loaded = read_instructions(program, data, file_nbytes, object, nbytes, message) &&
+             load_segments(program, object) && read_descriptors(program, object, message);
+    free(data);
+    if (loaded)
+        return program;
+    program_free(program);
+    return NULL;
+}
+
+void program_free(struct program *program)
+{
+    if (program == NULL)
+        return;
+    free(program->image);
+    free(program->instruction);
+    free(program->kernel);
+    free(program->names);
+    free(program);
+}
+
+const struct kernel *program_kernel(const struct program *program, const char *name)
+{
+    for (uint32_t i = 0; i < program->kernels; ++i)
+        if (strcmp(program->kernel[i].name, name) == 0)
+            return &program->kernel[i];
+    return NULL;
+}
