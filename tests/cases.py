@@ -186,3 +186,21 @@ def check_close(actual: torch.Tensor, expected: torch.Tensor, bound: torch.Tenso
 def poisoned(tensor: torch.Tensor) -> torch.Tensor:
     """Fills with NaN, so that what nobody writes shows."""
     return tensor.fill_(float("nan"))
+
+
+def contribution(rank: int, n: int, dtype: torch.dtype, salt: int = 0) -> torch.Tensor:
+    """What ``rank`` puts in: every rank can compute it."""
+    generator = torch.Generator().manual_seed(1000003 * rank + 17 * n + salt)
+    if dtype.is_floating_point:
+        return torch.randn(n, generator=generator, device="cpu").to(torch.empty(0, dtype=dtype))
+    drawn = torch.randint(0, 2, (n,), generator=generator, device="cpu")
+    return drawn.to(torch.empty(0, dtype=dtype))
+
+
+def sums(world_size: int, n: int, dtype: torch.dtype, salt: int = 0):
+    """The sum in float64 and the bound of its error (see cases.py: products of K = 1)."""
+    inputs = [contribution(r, n, dtype, salt).double() for r in range(world_size)]
+    total, magnitude = sum(inputs), sum(x.abs() for x in inputs)
+    u, e = UNIT_ROUNDOFF[dtype], UNIT_ROUNDOFF[torch.float32]
+    bound = 1.01 * u * total.abs() + e * world_size * magnitude + SMALLEST[dtype]
+    return total[None], bound[None]

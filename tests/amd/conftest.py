@@ -10,10 +10,6 @@ import machine
 import program
 import pytest
 
-import iris_c
-
-KERNELS = pathlib.Path(iris_c.__file__).parent / "kernels"
-
 
 def pytest_collection_modifyitems(items):
     """Without the tools or the code objects there is nothing to run."""
@@ -21,7 +17,7 @@ def pytest_collection_modifyitems(items):
                if amd_objects.tool(tool) is None]  # fmt: skip
     missing += [
         f"iris_{arch}.hsaco" for arch in machine.ARCHES
-        if not (KERNELS / f"iris_{arch}.hsaco").exists()
+        if not (gpus.KERNELS / f"iris_{arch}.hsaco").exists()
     ]  # fmt: skip
     here = pathlib.Path(__file__).parent
     for item in items:
@@ -45,7 +41,7 @@ def programs(tmp_path_factory):
 def emulated(library, programs):
     """``emulated(arch, **behaviour)``: GPUs that run the installed package's code objects."""
 
-    def make(arch, kernels=KERNELS, **behaviour):
+    def make(arch, kernels=gpus.KERNELS, **behaviour):
         program.prepare(pathlib.Path(kernels) / f"iris_{arch}.hsaco", programs)
         return gpus.Gpus(library, programs, kernels, arch, **behaviour)
 

@@ -7,12 +7,15 @@ from __future__ import annotations
 import ctypes
 import importlib
 import os
+import pathlib
 
 import device_tensor
 
 import iris_c
 import iris_c.environment
 from iris_c.testing import run_ranks
+
+KERNELS = pathlib.Path(iris_c.__file__).parent / "kernels"
 
 
 def _rank_main(module: str, name: str, library: str, kernels: str, init: dict, *args):

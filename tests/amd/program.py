@@ -8,6 +8,7 @@ knows an instruction, the emulator says when it loads the result.
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import re
 import struct
@@ -97,20 +98,25 @@ def _bit_list(text: str) -> int:
 
 
 class Record:
-    """One instruction as emulator/program.c reads it."""
+    """An instruction as emulator/program.c reads it, but for its place and a branch's target."""
 
-    LAYOUT = struct.Struct("<IIIIiiII" + "BBBxIII" * MAX_OPERANDS)
+    HEAD = struct.Struct("<III")  # address, number of the name, index of the target
+    TAIL = struct.Struct("<IiiII" + "BBBxIII" * MAX_OPERANDS)
 
-    def __init__(self, instruction):
-        self.name = re.sub(r"_(e32|e64|sdwa)$", "", instruction.name)
-        self.address, self.target = instruction.address, instruction.target
+    def __init__(self, name: str, operands: str):
+        self.name = re.sub(r"_(e32|e64|sdwa)$", "", name)
         self.word, self.offset, self.bits, self.operands = 0, [0, 0], 0, []
         if self.name == "s_waitcnt":
-            self._wait(instruction.operands)
+            self._wait(operands)
         elif not IGNORED_OPERANDS.match(self.name):
-            if instruction.name.endswith("_dpp"):
-                raise UnknownSyntax(instruction.name)
-            self._parse(instruction.operands)
+            if name.endswith("_dpp"):
+                raise UnknownSyntax(name)
+            self._parse(operands)
+        rows = [*self.operands, *[[0] * 6] * (MAX_OPERANDS - len(self.operands))]
+        self.packed = self.TAIL.pack(
+            self.word, *self.offset, self.bits, len(self.operands),
+            *[field for row in rows for field in row],
+        )  # fmt: skip
 
     def _wait(self, text: str) -> None:
         counts = dict(re.findall(r"(\w+)\((\d+)\)", text))
@@ -150,30 +156,27 @@ class Record:
             if selects.get(key):
                 self.operands[place][1] = selects[key]
 
-    def pack(self, names: dict[str, int], places: dict[int, int]) -> bytes:
-        rows = [*self.operands, *[[0] * 6] * (MAX_OPERANDS - len(self.operands))]
-        target = places[self.target] if self.target is not None else 0
-        return self.LAYOUT.pack(
-            self.address, names[self.name], target, self.word, *self.offset, self.bits,
-            len(self.operands), *[field for row in rows for field in row],
-        )  # fmt: skip
+
+@functools.cache
+def _record(name: str, operands: str) -> Record:
+    return Record(name, operands)
 
 
 def decode(path) -> bytes:
     """The contents of the file that emulator/program.c reads for this object."""
     image = pathlib.Path(path).read_bytes()
     code = amd_objects.instructions(path)
-    records = []
+    rows = []
     for symbol, instructions in code.items():
         for instruction in instructions:
             try:
-                records.append(Record(instruction))
+                rows.append((instruction, _record(instruction.name, instruction.operands)))
             except UnknownSyntax as error:
                 raise UnknownSyntax(f"{symbol} at {instruction.address:#x}: {error}") from None
-    places = {record.address: i for i, record in enumerate(records)}
-    names = {name: i for i, name in enumerate(sorted({record.name for record in records}))}
+    places = {instruction.address: i for i, (instruction, _) in enumerate(rows)}
+    names = {name: i for i, name in enumerate(sorted({record.name for _, record in rows}))}
     kernels = amd_objects.metadata(path)
-    chunks = [struct.pack("<8sIIII", b"IRISAMD1", len(names), len(records), len(kernels),
+    chunks = [struct.pack("<8sIIII", b"IRISAMD1", len(names), len(rows), len(kernels),
                           len(image))]  # fmt: skip
     chunks += [struct.pack("<48s", name.encode()) for name in names]
     for kernel, numbers in kernels.items():
@@ -189,7 +192,12 @@ def decode(path) -> bytes:
                 *[0] * (32 - len(flat)),
             )
         )
-    chunks += [record.pack(names, places) for record in records]
+    for instruction, record in rows:
+        target = places[instruction.target] if instruction.target is not None else 0
+        chunks += (
+            Record.HEAD.pack(instruction.address, names[record.name], target),
+            record.packed,
+        )
     return b"".join([*chunks, image])
 
 

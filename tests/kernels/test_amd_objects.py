@@ -3,34 +3,19 @@
 """The AMD code objects, read: what cannot be run here is at least what was meant to be built."""
 
 import hashlib
-import importlib.util
-import pathlib
 import re
 import shutil
 import subprocess
 
+import amd_build
 import amd_objects
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-
-
-def _build_kernels():
-    """The build's own module, without putting the root, and with it the sources of the package,
-    before the installed one."""
-    spec = importlib.util.spec_from_file_location("build_kernels", ROOT / "build_kernels.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-build_kernels = _build_kernels()
-
 pytestmark = pytest.mark.skipif(
-    build_kernels.find_clang() is None or amd_objects.tool("llvm-objdump") is None,
+    amd_build.build_kernels.find_clang() is None or amd_objects.tool("llvm-objdump") is None,
     reason="needs clang 22 or newer and its LLVM tools",
 )
-TARGETS = build_kernels.GFX_TARGETS
+TARGETS = amd_build.build_kernels.GFX_TARGETS
 MATRIX_INSTRUCTIONS = {
     "F32": {
         "gfx90a": "v_mfma_f32_32x32x2f32",
@@ -50,18 +35,12 @@ MATRIX_INSTRUCTIONS = {
 }
 
 
-def compiled(target, directory, source=build_kernels.SOURCE, root=ROOT):
-    output = directory / build_kernels.object_name(target)
-    subprocess.run(build_kernels.command(target, output, source, werror=True), cwd=root, check=True)
-    return output
-
-
 @pytest.fixture(scope="session")
 def objects(tmp_path_factory):
     """All targets' objects, compiled once."""
     directory = tmp_path_factory.mktemp("objects")
-    build_kernels.build(directory, TARGETS, werror=True)
-    return {target: directory / build_kernels.object_name(target) for target in TARGETS}
+    amd_build.build_kernels.build(directory, TARGETS, werror=True)
+    return {target: directory / amd_build.build_kernels.object_name(target) for target in TARGETS}
 
 
 @pytest.fixture(scope="session", params=TARGETS)
@@ -86,7 +65,8 @@ def host(tmp_path_factory):
     )
     program = directory / "sizes"
     subprocess.run(
-        ["cc", "-std=c11", f"-I{ROOT}", str(directory / "sizes.c"), "-o", str(program)], check=True
+        ["cc", "-std=c11", f"-I{amd_build.ROOT}", str(directory / "sizes.c"), "-o", str(program)],
+        check=True,
     )
     text = subprocess.run([str(program)], check=True, capture_output=True, text=True).stdout
     return {name: int(size) for name, size in (line.split() for line in text.splitlines())}
@@ -140,70 +120,37 @@ def main_loop(kernel, instruction) -> set[int]:
     return loop
 
 
+def complaints(kernel, target) -> list[str]:
+    """What breaks the rules, and whether the kernel synchronises at all, as all but one kind do."""
+    found = amd_objects.violations(kernel, target)
+    if "CLEAR_SUMS" in kernel.name:
+        return found
+    if not amd_objects.write_backs(kernel):
+        found.append(f"{kernel.name}: it never releases")
+    if not amd_objects.polls(kernel, target == "gfx90a"):
+        found.append(f"{kernel.name}: it never waits")
+    return found
+
+
 def test_memory_order(read):
     """Releases drain, write back and wait, acquires invalidate once, all at system scope."""
     target, _, kernels = read
-    found = [text for kernel in kernels.values() for text in amd_objects.violations(kernel, target)]
+    found = [text for kernel in kernels.values() for text in complaints(kernel, target)]
     assert not found, "\n".join(found[:20])
-    for name, kernel in kernels.items():
-        if "CLEAR_SUMS" in name:
-            continue
-        assert amd_objects.write_backs(kernel), f"{name}: it never releases"
-        assert amd_objects.polls(kernel, target == "gfx90a"), f"{name}: it never waits"
 
 
-MUTANTS = {
-    "drain": (
-        '    asm volatile("s_waitcnt vmcnt(0)" ::: "memory");\n}\n\n/* What the group wrote',
-        "}\n\n/* What the group wrote",
-        "is not drained",
-    ),
-    "write-back": (
-        '    __builtin_amdgcn_fence(__ATOMIC_RELEASE, "");\n'
-        '    asm volatile("s_waitcnt vmcnt(0)" ::: "memory");',
-        '    __builtin_amdgcn_fence(__ATOMIC_RELEASE, "");',
-        "before the write-back is complete",
-    ),
-    "scope": (
-        '    __builtin_amdgcn_fence(__ATOMIC_RELEASE, "");',
-        '    __builtin_amdgcn_fence(__ATOMIC_RELEASE, "agent");',
-        "scope: expected sc0 sc1",
-    ),
-    "acquire": (
-        '    __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "");\n}',
-        "}",
-        "no invalidate after the poll",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", MUTANTS)
+@pytest.mark.parametrize("name", amd_build.MUTANTS)
 def test_a_mutant_breaks_the_rules(name, tmp_path):
     """Each rule, taken out of sync_amdgcn.h, is noticed in the code for gfx942."""
-    before, after, complaint = MUTANTS[name]
-    shutil.copytree(ROOT / "csrc", tmp_path / "csrc")
-    header = tmp_path / "csrc/kernels/sync_amdgcn.h"
-    text = header.read_text()
-    assert before in text
-    header.write_text(text.replace(before, after))
-    # A few kernels are enough, and compile in a second.
-    table = tmp_path / "csrc/kernels/instances.def"
-    kept = [
-        line
-        for line in table.read_text().splitlines()
-        if not re.match(r"IRIS_FLOAT_INSTANCES\((MATMUL|CLEAR|REDUCE_SCATTER)", line)
-    ]
-    table.write_text("\n".join(kept) + "\n")
-    path = compiled("gfx942", tmp_path, root=tmp_path)
+    path = amd_build.mutant(name, "gfx942", tmp_path, r"MATMUL|CLEAR|REDUCE_SCATTER")
+    complaint = amd_build.MUTANTS[name][2]
     _, kernels = amd_objects.read(str(path))
-    found = [
-        text for kernel in kernels.values() for text in amd_objects.violations(kernel, "gfx942")
-    ]
+    found = [text for kernel in kernels.values() for text in complaints(kernel, "gfx942")]
     assert any(complaint in text for text in found), found[:5]
 
 
 def test_the_same_source_gives_the_same_bytes(objects, tmp_path):
-    shutil.copytree(ROOT / "csrc", tmp_path / "elsewhere/csrc")
-    again = compiled("gfx942", tmp_path, root=tmp_path / "elsewhere")
+    shutil.copytree(amd_build.ROOT / "csrc", tmp_path / "elsewhere/csrc")
+    again = amd_build.compiled("gfx942", tmp_path, root=tmp_path / "elsewhere")
     digests = {hashlib.sha256(p.read_bytes()).digest() for p in (again, objects["gfx942"])}
     assert len(digests) == 1

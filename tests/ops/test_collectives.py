@@ -13,26 +13,8 @@ SIZES = [1, 2, 7, 255, 2048, 4099, (1 << 20) // 4 + 3]
 MOVABLE = [torch.float32, torch.bfloat16, torch.int64, torch.uint8, torch.bool, torch.float64]
 
 
-def contribution(rank: int, n: int, dtype: torch.dtype, salt: int = 0) -> torch.Tensor:
-    """What ``rank`` puts in: every rank can compute it."""
-    generator = torch.Generator().manual_seed(1000003 * rank + 17 * n + salt)
-    if dtype.is_floating_point:
-        return torch.randn(n, generator=generator, device="cpu").to(torch.empty(0, dtype=dtype))
-    drawn = torch.randint(0, 2, (n,), generator=generator, device="cpu")
-    return drawn.to(torch.empty(0, dtype=dtype))
-
-
 def place(ctx, n: int, dtype: torch.dtype, on_heap: bool) -> torch.Tensor:
     return ctx.empty(n, dtype=dtype) if on_heap else torch.empty(n, dtype=dtype)
-
-
-def sums(world_size: int, n: int, dtype: torch.dtype, salt: int = 0):
-    """The sum in float64 and the bound of its error (see cases.py: products of K = 1)."""
-    inputs = [contribution(r, n, dtype, salt).double() for r in range(world_size)]
-    total, magnitude = sum(inputs), sum(x.abs() for x in inputs)
-    u, e = cases.UNIT_ROUNDOFF[dtype], cases.UNIT_ROUNDOFF[torch.float32]
-    bound = 1.01 * u * total.abs() + e * world_size * magnitude + cases.SMALLEST[dtype]
-    return total[None], bound[None]
 
 
 @pytest.mark.parametrize("variant", ["one_shot", "two_shot", None])
@@ -42,11 +24,15 @@ def test_all_reduce(ctx, variant):
     for number, n in enumerate(SIZES):
         for dtype in cases.DTYPES:
             output = cases.poisoned(place(ctx, n, dtype, number % 2 == 0))
-            given = place(ctx, n, dtype, number % 3 == 0).copy_(contribution(ctx.rank, n, dtype))
+            given = place(ctx, n, dtype, number % 3 == 0).copy_(
+                cases.contribution(ctx.rank, n, dtype)
+            )
             ctx.ccl.all_reduce(output, given, config=config)
-            expected, bound = sums(ctx.world_size, n, dtype)
+            expected, bound = cases.sums(ctx.world_size, n, dtype)
             cases.check_close(output[None], expected, bound, f"rank {ctx.rank} n {n} {dtype}")
-            assert torch.equal(given, contribution(ctx.rank, n, dtype)), "the input was changed"
+            assert torch.equal(given, cases.contribution(ctx.rank, n, dtype)), (
+                "the input was changed"
+            )
 
 
 @ranks(2, 3)
@@ -55,9 +41,9 @@ def test_all_reduce_in_place(ctx):
     one_shot = iris_c.ccl.Config(all_reduce_variant="one_shot")
     for on_heap in (True, False):
         tensor = place(ctx, 5000, torch.float32, on_heap)
-        tensor.copy_(contribution(ctx.rank, 5000, torch.float32))
+        tensor.copy_(cases.contribution(ctx.rank, 5000, torch.float32))
         ctx.ccl.all_reduce(tensor, tensor, config=two_shot)
-        expected, bound = sums(ctx.world_size, 5000, torch.float32)
+        expected, bound = cases.sums(ctx.world_size, 5000, torch.float32)
         cases.check_close(tensor[None], expected, bound)
         with pytest.raises(ValueError, match="output: expected memory apart from input's"):
             ctx.ccl.all_reduce(tensor, tensor, config=one_shot)
@@ -70,8 +56,8 @@ def test_reduce_scatter(ctx):
     for number, n in enumerate(SIZES[:-1]):
         for dtype in cases.DTYPES:
             output = cases.poisoned(place(ctx, n, dtype, number % 2 == 0))
-            ctx.ccl.reduce_scatter(output, contribution(ctx.rank, n * ctx.world_size, dtype))
-            expected, bound = sums(ctx.world_size, n * ctx.world_size, dtype)
+            ctx.ccl.reduce_scatter(output, cases.contribution(ctx.rank, n * ctx.world_size, dtype))
+            expected, bound = cases.sums(ctx.world_size, n * ctx.world_size, dtype)
             mine = slice(ctx.rank * n, (ctx.rank + 1) * n)
             cases.check_close(output[None], expected[:, mine], bound[:, mine], f"n {n} {dtype}")
 
@@ -82,20 +68,20 @@ def test_all_gather(ctx):
         for dtype in MOVABLE:
             output = place(ctx, n * ctx.world_size, dtype, number % 2 == 0)
             output.view(torch.uint8).fill_(0x55)
-            ctx.ccl.all_gather(output, contribution(ctx.rank, n, dtype))
+            ctx.ccl.all_gather(output, cases.contribution(ctx.rank, n, dtype))
             for rank in range(ctx.world_size):
                 part = output[rank * n : (rank + 1) * n]
-                assert torch.equal(part, contribution(rank, n, dtype)), (rank, n, dtype)
+                assert torch.equal(part, cases.contribution(rank, n, dtype)), (rank, n, dtype)
 
 
 @ranks(3)
 def test_all_gather_in_place(ctx):
     output = ctx.zeros(3 * 1000)
     own = output[ctx.rank * 1000 : (ctx.rank + 1) * 1000]
-    own.copy_(contribution(ctx.rank, 1000, torch.float32))
+    own.copy_(cases.contribution(ctx.rank, 1000, torch.float32))
     ctx.ccl.all_gather(output, own)
     for rank in range(3):
-        assert torch.equal(output.view(3, -1)[rank], contribution(rank, 1000, torch.float32))
+        assert torch.equal(output.view(3, -1)[rank], cases.contribution(rank, 1000, torch.float32))
 
 
 @ranks(1, 2, 3, 4)
@@ -104,9 +90,9 @@ def test_all_to_all(ctx):
         for dtype in MOVABLE:
             output = place(ctx, n * ctx.world_size, dtype, number % 2 == 0)
             output.view(torch.uint8).fill_(0x55)
-            ctx.ccl.all_to_all(output, contribution(ctx.rank, n * ctx.world_size, dtype))
+            ctx.ccl.all_to_all(output, cases.contribution(ctx.rank, n * ctx.world_size, dtype))
             for rank in range(ctx.world_size):
-                theirs = contribution(rank, n * ctx.world_size, dtype).view(ctx.world_size, n)
+                theirs = cases.contribution(rank, n * ctx.world_size, dtype).view(ctx.world_size, n)
                 assert torch.equal(output.view(ctx.world_size, n)[rank], theirs[ctx.rank]), (
                     rank,
                     n,
@@ -119,9 +105,9 @@ def test_broadcast(ctx):
         for src in range(ctx.world_size):
             for dtype in (torch.float32, torch.int64, torch.bool):
                 tensor = place(ctx, n, dtype, (number + src) % 2 == 0)
-                tensor.copy_(contribution(ctx.rank, n, dtype))
+                tensor.copy_(cases.contribution(ctx.rank, n, dtype))
                 ctx.ccl.broadcast(tensor, src=src)
-                assert torch.equal(tensor, contribution(src, n, dtype)), (src, n, dtype)
+                assert torch.equal(tensor, cases.contribution(src, n, dtype)), (src, n, dtype)
 
 
 @ranks(2)
@@ -138,10 +124,10 @@ def test_any_shape_and_no_elements(ctx):
 def test_misaligned_tensors(ctx):
     for dtype in (torch.float32, torch.bfloat16):
         output, given = ctx.zeros(1001, dtype=dtype)[1:], torch.empty(1003, dtype=dtype)[3:]
-        given.copy_(contribution(ctx.rank, 1000, dtype))
+        given.copy_(cases.contribution(ctx.rank, 1000, dtype))
         for variant in ("one_shot", "two_shot"):
             ctx.ccl.all_reduce(output, given, config=iris_c.ccl.Config(all_reduce_variant=variant))
-            expected, bound = sums(2, 1000, dtype)
+            expected, bound = cases.sums(2, 1000, dtype)
             cases.check_close(output[None], expected, bound, f"{variant} {dtype}")
 
 

@@ -15,7 +15,9 @@
 #include "cache.h"
 
 /* Instructions that a wave runs before the next one's turn. */
-enum { SLICE = 2048, RANDOM_SLICE = 97 };
+enum { SLICE = 2048, RANDOM_SLICE = 97, IDLE_PERIOD = 8 };
+/* In adversarial mode: after a signal that may have gone ahead, and before the last stores go. */
+enum { SIGNAL_PAUSE_NS = 30000, END_PAUSE_NS = 1000000 };
 
 /* ---- the device ---- */
 
@@ -171,7 +173,8 @@ static void run_wave(struct wave *w, uint32_t slice)
 
     if (w->state == WAVE_SLEEPS)
         w->state = WAVE_RUNS;
-    for (; done < slice && w->state == WAVE_RUNS; ++done) {
+    w->yields = false;
+    for (; done < slice && w->state == WAVE_RUNS && !w->yields; ++done) {
         const struct instruction *in = &code[w->pc++];
         in->run(w, in);
     }
@@ -179,7 +182,6 @@ static void run_wave(struct wave *w, uint32_t slice)
     memory_stir(w);
     if (w->state != WAVE_ENDED)
         return;
-    memory_end_wave(w);
     ++w->group->ended;
     ++w->group->dispatch->progress;
 }
@@ -193,16 +195,20 @@ static bool run_group(struct work_group *group, uint32_t slice)
 
     for (uint32_t i = 0; i < group->waves; ++i) {
         struct wave *w = &group->wave[i];
+        if (device->adversarial)
+            pthread_mutex_lock(&device->lock);
+        if (w->state == WAVE_ENDED)
+            memory_stir(w);
+        else if (w->state != WAVE_AT_BARRIER)
+            run_wave(w, slice);
+        if (device->adversarial)
+            pthread_mutex_unlock(&device->lock);
         if (w->state == WAVE_ENDED)
             continue;
-        if (w->state != WAVE_AT_BARRIER) {
-            if (device->adversarial)
-                pthread_mutex_lock(&device->lock);
-            run_wave(w, slice);
-            if (device->adversarial)
-                pthread_mutex_unlock(&device->lock);
-            busy = busy || w->state == WAVE_RUNS;
-        }
+        busy = busy || w->state == WAVE_RUNS;
+        if (w->yields)
+            (void)nanosleep(&(struct timespec){0, SIGNAL_PAUSE_NS}, NULL);
+        w->yields = false;
         at_barrier += w->state == WAVE_AT_BARRIER;
     }
     if (at_barrier > 0 && at_barrier == group->waves - group->ended) {
@@ -253,7 +259,7 @@ static void describe_deadlock(struct dispatch *dispatch)
 
 static enum dispatch_result run(struct dispatch *dispatch)
 {
-    const struct device *device = dispatch->device;
+    struct device *device = dispatch->device;
     const struct timespec pause = {0, 50000};
     uint32_t idle = 0;
 
@@ -266,9 +272,15 @@ static enum dispatch_result run(struct dispatch *dispatch)
             idle = 0;
             continue;
         }
-        if (device->idle_rounds != 0 && ++idle > device->idle_rounds) {
+        ++idle;
+        if (device->idle_rounds != 0 && idle > device->idle_rounds) {
             describe_deadlock(dispatch);
             return DISPATCH_DEADLOCK;
+        }
+        if (idle % IDLE_PERIOD == IDLE_PERIOD - 1) {
+            pthread_mutex_lock(&device->lock);
+            memory_idle(device);
+            pthread_mutex_unlock(&device->lock);
         }
         if (device->idle_rounds == 0)
             (void)nanosleep(&pause, NULL); /* all wait for a peer */
@@ -282,15 +294,17 @@ enum dispatch_result dispatch_run(struct dispatch *dispatch)
     enum dispatch_result result = DISPATCH_FAULT;
 
     pthread_mutex_lock(&device->lock);
-    memory_flush(device, true);
+    memory_acquire(device);
     pthread_mutex_unlock(&device->lock);
     if (set_up(dispatch))
         result = run(dispatch);
     else
         (void)snprintf(dispatch->message, sizeof dispatch->message, "out of memory");
+    if (device->adversarial)
+        (void)nanosleep(&(struct timespec){0, END_PAUSE_NS}, NULL);
     pthread_mutex_lock(&device->lock);
     tear_down(dispatch);
-    memory_flush(device, false);
+    memory_release(device);
     pthread_mutex_unlock(&device->lock);
     return result;
 }

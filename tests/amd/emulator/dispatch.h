@@ -14,7 +14,7 @@
 #include "memory.h"
 #include "program.h"
 
-enum { WAITING_BUCKETS = 256 };
+enum { WAITING_BUCKETS = 256, HISTORY = 4096 };
 
 enum order { ORDER_FORWARD, ORDER_REVERSED, ORDER_RANDOM };
 
@@ -33,6 +33,7 @@ struct device {
     uint32_t random;      /* state of the generator */
     pthread_mutex_t lock; /* held while a wave runs when memory is adversarial */
     struct cache *l2[MAX_DIES];
+    uint64_t history[HISTORY], remembered; /* lines that were read, for the next launch */
 };
 
 /* What architecture and environment say; see tests/amd/README.md. False: unknown architecture. */

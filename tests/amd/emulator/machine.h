@@ -72,6 +72,7 @@ struct wave {
     struct work_group *group;
     uint32_t pc;
     bool scc;
+    bool yields; /* ends its slice after this instruction */
     enum wave_state state;
     uint64_t executed;
     /* Memory instructions issued, for vmcnt; and, when memory is adversarial, the stores that have

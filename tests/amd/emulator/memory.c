@@ -147,6 +147,7 @@ static void store_later(struct wave *w, uint64_t address, const void *from, uint
     if (past_l2 && !by_chance(w, 4)) {
         let_go(w, store);
         free(store);
+        w->yields = true;
         return;
     }
     if (w->last_pending != NULL)
@@ -168,9 +169,10 @@ static void load_past_l2(struct wave *w, uint64_t address, uint8_t *to, uint32_t
             to[i] = line->data[address % LINE_NBYTES + i];
 }
 
-static void load_l2(struct wave *w, uint64_t address, uint8_t *to, uint32_t nbytes)
+/* The line, with a copy of memory in what it does not hold. */
+static const struct line *filled_line(struct cache *cache, uint64_t address)
 {
-    struct line *line = cache_line(l2_of(w), address);
+    struct line *line = cache_line(cache, address);
     uint8_t memory[LINE_NBYTES];
 
     if (memchr(line->valid, 0, sizeof line->valid) != NULL) {
@@ -180,7 +182,16 @@ static void load_l2(struct wave *w, uint64_t address, uint8_t *to, uint32_t nbyt
             line->data[i] = line->valid[i] ? line->data[i] : memory[i];
         memset(line->valid, true, sizeof line->valid);
     }
+    return line;
+}
+
+static void load_l2(struct wave *w, uint64_t address, uint8_t *to, uint32_t nbytes)
+{
+    struct device *device = device_of(w);
+    const struct line *line = filled_line(l2_of(w), address);
+
     memcpy(to, line->data + address % LINE_NBYTES, nbytes);
+    device->history[device->remembered++ % HISTORY] = line->tag * LINE_NBYTES;
 }
 
 static void load_l1(struct wave *w, uint64_t address, uint8_t *to, uint32_t nbytes)
@@ -371,10 +382,16 @@ void memory_stir(struct wave *w)
 {
     if (!device_of(w)->adversarial)
         return;
-    if (by_chance(w, 16))
+    if (by_chance(w, w->state == WAVE_ENDED ? 64 : 16))
         LET_GO_IF(w, by_chance(w, 4));
     if (by_chance(w, 16))
         cache_evict(l2_of(w), 8, &device_of(w)->random);
+}
+
+void memory_idle(struct device *device)
+{
+    for (uint32_t die = 0; device->adversarial && die < device->dies; ++die)
+        cache_evict(device->l2[die], 4, &device->random);
 }
 
 /* ---- launches and devices ---- */
@@ -385,12 +402,6 @@ bool memory_begin(struct work_group *group)
         return true;
     group->l1 = cache_new();
     return group->l1 != NULL;
-}
-
-void memory_end_wave(struct wave *w)
-{
-    if (device_of(w)->adversarial)
-        LET_GO_IF(w, true);
 }
 
 void memory_end(struct work_group *group)
@@ -418,11 +429,21 @@ void memory_close(struct device *device)
         cache_free(device->l2[die]);
 }
 
-void memory_flush(struct device *device, bool invalidate)
+void memory_release(struct device *device)
 {
-    for (uint32_t die = 0; device->adversarial && die < device->dies; ++die) {
+    for (uint32_t die = 0; device->adversarial && die < device->dies; ++die)
         cache_write_back(device->l2[die], UINT64_MAX);
-        if (invalidate)
-            cache_invalidate(device->l2[die]);
+}
+
+void memory_acquire(struct device *device)
+{
+    const uint64_t known = device->remembered < HISTORY ? device->remembered : HISTORY;
+
+    memory_release(device);
+    for (uint32_t die = 0; device->adversarial && die < device->dies; ++die) {
+        cache_invalidate(device->l2[die]);
+        for (uint64_t i = 0; i < known; ++i)
+            if (region_has(device->history[i], LINE_NBYTES))
+                (void)filled_line(device->l2[die], device->history[i]);
     }
 }

@@ -14,12 +14,14 @@
  *   write-back  (buffer_wbl2 at system scope) takes its wave's own stores along and is complete at
  *               the next vmcnt(0), no sooner. Dirty bytes are also evicted now and then.
  *   loads       may hit a copy in the work-group's L1 or the die's L2 that an earlier load left,
- *               however old. Loads that bypass (sc0 sc1; glc on gfx90a) read memory, and what this
- *               die itself has stored.
+ *               however old: also of a line that only an earlier launch has read, as if another
+ *               stream or a prefetch had. Loads that bypass (sc0 sc1; glc on gfx90a) read memory,
+ *               and what this die itself has stored.
  *   invalidate  drops the copies: of L2 and of this work-group's L1 at system scope; of L1 alone at
  *               agent scope (on gfx90a buffer_invl2 and buffer_wbinvl1_vol each drop one).
  *   atomics     at system scope act on memory, others on the die's L2.
- *   a launch    begins without copies and ends with everything written.
+ *   a launch    begins without older copies and ends, not at once, with everything written. A wave
+ *               pauses after a signal that has gone ahead of other stores.
  *
  * Work-groups are dealt to the dies in turn. Accesses of one work-group to one line stay in order.
  */
@@ -63,13 +65,15 @@ void memory_wait(struct wave *w, uint32_t outstanding);
 void memory_write_back(struct wave *w);
 void memory_invalidate_l1(struct wave *w);
 void memory_invalidate_l2(struct wave *w);
-/* Called now and then: evicts some dirty bytes and lets some stores go. */
+/* Called now and then: evicts some dirty bytes and lets some stores go, those of a wave that has
+ * ended too. */
 void memory_stir(struct wave *w);
+/* Called when all waves wait: what is dirty must not stay so for ever. */
+void memory_idle(struct device *device);
 
 /* ---- launches ---- */
 
 bool memory_begin(struct work_group *group);
-void memory_end_wave(struct wave *w);
 void memory_end(struct work_group *group);
 
 /* ---- the device's caches ---- */
@@ -77,6 +81,8 @@ void memory_end(struct work_group *group);
 enum { MAX_DIES = 8 };
 bool memory_open(struct device *device);
 void memory_close(struct device *device);
-void memory_flush(struct device *device, bool invalidate);
+/* At the begin of a launch, without the copies that were there, and at its end. */
+void memory_acquire(struct device *device);
+void memory_release(struct device *device);
 
 #endif

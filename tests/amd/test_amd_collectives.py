@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: MIT
+# SPDX-FileCopyrightText: The iris_c authors
+"""The collectives by the shipped code objects on emulated GPUs, memory plain and adversarial."""
+
+import cases
+import machine
+import pytest
+import torch
+
+import iris_c
+
+SIZES = [1, 7, 255, 4099]
+MOVABLE = [torch.float32, torch.bfloat16, torch.int64, torch.uint8]
+BEHAVIOURS = {
+    "plain": {"adversarial": 0},
+    "adversarial": {"adversarial": 1, "order": "random", "seed": 3},
+}
+
+
+class Exchange:
+    """Allocates, calls and reads back on one rank."""
+
+    def __init__(self, ctx, memory):
+        self.ctx, self.memory = ctx, memory
+
+    def tensor(self, n, dtype, on_heap):
+        place = self.memory.heap if on_heap else self.memory.ordinary
+        tensor = place(n, dtype=dtype)
+        tensor.view(torch.uint8).fill_(0x55)
+        return tensor
+
+    def mine(self, n, dtype, on_heap):
+        values = cases.contribution(self.ctx.rank, n, dtype)
+        return self.tensor(n, dtype, on_heap).copy_(values)
+
+    def call(self, name, *tensors, **options):
+        getattr(self.ctx.ccl, name)(*(self.memory.passed(t) for t in tensors), **options)
+        assert self.memory.library.hipDeviceSynchronize() == 0
+
+    def done(self):
+        self.ctx.barrier()
+        self.memory.release()
+
+
+def sums(ctx, memory):
+    exchange, world = Exchange(ctx, memory), ctx.world_size
+    for number, n in enumerate(SIZES):
+        for dtype in cases.DTYPES:
+            for variant in ("one_shot", "two_shot"):
+                output = exchange.tensor(n, dtype, number % 2 == 0)
+                given = exchange.mine(n, dtype, number % 3 == 0)
+                config = iris_c.ccl.Config(all_reduce_variant=variant)
+                exchange.call("all_reduce", output, given, config=config)
+                expected, bound = cases.sums(world, n, dtype)
+                cases.check_close(output[None], expected, bound, f"{variant} {n} {dtype}")
+            output = exchange.tensor(n, dtype, number % 2 == 1)
+            exchange.call("reduce_scatter", output, exchange.mine(n * world, dtype, False))
+            expected, bound = cases.sums(world, n * world, dtype)
+            mine = slice(ctx.rank * n, (ctx.rank + 1) * n)
+            cases.check_close(output[None], expected[:, mine], bound[:, mine], f"{n} {dtype}")
+            exchange.done()
+
+
+def moves(ctx, memory):
+    exchange, world = Exchange(ctx, memory), ctx.world_size
+    for number, n in enumerate(SIZES):
+        for dtype in MOVABLE:
+            gathered = exchange.tensor(n * world, dtype, number % 2 == 0)
+            exchange.call("all_gather", gathered, exchange.mine(n, dtype, number % 3 == 0))
+            swapped = exchange.tensor(n * world, dtype, number % 2 == 1)
+            exchange.call("all_to_all", swapped, exchange.mine(n * world, dtype, False))
+            told = exchange.mine(n, dtype, number % 2 == 0)
+            exchange.call("broadcast", told, src=world - 1)
+            for rank in range(world):
+                assert torch.equal(
+                    gathered.view(world, n)[rank], cases.contribution(rank, n, dtype)
+                )
+                theirs = cases.contribution(rank, n * world, dtype).view(world, n)
+                assert torch.equal(swapped.view(world, n)[rank], theirs[ctx.rank])
+            assert torch.equal(told, cases.contribution(world - 1, n, dtype))
+            exchange.done()
+
+
+@pytest.mark.parametrize("behaviour", BEHAVIOURS)
+@pytest.mark.parametrize("arch", machine.ARCHES)
+def test_sums(emulated, arch, behaviour):
+    emulated(arch, **BEHAVIOURS[behaviour]).run(sums, 3)
+
+
+@pytest.mark.parametrize("behaviour", BEHAVIOURS)
+@pytest.mark.parametrize("arch", machine.ARCHES)
+def test_moves(emulated, arch, behaviour):
+    emulated(arch, **BEHAVIOURS[behaviour]).run(moves, 3)

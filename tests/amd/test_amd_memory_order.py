@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: MIT
+# SPDX-FileCopyrightText: The iris_c authors
+"""Code objects with a part of the memory order taken out fail when memory is adversarial."""
+
+import cases
+import gpus
+import machine
+import mutants
+import pytest
+import test_amd_collectives
+import test_amd_products
+import torch
+
+from iris_c.testing import RankFailure
+
+CASE = cases.Case(200, 150, 40)
+N = 4099
+
+
+def again_and_again(ctx, memory):
+    """Calls with new contents each time: partials, results and gathered parts cross."""
+    exchange, world = test_amd_collectives.Exchange(ctx, memory), ctx.world_size
+    for turn in range(6):
+        for variant in ("two_shot", "ring", "one_shot"):
+            test_amd_products.check_product(
+                ctx, memory, CASE, variant, torch.float32, f"turn {turn}", on_heap=turn % 2 == 0
+            )
+        output = exchange.tensor(N * world, torch.float32, turn % 2 == 1)
+        given = exchange.tensor(N, torch.float32, False)
+        given.copy_(cases.contribution(ctx.rank, N, torch.float32, turn))
+        exchange.call("all_gather", output, given)
+        for rank in range(world):
+            expected = cases.contribution(rank, N, torch.float32, turn)
+            assert torch.equal(output.view(world, N)[rank], expected), "elements are wrong"
+        exchange.done()
+
+
+def fails(devices) -> bool:
+    try:
+        devices.run(again_and_again, 2, timeout=3.0)
+    except RankFailure as failure:
+        text = str(failure)
+        # Wrong data or a signal that does not come, not an accident of the test.
+        reasons = ("elements are wrong", "did not signal", "gave up waiting", "LaunchFailure")
+        assert any(reason in text for reason in reasons), text
+        return True
+    return False
+
+
+@pytest.mark.parametrize("arch", machine.ARCHES)
+def test_the_kernels_as_they_are(emulated, arch):
+    for seed in (1, 2):
+        emulated(arch, adversarial=1, order="random", seed=seed).run(again_and_again, 2)
+
+
+@pytest.mark.parametrize("name", mutants.MUTANTS)
+@pytest.mark.parametrize("arch", machine.ARCHES)
+def test_a_mutant_fails(emulated, arch, name, tmp_path):
+    object_name = f"iris_{arch}.hsaco"
+    assert mutants.mutate(gpus.KERNELS / object_name, name, tmp_path / object_name) > 0
+    assert not fails(emulated(arch, kernels=tmp_path, adversarial=0)), "plain memory needs no order"
+    behaviour = {"kernels": tmp_path, "adversarial": 1, "order": "random"}
+    assert any(fails(emulated(arch, seed=seed, **behaviour)) for seed in range(1, 5))
