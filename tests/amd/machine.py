@@ -49,11 +49,12 @@ def assemble(text: str, arch: str, path) -> None:
         )
 
 
-def kernel_text(name: str, body: str, arch: str, arguments: int = 8, lds: int = 0) -> str:
-    """Assembly of one kernel: s[0:1] point to `arguments` bytes of arguments, v0 is the work-item,
-    the registers that follow the user's are the work-group's number."""
-    accumulators = "\n.amdhsa_accum_offset 256"
-    return f"""
+def object_text(kernels, arch: str, arguments: int = 8, lds: int = 0) -> str:
+    """Assembly of an object with kernels given as (name, body): s[0:1] point to `arguments` bytes
+    of arguments, s2 is the work-group's number, v0 the work-item's."""
+    code, metadata = [], []
+    for name, body in kernels:
+        code.append(f"""
 .text
 .globl {name}
 .p2align 8
@@ -66,31 +67,36 @@ def kernel_text(name: str, body: str, arch: str, arguments: int = 8, lds: int = 
 .amdhsa_kernel {name}
 .amdhsa_group_segment_fixed_size {lds}
 .amdhsa_kernarg_size {arguments}
+.amdhsa_user_sgpr_count 2
 .amdhsa_user_sgpr_kernarg_segment_ptr 1
 .amdhsa_next_free_vgpr 512
-.amdhsa_next_free_sgpr 96{accumulators}
+.amdhsa_next_free_sgpr 96
+.amdhsa_accum_offset 256
 .end_amdhsa_kernel
-.amdgpu_metadata
----
-amdhsa.version: [1, 2]
-amdhsa.kernels:
-  - .name: {name}
-    .symbol: {name}.kd
-    .kernarg_segment_size: {arguments}
-    .kernarg_segment_align: 8
-    .group_segment_fixed_size: {lds}
-    .private_segment_fixed_size: 0
-    .wavefront_size: 64
-    .sgpr_count: 96
-    .vgpr_count: 512
-    .max_flat_workgroup_size: 1024
+""")
+        metadata.append(f"""  - .agpr_count: 0
     .args:
       - .offset: 0
         .size: {arguments}
         .value_kind: by_value
-...
-.end_amdgpu_metadata
-"""
+    .group_segment_fixed_size: {lds}
+    .kernarg_segment_align: 8
+    .kernarg_segment_size: {arguments}
+    .max_flat_workgroup_size: 1024
+    .name: {name}
+    .private_segment_fixed_size: 0
+    .sgpr_count: 96
+    .symbol: {name}.kd
+    .vgpr_count: 512
+    .wavefront_size: 64
+""")
+    return (
+        f'.amdgcn_target "amdgcn-amd-amdhsa--{arch}"\n'
+        + "".join(code)
+        + ".amdgpu_metadata\n---\namdhsa.version: [1, 2]\namdhsa.kernels:\n"
+        + "".join(metadata)
+        + "...\n.end_amdgpu_metadata\n"
+    )
 
 
 class HipError(RuntimeError):

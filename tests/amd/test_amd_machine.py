@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: MIT
+# SPDX-FileCopyrightText: The iris_c authors
+"""The emulated machine: memory instructions, waves and work-groups, and what it refuses."""
+
+import pathlib
+import re
+import struct
+
+import amd_objects
+import gpus
+import machine
+import numpy
+import program
+import pytest
+
+POINTER = "s_load_dwordx2 s[4:5], s[0:1], 0x0\ns_waitcnt lgkmcnt(0)\nv_lshlrev_b32_e32 v1, 4, v0\n"
+
+
+@pytest.fixture
+def gpu(library, programs):
+    with machine.Machine(library, programs, "gfx942") as opened:
+        yield opened
+
+
+def run(gpu, tmp_path, body, memory, groups=1, block=64, lds=0, name="kernel"):
+    path = tmp_path / f"{name}.hsaco"
+    machine.assemble(machine.object_text([(name, body)], gpu.arch, lds=lds), gpu.arch, path)
+    gpu.launch(path, name, struct.pack("<Q", machine.address(memory)), groups, block)
+    gpu.synchronize()
+
+
+LOADS = {
+    "ubyte": (1, "global_store_byte"), "ushort": (2, "global_store_short"),
+    "dword": (4, "global_store_dword"), "dwordx2": (8, "global_store_dwordx2"),
+    "dwordx3": (12, "global_store_dwordx3"), "dwordx4": (16, "global_store_dwordx4"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("width", LOADS)
+def test_global_accesses(gpu, tmp_path, width):
+    """Each width, by a pair of registers and by scalar base and offset, on some of the lanes."""
+    nbytes, store = LOADS[width]
+    last = (nbytes + 3) // 4 - 1
+    data = "v8" if last == 0 else f"v[8:{8 + last}]"
+    body = (
+        POINTER
+        + f"""
+    s_mov_b32 exec_lo, 0xfff0ffff
+    global_load_{width} {data}, v1, s[4:5] offset:16
+    v_mov_b32_e32 v2, s4
+    v_mov_b32_e32 v3, s5
+    v_add_co_u32_e32 v2, vcc, v2, v1
+    v_addc_co_u32_e32 v3, vcc, 0, v3, vcc
+    s_waitcnt vmcnt(0)
+    {store} v[2:3], {data}, off offset:2048
+    s_endpgm
+    """
+    )
+    memory = numpy.random.default_rng(1).integers(0, 255, 4096, dtype=numpy.uint8)
+    before = memory.copy()
+    memory = gpu.array(memory)
+    run(gpu, tmp_path, body, memory)
+    for lane in range(64):
+        if lane in range(16, 20):
+            continue
+        at = 2048 + 16 * lane
+        before[at : at + nbytes] = before[16 * lane + 16 : 16 * lane + 16 + nbytes]
+    assert (memory == before).all()
+
+
+def test_high_half_is_stored(gpu, tmp_path):
+    memory = gpu.array(numpy.zeros(512, dtype=numpy.uint32))
+    body = POINTER + (
+        "v_mov_b32_e32 v8, 0x12345678\nglobal_store_short_d16_hi v1, v8, s[4:5]\ns_endpgm"
+    )
+    run(gpu, tmp_path, body, memory)
+    assert (memory[:256:4] == 0x1234).all()
+
+
+def test_atomics(gpu, tmp_path):
+    """Four waves add to one counter and each lane gets another value; one lane wins the lock."""
+    body = (
+        POINTER
+        + """
+    v_mov_b32_e32 v2, 0
+    v_mov_b32_e32 v8, 3
+    v_mov_b32_e32 v4, 1
+    v_mov_b32_e32 v5, 0
+    global_atomic_add v9, v2, v8, s[4:5] sc0 sc1
+    global_atomic_cmpswap v10, v2, v[4:5], s[4:5] offset:8 sc0 sc1
+    global_atomic_or v2, v4, s[4:5] offset:12 sc1
+    s_waitcnt vmcnt(0)
+    v_cmp_eq_u32_e32 vcc, 0, v10
+    s_and_saveexec_b64 s[6:7], vcc
+    global_atomic_add v2, v8, s[4:5] offset:4 sc1
+    s_mov_b64 exec, s[6:7]
+    v_lshlrev_b32_e32 v1, 2, v0
+    global_store_dword v1, v9, s[4:5] offset:64
+    s_endpgm
+    """
+    )
+    memory = gpu.array(numpy.zeros(1024, dtype=numpy.uint32))
+    run(gpu, tmp_path, body, memory, block=256)
+    assert memory[:4].tolist() == [768, 3, 1, 1]
+    assert sorted(memory[16:272].tolist()) == list(range(0, 768, 3))
+
+
+LDS = """
+v_lshlrev_b32_e32 v2, 5, v0
+v_add_u32_e32 v8, 1, v0
+v_add_u32_e32 v9, 2, v0
+v_add_u32_e32 v10, 3, v0
+v_add_u32_e32 v11, 4, v0
+"""
+LDS_CASES = {
+    "b32": ("ds_write_b32 v2, v11 offset:4", "ds_read_b32 v12, v2 offset:4", [4]),
+    "b64": ("ds_write_b64 v2, v[8:9] offset:8", "ds_read_b64 v[12:13], v2 offset:8", [1, 2]),
+    "b96": ("ds_write_b96 v2, v[8:10]", "ds_read_b96 v[12:14], v2", [1, 2, 3]),
+    "b128": ("ds_write_b128 v2, v[8:11] offset:16", "ds_read_b128 v[12:15], v2 offset:16",
+             [1, 2, 3, 4]),
+    "2 b32": ("ds_write2_b32 v2, v8, v11 offset0:1 offset1:7",
+              "ds_read2_b32 v[12:13], v2 offset0:7 offset1:1", [4, 1]),
+    "2 b64": ("ds_write2_b64 v2, v[8:9], v[10:11] offset0:0 offset1:3",
+              "ds_read2_b64 v[12:15], v2 offset0:3 offset1:0", [3, 4, 1, 2]),
+    "mixed": ("ds_write_b64 v2, v[8:9]", "ds_read2_b32 v[12:13], v2 offset1:1", [1, 2]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LDS_CASES)
+def test_lds(gpu, tmp_path, name):
+    write, read, expected = LDS_CASES[name]
+    last = len(expected) - 1
+    data = "v12" if last == 0 else f"v[12:{12 + last}]"
+    store = ["global_store_dword", "global_store_dwordx2", "global_store_dwordx3",
+             "global_store_dwordx4"][last]  # fmt: skip
+    body = (
+        POINTER
+        + LDS
+        + f"""
+    {write}
+    {read}
+    s_waitcnt lgkmcnt(0)
+    {store} v1, {data}, s[4:5]
+    s_endpgm
+    """
+    )
+    memory = gpu.array(numpy.zeros(256, dtype=numpy.uint32))
+    run(gpu, tmp_path, body, memory, lds=2048)
+    got = memory.reshape(64, 4)[:, : last + 1]
+    assert (got == numpy.arange(64)[:, None] + numpy.array(expected)).all()
+
+
+# Each work-group waits for the one before it, adds one to what that wrote, and signals.
+RING = """
+s_load_dwordx2 s[4:5], s[0:1], 0x0
+s_waitcnt lgkmcnt(0)
+s_lshl_b32 s6, s2, 2
+v_mov_b32_e32 v1, s6
+wait:
+s_sleep 1
+global_load_dword v2, v1, s[4:5] sc0 sc1
+s_waitcnt vmcnt(0)
+v_readfirstlane_b32 s7, v2
+s_cmp_eq_u32 s7, 0
+s_cbranch_scc1 wait
+v_add_u32_e32 v2, 1, v2
+global_store_dword v1, v2, s[4:5] offset:4 sc0 sc1
+s_endpgm
+"""
+
+
+@pytest.mark.parametrize("adversarial", ["0", "1"])
+@pytest.mark.parametrize("order", ["", "reversed", "random"])
+def test_work_groups_run_side_by_side(library, programs, tmp_path, order, adversarial):
+    behaviour = {"EMULATOR_ORDER": order, "EMULATOR_ADVERSARIAL": adversarial}
+    for arch in ("gfx942", "gfx950"):
+        with machine.Machine(library, programs, arch, **behaviour) as gpu:
+            memory = gpu.array(numpy.zeros(64, dtype=numpy.uint32))
+            memory[0] = 5
+            run(gpu, tmp_path, RING, memory, groups=9, name=f"ring_{arch}")
+            assert memory[:10].tolist() == list(range(5, 15))
+
+
+def test_a_deadlock_is_found(gpu, tmp_path, capfd):
+    memory = gpu.array(numpy.zeros(64, dtype=numpy.uint32))
+    with pytest.raises(machine.HipError, match="hipErrorLaunchTimeOut"):
+        run(gpu, tmp_path, RING, memory, groups=2)
+    assert "deadlock, waves are at 0.0:" in capfd.readouterr().err
+
+
+def test_barriers(gpu, tmp_path):
+    """Wave i writes, all read what wave i + 1 wrote."""
+    body = (
+        POINTER
+        + """
+    v_lshlrev_b32_e32 v2, 2, v0
+    ds_write_b32 v2, v0
+    s_waitcnt lgkmcnt(0)
+    s_barrier
+    v_add_u32_e32 v3, 64, v0
+    v_and_b32_e32 v3, 0xff, v3
+    v_lshlrev_b32_e32 v3, 2, v3
+    ds_read_b32 v4, v3
+    s_waitcnt lgkmcnt(0)
+    global_store_dword v2, v4, s[4:5]
+    s_endpgm
+    """
+    )
+    memory = gpu.array(numpy.zeros(256, dtype=numpy.uint32))
+    run(gpu, tmp_path, body, memory, block=256, lds=1024)
+    assert memory.tolist() == [(i + 64) % 256 for i in range(256)]
+
+
+@pytest.mark.parametrize(
+    ("instruction", "complaint"),
+    [
+        ("global_load_dword v2, v[0:1], off", "4 bytes at 0x[0-9a-f]+ are no memory"),
+        ("global_store_dword v1, v1, s[4:5] offset:4092", "are no memory of the device"),
+        ("ds_read_b128 v[4:7], v1", r"16 bytes at 0x\w+ of 16 bytes of LDS"),
+    ],
+    ids=["wild load", "past the end", "past LDS"],
+)
+def test_what_is_out_of_range_is_a_fault(gpu, tmp_path, capfd, instruction, complaint):
+    body = POINTER + f"v_mov_b32_e32 v1, 0x10\n{instruction}\ns_endpgm"
+    memory = gpu.array(numpy.zeros(1024, dtype=numpy.uint32))
+    with pytest.raises(machine.HipError, match="hipErrorLaunchFailure"):
+        run(gpu, tmp_path, body, memory, lds=16)
+    assert re.search(f"kernel: work-group 0 at .*{complaint}", capfd.readouterr().err)
+
+
+def test_an_unknown_instruction_is_refused(gpu, tmp_path, capfd):
+    memory = gpu.array(numpy.zeros(16, dtype=numpy.uint32))
+    with pytest.raises(machine.HipError, match="hipErrorNoBinaryForGpu"):
+        run(gpu, tmp_path, "v_sin_f32_e32 v1, v2\ns_endpgm", memory)
+    assert "v_sin_f32: an instruction that the emulator does not know" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "instruction",
+    [
+        "v_add_f32_e64 v1, -v2, v3",
+        "v_mul_f32_e64 v1, v2, v3 clamp",
+        "v_mov_b32_dpp v1, v2 row_shr:1 row_mask:0xf bank_mask:0xf",
+        "v_add_f32_e32 v1, 0.15915494, v2",
+    ],
+)
+def test_unknown_operands_are_refused(gpu, tmp_path, instruction):
+    memory = gpu.array(numpy.zeros(16, dtype=numpy.uint32))
+    with pytest.raises(program.UnknownSyntax):
+        run(gpu, tmp_path, f"{instruction}\ns_endpgm", memory)
+
+
+def test_another_architecture_is_refused(library, programs, tmp_path):
+    path = tmp_path / "other.hsaco"
+    machine.assemble(machine.object_text([("kernel", "s_endpgm")], "gfx90a"), "gfx90a", path)
+    with (
+        machine.Machine(library, programs, "gfx950") as gpu,
+        pytest.raises(machine.HipError, match="hipErrorNoBinaryForGpu"),
+    ):
+        gpu.module(path)
+
+
+def test_every_instruction_of_the_objects_is_tested():
+    here = pathlib.Path(__file__).parent
+    files = ("test_amd_instructions.py", "test_amd_matrix.py", "test_amd_machine.py")
+    text = " ".join((here / name).read_text() for name in files).replace("\\n", " ")
+    written = set(re.findall(r"\b(?:v|s|ds|global|buffer)_\w+", text))
+    written |= {re.sub(r"_(e32|e64|sdwa)$", "", name) for name in written}
+    for relation in ("lt", "eq", "le", "gt", "ne", "ge"):
+        written |= {f"v_cmp_{relation}_{kind}" for kind in ("u32", "i32", "u64", "i64")}
+    for width in LOADS:
+        written.add(f"global_load_{width}")
+    written |= {f"v_mfma_f32_{n}x{n}x{k}_{kind}" for n, k in ((32, 2), (32, 8), (32, 16))
+                for kind in ("f32", "f16", "bf16")}  # fmt: skip
+    for relation in ("lg", "eq", "le", "gt", "lt", "ge"):
+        written |= {f"s_cmp_{relation}_{kind}" for kind in ("u32", "i32")}
+    # By every kernel that runs, the cache controls by test_amd_memory_order.py.
+    by_kernels = {
+        "s_load_dword", "s_memrealtime", "buffer_wbl2", "buffer_inv", "buffer_invl2",
+        "buffer_wbinvl1_vol",
+    }  # fmt: skip
+    for arch in machine.ARCHES:
+        code = amd_objects.instructions(gpus.KERNELS / f"iris_{arch}.hsaco")
+        names = {
+            re.sub(r"_(e32|e64|sdwa)$", "", x.name) for kernel in code.values() for x in kernel
+        }
+        assert names <= written | by_kernels, sorted(names - written - by_kernels)
