@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: The iris_c authors
-"""``python -m iris_c``: prints the environment, for bug reports."""
+"""``python -m iris_c``: prints the environment, for bug reports; ``python -m iris_c selftest`` runs
+every operation on several ranks and checks it."""
 
+import argparse
+import json
 import os
 import platform
 import sys
@@ -52,6 +55,52 @@ def report() -> dict:
     }
 
 
-if __name__ == "__main__":
+def _info(options) -> int:
+    if options.json:
+        print(json.dumps(report()))
+        return 0
     for key, value in report().items():
         print(f"{key:<12} {value}")
+    return 0
+
+
+def _selftest(options) -> int:
+    from iris_c import selftest  # needs numpy, which the report does without
+
+    result = selftest.run(options.backend, options.ranks, options.timeout)
+    wrong = [row for row in result["rows"] if not row["ok"]]
+    if options.json:
+        print(json.dumps(result))
+        return 1 if wrong or result["failure"] else 0
+    print(f"{'operation':<18} {'variant':<9} {'dtype':<9} {'error / bound':>13}  {'':<5} seconds")
+    for row in result["rows"]:
+        print(
+            f"{row['operation']:<18} {row['variant']:<9} {row['dtype']:<9} {row['error']:>13.3f}  "
+            f"{'ok' if row['ok'] else 'WRONG':<5} {row['seconds']:.2f}"
+        )
+    if result["failure"]:
+        print(result["failure"])
+        return 1
+    print(
+        f"{len(result['rows'])} checks on {result['ranks']} ranks, backend {result['backend']}: "
+        f"{f'{len(wrong)} WRONG' if wrong else 'all right'}"
+    )
+    return 1 if wrong else 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m iris_c", description=__doc__)
+    commands = parser.add_subparsers(dest="command", title="commands")
+    commands.add_parser("info", help="the environment; the default")
+    test = commands.add_parser("selftest", help="every operation, checked")
+    test.add_argument("--backend", choices=("hip", "cuda", "cpu"), help="default: what is there")
+    test.add_argument("--ranks", type=int, default=2, help="processes: %(default)s")
+    test.add_argument("--timeout", type=float, default=30.0, help="of a wait, s: %(default)s")
+    for command in (parser, *commands.choices.values()):
+        command.add_argument("--json", action="store_true", help="for programs to read")
+    options = parser.parse_args()
+    return _selftest(options) if options.command == "selftest" else _info(options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -118,15 +118,36 @@ class NumpyFiller:
             raise ValueError("requires_grad: needs torch")
         return tensor
 
+    def _name(self, buffer):
+        """The dtype's name, also where torch is imported by somebody else."""
+        return str(buffer.dtype).removeprefix("torch.")
+
+    def _bfloat16_bits(self, values):
+        bits = self.numpy.asarray(values, dtype=self.numpy.float32).view(self.numpy.uint32)
+        rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16  # to nearest, ties to even
+        nan = (bits & 0x7FFFFFFF) > 0x7F800000
+        return self.numpy.where(nan, 0x7FC0, rounded).astype(self.numpy.uint16)
+
+    def _from_bfloat16_bits(self, bits):
+        return (bits.astype(self.numpy.uint32) << 16).view(self.numpy.float32)
+
+    def rounded(self, values, dtype):
+        """The values that elements of the dtype take, as float32."""
+        if dtype == "bfloat16":
+            return self._from_bfloat16_bits(self._bfloat16_bits(values))
+        return self.numpy.asarray(values).astype(dtype).astype(self.numpy.float32)
+
+    def read(self, buffer):
+        """A Buffer's elements on the host; bfloat16 as float32."""
+        host = self._read(buffer)
+        return self._from_bfloat16_bits(host) if self._name(buffer) == "bfloat16" else host
+
     def _store(self, buffer, values):
         """Writes `values`, an array or a number, in the buffer's dtype."""
-        if buffer.dtype == "bfloat16":
-            bits = self.numpy.asarray(values, dtype=self.numpy.float32).view(self.numpy.uint32)
-            rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16  # to nearest, ties to even
-            nan = (bits & 0x7FFFFFFF) > 0x7F800000
-            self._write(buffer, self.numpy.where(nan, 0x7FC0, rounded), self.numpy.uint16)
+        if self._name(buffer) == "bfloat16":
+            self._write(buffer, self._bfloat16_bits(values), self.numpy.uint16)
         else:
-            self._write(buffer, values, buffer.dtype)
+            self._write(buffer, values, self._name(buffer))
 
     def _write(self, buffer, values, dtype):
         if buffer.nbytes != 0:
@@ -136,8 +157,8 @@ class NumpyFiller:
 
     def _read(self, buffer):
         """A Buffer's elements; bfloat16 as unsigned integers."""
-        dtype = self.numpy.uint16 if buffer.dtype == "bfloat16" else buffer.dtype
-        host = self.numpy.empty(buffer.shape, dtype=dtype)
+        name = self._name(buffer)
+        host = self.numpy.empty(buffer.shape, "uint16" if name == "bfloat16" else name)
         if buffer.nbytes != 0:
             buffer.copy_to_host(host)
         return host
@@ -148,11 +169,11 @@ class NumpyFiller:
     def copy(self, buffer, source):
         if not hasattr(source, "copy_to_host"):
             self._store(buffer, self.numpy.asarray(source))
-        elif buffer.dtype == source.dtype:
+        elif self._name(buffer) == self._name(source):
             host = self._read(source)
             self._write(buffer, host, host.dtype)
         else:
-            raise TypeError(f"dtype: expected {buffer.dtype}, got {source.dtype}")
+            self._store(buffer, self.read(source))
 
     def uniform(self, buffer, low, high, generator):
         self._store(buffer, (generator or self.random).uniform(low, high, buffer.shape))

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: MIT
+# SPDX-FileCopyrightText: The iris_c authors
+"""``python -m iris_c selftest``: every operation on this machine's devices, checked.
+
+Needs numpy, not torch. The ranks are processes of this machine, one per device, or several per
+device where there are fewer. Results are compared with float64; the bound of an element's error is
+derived, not tuned: one rounding of each rank's product and one of the result in the dtype, and the
+accumulation in fp32. A missing contribution of any rank is far outside.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy
+
+import iris_c
+from iris_c.fill import NumpyFiller
+from iris_c.testing import RankFailure, run_ranks, seed_of
+
+__all__ = ["VARIANTS", "run"]
+
+VARIANTS = ("two_shot", "one_shot", "ring", "atomic", "spinlock")
+UNIT = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+SMALLEST = {"float32": 2.0**-126, "float16": 2.0**-24, "bfloat16": 2.0**-126}
+SHAPE = (130, 260, 70)
+COUNT = 4099
+TURNS = 3
+
+
+class _Rank:
+    """One rank's buffers and inputs, which every rank can compute."""
+
+    def __init__(self, ctx):
+        self.ctx = ctx
+        self.filler = NumpyFiller(numpy)
+
+    def inputs(self, rank: int, name: str, shape, dtype: str):
+        """What `rank` puts in, as float32 values that the dtype represents."""
+        random = numpy.random.default_rng(seed_of(f"{rank}/{name}"))
+        values = random.standard_normal(shape, dtype=numpy.float32)
+        return self.filler.rounded(values, dtype)
+
+    def buffer(self, shape, dtype: str, values=None):
+        buffer = self.ctx.allocate(shape, dtype)
+        self.filler.full(buffer, math.nan if values is None else values)
+        return buffer
+
+    def worst(self, buffer, expected, bound) -> float:
+        """The largest error as a part of its bound; NaN or more than 1 is wrong."""
+        error = numpy.abs(self.filler.read(buffer).astype(numpy.float64) - expected)
+        return float(numpy.max(error / bound))
+
+
+def _product(at: _Rank, variant: str, dtype: str, turn: int) -> float:
+    M, N, K = SHAPE
+    world, name = at.ctx.world_size, f"{variant}/{dtype}/{turn}"
+    shapes = {"A": (M, K), "B": (K, N)}
+    A, B = (at.buffer(s, dtype, at.inputs(at.ctx.rank, n + name, s, dtype))
+            for n, s in shapes.items())  # fmt: skip
+    C = at.buffer((M, N), dtype)
+    config = iris_c.FusedConfig(all_reduce_variant=variant)
+    at.ctx.ops.matmul_all_reduce(C, A, B, config=config)
+    total, partials, products = (numpy.zeros((M, N)) for _ in range(3))
+    for rank in range(world):
+        a, b = (at.inputs(rank, n + name, s, dtype).astype(numpy.float64)
+                for n, s in shapes.items())  # fmt: skip
+        total += a @ b
+        partials += numpy.abs(a @ b)
+        products += numpy.abs(a) @ numpy.abs(b)
+    bound = 1.01 * UNIT[dtype] * (partials + numpy.abs(total))
+    bound += UNIT["float32"] * (K + world + 2) * products + SMALLEST[dtype] * (world + 1)
+    return at.worst(C, total, bound)
+
+
+def _sum(at: _Rank, operation: str, variant: str, dtype: str, turn: int) -> float:
+    world, name = at.ctx.world_size, f"{operation}/{variant}/{dtype}/{turn}"
+    scatters = operation == "reduce_scatter"
+    count = COUNT * world if scatters else COUNT
+    given = at.buffer((count,), dtype, at.inputs(at.ctx.rank, name, (count,), dtype))
+    output = at.buffer((COUNT,), dtype)
+    if scatters:
+        at.ctx.ccl.reduce_scatter(output, given)
+    else:
+        config = iris_c.ccl.Config(all_reduce_variant=variant)
+        at.ctx.ccl.all_reduce(output, given, config=config)
+    inputs = [at.inputs(r, name, (count,), dtype).astype(numpy.float64) for r in range(world)]
+    total, magnitude = sum(inputs), sum(numpy.abs(x) for x in inputs)
+    bound = 1.01 * UNIT[dtype] * numpy.abs(total) + SMALLEST[dtype]
+    bound += UNIT["float32"] * world * magnitude
+    first = at.ctx.rank * COUNT if scatters else 0
+    return at.worst(output, total[first : first + COUNT], bound[first : first + COUNT])
+
+
+def _move(at: _Rank, operation: str, dtype: str, turn: int) -> float:
+    """Bytes that only move arrive unchanged: 0, else infinity."""
+    world, self, name = at.ctx.world_size, at.ctx.rank, f"{operation}/{dtype}/{turn}"
+    count = COUNT * world if operation == "all_to_all" else COUNT
+    inputs = [at.inputs(rank, name, (count,), dtype) for rank in range(world)]
+    given = at.buffer((count,), dtype, inputs[self])
+    if operation == "broadcast":
+        at.ctx.ccl.broadcast(given, src=world - 1)
+        output, expected = given, inputs[world - 1]
+    else:
+        output = at.buffer((COUNT * world,), dtype)
+        getattr(at.ctx.ccl, operation)(output, given)
+        own = slice(self * COUNT, (self + 1) * COUNT)
+        expected = numpy.concatenate(inputs if operation == "all_gather"
+                                     else [x[own] for x in inputs])  # fmt: skip
+    return 0.0 if numpy.array_equal(at.filler.read(output), expected) else math.inf
+
+
+def _checks():
+    """(what, body of (rank, turn)) in the order of the table."""
+    for variant in VARIANTS:
+        for dtype in UNIT:
+            yield (
+                ("matmul_all_reduce", variant, dtype),
+                lambda at, turn, v=variant, d=dtype: _product(at, v, d, turn),
+            )
+    for operation, variants in (
+        ("all_reduce", ("one_shot", "two_shot")),
+        ("reduce_scatter", ("",)),
+    ):
+        for variant in variants:
+            for dtype in UNIT:
+                yield (
+                    (operation, variant, dtype),
+                    lambda at, turn, o=operation, v=variant, d=dtype: _sum(at, o, v, d, turn),
+                )
+    for operation in ("all_gather", "all_to_all", "broadcast"):
+        for dtype in ("float32", "bfloat16"):
+            yield (
+                (operation, "", dtype),
+                lambda at, turn, o=operation, d=dtype: _move(at, o, d, turn),
+            )
+
+
+def _body(ctx) -> list[dict]:
+    """All checks on one rank: rows with the worst error of any turn."""
+    at, rows = _Rank(ctx), []
+    for (operation, variant, dtype), check in _checks():
+        started, scores = time.perf_counter(), []
+        for turn in range(TURNS):
+            scores.append(check(at, turn))
+            ctx.barrier()  # nobody's next output is written before all have read this one
+        worst = max(scores, key=lambda score: math.inf if math.isnan(score) else score)
+        rows.append({
+            "operation": operation, "variant": variant, "dtype": dtype, "error": worst,
+            "ok": worst <= 1.0, "seconds": time.perf_counter() - started,
+        })  # fmt: skip
+    return [{"backend": ctx.backend}, *rows]
+
+
+def run(backend: str | None, ranks: int, timeout: float) -> dict:
+    """Runs the checks on `ranks` ranks.
+
+    Returns
+    -------
+    dict
+        backend, ranks, rows (the worst of all ranks) and failure: the ranks' tracebacks or "".
+    """
+    environment = {} if backend is None else {"IRIS_C_BACKEND": backend}
+    init = {"heap_size": 64 << 20, "timeout": timeout}
+    try:
+        results = run_ranks(_body, ranks, init=init, deadline=60 + 10 * timeout,
+                            environment=environment)  # fmt: skip
+    except RankFailure as failure:
+        return {"backend": backend, "ranks": ranks, "rows": [], "failure": str(failure)}
+    rows = []
+    for same in zip(*(result[1:] for result in results), strict=True):
+        worst = max(same, key=lambda row: math.inf if math.isnan(row["error"]) else row["error"])
+        rows.append({**worst, "seconds": max(row["seconds"] for row in same)})
+    return {"backend": results[0][0]["backend"], "ranks": ranks, "rows": rows, "failure": ""}
