@@ -61,8 +61,12 @@ def _invalidate(code):
     return [x for x in code if x.name in names], _erase
 
 
+def _matrix(code):
+    return [x for x in code if x.name.startswith("v_mfma_")], _erase
+
+
 def _erase(x, image, at) -> None:
-    nbytes = 8 if x.name.startswith("buffer_") else 4
+    nbytes = 8 if x.name.startswith(("buffer_", "v_mfma_")) else 4
     image[at : at + nbytes] = NOP * (nbytes // 4)
 
 
@@ -82,6 +86,7 @@ MUTANTS = {
     "scope": _scope,
     "invalidate": _invalidate,
 }
+OTHERS = {"matrix": _matrix}
 
 
 def _file_offset(image: bytes, address: int) -> int:
@@ -102,7 +107,7 @@ def mutate(source, name: str, target, kernels: str = ".*") -> int:
     for kernel, code in amd_objects.instructions(source).items():
         if not re.fullmatch(kernels, kernel):
             continue
-        chosen, change = MUTANTS[name](code)
+        chosen, change = {**MUTANTS, **OTHERS}[name](code)
         for x in chosen:
             change(x, image, _file_offset(image, x.address))
         changes += len(chosen)
