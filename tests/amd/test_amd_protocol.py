@@ -266,7 +266,7 @@ def test_a_runtime_without_uncached_memory(emulated):
 
 def test_too_few_devices(emulated):
     with pytest.raises(RankFailure, match="local rank 2 has no device, the driver sees 2"):
-        emulated("gfx942", devices=2).run(nothing, 3)
+        emulated("gfx942", devices=2).run(nothing, 3, timeout=2.0)
 
 
 # ---- as users start it ----

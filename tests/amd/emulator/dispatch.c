@@ -153,8 +153,6 @@ static void tear_down(struct dispatch *dispatch)
     for (uint32_t i = 0; dispatch->group != NULL && i < dispatch->groups; ++i) {
         struct work_group *group = &dispatch->group[i];
         memory_end(group);
-        for (uint32_t k = 0; group->wave != NULL && k < group->waves; ++k)
-            dispatch->executed += group->wave[k].executed;
         free(group->wave);
         free(group->lds);
     }
@@ -176,9 +174,10 @@ static void run_wave(struct wave *w, uint32_t slice)
     w->yields = false;
     for (; done < slice && w->state == WAVE_RUNS && !w->yields; ++done) {
         const struct instruction *in = &code[w->pc++];
+        if (dispatch->profile != NULL)
+            ++dispatch->profile[in - code];
         in->run(w, in);
     }
-    w->executed += done;
     memory_stir(w);
     if (w->state != WAVE_ENDED)
         return;

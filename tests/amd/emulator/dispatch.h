@@ -61,7 +61,7 @@ struct dispatch {
     struct work_group *group;
     uint32_t (*waiting)[WAITING_BUCKETS]; /* see memory.c; one row per work-group */
     uint64_t progress;                    /* stores, atomics, ends */
-    uint64_t executed;                    /* wave-instructions, when it is over */
+    uint64_t *profile;                    /* NULL, or how often each instruction ran */
     bool failed;
     char message[512];
 };

@@ -2,6 +2,7 @@
  * SPDX-FileCopyrightText: The iris_c authors
  *
  * Modules and launches. EMULATOR_PROGRAMS names the folder with the objects' decoded instructions.
+ * EMULATOR_PROFILE names a file to which every launch adds lines "kernel address count".
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -89,9 +90,23 @@ struct launch_task {
     uint8_t kernarg[MAX_KERNARG];
 };
 
+static void write_profile(const struct dispatch *dispatch, const char *path)
+{
+    FILE *file = fopen(path, "a");
+
+    for (uint32_t i = 0; file != NULL && i < dispatch->program->instructions; ++i)
+        if (dispatch->profile[i] != 0)
+            (void)fprintf(file, "%s %x %llu\n", dispatch->kernel->name,
+                          dispatch->program->instruction[i].address,
+                          (unsigned long long)dispatch->profile[i]);
+    if (file != NULL)
+        (void)fclose(file);
+}
+
 static void run_launch(struct task *task)
 {
     const struct launch_task *launch = (struct launch_task *)task;
+    const char *const profile = getenv("EMULATOR_PROFILE");
     void *kernarg = aligned_alloc(4096, MAX_KERNARG);
     struct dispatch dispatch = {
         .device = launch->device,
@@ -117,14 +132,16 @@ static void run_launch(struct task *task)
     };
     if (!region_add(kernarg, MAX_KERNARG))
         abort();
+    if (profile != NULL && *profile != '\0')
+        dispatch.profile = calloc(launch->program->instructions, sizeof *dispatch.profile);
     result = dispatch_run(&dispatch);
+    if (dispatch.profile != NULL)
+        write_profile(&dispatch, profile);
+    free(dispatch.profile);
     if (result != DISPATCH_OK) {
         (void)fprintf(stderr, "emulator: %s\n", dispatch.message);
         set_sticky_result(result == DISPATCH_DEADLOCK ? HIP_LAUNCH_TIMEOUT : HIP_LAUNCH_FAILURE);
     }
-    if (getenv("EMULATOR_TRACE") != NULL)
-        (void)fprintf(stderr, "emulator: %s: %u work-groups, %llu wave-instructions\n",
-                      launch->kernel->name, dispatch.groups, (unsigned long long)dispatch.executed);
     (void)region_remove(kernarg);
     free(kernarg);
 }

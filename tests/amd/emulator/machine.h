@@ -74,7 +74,6 @@ struct wave {
     bool scc;
     bool yields; /* ends its slice after this instruction */
     enum wave_state state;
-    uint64_t executed;
     /* Memory instructions issued, for vmcnt; and, when memory is adversarial, the stores that have
      * not left the wave and the write-backs that nobody has waited for. */
     uint64_t issued;
