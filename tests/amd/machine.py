@@ -20,7 +20,7 @@ ARCHES = ("gfx90a", "gfx942", "gfx950")
 FLAGS = (
     "-std=gnu11", "-D_GNU_SOURCE", "-O2", "-march=native", "-ffp-contract=off",
     "-fno-strict-aliasing", "-Wall", "-Wextra", "-Werror", "-fPIC", "-fvisibility=hidden",
-    "-shared", "-Wl,-soname,libamdhip64.so", "-Wl,-z,defs",
+    "-shared", "-Wl,-z,defs",
 )  # fmt: skip
 
 
