@@ -22,17 +22,25 @@ FLAGS = (
     "-fno-strict-aliasing", "-Wall", "-Wextra", "-Werror", "-fPIC", "-fvisibility=hidden",
     "-shared", "-Wl,-z,defs",
 )  # fmt: skip
+# What a process that has it open loads by HIP's name, and what it does not.
+HIP_LIBRARY, OWN_LIBRARY = "libamdhip64.so", "libemulator.so"
 
 
 def build(directory) -> pathlib.Path:
-    """libamdhip64.so in the folder, made from emulator/."""
-    library = pathlib.Path(directory) / "libamdhip64.so"
-    sources = sorted(str(path) for path in (HERE / "emulator").glob("*.c"))
-    subprocess.run(
-        [os.environ.get("CC", "cc"), *FLAGS, *sources, "-o", str(library), "-lm", "-lpthread"],
-        check=True,
-    )
-    return library
+    """HIP_LIBRARY in the folder, made from emulator/, and OWN_LIBRARY beside it."""
+    cc = os.environ.get("CC", "cc")
+    directory = pathlib.Path(directory)
+    objects = []
+    for source in sorted((HERE / "emulator").glob("*.c")):
+        objects.append(str(directory / f"{source.stem}.o"))
+        subprocess.run([cc, *FLAGS[:-2], "-c", str(source), "-o", objects[-1]], check=True)
+    for name in (HIP_LIBRARY, OWN_LIBRARY):
+        subprocess.run(
+            [cc, *FLAGS, f"-Wl,-soname,{name}", *objects, "-o", str(directory / name),
+             "-lm", "-lpthread"],
+            check=True,
+        )  # fmt: skip
+    return directory / HIP_LIBRARY
 
 
 def assemble(text: str, arch: str, path) -> None:
@@ -117,7 +125,8 @@ class Machine:
             "EMULATOR_IDLE_ROUNDS": "2000",
             **environment,
         }
-        self.library = ctypes.CDLL(str(library))
+        # By a name of its own, lest the backends of this process find a GPU.
+        self.library = ctypes.CDLL(str(pathlib.Path(library).with_name(OWN_LIBRARY)))
         self.library.hipGetErrorName.restype = ctypes.c_char_p
         self.allocations, self.modules = [], []
         os.environ.update(self.environment)
