@@ -83,6 +83,16 @@ struct block_shape {
     int32_t m, n, k;
 };
 
+/* The value, not known before this point: what is computed from it stays here. On gfx each
+ * comparison made early holds two scalar registers until it is used. */
+IRIS_INLINE int32_t here_and_now(int32_t value)
+{
+#if defined(__HIP__)
+    asm volatile("" : "+v"(value)::"memory");
+#endif
+    return value;
+}
+
 /* A pointer to device memory from its address. */
 template <typename T> IRIS_INLINE T *device_pointer(uint64_t address)
 {

@@ -58,6 +58,12 @@ IRIS_INLINE constexpr uint32_t signal_value(uint64_t call_number)
     return (uint32_t)(1 + (call_number - 1) % kSignalPeriod);
 }
 
+/* The value of the call after the one with this value. */
+IRIS_INLINE constexpr uint32_t next_signal(uint32_t value)
+{
+    return value == kSignalPeriod ? 1 : value + 1;
+}
+
 /* One work-group's view of the call it takes part in. */
 struct call_state {
     const iris_call_args &args;
@@ -246,12 +252,8 @@ IRIS_INLINE call_state call_begin(const iris_call_args &args)
     auto *control = heap_pointer<iris_workspace_control>(args, args.rank, args.control_offset);
     /* relaxed: advanced by the previous launch on this stream. */
     const uint64_t number = load_relaxed(&control->calls) + 1;
-    return {args,
-            control,
-            number,
-            signal_value(number),
-            signal_value(number + 1),
-            (uint32_t)(number & 1)};
+    const uint32_t signal = (uint32_t)here_and_now((int32_t)signal_value(number));
+    return {args, control, number, signal, next_signal(signal), (uint32_t)(number & 1)};
 }
 
 IRIS_INLINE iris_workspace_control *control_of(const call_state &call, int32_t rank)

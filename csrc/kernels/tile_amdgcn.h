@@ -95,19 +95,25 @@ template <typename T> struct matrix_unit {
         return thread / 64 % 2 * 64;
     }
 
-    static IRIS_INLINE void step(accumulator &acc, const char *a, const char *b, int32_t thread)
+    static IRIS_INLINE int32_t a_offset(int32_t thread)
     {
-        const int32_t lane = thread % 64;
+        return stage_offset(wave_row(thread) + thread % 32, thread % 64 / 32 * 16);
+    }
+
+    static IRIS_INLINE int32_t b_offset(int32_t thread)
+    {
+        return stage_offset(wave_col(thread) + thread % 32, thread % 64 / 32 * 16);
+    }
+
+    static IRIS_INLINE void step(accumulator &acc, const char *a, const char *b)
+    {
 #pragma unroll
         for (int32_t k = 0; k < kStageRowBytes; k += 32) {
             chunk16 x[2], y[2];
 #pragma unroll
             for (int32_t i = 0; i < 2; ++i) {
-                const int32_t row = 32 * i + lane % 32, byte = k + lane / 32 * 16;
-                x[i] = *reinterpret_cast<const chunk16 *>(
-                    a + stage_offset(wave_row(thread) + row, byte));
-                y[i] = *reinterpret_cast<const chunk16 *>(
-                    b + stage_offset(wave_col(thread) + row, byte));
+                x[i] = *reinterpret_cast<const chunk16 *>(a + stage_rows(32 * i) + k);
+                y[i] = *reinterpret_cast<const chunk16 *>(b + stage_rows(32 * i) + k);
             }
 #pragma unroll
             for (int32_t i = 0; i < 2; ++i)

@@ -57,16 +57,6 @@ IRIS_INLINE int64_t uniform(int64_t value)
 #endif
 }
 
-/* The value, not known before this point: what is computed from it stays here. On gfx each
- * comparison made early holds two scalar registers until it is used. */
-IRIS_INLINE int32_t here_and_now(int32_t value)
-{
-#if defined(__HIP__)
-    asm volatile("" : "+v"(value)::"memory");
-#endif
-    return value;
-}
-
 /* Memory that this thread reads once: staged tiles and inputs. */
 IRIS_INLINE chunk16 load_chunk(const char *source)
 {

@@ -31,19 +31,27 @@ template <typename T> struct matrix_unit {
                 acc.value[i][j] = 0.0f;
     }
 
-    static IRIS_INLINE void step(accumulator &acc, const char *a, const char *b, int32_t thread)
+    static IRIS_INLINE int32_t a_offset(int32_t thread)
     {
-        const int32_t y = thread / 16, x = thread % 16;
+        return stage_offset(thread / 16, 0);
+    }
+
+    static IRIS_INLINE int32_t b_offset(int32_t thread)
+    {
+        return stage_offset(thread % 16, 0);
+    }
+
+    static IRIS_INLINE void step(accumulator &acc, const char *a, const char *b)
+    {
 #pragma unroll
         for (int32_t k = 0; k < kStageRowBytes; k += kChunkBytes) {
             chunk16 column[8];
 #pragma unroll
             for (int j = 0; j < 8; ++j)
-                column[j] = *reinterpret_cast<const chunk16 *>(b + stage_offset(x + 16 * j, k));
+                column[j] = *reinterpret_cast<const chunk16 *>(b + stage_rows(16 * j) + k);
 #pragma unroll
             for (int i = 0; i < 8; ++i) {
-                const chunk16 row =
-                    *reinterpret_cast<const chunk16 *>(a + stage_offset(y + 16 * i, k));
+                const chunk16 row = *reinterpret_cast<const chunk16 *>(a + stage_rows(16 * i) + k);
 #pragma unroll
                 for (int j = 0; j < 8; ++j)
 #pragma unroll

@@ -2,7 +2,10 @@
 # SPDX-FileCopyrightText: The iris_c authors
 """A cost model of the products' main loops, for machines that cannot be timed here.
 
-python tests/amd/cost.py          prints a table for all architectures and dtypes
+python tests/amd/cost.py [--listing] [ARCH ...]
+
+prints a table for all dtypes, and with --listing the loops, each instruction with the cycle in
+which it issues.
 
 The emulator counts how often each instruction runs in two products that differ in K alone; the
 difference, per step of K, is the main loop as one wave executes it, in the order of the code. The
@@ -18,6 +21,7 @@ peak rates of a compute unit (CDNA 2, 3 and 4 white papers) over four.
 
 from __future__ import annotations
 
+import argparse
 import collections
 import dataclasses
 import pathlib
@@ -61,6 +65,7 @@ class Loop:
     """What one wave executes per step of K, and what the model says of it."""
 
     code: list  # (instruction, times per step)
+    issued: list = dataclasses.field(default_factory=list)  # the cycle of each instruction
     matrix: int = 0
     matrix_cycles: int = 0
     cycles: int = 0
@@ -140,6 +145,7 @@ def estimate(loop: Loop, arch: str) -> Loop:
             unit_free = clock + cycles * times
             loop.matrix += times
             loop.matrix_cycles += cycles * times
+        loop.issued.append(clock)
         following = loop.code[(number + 1) % len(loop.code)][0].address
         taken = x.target is not None and following == x.target != x.address + 4
         clock += times * (SLOW if SLOW_NAMES.match(x.name) else TAKEN if taken else ISSUE)
@@ -167,7 +173,7 @@ def estimate(loop: Loop, arch: str) -> Loop:
     return loop
 
 
-def table(make, arches, dtypes, directory):
+def table(make, arches, dtypes, directory, listing=False):
     """Rows of text."""
     yield (
         f"{'arch':<7} {'dtype':<9} {'B':<5} {'instr':>6} {'mfma':>5} {'vector':>6} {'scalar':>6} "
@@ -188,9 +194,16 @@ def table(make, arches, dtypes, directory):
                     f"{loop.lds_bytes / loop.matrix:>6.0f} {loop.global_bytes / loop.matrix:>6.0f}"
                     f"  {loop.load_distance:>12}"
                 )
+                if listing:
+                    for (x, times), clock in zip(loop.code, loop.issued, strict=True):
+                        yield f"{clock:>8.0f} {times:>5.2f} {x.address:>8x}  {x.name} {x.operands}"
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(description="A cost model of the AMD main loops.")
+    parser.add_argument("--listing", action="store_true", help="print the loops too")
+    parser.add_argument("arches", nargs="*", default=machine.ARCHES, metavar="ARCH")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         library = machine.build(directory)
 
@@ -198,7 +211,7 @@ def main() -> int:
             program.prepare(gpus.KERNELS / f"iris_{arch}.hsaco", directory)
             return gpus.Gpus(library, directory, gpus.KERNELS, arch, **behaviour)
 
-        for line in table(make, machine.ARCHES, tuple(STEP), directory):
+        for line in table(make, options.arches, tuple(STEP), directory, options.listing):
             print(line, flush=True)
     return 0
 

@@ -111,6 +111,10 @@ INTEGER = {
     "v_xad_u32 v10, v2, v3, v4": lambda a, b, c, d: (a ^ b) + c,
     "v_mad_u32_u24 v10, v2, v3, v4": lambda a, b, c, d: (a & 0xFFFFFF) * (b & 0xFFFFFF) + c,
     "v_bfe_u32 v10, v2, v3, v4": lambda a, b, c, d: a >> (b & 31) & ((1 << (c & 31)) - 1),
+    "s_mov_b32 s12, 0x05040100\nv_perm_b32 v10, v2, v3, s12":
+        lambda a, b, c, d: a << 16 | b & 0xFFFF,
+    "s_mov_b32 s12, 0x0c070302\nv_perm_b32 v10, v2, v3, s12":
+        lambda a, b, c, d: b >> 16 | a >> 24 << 16,
     "v_alignbit_b32 v10, v2, v3, v4": lambda a, b, c, d: wide(b, a) >> (c & 31),
     "v_min_u32_sdwa v10, v2, v3 dst_sel:DWORD dst_unused:UNUSED_PAD src0_sel:WORD_1 src1_sel:DWORD":
         lambda a, b, c, d: min(a >> 16, b),
@@ -225,6 +229,7 @@ SCALAR_32 = {
     "s_min_i32 s10, s4, s5": lambda a, b: (min(signed(a), signed(b)), signed(a) < signed(b)),
     "s_max_i32 s10, s4, s5": lambda a, b: (max(signed(a), signed(b)), signed(a) > signed(b)),
     "s_cselect_b32 s10, s4, s5": lambda a, b: (b, 0),
+    "s_brev_b32 s10, s4": lambda a, b: (int(f"{a:032b}"[::-1], 2), 0),
     "s_mov_b32 s10, 0xdeadbeef": lambda a, b: (0xDEADBEEF, 0),
     "s_movk_i32 s10, 0xffe0": lambda a, b: (-32, 0),
     "s_not_b32 s10, s4": lambda a, b: (~a, ~a & M32 != 0),
@@ -254,6 +259,9 @@ SCALAR_64 = {
     "s_lshr_b64 s[10:11], s[4:5], s6": lambda a, b: (a >> (b & 63), a >> (b & 63) != 0),
     "s_ashr_i64 s[10:11], s[4:5], s6":
         lambda a, b: (signed(a, 64) >> (b & 63), signed(a, 64) >> (b & 63) != 0),
+    "s_bfe_i64 s[10:11], s[4:5], 0x200000": lambda a, b: (signed(a), a & M32 != 0),
+    "s_bfe_i64 s[10:11], s[4:5], 0x140007":
+        lambda a, b: (signed((a >> 7) << 12) >> 12, a >> 7 & 0xFFFFF != 0),
     "s_bcnt1_i32_b64 s10, s[4:5]": lambda a, b: (a.bit_count() | SENTINEL << 32, a != 0),
     "s_cmp_eq_u64 s[4:5], s[4:5]\ns_mov_b64 s[10:11], 1": lambda a, b: (1, 1),
     "s_cmp_lg_u64 s[4:5], s[6:7]\ns_mov_b64 s[10:11], 1": lambda a, b: (1, a != b),

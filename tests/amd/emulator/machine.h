@@ -112,6 +112,15 @@ static inline uint64_t exec_mask(const struct wave *w)
     return scalar_pair(w, EXEC);
 }
 
+/* The bits in the opposite order. */
+static inline uint32_t reversed(uint32_t a)
+{
+    uint32_t r = 0;
+    for (int i = 0; i < 32; ++i)
+        r |= (a >> i & 1) << (31 - i);
+    return r;
+}
+
 static inline uint32_t scalar32(const struct wave *w, const struct operand *o)
 {
     return o->kind == OPERAND_SCALAR ? w->s[o->index] : o->low;

@@ -70,6 +70,7 @@ BINARY_32(s_lshl3_add_u32, (a << 3) + b, ((uint64_t)a << 3) + b > UINT32_MAX)
 UNARY_32(s_mov_b32, a, KEEP)
 UNARY_32(s_movk_i32, (uint32_t)(int32_t)(int16_t)a, KEEP) /* 16 bits, sign-extended */
 UNARY_32(s_not_b32, ~a, r != 0)
+UNARY_32(s_brev_b32, reversed(a), KEEP)
 UNARY_32(s_abs_i32, (int32_t)a < 0 ? 0 - a : a, r != 0)
 
 BINARY_64(s_and_b64, a &b, r != 0)
@@ -95,6 +96,20 @@ UNARY_64(s_not_b64, ~a, r != 0)
 SHIFT_64(s_lshl_b64, a << b)
 SHIFT_64(s_lshr_b64, a >> b)
 SHIFT_64(s_ashr_i64, (uint64_t)((int64_t)a >> b))
+
+/* The field of bits 22:16 of operand 2 bits from bit 5:0 of it on, with its sign. */
+static void s_bfe_i64(struct wave *w, const struct instruction *in)
+{
+    const uint64_t a = scalar64(w, &in->operand[1]);
+    const uint32_t field = scalar32(w, &in->operand[2]);
+    const uint32_t first = field & 63, asked = field >> 16 & 127;
+    const uint32_t width = asked < 64 - first ? asked : 64 - first;
+    const uint64_t r =
+        width == 0 ? 0 : (uint64_t)((int64_t)(a << (64 - first - width)) >> (64 - width));
+
+    set_scalar_pair(w, in->operand[0].index, r);
+    w->scc = r != 0;
+}
 
 static void s_bcnt1_i32_b64(struct wave *w, const struct instruction *in)
 {
@@ -264,6 +279,7 @@ const struct operation scalar_operations[] = {
     ROW(s_mov_b32, 2),
     ROW(s_movk_i32, 2),
     ROW(s_not_b32, 2),
+    ROW(s_brev_b32, 2),
     ROW(s_abs_i32, 2),
     ROW(s_and_b64, 3),
     ROW(s_or_b64, 3),
@@ -277,6 +293,7 @@ const struct operation scalar_operations[] = {
     ROW(s_lshl_b64, 3),
     ROW(s_lshr_b64, 3),
     ROW(s_ashr_i64, 3),
+    ROW(s_bfe_i64, 3),
     ROW(s_bcnt1_i32_b64, 2),
     ROW(s_addk_i32, 2),
     ROW(s_bitset1_b32, 2),

@@ -131,18 +131,27 @@ static void write_mask(struct wave *w, const struct operand *o, uint64_t mask)
         write32(w, in, r);                                                                         \
     }
 
-static inline uint32_t reversed(uint32_t a)
-{
-    uint32_t r = 0;
-    for (int i = 0; i < 32; ++i)
-        r |= (a >> i & 1) << (31 - i);
-    return r;
-}
-
 /* The field of `width` bits from bit `first` on. */
 static inline uint32_t field(uint32_t a, uint32_t first, uint32_t width)
 {
     return a >> (first & 31) & ((UINT32_C(1) << (width & 31)) - 1);
+}
+
+/* Byte i is the byte that byte i of `selects` names: 0 to 3 of b, 4 to 7 of a, 12 zero, from 13 on
+ * ones. Those between, signs, are not known here. */
+static inline uint32_t permuted(uint32_t a, uint32_t b, uint32_t selects)
+{
+    const uint64_t both = (uint64_t)a << 32 | b;
+    uint32_t r = 0;
+
+    for (int i = 0; i < 4; ++i) {
+        const uint32_t which = selects >> 8 * i & 0xff;
+        const uint32_t byte = which < 8     ? (uint32_t)(both >> 8 * which) & 0xff
+                              : which >= 13 ? 0xff
+                                            : 0;
+        r |= byte << 8 * i;
+    }
+    return r;
 }
 
 UNARY(v_mov_b32, a)
@@ -173,6 +182,7 @@ TERNARY(v_add_lshl_u32, (a + b) << (c & 31))
 TERNARY(v_xad_u32, (a ^ b) + c)
 TERNARY(v_mad_u32_u24, (a & 0xffffff) * (b & 0xffffff) + c)
 TERNARY(v_bfe_u32, field(a, b, c))
+TERNARY(v_perm_b32, permuted(a, b, c))
 TERNARY(v_alignbit_b32, (uint32_t)(((uint64_t)a << 32 | b) >> (c & 31)))
 
 /* Bits of the mask below this lane. */
@@ -491,6 +501,7 @@ const struct operation vector_operations[] = {
     ROW(v_mad_u32_u24, 4),
     ROW(v_bfe_u32, 4),
     ROW(v_alignbit_b32, 4),
+    ROW(v_perm_b32, 4),
     ROW(v_mbcnt_lo_u32_b32, 3),
     ROW(v_mbcnt_hi_u32_b32, 3),
     ROW(v_bitop3_b32, 4),
