@@ -3,6 +3,7 @@
 #
 #   make demo     build, install into .venv, run the demonstration (RANKS=2)
 #   make test     build with warnings as errors, run the whole suite (PYTEST_ARGS=...)
+#   make test-amd the AMD code objects on emulated GPUs, with SEEDS=20 random programs for each
 #   make lint     formatting and static analysis, changes nothing
 #   make format   formats what `make lint` would complain about
 #   make bench    the benchmarks of docs/performance.md
@@ -13,13 +14,14 @@
 PYTHON ?= python3
 RANKS ?= 2
 PYTEST_ARGS ?=
+SEEDS ?= 20
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find csrc iris_c -type f -not -name '*.so' -not -name '*.pyc' \
     -not -name '*.cubin' -not -name '*.hsaco') setup.py build_kernels.py pyproject.toml
 C_FILES := $(shell find csrc tests/native tests/amd -name '*.[ch]' -o -name '*.cpp' -o -name '*.hip')
 
-.PHONY: demo test lint format bench model kernels dist clean
+.PHONY: demo test test-amd lint format bench model kernels dist clean
 
 # Development tools, torch among them.
 $(VENV)/tools: requirements-dev.txt
@@ -38,6 +40,9 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+test-amd: $(VENV)/installed
+	IRIS_C_TEST_AMD_SEEDS=$(SEEDS) $(BIN)/pytest tests/amd $(PYTEST_ARGS)
 
 lint: $(VENV)/tools
 	$(BIN)/clang-format --dry-run -Werror $(C_FILES)
