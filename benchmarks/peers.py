@@ -67,3 +67,20 @@ def symmetric_matmul_all_reduce(A: torch.Tensor, B: torch.Tensor):
 def all_reduce(tensor: torch.Tensor) -> None:
     """tensor = sum over ranks of tensor, in place."""
     dist.all_reduce(tensor)
+
+
+def symmetric_all_reduces(tensor: torch.Tensor) -> dict:
+    """torch's symmetric-memory all_reduces of a tensor like this one, by name; none on the cpu."""
+    if tensor.device.type == "cpu" or dist.get_world_size() == 1 or tensor.numel() % 64 != 0:
+        return {}
+    import torch.distributed._symmetric_memory as symm_mem
+
+    group = dist.group.WORLD.group_name
+    given = symm_mem.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device).zero_()
+    symm_mem.rendezvous(given, group)
+    out = torch.empty_like(tensor)
+    ops = torch.ops.symm_mem
+    return {
+        "one_shot": lambda: ops.one_shot_all_reduce_out(given, "sum", group, out),
+        "two_shot": lambda: ops.two_shot_all_reduce_(given, "sum", group),
+    }

@@ -216,14 +216,15 @@ release_output:
     return result;
 }
 
-/* "sum", or an enumerator that prints as one (torch.distributed.ReduceOp.SUM). */
-static int check_reduction(PyObject *value)
+/* A name, or an enumerator that prints as one (torch.distributed.ReduceOp.SUM). NULL: sum. */
+static int parse_reduction(PyObject *value, enum iris_reduce_op *op)
 {
     PyObject *text;
     const char *name;
     const char *dot;
     int result = -1;
 
+    *op = IRIS_REDUCE_SUM;
     if (!value)
         return 0;
     text = PyObject_Str(value);
@@ -231,11 +232,18 @@ static int check_reduction(PyObject *value)
     if (!name)
         goto finally;
     dot = strrchr(name, '.');
-    if (strcasecmp(dot ? dot + 1 : name, "sum") == 0)
+    name = dot ? dot + 1 : name;
+    if (strcasecmp(name, "product") == 0)
+        name = "prod";
+    for (int i = 0; result < 0 && i < IRIS_REDUCE_COUNT; ++i) {
+        if (strcasecmp(name, iris_reduce_op_name((enum iris_reduce_op)i)) != 0)
+            continue;
+        *op = (enum iris_reduce_op)i;
         result = 0;
-    else
-        PyErr_Format(PyExc_ValueError, "op: expected 'sum', the only reduction supported, got '%U'",
-                     text);
+    }
+    if (result < 0)
+        PyErr_Format(PyExc_ValueError,
+                     "op: expected 'sum', 'max', 'min', 'prod' or 'avg', got '%U'", text);
 finally:
     Py_XDECREF(text);
     return result;
@@ -250,13 +258,17 @@ finally:
 PyDoc_STRVAR(all_reduce_doc,
              "all_reduce($module, ctx, output, input, op='sum', async_op=False, config=None, "
              "workspace=None)\n--\n\n"
-             "output = sum over ranks of input. Collective.\n\n"
-             "Added in float32 in rank order: the same bits on all ranks.\n\n"
+             "output = input reduced over the ranks. Collective.\n\n"
+             "Floating point is accumulated in float32, integers wrap. In rank order, so that all\n"
+             "ranks get the same bits, but in the variants 'atomic' and 'spinlock'.\n\n"
              "Parameters\n----------\n"
              "ctx : Context\n"
-             "output, input : tensor\n    Contiguous, of one shape and dtype: float32, float16 or\n"
-             "    bfloat16.\n"
-             "op : str\n    'sum'.\n" COLLECTIVE_TAIL);
+             "output, input : tensor\n    Contiguous, of one shape and dtype: float32, float16,\n"
+             "    bfloat16, int32 or int64. The same memory in the variants 'two_shot', 'ring',\n"
+             "    'atomic' and 'spinlock'; config None then takes the first.\n"
+             "op : str\n    'sum', 'max', 'min' (NaN if any is), 'prod' or 'avg' (of integers\n"
+             "    rounded towards zero), or a torch.distributed.ReduceOp. 'atomic' and\n"
+             "    'spinlock' take 'sum' and 'avg' of floating point.\n" COLLECTIVE_TAIL);
 
 static PyObject *ops_all_reduce(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
                                 PyObject *kwnames)
@@ -273,8 +285,8 @@ static PyObject *ops_all_reduce(PyObject *module, PyObject *const *args, Py_ssiz
     struct op_call call;
 
     if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
-        check_reduction(v[3]) < 0 ||
-        call_begin(module, IRIS_OP_ALL_REDUCE, v[0], v[5], v[6], v[4], &call) < 0)
+        call_begin(module, IRIS_OP_ALL_REDUCE, v[0], v[5], v[6], v[4], &call) < 0 ||
+        parse_reduction(v[3], &call.options.reduce_op) < 0)
         return NULL;
     return collective(&call, iris_all_reduce, v[1], v[2]);
 }

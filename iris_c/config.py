@@ -90,7 +90,8 @@ class Config:
     num_xcds : int or None
         Accelerator dies over which tiles are spread.
     all_reduce_variant : str or None
-        'one_shot' or 'two_shot'; None chooses.
+        'll', 'll_two_shot', 'one_shot', 'two_shot', 'ring', 'atomic', 'spinlock' or
+        'one_shot_legacy'; None chooses.
     """
 
     block_size_m: int | None = None

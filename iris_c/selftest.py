@@ -120,7 +120,7 @@ def _checks():
                 lambda at, turn, v=variant, d=dtype: _product(at, v, d, turn),
             )
     for operation, variants in (
-        ("all_reduce", ("one_shot", "two_shot")),
+        ("all_reduce", ("ll", "ll_two_shot", *VARIANTS)),
         ("reduce_scatter", ("",)),
     ):
         for variant in variants:

@@ -204,3 +204,76 @@ def sums(world_size: int, n: int, dtype: torch.dtype, salt: int = 0):
     u, e = UNIT_ROUNDOFF[dtype], UNIT_ROUNDOFF[torch.float32]
     bound = 1.01 * u * total.abs() + e * world_size * magnitude + SMALLEST[dtype]
     return total[None], bound[None]
+
+
+# ---- reductions of tensors ----
+
+REDUCTIONS = ("sum", "max", "min", "prod", "avg")
+REDUCIBLE = (*DTYPES, torch.int32, torch.int64)
+ALL_REDUCE_VARIANTS = (
+    "ll",
+    "ll_two_shot",
+    "one_shot",
+    "two_shot",
+    "ring",
+    "atomic",
+    "spinlock",
+    "one_shot_legacy",
+)
+
+
+def reduces(variant: str, op: str, dtype: torch.dtype) -> bool:
+    """Whether all_reduce offers that."""
+    return variant not in ("atomic", "spinlock") or (
+        op in ("sum", "avg") and dtype.is_floating_point
+    )
+
+
+def reduced_input(rank: int, n: int, dtype: torch.dtype, salt: int = 0) -> torch.Tensor:
+    """What ``rank`` puts in: floating point around 1, integers of the whole range."""
+    if dtype.is_floating_point:
+        return contribution(rank, n, dtype, salt)
+    generator = torch.Generator().manual_seed(1000003 * rank + 17 * n + salt)
+    limits = torch.iinfo(dtype)
+    drawn = torch.randint(limits.min, limits.max, (n,), generator=generator, dtype=torch.int64)
+    return drawn.to(dtype)
+
+
+def reduction(world_size: int, n: int, dtype: torch.dtype, op: str, salt: int = 0):
+    """The result and the bound of its error, which is 0 for integers: they wrap."""
+    inputs = torch.stack([reduced_input(r, n, dtype, salt) for r in range(world_size)])
+    if not dtype.is_floating_point:
+        total = {
+            "sum": lambda: inputs.sum(0, dtype=dtype),
+            "max": lambda: inputs.amax(0),
+            "min": lambda: inputs.amin(0),
+            "prod": lambda: inputs.prod(0, dtype=dtype),
+            "avg": lambda: torch.div(inputs.sum(0, dtype=dtype), world_size, rounding_mode="trunc"),
+        }[op]()
+        return total, torch.zeros(n, dtype=torch.int64)
+    inputs = inputs.double()
+    u, e = UNIT_ROUNDOFF[dtype], UNIT_ROUNDOFF[torch.float32]
+    if op in ("max", "min"):
+        total = inputs.amax(0) if op == "max" else inputs.amin(0)
+        return total, torch.zeros(n, dtype=torch.float64)
+    if op == "prod":
+        total = inputs.prod(0)
+        return total, (1.01 * u + e * world_size) * total.abs() + SMALLEST[dtype]
+    scale = world_size if op == "avg" else 1
+    total, magnitude = inputs.sum(0) / scale, inputs.abs().sum(0) / scale
+    return total, 1.01 * u * total.abs() + e * (world_size + 2) * magnitude + SMALLEST[dtype]
+
+
+def check_reduction(output: torch.Tensor, world_size: int, op: str, what: str, salt: int = 0):
+    """Asserts that ``output`` is the reduction of the ranks' ``reduced_input``s."""
+    n, dtype = output.numel(), output.dtype
+    expected, bound = reduction(world_size, n, dtype, op, salt)
+    if dtype.is_floating_point:
+        check_close(output.reshape(1, -1), expected[None], bound[None], what)
+    else:
+        got = output.cpu().reshape(-1)
+        wrong = (got != expected).nonzero().reshape(-1)
+        assert wrong.numel() == 0, (
+            f"{what}: {wrong.numel()} of {n} elements are wrong, the first, {int(wrong[0])}: "
+            f"expected {int(expected[wrong[0]])}, got {int(got[wrong[0]])}"
+        )

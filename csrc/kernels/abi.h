@@ -26,7 +26,8 @@ enum iris_dtype {
     IRIS_DTYPE_F32 = 0,
     IRIS_DTYPE_F16 = 1,
     IRIS_DTYPE_BF16 = 2,
-    /* The kernels compute in the three above; the others can be allocated and moved. */
+    /* Products are of the three above, reductions also of I32 and I64; the others can be allocated
+     * and moved. */
     IRIS_DTYPE_F64 = 3,
     IRIS_DTYPE_I8 = 4,
     IRIS_DTYPE_I16 = 5,
@@ -57,7 +58,26 @@ enum iris_variant {
     IRIS_VARIANT_ONE_SHOT = 3,
     IRIS_VARIANT_TWO_SHOT = 4,
     IRIS_VARIANT_RING = 5,
-    IRIS_VARIANT_COUNT = 6
+    IRIS_VARIANT_LL = 6,
+    IRIS_VARIANT_LL_TWO_SHOT = 7,
+    IRIS_VARIANT_ONE_SHOT_LEGACY = 8, /* one_shot's kernel between host barriers */
+    IRIS_VARIANT_COUNT = 9
+};
+
+/* What a rank knows when a call ends on its stream, beside its own result's completeness. */
+enum iris_ending {
+    IRIS_ENDING_TELLS = 0, /* nothing; but it has told the peers that its result is complete */
+    IRIS_ENDING_WAITS = 1, /* that all ranks' results are complete: the peers have told it too */
+    IRIS_ENDING_LOCAL = 2  /* nothing, nor does any rank want to; equal on all ranks */
+};
+
+enum iris_reduce_op {
+    IRIS_REDUCE_SUM = 0,
+    IRIS_REDUCE_MAX = 1, /* NaN if any is */
+    IRIS_REDUCE_MIN = 2,
+    IRIS_REDUCE_PROD = 3,
+    IRIS_REDUCE_AVG = 4, /* the sum over world_size; integers round towards zero */
+    IRIS_REDUCE_COUNT = 5
 };
 
 /* The signals a work-group can wait for; recorded with a fault so that the host can say what was
@@ -135,6 +155,12 @@ struct iris_workspace_control {
     struct iris_record records[2][IRIS_MAX_RANKS]; /* by the call's parity */
 };
 
+/* Eight bytes of data that carry their own signal: each word holds four of them in its low half and
+ * the call's signal value in its high half. A word is stored and loaded whole. */
+struct iris_packet {
+    uint64_t word[2];
+} __attribute__((aligned(16)));
+
 /* The first bytes of every kernel's arguments. */
 struct iris_call_args {
     uint64_t heap_bases[IRIS_MAX_RANKS]; /* as mapped in this process */
@@ -142,6 +168,8 @@ struct iris_call_args {
     uint64_t flags_offset;               /* uint32_t flags[2][flags_count], from the heap base */
     uint64_t data_offset;                /* the staging buffers, from the heap base */
     uint64_t data_half_nbytes;           /* bytes of one parity's half of the staging */
+    uint64_t packets_offset;             /* struct iris_packet, from the heap base; two halves */
+    uint64_t packets_half_count;         /* packets of one parity's half */
     uint64_t faults_address;             /* struct iris_fault[world_size], as the device sees it */
     uint64_t timeout_ticks;              /* of the device's clock */
     uint32_t flags_count;                /* flags of one parity's half */
@@ -171,8 +199,10 @@ struct iris_reduce_args {
     int64_t M, N, K;
     int32_t block_m, block_n, block_k;
     int32_t group_size_m; /* tile rows per group of the tile order */
-    uint32_t wait_done;   /* 1: end only when all ranks' results are complete */
+    uint32_t ending;      /* enum iris_ending */
+    uint32_t reduce_op;   /* enum iris_reduce_op; of a product SUM */
     int32_t num_xcds;     /* dies that the hardware deals work-groups to in turn; 1: no dies */
+    float reduce_scale;   /* what a floating-point result is multiplied by: 1, or AVG's 1 / W */
 };
 
 /* How the tensor copy engine of a device that has one (sm_90a) is to read an operand. */
@@ -210,7 +240,7 @@ struct iris_transfer_args {
     uint64_t source_step; /* bytes */
     uint64_t target_step; /* bytes */
     uint32_t senders;     /* bit r: rank r sends */
-    uint32_t wait_done;
+    uint32_t ending;      /* enum iris_ending */
 };
 
 struct iris_barrier_args {

@@ -7,6 +7,7 @@
  * elements of one row. The input may lie outside the heap.
  */
 #include "instances.h"
+#include "packets.h"
 #include "reduce_exchange.h"
 
 namespace iris
@@ -17,6 +18,14 @@ void all_reduce(work_group wg, const iris_reduce_args &args)
 {
     const tensor_producer<T> input = {as_matrix<const T>(args.a)};
     run_reduce_exchange<T, kVariant>(wg, args, input);
+}
+
+/* The preparation of a call in the variants atomic and spinlock, of products too. */
+template <typename T, iris_variant kVariant>
+void clear_sums(work_group wg, const iris_reduce_args &args)
+{
+    const tensor_producer<T> none = {};
+    reduce_exchange<T, tensor_producer<T>>(wg, args, none, kVariant).clear_sums();
 }
 
 } // namespace iris

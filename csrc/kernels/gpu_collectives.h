@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * all_reduce and reduce_scatter of plain tensors on a GPU, and what all GPU kernels begin with. An
- * all_reduce sees its n elements as a (1, n) matrix, a reduce_scatter its input as
- * (world_size, n), row r being the share of rank r; in both a tile is a run of block_n elements of
- * one row. The input may lie outside the heap.
+ * all_reduce and reduce_scatter of plain tensors on a GPU by the reduction exchange, and what all
+ * GPU kernels begin with. An all_reduce sees its n elements as a (1, n) matrix, a reduce_scatter
+ * its input as (world_size, n), row r being the share of rank r; in both a tile is a run of block_n
+ * elements of one row. The input may lie outside the heap.
  */
 #ifndef IRIS_GPU_COLLECTIVES_H
 #define IRIS_GPU_COLLECTIVES_H
 
 #include "gpu_exchange.h"
 #include "gpu_launch.h"
+#include "packets.h"
 
 namespace iris
 {
@@ -61,19 +62,30 @@ IRIS_INLINE void all_reduce(work_group wg, const iris_reduce_args &args)
     const bool vector = has_vector_rows<T>(args.a.address, args.a.stride_row, args.a.stride_col);
 
     exchange.announce_output();
+    IRIS_NO_UNROLL
     for (int64_t tile = wg.index; tile < exchange.tiles(); tile += wg.count) {
         const iris_tile_coord at = exchange.coord(tile);
         const matrix<const T> run = input.tile(at.row, at.col);
-        for (int32_t i = 0; i < exchange.partial_places(); ++i) {
-            const partial_place place = exchange.place_of(tile, i);
-            for (int32_t chunk = wg.thread; chunk * kChunk<T> < at.cols; chunk += wg.threads)
-                store_chunk(
-                    place.slot + chunk * kChunkBytes,
-                    load_run(run.data + chunk * kChunk<T>, 1, at.cols - chunk * kChunk<T>, vector));
-            signal_tile(wg, call, place.rank, place.flag);
+        IRIS_NO_UNROLL
+        for (int32_t chunk = wg.thread; chunk * kChunk<T> < at.cols; chunk += wg.threads) {
+            const chunk16 c =
+                load_run(run.data + chunk * kChunk<T>, 1, at.cols - chunk * kChunk<T>, vector);
+            IRIS_NO_UNROLL
+            for (int32_t i = 0; i < exchange.partial_places(); ++i)
+                store_chunk(exchange.place_of(tile, i).slot + chunk * kChunkBytes, c);
         }
+        signal_tiles(wg, call, exchange.partial_places(),
+                     [&](int32_t i) { return exchange.place_of(tile, i); });
     }
     exchange.bring_on();
+}
+
+/* The preparation of a call in the variants atomic and spinlock, of products too. */
+template <typename T, iris_variant kVariant>
+IRIS_INLINE void clear_sums(work_group wg, const iris_reduce_args &args)
+{
+    const call_state call = call_begin(args.call);
+    gpu_exchange<T, kVariant, run_geometry<T>>(wg, args, call, nullptr).clear_sums();
 }
 
 } // namespace iris

@@ -9,9 +9,10 @@
  *   variant   a partial goes to              what is brought on, in pieces of a tile
  *   two_shot  its owner, rank tile mod W     owner: sum over ranks -> every rank's output
  *   one_shot  every rank                     every rank: sum over ranks -> its own output
- *   ring      this rank                      partial + fp32 sum from rank - 1 -> rank + 1; the
- * result from the last rank on in the same direction atomic    this rank partial added to every
- * rank's fp32 sum spinlock  this rank                      the same, under one lock per tile
+ *   ring      this rank                      partial + sum from rank - 1 -> rank + 1; the result
+ *                                            from the last rank on in the same direction
+ *   atomic    this rank                      partial added to every rank's fp32 sum
+ *   spinlock  this rank                      the same, under one lock per tile
  *
  * Who computes never waits before it has pushed everything, so waits form no circle.
  */
@@ -64,7 +65,9 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
 
     IRIS_INLINE void announce_output() const
     {
-        announce(wg_, call_, args_.output_offset, args_.output.stride_row, args_.output.stride_col);
+        if (!is_local())
+            announce(wg_, call_, args_.output_offset, args_.output.stride_row,
+                     args_.output.stride_col);
     }
 
     IRIS_INLINE int32_t partial_places() const
@@ -110,7 +113,7 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
     /* All that is left when the tiles went straight to the output. */
     IRIS_INLINE void end()
     {
-        deliver_and_end(wg_, call_, args_.wait_done != 0);
+        deliver_and_end(wg_, call_, args_.ending);
     }
 
     /* Waits for the peers' arrival and looks up where they want their results. */
@@ -161,6 +164,13 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
     }
 
   private:
+    /* one_shot of a tensor: the result is each rank's own affair, and the partials have told every
+     * rank of every other. Without a tile nothing has. */
+    IRIS_INLINE bool is_local() const
+    {
+        return !Geometry::kProduct && kVariant == IRIS_VARIANT_ONE_SHOT && tiles() > 0;
+    }
+
     IRIS_INLINE bool scatters() const
     {
         return args_.call.operation == IRIS_OP_REDUCE_SCATTER;
@@ -178,12 +188,15 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
                                   half_offset() + part + (uint64_t)index * layout_.tile_nbytes);
     }
 
-    /* A chunk of a tile's fp32 sum in rank `rank`'s staging: kChunk<T> floats. */
-    IRIS_INLINE float *sum_chunk(int32_t rank, int64_t tile, int32_t chunk) const
+    using value_t = acc_t<T>;
+    using values_t = value_t[kChunk<T>];
+
+    /* A chunk of a tile's sum in rank `rank`'s staging. */
+    IRIS_INLINE value_t *sum_chunk(int32_t rank, int64_t tile, int32_t chunk) const
     {
-        return heap_pointer<float>(args_.call, rank,
-                                   half_offset() + layout_.partials_offset +
-                                       (uint64_t)tile * layout_.accum_nbytes) +
+        return heap_pointer<value_t>(args_.call, rank,
+                                     half_offset() + layout_.partials_offset +
+                                         (uint64_t)tile * layout_.accum_nbytes) +
                chunk * kChunk<T>;
     }
 
@@ -202,9 +215,7 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
                 visit(chunk);
     }
 
-    using values_t = float[kChunk<T>];
-
-    /* Sums a piece of a tile over the ranks, ((p_0 + p_1) + p_2) + ..., and publishes it. The
+    /* Reduces a piece of a tile over the ranks, ((p_0 + p_1) + p_2) + ..., and publishes it. The
      * partials lie `stride` bytes apart, the first at `first`. What bounds it is the latency of
      * memory, so a thread has kBatch chunks from kSources ranks in flight. */
     IRIS_INLINE void sum_piece(int64_t tile, const iris_tile_coord &at, int32_t piece,
@@ -217,13 +228,12 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
         const int32_t begin = piece * size;
         const int32_t end = begin + size < total ? begin + size : total;
 
+        IRIS_NO_UNROLL
         for (int32_t start = begin + wg_.thread; start < end; start += kBatch * wg_.threads) {
             values_t values[kBatch];
 #pragma unroll
             for (int32_t k = 0; k < kBatch; ++k)
-#pragma unroll
-                for (int i = 0; i < kChunk<T>; ++i)
-                    values[k][i] = -0.0f; /* which leaves every number as it is, 0 and -0 too */
+                begin_chunk<T, Geometry::kProduct>(values[k]);
 #pragma unroll 1
             for (int32_t s = 0; s < world; s += kSources) {
                 chunk16 c[kSources][kBatch];
@@ -241,7 +251,8 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
 #pragma unroll
                     for (int32_t k = 0; k < kBatch; ++k)
                         if (s + q < world)
-                            add_chunk(values[k], c[q][k]);
+                            reduce_chunk<T, Geometry::kProduct>(values[k], c[q][k], s + q == 0,
+                                                                args_.reduce_op);
             }
 #pragma unroll
             for (int32_t k = 0; k < kBatch; ++k) {
@@ -252,15 +263,6 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
         }
     }
 
-    static IRIS_INLINE void add_chunk(values_t &values, const chunk16 &c)
-    {
-        values_t term;
-        unpack(c, term, T{});
-#pragma unroll
-        for (int i = 0; i < kChunk<T>; ++i)
-            values[i] += term[i];
-    }
-
     IRIS_INLINE bool exists(const iris_tile_coord &at, int32_t chunk) const
     {
         return geometry_.row(chunk) < at.rows && geometry_.col(chunk) < at.cols;
@@ -268,7 +270,7 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
 
     IRIS_INLINE void add_bias(const iris_tile_coord &at, int32_t chunk, values_t &values) const
     {
-        if (args_.bias.address == 0)
+        if (!Geometry::kProduct || args_.bias.address == 0)
             return;
         const matrix<const T> bias =
             as_matrix<const T>(args_.bias)
@@ -277,7 +279,8 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
             at.cols - 1 - geometry_.col(chunk); /* what is past it is never stored */
 #pragma unroll
         for (int i = 0; i < kChunk<T>; ++i)
-            values[i] += to_float(bias.data[(i < last ? i : last) * bias.stride_col]);
+            if constexpr (Geometry::kProduct)
+                values[i] += to_float(bias.data[(i < last ? i : last) * bias.stride_col]);
     }
 
     /* Stores a chunk of this rank's own output. */
@@ -310,10 +313,12 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
         store_run(run.data, run.stride_col, at.cols - geometry_.col(chunk), place.vector != 0, c);
     }
 
-    /* Adds the bias, rounds, and stores a finished chunk on this rank and, if `push`, all peers. */
+    /* Concludes, adds the bias, rounds, and stores a finished chunk on this rank and, if `push`,
+     * all peers. */
     IRIS_INLINE void publish(int64_t tile, const iris_tile_coord &at, int32_t chunk,
                              values_t &values, bool push) const
     {
+        conclude_chunk<T, Geometry::kProduct>(values, args_, world_);
         add_bias(at, chunk, values);
         const chunk16 c = pack(values, T{});
         if (push && shared_->uniform && geometry_.col(chunk) + kChunk<T> <= at.cols) {
@@ -371,6 +376,7 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
     {
         if (!open_results())
             return;
+        IRIS_NO_UNROLL
         while (next_unit_ < uniform(owned_units()))
             if (!bring_on_unit())
                 return;
@@ -382,6 +388,7 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
     IRIS_INLINE void one_shot()
     {
         const int64_t units = schedule_.tiles * Geometry::kPieces;
+        IRIS_NO_UNROLL
         for (int64_t unit = wg_.index; unit < uniform(units); unit += wg_.count) {
             const int64_t tile = unit / Geometry::kPieces;
             const iris_tile_coord at = coord(tile);
@@ -392,7 +399,10 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
                       slot(rank_, layout_.partials_offset, tile),
                       (uint64_t)schedule_.tiles * layout_.tile_nbytes, false);
         }
-        end();
+        if (is_local())
+            end_locally(wg_, call_);
+        else
+            end();
     }
 
     /* ---- ring ---- */
@@ -403,6 +413,7 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
         const int32_t previous = (rank_ + last) % world_;
         if (!open_results())
             return;
+        IRIS_NO_UNROLL
         for (int64_t tile = wg_.index; tile < tiles(); tile += wg_.count) {
             const iris_tile_coord at = coord(tile);
             if (!wait_own(tile) ||
@@ -413,16 +424,17 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
                 values_t values;
                 load_own(tile, chunk, values);
                 if (rank_ > 0) {
-                    const float *sum = sum_chunk(rank_, tile, chunk);
+                    const value_t *sum = sum_chunk(rank_, tile, chunk);
                     for (int i = 0; i < kChunk<T>; ++i)
-                        values[i] = sum[i] + values[i];
+                        values[i] = reduced(sum[i], values[i], args_.reduce_op);
                 }
                 if (rank_ < last) {
-                    float *sum = sum_chunk(next, tile, chunk);
+                    value_t *sum = sum_chunk(next, tile, chunk);
                     for (int i = 0; i < kChunk<T>; ++i)
                         sum[i] = values[i];
                     return;
                 }
+                conclude_chunk<T, Geometry::kProduct>(values, args_, world_);
                 add_bias(at, chunk, values);
                 const chunk16 c = pack(values, T{});
                 store_own(at, chunk, c);
@@ -440,6 +452,7 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
 
     IRIS_INLINE bool pass_results_on(int32_t previous, int32_t next, int32_t last)
     {
+        IRIS_NO_UNROLL
         for (int64_t tile = wg_.index; tile < tiles(); tile += wg_.count) {
             const iris_tile_coord at = coord(tile);
             if (!wait_tile(wg_, call_, layout_.result_flags + tile,
@@ -461,10 +474,12 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
     {
         constexpr int32_t kPieces = kVariant == IRIS_VARIANT_ATOMIC ? Geometry::kPieces : 1;
         const int64_t units = schedule_.tiles * kPieces;
+        IRIS_NO_UNROLL
         for (int64_t unit = wg_.index; unit < uniform(units); unit += wg_.count) {
             const int64_t tile = unit / kPieces;
             if (!wait_own(tile))
                 return;
+            IRIS_NO_UNROLL
             for (int32_t hop = 1; hop <= ranks(); ++hop)
                 if (!add_to_sum((rank_ + hop) % world_, tile, (int32_t)(unit % kPieces), kPieces))
                     return;
@@ -473,18 +488,19 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
         if (!wait_delivered(wg_, call_))
             return;
         /* This rank's own share of each of these sums was added by this very work-group. */
+        IRIS_NO_UNROLL
         for (int64_t unit = wg_.index; unit < uniform(units); unit += wg_.count) {
             const int64_t tile = unit / kPieces;
             const iris_tile_coord at = coord(tile);
             for_each_chunk(at, (int32_t)(unit % kPieces), kPieces, [&](int32_t chunk) {
-                const float *sum = sum_chunk(rank_, tile, chunk);
+                const value_t *sum = sum_chunk(rank_, tile, chunk);
                 values_t values;
                 for (int i = 0; i < kChunk<T>; ++i)
                     values[i] = sum[i];
                 publish(tile, at, chunk, values, false);
             });
         }
-        call_end(wg_, call_, args_.wait_done != 0);
+        call_end(wg_, call_, args_.ending);
     }
 
     IRIS_INLINE bool add_to_sum(int32_t target, int64_t tile, int32_t piece, int32_t pieces)
@@ -496,7 +512,7 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
             !lock_acquire(wg_, call_, lock, {IRIS_SIGNAL_LOCK, target, (int32_t)tile}))
             return false;
         for_each_chunk(at, piece, pieces, [&](int32_t chunk) {
-            float *sum = sum_chunk(target, tile, chunk);
+            value_t *sum = sum_chunk(target, tile, chunk);
             values_t values;
             load_own(tile, chunk, values);
             for (int i = 0; i < kChunk<T>; ++i) {
@@ -554,6 +570,7 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
         deliver(wg_, call_);
         if (!wait_delivered(wg_, call_))
             return;
+        IRIS_NO_UNROLL
         for (int64_t tile = wg_.index; tile < tiles(); tile += wg_.count) {
             if (stored_by_itself(tile))
                 continue;
@@ -562,7 +579,7 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
                 store_own(at, chunk, load_received(tile, at, chunk));
             });
         }
-        call_end(wg_, call_, args_.wait_done != 0);
+        call_end(wg_, call_, args_.ending);
     }
 
     const work_group wg_;

@@ -2,11 +2,12 @@
  * SPDX-FileCopyrightText: The iris_c authors
  *
  * How a staged tile is laid out in 16-byte chunks, the tiles of products and runs of tensors, and
- * where partial tiles and results go.
+ * where partial tiles and results go; and how chunks are reduced.
  */
 #ifndef IRIS_GPU_GEOMETRY_H
 #define IRIS_GPU_GEOMETRY_H
 
+#include "gpu_launch.h"
 #include "tile_gpu.h"
 
 namespace iris
@@ -23,6 +24,7 @@ struct product_geometry {
     static constexpr int32_t kPartRows = kRows / kPartCount;
     static constexpr int32_t kPieces = 8;
     static constexpr int32_t kParts = kPartCount;
+    static constexpr bool kProduct = true;
 
     IRIS_INLINE explicit product_geometry(const iris_reduce_args &)
     {
@@ -52,7 +54,8 @@ struct product_geometry {
 };
 
 template <typename T> struct run_geometry {
-    static constexpr int32_t kPieces = 1, kParts = 1;
+    static constexpr int32_t kPieces = IRIS_RUN_PIECES, kParts = 1;
+    static constexpr bool kProduct = false;
     int32_t cols;
 
     IRIS_INLINE explicit run_geometry(const iris_reduce_args &args) : cols(args.block_n)
@@ -98,6 +101,44 @@ struct partial_place {
     int32_t rank;
     int64_t flag;
 };
+
+/* ---- reducing chunks ---- */
+
+template <typename T> using chunk_values = acc_t<T>[kChunk<T>];
+
+/* Of a product, whose partials are always added, the first is added too: to -0, which leaves every
+ * number as it is, 0 and -0 as well. */
+template <typename T, bool kProduct> IRIS_INLINE void begin_chunk(chunk_values<T> &values)
+{
+    if constexpr (kProduct)
+#pragma unroll
+        for (int i = 0; i < kChunk<T>; ++i)
+            values[i] = -0.0f;
+}
+
+template <typename T, bool kProduct>
+IRIS_INLINE void reduce_chunk(chunk_values<T> &values, const chunk16 &c, bool first, uint32_t op)
+{
+    chunk_values<T> term;
+    unpack(c, term, T{});
+#pragma unroll
+    for (int i = 0; i < kChunk<T>; ++i) {
+        if constexpr (kProduct)
+            values[i] += term[i];
+        else
+            values[i] = first ? term[i] : reduced(values[i], term[i], op);
+    }
+}
+
+template <typename T, bool kProduct>
+IRIS_INLINE void conclude_chunk(chunk_values<T> &values, const iris_reduce_args &args,
+                                int32_t world)
+{
+    if constexpr (!kProduct)
+#pragma unroll
+        for (int i = 0; i < kChunk<T>; ++i)
+            values[i] = concluded(values[i], args.reduce_op, world, args.reduce_scale);
+}
 
 /* Chunks of a tile that a thread sums at once: more where few threads bring on. */
 #if defined(__CUDACC__)

@@ -15,6 +15,10 @@
 /* Every kernel but the tensor-core products of sm_90a. */
 #define IRIS_GPU_THREADS 256
 
+/* An owner's run of a plain reduction is reduced by so many work-groups: a rank owns only one run
+ * in world_size. */
+#define IRIS_RUN_PIECES 4
+
 /* Products by plain threads (sm_90a, fp32) or by the matrix units of gfx: 128 x 128 outputs, 64
  * bytes of K at a time. */
 #define IRIS_SIMT_BLOCK_M 128

@@ -2,8 +2,7 @@
  * SPDX-FileCopyrightText: The iris_c authors
  *
  * matmul_all_reduce on a GPU: C = sum over ranks of A_r @ B_r (+ bias), the product and the
- * exchange in one launch. Also clear_sums, the per-call preparation of the variants atomic and
- * spinlock.
+ * exchange in one launch.
  */
 #ifndef IRIS_GPU_MATMUL_H
 #define IRIS_GPU_MATMUL_H
@@ -283,13 +282,6 @@ IRIS_INLINE void matmul_all_reduce(work_group wg, const iris_product_args &args)
     else
 #endif
         simt_matmul_all_reduce<T, kVariant>(wg, args.reduce);
-}
-
-template <typename T, iris_variant kVariant>
-IRIS_INLINE void clear_sums(work_group wg, const iris_product_args &args)
-{
-    const call_state call = call_begin(args.reduce.call);
-    gpu_exchange<T, kVariant, simt_geometry<T>>(wg, args.reduce, call, nullptr).clear_sums();
 }
 
 } // namespace iris

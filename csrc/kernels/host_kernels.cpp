@@ -45,6 +45,7 @@ iris_host_kernel iris_host_kernel_find(uint32_t kernel_id)
 
 size_t iris_host_scratch_nbytes(int32_t block_m, int32_t block_n, int64_t K)
 {
-    const size_t accumulator = iris::accumulator_nbytes({block_m, block_n, 1});
+    /* Products accumulate in float, reductions of integers in up to eight bytes. */
+    const size_t accumulator = iris::accumulator_nbytes({block_m, block_n, 1}, K > 0 ? 4 : 8);
     return accumulator + (K > 0 ? iris_gemm_scratch_nbytes(block_m, block_n, K) : 0);
 }

@@ -11,6 +11,15 @@
 
 #include "abi.h"
 
+/* Before a loop of a GPU kernel that is to leave no loop behind, or that is to stay one. */
+#if defined(__CUDACC__) || defined(__HIP__)
+#define IRIS_UNROLL _Pragma("unroll")
+#define IRIS_NO_UNROLL _Pragma("unroll 1")
+#else
+#define IRIS_UNROLL
+#define IRIS_NO_UNROLL
+#endif
+
 #if defined(__CUDACC__)
 #define IRIS_GPU 1
 #define IRIS_INLINE __device__ __forceinline__
@@ -60,6 +69,23 @@ struct bfloat16_t {
     uint16_t bits;
 };
 
+template <typename T> struct dtype_of;
+template <> struct dtype_of<float> {
+    static constexpr iris_dtype value = IRIS_DTYPE_F32;
+};
+template <> struct dtype_of<half_t> {
+    static constexpr iris_dtype value = IRIS_DTYPE_F16;
+};
+template <> struct dtype_of<bfloat16_t> {
+    static constexpr iris_dtype value = IRIS_DTYPE_BF16;
+};
+template <> struct dtype_of<int32_t> {
+    static constexpr iris_dtype value = IRIS_DTYPE_I32;
+};
+template <> struct dtype_of<int64_t> {
+    static constexpr iris_dtype value = IRIS_DTYPE_I64;
+};
+
 /* A matrix, or a tile of one: element (i, j) at data[i * stride_row + j * stride_col]. */
 template <typename T> struct matrix {
     T *data;
@@ -82,6 +108,23 @@ struct extent {
 struct block_shape {
     int32_t m, n, k;
 };
+
+/* A structure of words that is the same for all lanes, held in each of them. On gfx the compiler
+ * would keep it in scalar registers, of which a kernel with much such state has too few. */
+template <class S> IRIS_INLINE S in_lanes(S uniform)
+{
+#if defined(__HIP__)
+    struct words {
+        uint32_t word[sizeof(S) / 4];
+    };
+    words w = __builtin_bit_cast(words, uniform);
+    for (uint32_t &word : w.word)
+        asm volatile("" : "+v"(word));
+    return __builtin_bit_cast(S, w);
+#else
+    return uniform;
+#endif
+}
 
 /* The value, not known before this point: what is computed from it stays here. On gfx each
  * comparison made early holds two scalar registers until it is used. */

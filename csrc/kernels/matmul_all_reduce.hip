@@ -37,11 +37,4 @@ void matmul_all_reduce(work_group wg, const iris_product_args &args)
     run_reduce_exchange<T, kVariant>(wg, args.reduce, product);
 }
 
-template <typename T, iris_variant kVariant>
-void clear_sums(work_group wg, const iris_product_args &args)
-{
-    const tensor_producer<T> none = {};
-    reduce_exchange<T, tensor_producer<T>>(wg, args.reduce, none, kVariant).clear_sums();
-}
-
 } // namespace iris

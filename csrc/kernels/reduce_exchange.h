@@ -10,13 +10,13 @@
  *             owner adds them in rank order and pushes the result into everybody's output.
  *   one_shot  everybody pushes every partial to everybody and adds all of them itself: one network
  *             crossing, W times the traffic. For small outputs.
- *   ring      the sum runs 0 -> 1 -> ... -> W-1, each rank adding its partial in fp32; the result
+ *   ring      the sum runs 0 -> 1 -> ... -> W-1, each rank adding its partial; the result
  *             runs on W-1 -> 0 -> 1 -> ... -> W-2.
  *   atomic    everybody adds its partials to everybody's fp32 accumulators, element by element.
  *   spinlock  the same under one lock per tile.
  *
- * The first three add in rank order in fp32 and give the same bits on all ranks in every run; the
- * last two add in the order of arrival and do not promise it.
+ * Floating point is added in fp32. The first three reduce in rank order and give the same bits on
+ * all ranks in every run; the last two add in the order of arrival and do not promise it.
  *
  *   memory (in the heap)    written by             read by         ordered by
  *   partials, two_shot      peers, this rank's     owner           PARTIAL flag per (source, tile)
@@ -55,8 +55,8 @@ template <typename T, class Producer> class reduce_exchange
           schedule_(iris_schedule_make(args.M, args.N, args.block_m, args.block_n,
                                        args.group_size_m, args.call.world_size)),
           layout_(iris_reduce_layout_make(&schedule_, args.call.operation, variant, sizeof(T), 0)),
-          acc_(accumulator_make(wg, {args.block_m, args.block_n, args.block_k},
-                                producer.inner_dimension())),
+          acc_(accumulator_make<acc_t<T>>(wg, {args.block_m, args.block_n, args.block_k},
+                                          producer.inner_dimension())),
           rank_(args.call.rank), world_(args.call.world_size)
     {
     }
@@ -79,7 +79,8 @@ template <typename T, class Producer> class reduce_exchange
                 return;
             tile_rank_sum<T>(wg_, acc_, partial_slot(rank_, share_index(rank_, tile, 0)),
                              (uint64_t)schedule_.share_max * layout_.tile_nbytes, args_.block_n,
-                             world_, rank_, size_of(at));
+                             world_, rank_, args_.reduce_op, size_of(at));
+            conclude(at);
             if (!publish(tile, at))
                 return;
         }
@@ -89,7 +90,8 @@ template <typename T, class Producer> class reduce_exchange
 
     void one_shot()
     {
-        announce_output();
+        if (!is_local())
+            announce_output();
         for (int64_t step = wg_.index; step < schedule_.tiles; step += wg_.count) {
             const int64_t tile = iris_tile_at(&schedule_, rank_, step);
             const iris_tile_coord at = produce(tile);
@@ -99,7 +101,8 @@ template <typename T, class Producer> class reduce_exchange
             tile_store(wg_, packed<T>(partial_slot(rank_, rank_ * schedule_.tiles + tile)), acc_,
                        size_of(at));
         }
-        deliver(wg_, call_);
+        if (!is_local())
+            deliver(wg_, call_);
         for (int64_t step = wg_.index; step < schedule_.tiles; step += wg_.count) {
             const int64_t tile = iris_tile_at(&schedule_, rank_, step);
             const iris_tile_coord at = iris_tile_coord_of(&schedule_, tile);
@@ -107,11 +110,15 @@ template <typename T, class Producer> class reduce_exchange
                 return;
             tile_rank_sum<T>(wg_, acc_, partial_slot(rank_, tile),
                              (uint64_t)schedule_.tiles * layout_.tile_nbytes, args_.block_n, world_,
-                             -1, size_of(at));
+                             -1, args_.reduce_op, size_of(at));
+            conclude(at);
             add_bias(at);
             tile_store(wg_, own_output(at), acc_, size_of(at));
         }
-        call_end(wg_, call_, args_.wait_done != 0);
+        if (is_local())
+            end_locally(wg_, call_);
+        else
+            call_end(wg_, call_, args_.ending);
     }
 
     void ring()
@@ -124,13 +131,15 @@ template <typename T, class Producer> class reduce_exchange
             if (rank_ > 0) {
                 if (!wait_tile(wg_, call_, tile, {IRIS_SIGNAL_PARTIAL, previous, (int32_t)tile}))
                     return;
-                tile_add(wg_, acc_, constant(packed<float>(ring_slot(rank_, tile))), size_of(at));
+                tile_reduce(wg_, acc_, constant(packed<acc_t<T>>(ring_slot(rank_, tile))),
+                            args_.reduce_op, size_of(at));
             }
             if (rank_ < last) {
-                tile_store(wg_, packed<float>(ring_slot(next, tile)), acc_, size_of(at));
+                tile_store(wg_, packed<acc_t<T>>(ring_slot(next, tile)), acc_, size_of(at));
                 signal_tile(wg_, call_, next, tile);
                 continue;
             }
+            conclude(at);
             add_bias(at);
             tile_store(wg_, own_output(at), acc_, size_of(at));
             if (world_ > 1 && !forward_result(next, tile, at))
@@ -157,7 +166,7 @@ template <typename T, class Producer> class reduce_exchange
     void atomic()
     {
         accumulate([this](int32_t target, int64_t tile, const iris_tile_coord &at) {
-            tile_atomic_add(wg_, packed<float>(ring_slot(target, tile)), acc_, size_of(at));
+            tile_atomic_add(wg_, packed<acc_t<T>>(ring_slot(target, tile)), acc_, size_of(at));
             return true;
         });
     }
@@ -167,7 +176,7 @@ template <typename T, class Producer> class reduce_exchange
         accumulate([this](int32_t target, int64_t tile, const iris_tile_coord &at) {
             const uint64_t locks = half_offset() + layout_.locks_offset;
             uint32_t *lock = heap_pointer<uint32_t>(args_.call, target, locks) + tile;
-            const matrix<float> sum = packed<float>(ring_slot(target, tile));
+            const matrix<float> sum = packed<acc_t<T>>(ring_slot(target, tile));
             if (!lock_acquire(wg_, call_, lock, {IRIS_SIGNAL_LOCK, target, (int32_t)tile}))
                 return false;
             tile_add_into(wg_, sum, acc_, size_of(at));
@@ -194,6 +203,13 @@ template <typename T, class Producer> class reduce_exchange
     bool scatters() const
     {
         return args_.call.operation == IRIS_OP_REDUCE_SCATTER;
+    }
+
+    /* one_shot of a tensor: the result is each rank's own affair, and the partials have told every
+     * rank of every other. Without a tile nothing has. */
+    bool is_local() const
+    {
+        return args_.ending == IRIS_ENDING_LOCAL && schedule_.tiles > 0;
     }
 
     static extent size_of(const iris_tile_coord &at)
@@ -224,7 +240,7 @@ template <typename T, class Producer> class reduce_exchange
                                       (uint64_t)index * layout_.tile_nbytes);
     }
 
-    /* The fp32 slots of ring, atomic and spinlock. */
+    /* The slots of sums of ring, atomic and spinlock. */
     char *ring_slot(int32_t rank, int64_t tile) const
     {
         return heap_pointer<char>(args_.call, rank,
@@ -268,10 +284,18 @@ template <typename T, class Producer> class reduce_exchange
         return at;
     }
 
+    void conclude(const iris_tile_coord &at)
+    {
+        tile_conclude(wg_, acc_, args_.reduce_op, world_, args_.reduce_scale, size_of(at));
+    }
+
+    /* Products have one. */
     void add_bias(const iris_tile_coord &at)
     {
-        if (args_.bias.address != 0)
-            tile_add(wg_, acc_, as_matrix<const T>(args_.bias).tile(at.row, at.col), size_of(at));
+        if constexpr (!is_integer<T>::value)
+            if (args_.bias.address != 0)
+                tile_add(wg_, acc_, as_matrix<const T>(args_.bias).tile(at.row, at.col),
+                         size_of(at));
     }
 
     void push_partial(int32_t target, int64_t index, const iris_tile_coord &at)
@@ -339,11 +363,12 @@ template <typename T, class Producer> class reduce_exchange
         for (int64_t step = wg_.index; step < schedule_.tiles; step += wg_.count) {
             const int64_t tile = iris_tile_at(&schedule_, rank_, step);
             const iris_tile_coord at = iris_tile_coord_of(&schedule_, tile);
-            tile_load(wg_, acc_, constant(packed<float>(ring_slot(rank_, tile))), size_of(at));
+            tile_load(wg_, acc_, constant(packed<acc_t<T>>(ring_slot(rank_, tile))), size_of(at));
+            conclude(at);
             add_bias(at);
             tile_store(wg_, own_output(at), acc_, size_of(at));
         }
-        call_end(wg_, call_, args_.wait_done != 0);
+        call_end(wg_, call_, args_.ending);
     }
 
     /* Copies results that were pushed into the staging to an output outside the heap, then ends
@@ -362,7 +387,7 @@ template <typename T, class Producer> class reduce_exchange
                 tile_store(wg_, own_output(at), acc_, size_of(at));
             }
         }
-        call_end(wg_, call_, args_.wait_done != 0);
+        call_end(wg_, call_, args_.ending);
     }
 
     bool stored_by_itself(int64_t tile) const
@@ -378,7 +403,7 @@ template <typename T, class Producer> class reduce_exchange
     const call_state call_;
     const iris_schedule schedule_;
     const iris_reduce_layout layout_;
-    accumulator acc_;
+    tile_accumulator<acc_t<T>> acc_;
     const int32_t rank_, world_;
 };
 
@@ -409,7 +434,7 @@ template <typename T> struct tensor_producer {
         return 0;
     }
 
-    void produce(work_group wg, accumulator &acc, const iris_tile_coord &at) const
+    void produce(work_group wg, tile_accumulator<acc_t<T>> &acc, const iris_tile_coord &at) const
     {
         tile_load(wg, acc, input.tile(at.row, at.col), {at.rows, at.cols});
     }

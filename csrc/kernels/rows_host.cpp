@@ -9,6 +9,7 @@
 
 #include <string.h>
 
+#include "elements.h"
 #include "gemm_host.h"
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
@@ -30,8 +31,24 @@ ALWAYS_INLINE float float_of(uint32_t bits)
     return value;
 }
 
+template <typename T> struct integer_codec {
+    typedef T storage;
+    typedef T accumulator;
+    static ALWAYS_INLINE T decode(T stored)
+    {
+        return stored;
+    }
+    static ALWAYS_INLINE T encode(T value)
+    {
+        return value;
+    }
+};
+typedef integer_codec<int32_t> int32_codec;
+typedef integer_codec<int64_t> int64_codec;
+
 struct float32_codec {
     typedef float storage;
+    typedef float accumulator;
     static ALWAYS_INLINE float decode(float stored)
     {
         return stored;
@@ -44,6 +61,7 @@ struct float32_codec {
 
 struct bfloat16_codec {
     typedef uint16_t storage;
+    typedef float accumulator;
     static ALWAYS_INLINE float decode(uint16_t stored)
     {
         return float_of((uint32_t)stored << 16);
@@ -61,6 +79,7 @@ struct bfloat16_codec {
  * moved by multiplying with a power of two, which also normalises subnormals exactly. */
 struct float16_codec {
     typedef uint16_t storage;
+    typedef float accumulator;
     static ALWAYS_INLINE float decode(uint16_t stored)
     {
         const uint32_t sign = (uint32_t)(stored & 0x8000u) << 16;
@@ -88,22 +107,42 @@ struct float16_codec {
     }
 };
 
-template <class Codec> ALWAYS_INLINE void load_row(float *out, const void *row, int64_t n)
+template <class Codec> ALWAYS_INLINE void load_row(void *accumulators, const void *row, int64_t n)
 {
     const typename Codec::storage *in = (const typename Codec::storage *)row;
+    typename Codec::accumulator *out = (typename Codec::accumulator *)accumulators;
     for (int64_t i = 0; i < n; ++i)
         out[i] = Codec::decode(in[i]);
 }
 
-template <class Codec> ALWAYS_INLINE void add_row(float *out, const void *row, int64_t n)
+/* One loop for each op, so that each is vectorised. */
+template <class Codec, uint32_t kOp>
+ALWAYS_INLINE void reduce_row_by(void *accumulators, const void *row, int64_t n)
 {
     const typename Codec::storage *in = (const typename Codec::storage *)row;
+    typename Codec::accumulator *out = (typename Codec::accumulator *)accumulators;
     for (int64_t i = 0; i < n; ++i)
-        out[i] += Codec::decode(in[i]);
+        out[i] = iris::reduced(out[i], (typename Codec::accumulator)Codec::decode(in[i]), kOp);
 }
 
-template <class Codec> ALWAYS_INLINE void store_row(void *row, const float *in, int64_t n)
+template <class Codec>
+ALWAYS_INLINE void reduce_row(void *accumulators, const void *row, int64_t n, uint32_t op)
 {
+    switch (op) {
+    case IRIS_REDUCE_MAX:
+        return reduce_row_by<Codec, IRIS_REDUCE_MAX>(accumulators, row, n);
+    case IRIS_REDUCE_MIN:
+        return reduce_row_by<Codec, IRIS_REDUCE_MIN>(accumulators, row, n);
+    case IRIS_REDUCE_PROD:
+        return reduce_row_by<Codec, IRIS_REDUCE_PROD>(accumulators, row, n);
+    default:
+        return reduce_row_by<Codec, IRIS_REDUCE_SUM>(accumulators, row, n);
+    }
+}
+
+template <class Codec> ALWAYS_INLINE void store_row(void *row, const void *accumulators, int64_t n)
+{
+    const typename Codec::accumulator *in = (const typename Codec::accumulator *)accumulators;
     typename Codec::storage *out = (typename Codec::storage *)row;
     for (int64_t i = 0; i < n; ++i)
         out[i] = Codec::encode(in[i]);
@@ -114,30 +153,49 @@ template <class Codec> ALWAYS_INLINE void store_row(void *row, const float *in, 
 #define TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl")))
 
 #define DEFINE_ROW_OPS(ISA, TARGET, Codec)                                                         \
-    TARGET void Codec##_load_##ISA(float *out, const void *row, int64_t n)                         \
+    TARGET void Codec##_load_##ISA(void *out, const void *row, int64_t n)                          \
     {                                                                                              \
         load_row<Codec>(out, row, n);                                                              \
     }                                                                                              \
-    TARGET void Codec##_add_##ISA(float *out, const void *row, int64_t n)                          \
+    TARGET void Codec##_reduce_##ISA(void *out, const void *row, int64_t n, uint32_t op)           \
     {                                                                                              \
-        add_row<Codec>(out, row, n);                                                               \
+        reduce_row<Codec>(out, row, n, op);                                                        \
     }                                                                                              \
-    TARGET void Codec##_store_##ISA(void *row, const float *in, int64_t n)                         \
+    TARGET void Codec##_store_##ISA(void *row, const void *in, int64_t n)                          \
     {                                                                                              \
         store_row<Codec>(row, in, n);                                                              \
     }
 
-#define ROW_OPS(ISA, Codec) {Codec##_load_##ISA, Codec##_add_##ISA, Codec##_store_##ISA}
+#define ROW_OPS(ISA, Codec) {Codec##_load_##ISA, Codec##_reduce_##ISA, Codec##_store_##ISA}
 
 #define DEFINE_ISA(ISA, TARGET)                                                                    \
     DEFINE_ROW_OPS(ISA, TARGET, float32_codec)                                                     \
     DEFINE_ROW_OPS(ISA, TARGET, float16_codec)                                                     \
     DEFINE_ROW_OPS(ISA, TARGET, bfloat16_codec)                                                    \
-    const iris_row_ops row_ops_##ISA[3] = {                                                        \
-        ROW_OPS(ISA, float32_codec), ROW_OPS(ISA, float16_codec), ROW_OPS(ISA, bfloat16_codec)};
+    DEFINE_ROW_OPS(ISA, TARGET, int32_codec)                                                       \
+    DEFINE_ROW_OPS(ISA, TARGET, int64_codec)                                                       \
+    const iris_row_ops row_ops_##ISA[kCodecs] = {                                                  \
+        ROW_OPS(ISA, float32_codec), ROW_OPS(ISA, float16_codec), ROW_OPS(ISA, bfloat16_codec),    \
+        ROW_OPS(ISA, int32_codec), ROW_OPS(ISA, int64_codec)};
 
-static_assert(IRIS_DTYPE_F32 == 0 && IRIS_DTYPE_F16 == 1 && IRIS_DTYPE_BF16 == 2,
-              "the tables below are indexed by dtype");
+constexpr int kCodecs = 5;
+
+/* The codec of a dtype in the tables below. */
+int codec_of(enum iris_dtype dtype)
+{
+    switch (dtype) {
+    case IRIS_DTYPE_F16:
+        return 1;
+    case IRIS_DTYPE_BF16:
+        return 2;
+    case IRIS_DTYPE_I32:
+        return 3;
+    case IRIS_DTYPE_I64:
+        return 4;
+    default:
+        return 0;
+    }
+}
 
 DEFINE_ISA(generic, TARGET_GENERIC)
 #if defined(__x86_64__)
@@ -152,9 +210,9 @@ const struct iris_row_ops *iris_row_ops_for(enum iris_dtype dtype)
 #if defined(__x86_64__)
     const char *isa = iris_gemm_isa();
     if (strcmp(isa, "avx512") == 0)
-        return &row_ops_avx512[dtype];
+        return &row_ops_avx512[codec_of(dtype)];
     if (strcmp(isa, "avx2") == 0)
-        return &row_ops_avx2[dtype];
+        return &row_ops_avx2[codec_of(dtype)];
 #endif
-    return &row_ops_generic[dtype];
+    return &row_ops_generic[codec_of(dtype)];
 }

@@ -128,6 +128,52 @@ IRIS_FUNCTION int64_t iris_dealt_count(const struct iris_schedule *s, int32_t ra
     return (s->tiles - rank + s->world_size - 1) / s->world_size;
 }
 
+/* ---- packets ---- */
+
+/* Words are dealt to the ranks in blocks of this many: whole lines of packets. */
+#define IRIS_PACKET_BLOCK 64
+
+/* An all_reduce by packets: see packets.h. */
+struct iris_packet_layout {
+    int64_t words;       /* of eight bytes; at least 1, so that ranks without elements meet too */
+    int64_t share_words; /* room for one rank's share of them */
+    int64_t results;     /* ll_two_shot: index of the first result */
+    int64_t world_size;
+};
+
+IRIS_FUNCTION struct iris_packet_layout iris_packet_layout_make(int64_t nbytes, int32_t world_size)
+{
+    struct iris_packet_layout l;
+    const int64_t words = nbytes > 0 ? iris_ceil_div(nbytes, 8) : 1;
+    const int64_t blocks = iris_ceil_div(words, IRIS_PACKET_BLOCK);
+
+    l.words = words;
+    l.share_words = iris_ceil_div(blocks, world_size) * IRIS_PACKET_BLOCK;
+    l.results = world_size * l.share_words;
+    l.world_size = world_size;
+    return l;
+}
+
+IRIS_FUNCTION int32_t iris_packet_owner(const struct iris_packet_layout *l, int64_t word)
+{
+    /* 32 bits: a division of 64 would take a GPU longer than the rest of the address. */
+    return (int32_t)((uint32_t)(word / IRIS_PACKET_BLOCK) % (uint32_t)l->world_size);
+}
+
+/* Where the word lies among those of its owner. */
+IRIS_FUNCTION int64_t iris_packet_share_index(const struct iris_packet_layout *l, int64_t word)
+{
+    return (int64_t)((uint32_t)(word / IRIS_PACKET_BLOCK) / (uint32_t)l->world_size) *
+               IRIS_PACKET_BLOCK +
+           word % IRIS_PACKET_BLOCK;
+}
+
+/* Whether every rank owns something, as ll_two_shot needs: each then hears from each. */
+IRIS_FUNCTION bool iris_packet_all_own(const struct iris_packet_layout *l)
+{
+    return iris_ceil_div(l->words, IRIS_PACKET_BLOCK) >= l->world_size;
+}
+
 /* ---- staging ---- */
 
 /* A staged tile is packed, block_n elements a row, and starts at a multiple of this. */
@@ -139,9 +185,9 @@ IRIS_FUNCTION int64_t iris_dealt_count(const struct iris_schedule *s, int32_t ra
  * each with its flag, in two_shot and one_shot. gpu_parts 0: the cpu. */
 struct iris_reduce_layout {
     uint64_t tile_nbytes;     /* one staged tile of the operands' dtype */
-    uint64_t accum_nbytes;    /* one staged tile of float */
+    uint64_t accum_nbytes;    /* one staged tile of sums: fp32, or integers of the dtype */
     uint64_t partials_offset; /* two_shot: [source][share]; one_shot: [source][tile]; ring: [tile],
-                                 float; atomic, spinlock: [tile], float */
+                                 sums; atomic, spinlock: [tile], float */
     uint64_t results_offset;  /* two_shot, ring: [tile], results for an output off the heap */
     uint64_t locks_offset;    /* spinlock: uint32_t[tile] */
     uint64_t own_offset;      /* GPUs; ring, atomic, spinlock: [tile], this rank's partials */
@@ -161,7 +207,8 @@ iris_reduce_layout_make(const struct iris_schedule *s, uint32_t operation, uint3
     struct iris_reduce_layout l;
 
     l.tile_nbytes = iris_round_up(elements * element_nbytes, IRIS_TILE_ALIGNMENT);
-    l.accum_nbytes = iris_round_up(elements * 4, IRIS_TILE_ALIGNMENT);
+    l.accum_nbytes =
+        iris_round_up(elements * (element_nbytes > 4 ? element_nbytes : 4), IRIS_TILE_ALIGNMENT);
     l.partials_offset = 0;
     l.results_offset = 0;
     l.locks_offset = 0;
@@ -179,6 +226,7 @@ iris_reduce_layout_make(const struct iris_schedule *s, uint32_t operation, uint3
             l.half_nbytes += tiles * l.tile_nbytes;
         break;
     case IRIS_VARIANT_ONE_SHOT:
+    case IRIS_VARIANT_ONE_SHOT_LEGACY:
         l.flags_count = s->world_size * s->tiles * parts;
         l.half_nbytes = (uint64_t)(s->world_size * s->tiles) * l.tile_nbytes;
         break;

@@ -11,6 +11,9 @@
  * calls. Every wait is bounded: it ends with `false` when the rank's abort word is set or the
  * time limit passes, and a kernel then leaves without touching anything more.
  *
+ * Loops over peers stay loops: unrolled they are most of a kernel, which has to be fetched before
+ * it runs, and what they do takes microseconds anyway.
+ *
  * Functions that take a work_group are called by all its threads. Inside, one thread, the leader,
  * or one thread for each peer, signals and waits: `group_publish` puts what all the others wrote
  * before its signal, and `group_agree` what its wait saw before what they read. On the host a
@@ -32,7 +35,13 @@
  *
  * NOTE [wrap] A tile flag may lie unwritten for long. So that a value of the previous period never
  * looks current, the last two calls of a period zero their half of the rank's flags when they end;
- * nobody writes that half before this rank has completed the call.
+ * nobody writes that half before this rank has completed the call. The same holds for packets.
+ *
+ * NOTE [packets] A packet's words carry the call's value beside the data (the LL protocol of NCCL):
+ * who sees the value has the data, so nothing orders one word before another, and one crossing of
+ * the link is enough. Packets have memory of their own, where no other data can look like a value.
+ * A call in which every rank waits for a packet from every peer needs no other signal: each has
+ * then heard from each, as NOTE [parity reuse] and NOTE [one ahead] demand.
  */
 #ifndef IRIS_SYNC_H
 #define IRIS_SYNC_H
@@ -115,6 +124,7 @@ IRIS_INLINE void give_up(const call_state &call, const wait_reason &reason, uint
     fault->seen = seen;
     if (!try_abort(&fault->abort, IRIS_ABORT_WORD(IRIS_ABORT_TIMEOUT, reason.rank)))
         return;
+    IRIS_NO_UNROLL
     for (int32_t peer = 0; peer < call.args.world_size; ++peer)
         if (peer != self)
             try_abort(abort_word(call, peer), IRIS_ABORT_WORD(IRIS_ABORT_PEER_GAVE_UP, self));
@@ -172,6 +182,17 @@ IRIS_INLINE void signal_tile(work_group wg, const call_state &call, int32_t rank
         store_release(tile_flag(call, rank, index), call.signal);
 }
 
+/* Publishes what this work-group has stored into the staging of `count` ranks: place(i) names the
+ * i-th's `rank` and `flag`. All at once, because a release waits for what was stored. */
+template <class Place>
+IRIS_INLINE void signal_tiles(work_group wg, const call_state &call, int32_t count, Place place)
+{
+    group_publish(wg);
+    IRIS_NO_UNROLL
+    for (int32_t i = wg.thread; i < count; i += wg.threads)
+        store_release(tile_flag(call, place(i).rank, place(i).flag), call.signal);
+}
+
 IRIS_INLINE bool wait_for_tile(const call_state &call, int64_t index, const wait_reason &reason)
 {
     const uint32_t current = call.signal;
@@ -191,10 +212,66 @@ IRIS_INLINE bool wait_partials(work_group wg, const call_state &call, int64_t ti
                                int64_t stride, int32_t except)
 {
     bool arrived = true;
+    IRIS_NO_UNROLL
     for (int32_t source = wg.thread; arrived && source < call.args.world_size; source += wg.threads)
         arrived = source == except || wait_for_tile(call, index + source * stride,
                                                     {IRIS_SIGNAL_PARTIAL, source, (int32_t)tile});
     return group_agree(wg, arrived);
+}
+
+/* ---- packets ---- */
+
+/* The index-th packet of this call's half on rank `rank`. */
+IRIS_INLINE iris_packet *packet_at(const call_state &call, int32_t rank, int64_t index)
+{
+    iris_packet *packets = heap_pointer<iris_packet>(call.args, rank, call.args.packets_offset);
+    return packets + (uint64_t)call.half * call.args.packets_half_count + (uint64_t)index;
+}
+
+/* Pairs with receive_packets on that rank. See NOTE [packets]. */
+IRIS_INLINE void send_packet(const call_state &call, iris_packet *target, uint64_t data)
+{
+    const uint64_t signal = (uint64_t)call.signal << 32;
+    store_packet(target, signal | (data & 0xffffffffu), signal | data >> 32);
+}
+
+/* The data of `count` <= kCount packets, `stride` apart, from the ranks `source`, `source` + 1, ...
+ * but not from `except`. One thread's; several are awaited at once because each look at memory
+ * takes long. */
+template <int kCount>
+IRIS_INLINE bool receive_packets(const call_state &call, const iris_packet *first, int64_t stride,
+                                 int32_t source, int32_t count, int32_t except,
+                                 uint64_t (&data)[kCount])
+{
+    waiter pacing(call.args.timeout_ticks);
+    int32_t late = 0, aborted = 0; /* in registers of their own: here_and_now */
+    for (;;) {
+        int32_t missing = -1;
+        uint32_t seen = 0;
+        IRIS_UNROLL
+        for (int32_t q = 0; q < kCount; ++q) {
+            if (q >= count || source + q == except)
+                continue;
+            const iris_packet p = load_packet(first + q * stride);
+            const uint32_t low = (uint32_t)(p.word[0] >> 32), high = (uint32_t)(p.word[1] >> 32);
+            data[q] = (p.word[0] & 0xffffffffu) | p.word[1] << 32;
+            if (low != call.signal || high != call.signal) {
+                missing = source + q;
+                seen = low;
+            }
+        }
+        /* After the abort word: what a peer sent before it left still counts. */
+        if (missing < 0)
+            return true;
+        if (aborted != 0)
+            return false;
+        if (late != 0) {
+            give_up(call, {IRIS_SIGNAL_PARTIAL, missing, -1}, call.signal, seen);
+            return false;
+        }
+        late = here_and_now(!pacing.pause());
+        aborted = here_and_now(pacing.looks_around() && is_aborted(call));
+    }
 }
 
 /* ---- work-groups of one rank ---- */
@@ -269,6 +346,7 @@ IRIS_INLINE void announce(work_group wg, const call_state &call, uint64_t output
     const int32_t self = call.args.rank, world = call.args.world_size;
     if (wg.index != 0)
         return;
+    IRIS_NO_UNROLL
     for (int32_t step = 1 + wg.thread; step < world; step += wg.threads) {
         const int32_t peer = (self + step) % world;
         iris_workspace_control *control = control_of(call, peer);
@@ -292,6 +370,7 @@ IRIS_INLINE bool wait_all_peers(work_group wg, const call_state &call, const iri
                                 iris_signal signal)
 {
     bool arrived = true;
+    IRIS_NO_UNROLL
     for (int32_t step = 1 + wg.thread; arrived && step < call.args.world_size; step += wg.threads) {
         const int32_t peer = (call.args.rank + step) % call.args.world_size;
         arrived = wait_for_peer(call, &words[peer].value, {signal, peer, -1});
@@ -305,6 +384,7 @@ IRIS_INLINE void signal_all_peers(work_group wg, const call_state &call,
 {
     const int32_t self = call.args.rank, world = call.args.world_size;
     group_publish(wg);
+    IRIS_NO_UNROLL
     for (int32_t step = 1 + wg.thread; step < world; step += wg.threads)
         store_release(&(control_of(call, (self + step) % world)->*words)[self].value, call.signal);
 }
@@ -331,40 +411,102 @@ IRIS_INLINE void call_complete(work_group wg, const call_state &call)
         store_release(&call.control->calls, call.number);
 }
 
+/* Zeroes this rank's flags and packets of the call's half, at the end of a period: NOTE [wrap]. */
+IRIS_INLINE void forget_half(work_group wg, const call_state &call)
+{
+    uint32_t *flags = tile_flag(call, call.args.rank, 0);
+    iris_packet *packets = packet_at(call, call.args.rank, 0);
+    IRIS_NO_UNROLL
+    for (uint32_t i = (uint32_t)wg.thread; i < call.args.flags_count; i += (uint32_t)wg.threads)
+        store_relaxed(&flags[i], 0);
+    IRIS_NO_UNROLL
+    for (uint64_t i = (uint64_t)wg.thread; i < call.args.packets_half_count;
+         i += (uint64_t)wg.threads)
+        store_packet(&packets[i], 0, 0);
+}
+
+/* The end of a call in which nothing is left to signal or to wait for: this rank has heard from
+ * every peer, and no peer writes or reads its results. The last work-group advances the counter;
+ * that the launch ends orders everything else. All threads have passed a barrier since the last use
+ * of what the call brought. */
+IRIS_INLINE void end_locally(work_group wg, const call_state &call)
+{
+    bool last = true;
+    if (wg.count > 1) {
+        if (is_leader(wg)) {
+            last = count_in_relaxed(&call.control->work_groups_done) == (uint32_t)wg.count;
+            if (last)
+                store_relaxed(&call.control->work_groups_done, 0u);
+        }
+        last = group_agree(wg, !is_leader(wg) || last);
+    }
+    if (!last)
+        return;
+    if (call.signal >= kSignalPeriod - 1)
+        forget_half(wg, call);
+    if (is_leader(wg))
+        store_relaxed(&call.control->calls, call.number);
+}
+
+#if defined(IRIS_GPU)
+/* The same end, begun early: the count of the work-groups that have read the counter is all that
+ * must be known before it may advance, and it is on its way while packets are. What a host finds in
+ * the counter after a fault does not matter on a GPU. Calls that have a half to forget end late. */
+IRIS_INLINE bool ends_early(const call_state &call)
+{
+    return call.signal < kSignalPeriod - 1;
+}
+
+/* All threads have read the counter. The leader's result is for end_early; nobody waits for it
+ * before. */
+IRIS_INLINE uint32_t count_in_early(work_group wg, const call_state &call)
+{
+    group_barrier(wg);
+    return wg.count > 1 && is_leader(wg) ? count_in_relaxed(&call.control->work_groups_done) : 1;
+}
+
+IRIS_INLINE void end_early(work_group wg, const call_state &call, uint32_t count)
+{
+    if (!is_leader(wg) || count != (uint32_t)wg.count)
+        return;
+    if (wg.count > 1)
+        store_relaxed(&call.control->work_groups_done, 0u);
+    store_relaxed(&call.control->calls, call.number);
+}
+#endif
+
 /* The end of a call, by its last work-group: hears from every peer (which is what makes the staging
- * half reusable, see NOTE [parity reuse]), says that this rank's results are complete, waits for
- * the peers' word for that if the caller wants it, and advances the counter, which no work-group of
- * this launch reads any more. */
-IRIS_INLINE void close_call(work_group wg, const call_state &call, bool wait_done)
+ * half reusable, see NOTE [parity reuse]), tells and asks the peers what `ending` says, and
+ * advances the counter, which no work-group of this launch reads any more. */
+IRIS_INLINE void close_call(work_group wg, const call_state &call, uint32_t ending)
 {
     if (!wait_delivered(wg, call))
         return;
-    signal_all_peers(wg, call, &iris_workspace_control::done);
-    if (wait_done && !wait_all_peers(wg, call, call.control->done, IRIS_SIGNAL_DONE))
+    if (ending != IRIS_ENDING_LOCAL)
+        signal_all_peers(wg, call, &iris_workspace_control::done);
+    if (ending == IRIS_ENDING_WAITS &&
+        !wait_all_peers(wg, call, call.control->done, IRIS_SIGNAL_DONE))
         return;
-    if (call.signal >= kSignalPeriod - 1) { /* see NOTE [wrap] */
-        uint32_t *flags = tile_flag(call, call.args.rank, 0);
-        for (uint32_t i = (uint32_t)wg.thread; i < call.args.flags_count; i += (uint32_t)wg.threads)
-            store_relaxed(&flags[i], 0);
-    }
+    if (call.signal >= kSignalPeriod - 1)
+        forget_half(wg, call);
     call_complete(wg, call);
 }
 
 /* Ends the call for a work-group that has delivered. */
-IRIS_INLINE void call_end(work_group wg, const call_state &call, bool wait_done)
+IRIS_INLINE void call_end(work_group wg, const call_state &call, uint32_t ending)
 {
     if (last_work_group(wg, &call.control->work_groups_done))
-        close_call(wg, call, wait_done);
+        close_call(wg, call, ending);
 }
 
 /* deliver and call_end at once, for a work-group that has nothing to do between them: the
  * work-groups of a rank meet once instead of twice. */
-IRIS_INLINE void deliver_and_end(work_group wg, const call_state &call, bool wait_done)
+IRIS_INLINE void deliver_and_end(work_group wg, const call_state &call, uint32_t ending)
 {
     if (!last_work_group(wg, &call.control->work_groups_done))
         return;
     signal_all_peers(wg, call, &iris_workspace_control::delivered);
-    close_call(wg, call, wait_done);
+    close_call(wg, call, ending);
 }
 
 } // namespace iris

@@ -102,6 +102,29 @@ IRIS_INLINE void store_relaxed(uint32_t *word, uint32_t value)
     __hip_atomic_store(word, value, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM);
 }
 
+/* relaxed, system; each word whole. */
+IRIS_INLINE void store_packet(iris_packet *target, uint64_t first, uint64_t second)
+{
+    __hip_atomic_store(&target->word[0], first, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM);
+    __hip_atomic_store(&target->word[1], second, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM);
+}
+
+IRIS_INLINE iris_packet load_packet(const iris_packet *source)
+{
+    return {{load_relaxed(&source->word[0]), load_relaxed(&source->word[1])}};
+}
+
+/* relaxed: the new count, for an order that the end of the launch gives. */
+IRIS_INLINE uint32_t count_in_relaxed(uint32_t *counter)
+{
+    return __hip_atomic_fetch_add(counter, 1u, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM) + 1;
+}
+
+IRIS_INLINE void store_relaxed(uint64_t *word, uint64_t value)
+{
+    __hip_atomic_store(word, value, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM);
+}
+
 /* release, system: everything this thread wrote before, or has been published to it, is visible
  * before `value` is. */
 IRIS_INLINE void store_release(uint32_t *word, uint32_t value)

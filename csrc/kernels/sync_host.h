@@ -18,6 +18,10 @@ namespace iris
 
 /* ---- a group of one ---- */
 
+inline void group_barrier(work_group)
+{
+}
+
 inline bool is_leader(work_group)
 {
     return true;
@@ -51,6 +55,28 @@ inline uint64_t load_relaxed(const uint64_t *word)
 }
 
 inline void store_relaxed(uint32_t *word, uint32_t value)
+{
+    __atomic_store_n(word, value, __ATOMIC_RELAXED);
+}
+
+/* relaxed; each word whole. */
+inline void store_packet(iris_packet *target, uint64_t first, uint64_t second)
+{
+    __atomic_store_n(&target->word[0], first, __ATOMIC_RELAXED);
+    __atomic_store_n(&target->word[1], second, __ATOMIC_RELAXED);
+}
+
+inline iris_packet load_packet(const iris_packet *source)
+{
+    return {{load_relaxed(&source->word[0]), load_relaxed(&source->word[1])}};
+}
+
+inline uint32_t count_in_relaxed(uint32_t *counter)
+{
+    return __atomic_add_fetch(counter, 1, __ATOMIC_ACQ_REL); /* the next launch is another thread */
+}
+
+inline void store_relaxed(uint64_t *word, uint64_t value)
 {
     __atomic_store_n(word, value, __ATOMIC_RELAXED);
 }

@@ -89,6 +89,40 @@ IRIS_INLINE void store_relaxed(uint32_t *word, uint32_t value)
     asm volatile("st.relaxed.sys.global.u32 [%0], %1;" ::"l"(word), "r"(value) : "memory");
 }
 
+/* relaxed, system; each word whole. */
+IRIS_INLINE void store_packet(iris_packet *target, uint64_t first, uint64_t second)
+{
+    asm volatile("st.relaxed.sys.global.v2.u64 [%0], {%1, %2};" ::"l"(target), "l"(first),
+                 "l"(second)
+                 : "memory");
+}
+
+IRIS_INLINE iris_packet load_packet(const iris_packet *source)
+{
+    iris_packet p;
+    asm volatile("ld.relaxed.sys.global.v2.u64 {%0, %1}, [%2];"
+                 : "=l"(p.word[0]), "=l"(p.word[1])
+                 : "l"(source)
+                 : "memory");
+    return p;
+}
+
+/* relaxed: the new count, for an order that the end of the launch gives. */
+IRIS_INLINE uint32_t count_in_relaxed(uint32_t *counter)
+{
+    uint32_t before;
+    asm volatile("atom.relaxed.gpu.global.add.u32 %0, [%1], 1;"
+                 : "=r"(before)
+                 : "l"(counter)
+                 : "memory");
+    return before + 1;
+}
+
+IRIS_INLINE void store_relaxed(uint64_t *word, uint64_t value)
+{
+    asm volatile("st.relaxed.sys.global.u64 [%0], %1;" ::"l"(word), "l"(value) : "memory");
+}
+
 /* release, system: everything this thread wrote before, or has been published to it, is visible
  * before `value` is. */
 IRIS_INLINE void store_release(uint32_t *word, uint32_t value)

@@ -9,6 +9,7 @@
 #define IRIS_TILE_GPU_H
 
 #include "convert_gpu.h"
+#include "elements.h"
 #include "kernel.h"
 #include "schedule.h"
 #include "sync.h"
@@ -26,23 +27,6 @@ struct alignas(16) chunk16 {
 IRIS_INLINE bool is_aligned(uint64_t value)
 {
     return value % kChunkBytes == 0;
-}
-
-/* A structure of words that is the same for all lanes, held in each of them. On gfx the compiler
- * would keep it in scalar registers, of which a kernel with much such state has too few. */
-template <class S> IRIS_INLINE S in_lanes(S uniform)
-{
-#if defined(__HIP__)
-    struct words {
-        uint32_t word[sizeof(S) / 4];
-    };
-    words w = __builtin_bit_cast(words, uniform);
-    for (uint32_t &word : w.word)
-        asm volatile("" : "+v"(word));
-    return __builtin_bit_cast(S, w);
-#else
-    return uniform;
-#endif
 }
 
 /* A value held in each lane that is the same in all: branches on it need no mask. */
@@ -92,6 +76,36 @@ IRIS_INLINE chunk16 pack(const float (&values)[4], float)
     return c;
 }
 
+IRIS_INLINE void unpack(const chunk16 &c, int32_t (&out)[4], int32_t)
+{
+    for (int i = 0; i < 4; ++i)
+        out[i] = (int32_t)c.word[i];
+}
+
+IRIS_INLINE chunk16 pack(const int32_t (&values)[4], int32_t)
+{
+    chunk16 c;
+    for (int i = 0; i < 4; ++i)
+        c.word[i] = (uint32_t)values[i];
+    return c;
+}
+
+IRIS_INLINE void unpack(const chunk16 &c, int64_t (&out)[2], int64_t)
+{
+    for (int i = 0; i < 2; ++i)
+        out[i] = (int64_t)((uint64_t)c.word[2 * i + 1] << 32 | c.word[2 * i]);
+}
+
+IRIS_INLINE chunk16 pack(const int64_t (&values)[2], int64_t)
+{
+    chunk16 c;
+    for (int i = 0; i < 2; ++i) {
+        c.word[2 * i] = (uint32_t)values[i];
+        c.word[2 * i + 1] = (uint32_t)((uint64_t)values[i] >> 32);
+    }
+    return c;
+}
+
 template <typename T> IRIS_INLINE void unpack(const chunk16 &c, float (&out)[8], T)
 {
     for (int i = 0; i < 4; ++i) {
@@ -115,7 +129,7 @@ IRIS_INLINE chunk16 load_run(const T *source, int64_t stride, int32_t count, boo
 {
     if (vector && count >= kChunk<T>)
         return load_chunk(reinterpret_cast<const char *>(source));
-    float values[kChunk<T>];
+    acc_t<T> values[kChunk<T>];
     if (count <= 0)
         return chunk16{{0, 0, 0, 0}};
     /* The last element stands in for those that are missing, whose bits are then cleared: neither a
@@ -123,9 +137,11 @@ IRIS_INLINE chunk16 load_run(const T *source, int64_t stride, int32_t count, boo
 #pragma unroll
     for (int i = 0; i < kChunk<T>; ++i) {
         const int32_t past = i - here_and_now(count); /* < 0: the element exists */
-        const uint32_t keep = (uint32_t)(past >> 31);
-        const float value = to_float(source[(past < 0 ? i : count - 1) * stride]);
-        values[i] = bits_to_float(float_to_bits(value) & keep);
+        const T element = source[(past < 0 ? i : count - 1) * stride];
+        if constexpr (is_integer<T>::value)
+            values[i] = element & (T)(past >> 31);
+        else
+            values[i] = bits_to_float(float_to_bits(to_float(element)) & (uint32_t)(past >> 31));
     }
     return pack(values, T{}); /* exact */
 }
@@ -137,11 +153,15 @@ IRIS_INLINE void store_run(T *target, int64_t stride, int32_t count, bool vector
         store_chunk(reinterpret_cast<char *>(target), c);
         return;
     }
-    float values[kChunk<T>];
+    acc_t<T> values[kChunk<T>];
     unpack(c, values, T{});
 #pragma unroll
     for (int i = 0; i < kChunk<T>; ++i) {
-        if (i < here_and_now(count))
+        if (i >= here_and_now(count))
+            continue;
+        if constexpr (is_integer<T>::value)
+            target[i * stride] = values[i];
+        else
             target[i * stride] = from_float<T>(values[i]);
     }
 }

@@ -11,6 +11,7 @@
 
 #include <string.h>
 
+#include "elements.h"
 #include "gemm_host.h"
 #include "kernel.h"
 #include "rows_host.h"
@@ -19,43 +20,35 @@
 namespace iris
 {
 
-template <typename T> struct dtype_of;
-template <> struct dtype_of<float> {
-    static constexpr iris_dtype value = IRIS_DTYPE_F32;
-};
-template <> struct dtype_of<half_t> {
-    static constexpr iris_dtype value = IRIS_DTYPE_F16;
-};
-template <> struct dtype_of<bfloat16_t> {
-    static constexpr iris_dtype value = IRIS_DTYPE_BF16;
-};
-
 /* Elements handled at once where a row has to pass through a buffer. */
 constexpr int64_t kRowChunk = 256;
 
-struct accumulator {
-    float *data;
+template <typename A> struct tile_accumulator {
+    A *data;
     int64_t ld;
     iris_gemm_scratch *gemm; /* null for operations without a product */
 
-    float *row(int64_t i) const
+    A *row(int64_t i) const
     {
         return data + i * ld;
     }
 };
+using accumulator = tile_accumulator<float>;
 
-inline size_t accumulator_nbytes(block_shape block)
+inline size_t accumulator_nbytes(block_shape block, size_t element_nbytes)
 {
-    return ((size_t)block.m * (size_t)block.n * sizeof(float) + 63) / 64 * 64;
+    return ((size_t)block.m * (size_t)block.n * element_nbytes + 63) / 64 * 64;
 }
 
 /* K 0: no product will be asked for. */
-inline accumulator accumulator_make(work_group wg, block_shape block, int64_t K)
+template <typename A>
+inline tile_accumulator<A> accumulator_make(work_group wg, block_shape block, int64_t K)
 {
-    float *data = reinterpret_cast<float *>(wg.scratch);
+    A *data = reinterpret_cast<A *>(wg.scratch);
     iris_gemm_scratch *gemm = nullptr;
     if (K > 0)
-        gemm = iris_gemm_scratch_init(wg.scratch + accumulator_nbytes(block), block.m, block.n, K);
+        gemm = iris_gemm_scratch_init(wg.scratch + accumulator_nbytes(block, sizeof(A)), block.m,
+                                      block.n, K);
     return {data, block.n, gemm};
 }
 
@@ -90,7 +83,8 @@ inline void for_each_source_run(const matrix<const T> &source, extent size, Visi
 }
 
 template <typename T>
-inline void tile_load(work_group, accumulator &acc, const matrix<const T> &source, extent size)
+inline void tile_load(work_group, tile_accumulator<acc_t<T>> &acc, const matrix<const T> &source,
+                      extent size)
 {
     const iris_row_ops *ops = iris_row_ops_for(dtype_of<T>::value);
     for_each_source_run(source, size, [&](int64_t i, int64_t j, const T *run, int64_t n) {
@@ -98,17 +92,38 @@ inline void tile_load(work_group, accumulator &acc, const matrix<const T> &sourc
     });
 }
 
+/* accumulator = reduced(source, accumulator, op): the source's rank comes first. */
 template <typename T>
-inline void tile_add(work_group, accumulator &acc, const matrix<const T> &source, extent size)
+inline void tile_reduce(work_group, tile_accumulator<acc_t<T>> &acc, const matrix<const T> &source,
+                        uint32_t op, extent size)
 {
     const iris_row_ops *ops = iris_row_ops_for(dtype_of<T>::value);
     for_each_source_run(source, size, [&](int64_t i, int64_t j, const T *run, int64_t n) {
-        ops->add(acc.row(i) + j, run, n);
+        ops->reduce(acc.row(i) + j, run, n, op);
     });
 }
 
+/* What `op` does after the last rank's. */
+template <typename A>
+inline void tile_conclude(work_group, tile_accumulator<A> &acc, uint32_t op, int32_t world,
+                          float scale, extent size)
+{
+    if (op != IRIS_REDUCE_AVG)
+        return;
+    for (int64_t i = 0; i < size.rows; ++i)
+        for (int64_t j = 0; j < size.cols; ++j)
+            acc.row(i)[j] = concluded(acc.row(i)[j], op, world, scale);
+}
+
 template <typename T>
-inline void tile_store(work_group, const matrix<T> &target, const accumulator &acc, extent size)
+inline void tile_add(work_group wg, accumulator &acc, const matrix<const T> &source, extent size)
+{
+    tile_reduce<T>(wg, acc, source, IRIS_REDUCE_SUM, size);
+}
+
+template <typename T>
+inline void tile_store(work_group, const matrix<T> &target, const tile_accumulator<acc_t<T>> &acc,
+                       extent size)
 {
     const iris_row_ops *ops = iris_row_ops_for(dtype_of<T>::value);
     for (int64_t i = 0; i < size.rows; ++i) {
@@ -127,34 +142,34 @@ inline void tile_store(work_group, const matrix<T> &target, const accumulator &a
     }
 }
 
-/* accumulator = ((p_0 + p_1) + p_2) + ..., where p_s is the packed tile at partials + s *
+/* accumulator = ((p_0 op p_1) op p_2) ..., where p_s is the packed tile at partials + s *
  * source_stride bytes, or, for s == own, what the accumulator holds. own -1: all from memory. */
 template <typename T>
-inline void tile_rank_sum(work_group, accumulator &acc, const char *partials,
+inline void tile_rank_sum(work_group, tile_accumulator<acc_t<T>> &acc, const char *partials,
                           uint64_t source_stride, int64_t ld, int32_t sources, int32_t own,
-                          extent size)
+                          uint32_t op, extent size)
 {
     const iris_row_ops *ops = iris_row_ops_for(dtype_of<T>::value);
     for (int64_t i = 0; i < size.rows; ++i) {
         const char *row = partials + (uint64_t)(i * ld) * sizeof(T);
         if (own == 0) {
             for (int32_t s = 1; s < sources; ++s)
-                ops->add(acc.row(i), row + (uint64_t)s * source_stride, size.cols);
+                ops->reduce(acc.row(i), row + (uint64_t)s * source_stride, size.cols, op);
             continue;
         }
         for (int64_t j = 0; j < size.cols; j += kRowChunk) {
             const int64_t n = size.cols - j < kRowChunk ? size.cols - j : kRowChunk;
             const char *run = row + (uint64_t)j * sizeof(T);
-            float *mine = acc.row(i) + j;
-            float sum[kRowChunk];
+            acc_t<T> *mine = acc.row(i) + j;
+            acc_t<T> sum[kRowChunk];
             ops->load(sum, run, n);
             for (int32_t s = 1; s < sources; ++s) {
                 if (s == own)
-                    iris_row_ops_for(IRIS_DTYPE_F32)->add(sum, mine, n);
+                    iris_row_ops_for(dtype_of<acc_t<T>>::value)->reduce(sum, mine, n, op);
                 else
-                    ops->add(sum, run + (uint64_t)s * source_stride, n);
+                    ops->reduce(sum, run + (uint64_t)s * source_stride, n, op);
             }
-            memcpy(mine, sum, (size_t)n * sizeof(float));
+            memcpy(mine, sum, (size_t)n * sizeof sum[0]);
         }
     }
 }
@@ -176,7 +191,7 @@ inline void tile_add_into(work_group, const matrix<float> &target, const accumul
 {
     const iris_row_ops *ops = iris_row_ops_for(IRIS_DTYPE_F32);
     for (int64_t i = 0; i < size.rows; ++i)
-        ops->add(target.data + i * target.stride_row, acc.row(i), size.cols);
+        ops->reduce(target.data + i * target.stride_row, acc.row(i), size.cols, IRIS_REDUCE_SUM);
 }
 
 inline void clear_bytes(work_group, void *target, uint64_t nbytes)

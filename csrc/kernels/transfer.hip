@@ -77,7 +77,7 @@ IRIS_INLINE void transfer(work_group wg, const iris_transfer_args &args)
                 copy_bytes(wg, output + (uint64_t)source * args.target_step,
                            staged + (uint64_t)source * args.target_step, part.nbytes);
     }
-    call_end(wg, call, args.wait_done != 0);
+    call_end(wg, call, args.ending);
 }
 
 } // namespace iris

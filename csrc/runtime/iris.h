@@ -31,6 +31,7 @@ struct iris_workspace;
 size_t iris_dtype_nbytes(enum iris_dtype dtype);
 const char *iris_dtype_name(enum iris_dtype dtype);             /* "float32" ... */
 const char *iris_operation_name(enum iris_operation operation); /* "matmul_all_reduce" ... */
+const char *iris_reduce_op_name(enum iris_reduce_op op);        /* "sum" ... */
 const char *iris_variant_name(enum iris_variant variant);       /* "two_shot" ..., NONE: "" */
 /* false: no such name, *out untouched */
 bool iris_variant_from_name(const char *name, enum iris_variant *out);
@@ -172,7 +173,8 @@ struct iris_op_options {
     struct iris_workspace *workspace; /* NULL: the context's */
     bool async_op; /* true: end when this rank's result is complete, not all ranks' */
     bool prepare;  /* true: agree and allocate, launch nothing (the preamble) */
-    void *stream;  /* cpu: NULL */
+    enum iris_reduce_op reduce_op; /* reductions of tensors */
+    void *stream;                  /* cpu: NULL */
 };
 
 /* All collective, all may wait, all with the argument checks of docs/api.md. */
@@ -186,11 +188,14 @@ enum iris_status iris_matmul_all_reduce(struct iris_context *ctx, const struct i
                                         const struct iris_op_options *options);
 
 /* The collectives take contiguous tensors of any shape. */
-/* output = sum over ranks of input; fp32, fp16, bf16; one_shot or two_shot. */
+/* output = input reduced over the ranks; fp32, fp16, bf16, int32, int64; any variant, but atomic
+ * and spinlock only sums and averages of floating point. In place (output the very input) in
+ * two_shot, ring, atomic and spinlock. */
 enum iris_status iris_all_reduce(struct iris_context *ctx, const struct iris_tensor *output,
                                  const struct iris_tensor *input,
                                  const struct iris_op_options *options);
-/* output (n) = this rank's n-element share of the sum of the ranks' inputs (world_size * n). */
+/* output (n) = this rank's n-element share of the reduction of the ranks' inputs (world_size * n).
+ */
 enum iris_status iris_reduce_scatter(struct iris_context *ctx, const struct iris_tensor *output,
                                      const struct iris_tensor *input,
                                      const struct iris_op_options *options);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * Names and sizes of dtypes, operations and variants.
+ * Names and sizes of dtypes, operations, variants and reductions.
  */
 #include "iris.h"
 
@@ -37,6 +37,14 @@ static const char *const variants[IRIS_VARIANT_COUNT] = {
     [IRIS_VARIANT_ONE_SHOT] = "one_shot",
     [IRIS_VARIANT_TWO_SHOT] = "two_shot",
     [IRIS_VARIANT_RING] = "ring",
+    [IRIS_VARIANT_LL] = "ll",
+    [IRIS_VARIANT_LL_TWO_SHOT] = "ll_two_shot",
+    [IRIS_VARIANT_ONE_SHOT_LEGACY] = "one_shot_legacy",
+};
+
+static const char *const reduce_ops[IRIS_REDUCE_COUNT] = {
+    [IRIS_REDUCE_SUM] = "sum",   [IRIS_REDUCE_MAX] = "max", [IRIS_REDUCE_MIN] = "min",
+    [IRIS_REDUCE_PROD] = "prod", [IRIS_REDUCE_AVG] = "avg",
 };
 
 size_t iris_dtype_nbytes(enum iris_dtype dtype)
@@ -68,6 +76,11 @@ bool iris_variant_from_name(const char *name, enum iris_variant *out)
         }
     }
     return false;
+}
+
+const char *iris_reduce_op_name(enum iris_reduce_op op)
+{
+    return reduce_ops[op];
 }
 
 bool iris_operation_from_name(const char *name, enum iris_operation *out)

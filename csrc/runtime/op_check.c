@@ -87,6 +87,22 @@ enum iris_status iris_check_computable(const char *name, const struct iris_tenso
     }
 }
 
+enum iris_status iris_check_reducible(const char *name, const struct iris_tensor *tensor)
+{
+    switch (tensor->dtype) {
+    case IRIS_DTYPE_F32:
+    case IRIS_DTYPE_F16:
+    case IRIS_DTYPE_BF16:
+    case IRIS_DTYPE_I32:
+    case IRIS_DTYPE_I64:
+        return IRIS_OK;
+    default:
+        return IRIS_FAIL(IRIS_EINVAL,
+                         "%s: expected dtype float32, float16, bfloat16, int32 or int64, got %s",
+                         name, iris_dtype_name(tensor->dtype));
+    }
+}
+
 enum iris_status iris_check_matrix(const char *name, const char *meaning,
                                    const struct iris_tensor *tensor)
 {

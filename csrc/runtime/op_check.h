@@ -17,6 +17,7 @@ enum iris_status iris_check_device(const struct iris_context *ctx, const char *n
 enum iris_status iris_check_dtype(const char *name, const struct iris_tensor *tensor,
                                   enum iris_dtype expected, const char *expected_by);
 /* One of the dtypes that kernels compute in. */
+enum iris_status iris_check_reducible(const char *name, const struct iris_tensor *tensor);
 enum iris_status iris_check_computable(const char *name, const struct iris_tensor *tensor);
 /* 2-D with both sizes >= 1; `meaning` is for the message: "(M, K)". */
 enum iris_status iris_check_matrix(const char *name, const char *meaning,

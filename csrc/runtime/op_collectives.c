@@ -32,6 +32,13 @@ static enum iris_status check_numel(const char *name, const struct iris_tensor *
 
 /* ---- reductions: all_reduce, reduce_scatter ---- */
 
+/* Where a rank's input has been read, by itself alone, before anything is written over it. */
+static bool can_be_in_place(enum iris_variant variant)
+{
+    return variant == IRIS_VARIANT_TWO_SHOT || variant == IRIS_VARIANT_RING ||
+           variant == IRIS_VARIANT_ATOMIC || variant == IRIS_VARIANT_SPINLOCK;
+}
+
 /* The input as a rows x n matrix of runs. */
 static enum iris_status run_reduction(struct iris_context *ctx, enum iris_operation operation,
                                       const struct iris_tensor *output,
@@ -43,6 +50,8 @@ static enum iris_status run_reduction(struct iris_context *ctx, enum iris_operat
                                 .M = rows,
                                 .N = n,
                                 .prepare = options->prepare,
+                                .reduce_op = options->reduce_op,
+                                .in_place = output->data == input->data,
                                 .source = -1};
     struct iris_reduce_args args = {0};
     struct iris_op_launch launch = {.call = &args.call,
@@ -51,8 +60,13 @@ static enum iris_status run_reduction(struct iris_context *ctx, enum iris_operat
                                     .kernel_dtype = input->dtype};
 
     IRIS_TRY(iris_op_select(ctx, options->config, &desc, &launch.work_groups));
-    if (desc.variant == IRIS_VARIANT_ONE_SHOT || output->data != input->data)
+    if (!desc.in_place)
         IRIS_TRY(iris_check_disjoint("output", output, "input", input));
+    else if (iris_tensor_numel(output) > 0 && !can_be_in_place(desc.variant))
+        return IRIS_FAIL(IRIS_EINVAL,
+                         "output: expected memory apart from input's in the variant '%s'; in place "
+                         "work two_shot, ring, atomic and spinlock",
+                         iris_variant_name(desc.variant));
     args.a = (struct iris_matrix_args){(uint64_t)(uintptr_t)input->data, n, 1};
     args.output = (struct iris_matrix_args){(uint64_t)(uintptr_t)output->data, n, 1};
     args.output_offset = iris_tensor_heap_offset(ctx, output);
@@ -65,7 +79,10 @@ static enum iris_status run_reduction(struct iris_context *ctx, enum iris_operat
      * On a GPU tiles are dealt to the ranks in turn: one tile of each row in turn. */
     desc.group_size_m = desc.gpu_parts > 0 ? (int32_t)rows : 1;
     args.group_size_m = desc.group_size_m;
-    args.wait_done = !options->async_op;
+    args.ending = IRIS_ENDING_LOCAL;
+    args.reduce_op = (uint32_t)options->reduce_op;
+    args.reduce_scale =
+        options->reduce_op == IRIS_REDUCE_AVG ? 1.0f / (float)ctx->world_size : 1.0f;
     return iris_op_run(ctx, &desc, &launch, options);
 }
 
@@ -74,7 +91,7 @@ enum iris_status iris_all_reduce(struct iris_context *ctx, const struct iris_ten
                                  const struct iris_op_options *options)
 {
     IRIS_TRY(check_pair(ctx, output, input));
-    IRIS_TRY(iris_check_computable("input", input));
+    IRIS_TRY(iris_check_reducible("input", input));
     IRIS_TRY(check_numel("output", output, iris_tensor_numel(input), "as many as input"));
     return run_reduction(ctx, IRIS_OP_ALL_REDUCE, output, input, 1, iris_tensor_numel(input),
                          options);
@@ -87,7 +104,7 @@ enum iris_status iris_reduce_scatter(struct iris_context *ctx, const struct iris
     const int64_t n = iris_tensor_numel(output);
 
     IRIS_TRY(check_pair(ctx, output, input));
-    IRIS_TRY(iris_check_computable("input", input));
+    IRIS_TRY(iris_check_reducible("input", input));
     IRIS_TRY(check_numel("input", input, n * ctx->world_size, "world_size times output's"));
     IRIS_TRY(iris_check_disjoint("output", output, "input", input));
     return run_reduction(ctx, IRIS_OP_REDUCE_SCATTER, output, input, ctx->world_size, n, options);
@@ -125,7 +142,7 @@ static enum iris_status run_transfer(struct iris_context *ctx, const struct tran
         .source_step = transfer->source_moves ? nbytes : 0,
         .target_step = transfer->target_moves ? nbytes : 0,
         .senders = transfer->senders,
-        .wait_done = !options->async_op,
+        .ending = IRIS_ENDING_LOCAL,
     };
     struct iris_op_launch launch = {.call = &args.call,
                                     .args = &args,

@@ -13,7 +13,7 @@
 void iris_op_desc_format(const struct iris_op_desc *desc, char text[IRIS_OP_TEXT_NBYTES])
 {
     const char *separator = desc->variant == IRIS_VARIANT_NONE ? "" : ", ";
-    char extent[80], blocks[48] = "", source[24] = "";
+    char extent[80], blocks[48] = "", source[24] = "", op[16] = "";
 
     if (desc->operation == IRIS_OP_MATMUL_ALL_REDUCE) {
         (void)snprintf(extent, sizeof extent, "M=%lld, N=%lld, K=%lld", (long long)desc->M,
@@ -25,10 +25,12 @@ void iris_op_desc_format(const struct iris_op_desc *desc, char text[IRIS_OP_TEXT
     }
     if (desc->source >= 0)
         (void)snprintf(source, sizeof source, ", src=%d", desc->source);
-    (void)snprintf(text, IRIS_OP_TEXT_NBYTES, "%s%s(%s, %s%s%s%s%s%s)",
+    if (desc->reduce_op != IRIS_REDUCE_SUM)
+        (void)snprintf(op, sizeof op, ", op=%s", iris_reduce_op_name(desc->reduce_op));
+    (void)snprintf(text, IRIS_OP_TEXT_NBYTES, "%s%s(%s, %s%s%s%s%s%s%s)",
                    iris_operation_name(desc->operation), desc->prepare ? "_preamble" : "", extent,
                    iris_dtype_name(desc->dtype), separator, iris_variant_name(desc->variant),
-                   blocks, desc->has_bias ? ", bias" : "", source);
+                   blocks, desc->has_bias ? ", bias" : "", source, op);
 }
 
 /* FNV-1a, 32 bits. */
@@ -57,6 +59,7 @@ uint32_t iris_op_desc_signature(const struct iris_op_desc *desc)
         desc->has_bias,
         desc->prepare,
         (uint64_t)desc->source,
+        desc->prepare ? 0 : (uint64_t)desc->reduce_op, /* a preamble serves them all */
     };
     uint32_t hash = UINT32_C(2166136261);
 
@@ -67,10 +70,19 @@ uint32_t iris_op_desc_signature(const struct iris_op_desc *desc)
 
 struct iris_op_needs iris_op_desc_needs(const struct iris_op_desc *desc, int world_size)
 {
-    struct iris_op_needs needs = {0, 0};
+    struct iris_op_needs needs = {0, 0, 0};
+    struct iris_packet_layout packets;
     struct iris_schedule schedule;
     struct iris_reduce_layout layout;
 
+    if (iris_is_by_packets(desc->variant)) {
+        packets = iris_packet_layout_make(
+            desc->M * desc->N * (int64_t)iris_dtype_nbytes(desc->dtype), world_size);
+        needs.packets =
+            (uint64_t)(desc->variant == IRIS_VARIANT_LL ? world_size * packets.words
+                                                        : packets.results + packets.words);
+        return needs;
+    }
     switch (desc->operation) {
     case IRIS_OP_MATMUL_ALL_REDUCE:
     case IRIS_OP_ALL_REDUCE:

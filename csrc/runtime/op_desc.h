@@ -24,6 +24,8 @@ struct iris_op_desc {
     bool prepare;      /* a preamble */
     int32_t gpu_parts; /* see iris_reduce_layout; 0 on the cpu */
     int32_t source;    /* broadcast: the sending rank, else -1 */
+    enum iris_reduce_op reduce_op;
+    bool in_place; /* this rank's affair: not part of the agreement */
 };
 
 enum { IRIS_OP_TEXT_NBYTES = 192 };
@@ -34,10 +36,16 @@ void iris_op_desc_format(const struct iris_op_desc *desc, char text[IRIS_OP_TEXT
 /* A hash of all fields: ranks whose descriptions differ have different ones (nearly always). */
 uint32_t iris_op_desc_signature(const struct iris_op_desc *desc);
 
+static inline bool iris_is_by_packets(enum iris_variant variant)
+{
+    return variant == IRIS_VARIANT_LL || variant == IRIS_VARIANT_LL_TWO_SHOT;
+}
+
 /* What a workspace must have room for. */
 struct iris_op_needs {
     uint64_t flags_count; /* of one half */
     uint64_t half_nbytes; /* staging of one half */
+    uint64_t packets;     /* of one half */
 };
 struct iris_op_needs iris_op_desc_needs(const struct iris_op_desc *desc, int world_size);
 

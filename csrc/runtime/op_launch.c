@@ -20,7 +20,10 @@ static enum iris_status launch_kernel(struct iris_context *ctx, const struct iri
                                       const struct iris_op_launch *op, void *stream)
 {
     const struct iris_launch launch = {
-        .kernel = IRIS_KERNEL_ID(operation, desc->variant, op->kernel_dtype),
+        .kernel = IRIS_KERNEL_ID(
+            operation,
+            desc->variant == IRIS_VARIANT_ONE_SHOT_LEGACY ? IRIS_VARIANT_ONE_SHOT : desc->variant,
+            op->kernel_dtype),
         .work_groups = op->work_groups,
         .args = op->args,
         .args_nbytes = op->args_nbytes,
@@ -33,14 +36,39 @@ static enum iris_status launch_kernel(struct iris_context *ctx, const struct iri
     return ctx->ops->launch(ctx->device, &launch);
 }
 
-/* atomic and spinlock add up in memory that must be zero on all ranks before anybody adds. */
-static enum iris_status prepare_call(struct iris_context *ctx, const struct iris_op_desc *desc,
-                                     const struct iris_op_launch *op, void *stream)
+/* What every call cost before signals carried the call's number: flags zeroed by the host, between
+ * two barriers of the hosts, so that no signal is erased. */
+static enum iris_status zero_flags(struct iris_context *ctx, const struct iris_storage *storage)
 {
-    if (desc->variant != IRIS_VARIANT_ATOMIC && desc->variant != IRIS_VARIANT_SPINLOCK)
+    char *flags = (char *)iris_heap_base(ctx->heap, ctx->rank) + storage->flags_offset;
+
+    IRIS_TRY(ctx->ops->synchronize(ctx->device));
+    IRIS_TRY(iris_bootstrap_barrier(ctx->bootstrap, "flags no longer used"));
+    IRIS_TRY(ctx->ops->memory_set(ctx->device, NULL, flags, 0,
+                                  storage->packets_offset - storage->flags_offset));
+    IRIS_TRY(ctx->ops->synchronize(ctx->device));
+    return iris_bootstrap_barrier(ctx->bootstrap, "flags zeroed");
+}
+
+static enum iris_status prepare_call(struct iris_context *ctx, const struct iris_op_desc *desc,
+                                     const struct iris_op_launch *op,
+                                     const struct iris_storage *storage, void *stream)
+{
+    struct iris_op_launch clear = *op;
+
+    switch (desc->variant) {
+    case IRIS_VARIANT_ONE_SHOT_LEGACY:
+        return zero_flags(ctx, storage);
+    case IRIS_VARIANT_ATOMIC:
+    case IRIS_VARIANT_SPINLOCK:
+        /* They add up in memory that must be zero on all ranks before anybody adds. A product's
+         * arguments begin with those of a reduction. */
+        clear.args_nbytes = sizeof(struct iris_reduce_args);
+        IRIS_TRY(launch_kernel(ctx, desc, IRIS_OP_CLEAR_SUMS, &clear, stream));
+        return iris_context_launch_barrier(ctx, stream);
+    default:
         return IRIS_OK;
-    IRIS_TRY(launch_kernel(ctx, desc, IRIS_OP_CLEAR_SUMS, op, stream));
-    return iris_context_launch_barrier(ctx, stream);
+    }
 }
 
 /* On a synchronous device: whether the call has been completed, and if not, why. */
@@ -65,13 +93,15 @@ static enum iris_status run_call(struct iris_context *ctx, const struct iris_op_
     iris_context_call_args(ctx, desc->operation, op->call);
     op->call->control_offset = storage->block.offset;
     op->call->flags_offset = storage->flags_offset;
-    op->call->flags_count = (uint32_t)storage->flags_count;
+    op->call->flags_count = (uint32_t)storage->room.flags_count;
     op->call->data_offset = storage->data_offset;
-    op->call->data_half_nbytes = storage->half_nbytes;
+    op->call->data_half_nbytes = storage->room.half_nbytes;
+    op->call->packets_offset = storage->packets_offset;
+    op->call->packets_half_count = storage->room.packets;
     if (capturing) /* replays are not described on the board: no mismatch is ever about them */
         op->call->board_number = UINT32_MAX;
     IRIS_TRY(iris_storage_before_call(ctx, storage, stream, capturing));
-    IRIS_TRY(prepare_call(ctx, desc, op, stream));
+    IRIS_TRY(prepare_call(ctx, desc, op, storage, stream));
     IRIS_TRY(launch_kernel(ctx, desc, desc->operation, op, stream));
     IRIS_TRY(iris_storage_after_call(ctx, storage, stream, capturing));
     ctx->last_op = *desc;
@@ -82,6 +112,10 @@ static enum iris_status run_call(struct iris_context *ctx, const struct iris_op_
 static enum iris_status check_capture(struct iris_workspace *workspace,
                                       const struct iris_op_desc *desc)
 {
+    if (desc->variant == IRIS_VARIANT_ONE_SHOT_LEGACY)
+        return IRIS_FAIL(IRIS_ESTATE,
+                         "all_reduce_variant: expected one without host barriers while a graph is "
+                         "captured, got 'one_shot_legacy'");
     if (iris_workspace_has_room(workspace, desc))
         return IRIS_OK;
     return IRIS_FAIL(

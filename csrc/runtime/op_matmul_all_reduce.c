@@ -132,7 +132,8 @@ enum iris_status iris_matmul_all_reduce(struct iris_context *ctx, const struct i
     args->block_n = desc.block_n;
     args->block_k = desc.block_k;
     args->group_size_m = desc.group_size_m;
-    args->wait_done = !options->async_op;
+    args->reduce_scale = 1.0f;
+    args->ending = options->async_op ? IRIS_ENDING_TELLS : IRIS_ENDING_WAITS;
     args->num_xcds = options->config != NULL && options->config->num_xcds != 0
                          ? options->config->num_xcds
                          : iris_device_traits(ctx->device)->dies;

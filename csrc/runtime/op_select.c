@@ -21,12 +21,36 @@ enum { CPU_RUN = 8192, CPU_RUN_MIN = 512 };
 /* GPUs: eight tile rows share a panel of B in L2 while their panels of A stay there too. */
 enum { GPU_GROUP_SIZE_M = 8 };
 
-/* GPUs: a run is a whole number of a block's widest accesses; enough runs for all blocks of all
- * ranks, but not so small that signals outweigh them. */
-enum { GPU_RUN = 16384, GPU_RUN_MIN = 2048, GPU_RUNS_PER_RANK = 64, GPU_RUN_MULTIPLE = 8 };
+/* GPUs: a run is a whole number of a block's widest accesses. About one for each of a large GPU's
+ * compute units, so that each hands over, and is waited for, once; but not so small that signals
+ * outweigh it, nor so large that nothing leaves while the rest is read. In bytes. */
+enum { GPU_RUN = 64 << 10, GPU_RUN_MIN = 4 << 10, GPU_RUNS = 128, GPU_RUN_MULTIPLE = 8 };
 
-/* Outputs up to this size take one_shot in ccl.all_reduce: two waits fewer in a row. */
-enum { ONE_SHOT_MAX_NBYTES = 64 * 1024 };
+/* all_reduce by packets on a GPU: a thread for each word, as far as so many small work-groups of a
+ * compute unit go; what a thread does for a word is to wait. */
+enum { PACKET_GROUPS_PER_UNIT = 4 };
+
+/* The fastest variant of all_reduce for messages of up to so many bytes, as benchmarks/bench_ccl.py
+ * measured them; the last row of a device and world size has no limit. */
+struct choice {
+    int32_t world_size; /* up to */
+    uint64_t max_nbytes;
+    enum iris_variant variant;
+};
+static const struct choice cpu_choices[] = {
+    {IRIS_MAX_RANKS, 64 << 10, IRIS_VARIANT_ONE_SHOT},
+    {IRIS_MAX_RANKS, UINT64_MAX, IRIS_VARIANT_TWO_SHOT},
+};
+static const struct choice gpu_choices[] = {
+    {2, 512 << 10, IRIS_VARIANT_LL},
+    {2, UINT64_MAX, IRIS_VARIANT_TWO_SHOT},
+    {4, 64 << 10, IRIS_VARIANT_LL},
+    {4, 1 << 20, IRIS_VARIANT_LL_TWO_SHOT},
+    {4, UINT64_MAX, IRIS_VARIANT_TWO_SHOT},
+    {IRIS_MAX_RANKS, 32 << 10, IRIS_VARIANT_LL},
+    {IRIS_MAX_RANKS, 1 << 20, IRIS_VARIANT_LL_TWO_SHOT},
+    {IRIS_MAX_RANKS, UINT64_MAX, IRIS_VARIANT_TWO_SHOT},
+};
 
 enum { BLOCK_LIMIT = 1 << 20 };
 
@@ -138,20 +162,18 @@ static enum iris_status select_gpu_product(const struct iris_context *ctx,
     return IRIS_OK;
 }
 
-static void select_gpu_run(const struct iris_context *ctx, const struct iris_config *config,
-                           struct iris_op_desc *desc)
+static void select_gpu_run(const struct iris_config *config, struct iris_op_desc *desc)
 {
-    const int64_t runs = (int64_t)ctx->world_size * GPU_RUNS_PER_RANK;
-    int64_t run =
-        (int64_t)iris_round_up((uint64_t)iris_ceil_div(desc->M * desc->N, runs), GPU_RUN_MIN);
+    const int64_t element = (int64_t)iris_dtype_nbytes(desc->dtype);
+    int64_t run = (int64_t)iris_round_up(
+        (uint64_t)iris_ceil_div(desc->M * desc->N, (int64_t)GPU_RUNS), GPU_RUN_MIN / element);
 
     if (run == 0) /* no elements: the call only meets the peers */
-        run = GPU_RUN_MIN;
-
+        run = GPU_RUN_MIN / element;
     if (config->block_size_n != 0)
         run = (int64_t)iris_round_up((uint64_t)config->block_size_n, GPU_RUN_MULTIPLE);
-    else if (run > GPU_RUN)
-        run = GPU_RUN;
+    else if (run > GPU_RUN / element)
+        run = GPU_RUN / element;
     desc->block_m = 1;
     desc->block_n =
         at_most((int32_t)run,
@@ -167,30 +189,67 @@ static enum iris_status select_gpu(const struct iris_context *ctx, const struct 
         iris_gpu_parts_of(iris_device_traits(ctx->device)->sm90, desc->operation, desc->dtype);
     if (desc->operation == IRIS_OP_MATMUL_ALL_REDUCE)
         return select_gpu_product(ctx, config, desc);
-    select_gpu_run(ctx, config, desc);
+    select_gpu_run(config, desc);
     return IRIS_OK;
 }
 
-static enum iris_status select_variant(const struct iris_config *config, struct iris_op_desc *desc)
+static enum iris_variant choose_all_reduce(const struct iris_context *ctx,
+                                           const struct iris_op_desc *desc, uint64_t nbytes)
+{
+    const struct choice *row =
+        iris_device_traits(ctx->device)->asynchronous ? gpu_choices : cpu_choices;
+
+    if (desc->in_place)
+        return IRIS_VARIANT_TWO_SHOT;
+    while (ctx->world_size > row->world_size || nbytes > row->max_nbytes)
+        ++row;
+    return row->variant;
+}
+
+static enum iris_status check_all_reduce(const struct iris_op_desc *desc)
+{
+    const bool floating = desc->dtype == IRIS_DTYPE_F32 || desc->dtype == IRIS_DTYPE_F16 ||
+                          desc->dtype == IRIS_DTYPE_BF16;
+    const bool adds = desc->reduce_op == IRIS_REDUCE_SUM || desc->reduce_op == IRIS_REDUCE_AVG;
+
+    if (desc->variant != IRIS_VARIANT_ATOMIC && desc->variant != IRIS_VARIANT_SPINLOCK)
+        return IRIS_OK;
+    if (!floating)
+        return IRIS_FAIL(IRIS_EINVAL,
+                         "input: expected dtype float32, float16 or bfloat16 in the variant '%s', "
+                         "got %s",
+                         iris_variant_name(desc->variant), iris_dtype_name(desc->dtype));
+    if (!adds)
+        return IRIS_FAIL(IRIS_EINVAL, "op: expected 'sum' or 'avg' in the variant '%s', got '%s'",
+                         iris_variant_name(desc->variant), iris_reduce_op_name(desc->reduce_op));
+    return IRIS_OK;
+}
+
+static enum iris_status select_variant(const struct iris_context *ctx,
+                                       const struct iris_config *config, struct iris_op_desc *desc)
 {
     const uint64_t nbytes = (uint64_t)desc->M * (uint64_t)desc->N * iris_dtype_nbytes(desc->dtype);
+    const struct iris_packet_layout packets =
+        iris_packet_layout_make((int64_t)nbytes, ctx->world_size);
 
+    desc->variant = config->variant;
     switch (desc->operation) {
     case IRIS_OP_MATMUL_ALL_REDUCE:
-        desc->variant =
-            config->variant != IRIS_VARIANT_NONE ? config->variant : IRIS_VARIANT_TWO_SHOT;
-        return IRIS_OK;
-    case IRIS_OP_ALL_REDUCE:
-        desc->variant = config->variant;
         if (desc->variant == IRIS_VARIANT_NONE)
-            desc->variant =
-                nbytes <= ONE_SHOT_MAX_NBYTES ? IRIS_VARIANT_ONE_SHOT : IRIS_VARIANT_TWO_SHOT;
-        if (desc->variant == IRIS_VARIANT_ONE_SHOT || desc->variant == IRIS_VARIANT_TWO_SHOT)
+            desc->variant = IRIS_VARIANT_TWO_SHOT;
+        if (desc->variant <= IRIS_VARIANT_RING)
             return IRIS_OK;
         return IRIS_FAIL(IRIS_EINVAL,
-                         "all_reduce_variant: expected 'one_shot' or 'two_shot' for all_reduce, "
-                         "got '%s'",
+                         "all_reduce_variant: expected 'two_shot', 'one_shot', 'ring', 'atomic' or "
+                         "'spinlock' for matmul_all_reduce, got '%s'",
                          iris_variant_name(desc->variant));
+    case IRIS_OP_ALL_REDUCE:
+        if (desc->variant == IRIS_VARIANT_NONE)
+            desc->variant = choose_all_reduce(ctx, desc, nbytes);
+        /* Where not every rank would own a block, two crossings could not even do their work. */
+        if (desc->variant == IRIS_VARIANT_LL_TWO_SHOT && !iris_packet_all_own(&packets))
+            desc->variant = IRIS_VARIANT_LL;
+        return check_all_reduce(desc);
     case IRIS_OP_REDUCE_SCATTER:
         desc->variant = IRIS_VARIANT_TWO_SHOT;
         return IRIS_OK;
@@ -198,6 +257,28 @@ static enum iris_status select_variant(const struct iris_config *config, struct 
         desc->variant = IRIS_VARIANT_NONE;
         return IRIS_OK;
     }
+}
+
+/* Work-groups beyond those that have something to do only take time to start and to count in. */
+static uint32_t enough_work_groups(const struct iris_context *ctx, const struct iris_op_desc *desc,
+                                   uint32_t work_groups)
+{
+    const int32_t threads = iris_device_traits(ctx->device)->asynchronous ? IRIS_GPU_THREADS : 1024;
+    int64_t wanted = work_groups, limit = work_groups;
+
+    if (iris_is_by_packets(desc->variant)) {
+        wanted =
+            iris_ceil_div(iris_packet_layout_make(desc->N * (int64_t)iris_dtype_nbytes(desc->dtype),
+                                                  ctx->world_size)
+                              .words,
+                          threads);
+        if (iris_device_traits(ctx->device)->asynchronous)
+            limit *= PACKET_GROUPS_PER_UNIT;
+    } else if (desc->operation == IRIS_OP_ALL_REDUCE) {
+        wanted = iris_ceil_div(desc->N > 0 ? desc->N : 1, desc->block_n) *
+                 (iris_device_traits(ctx->device)->asynchronous ? IRIS_RUN_PIECES : 1);
+    }
+    return (uint32_t)(wanted < limit ? wanted : limit);
 }
 
 enum iris_status iris_op_select(const struct iris_context *ctx, const struct iris_config *config,
@@ -212,11 +293,14 @@ enum iris_status iris_op_select(const struct iris_context *ctx, const struct iri
     if (config->num_sms > limit)
         return IRIS_FAIL(IRIS_EINVAL, "num_sms: expected at most %d on the %s backend, got %d",
                          limit, ctx->ops->name, config->num_sms);
-    IRIS_TRY(select_variant(config, desc));
+    IRIS_TRY(select_variant(ctx, config, desc));
     *work_groups =
         (uint32_t)(config->num_sms != 0 ? config->num_sms : ctx->ops->compute_units(ctx->device));
-    if (iris_device_traits(ctx->device)->asynchronous)
-        return select_gpu(ctx, config, desc);
+    if (iris_device_traits(ctx->device)->asynchronous) {
+        IRIS_TRY(select_gpu(ctx, config, desc));
+        *work_groups = enough_work_groups(ctx, desc, *work_groups);
+        return IRIS_OK;
+    }
     /* A block larger than the matrix only wastes staging. */
     desc->block_m = at_most(config->block_size_m, desc->M);
     desc->block_n = at_most(config->block_size_n, desc->N);
@@ -226,6 +310,7 @@ enum iris_status iris_op_select(const struct iris_context *ctx, const struct iri
         select_product_blocks(ctx, desc);
     else
         select_run(ctx, desc);
+    *work_groups = enough_work_groups(ctx, desc, *work_groups);
     return IRIS_OK;
 }
 

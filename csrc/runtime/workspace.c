@@ -90,7 +90,9 @@ static bool fits(struct iris_context *ctx, struct iris_storage *storage,
                  const struct iris_op_needs *needs)
 {
     return storage != NULL && !storage->dirty && is_live(ctx, storage) &&
-           storage->flags_count >= needs->flags_count && storage->half_nbytes >= needs->half_nbytes;
+           storage->room.flags_count >= needs->flags_count &&
+           storage->room.half_nbytes >= needs->half_nbytes &&
+           storage->room.packets >= needs->packets;
 }
 
 struct iris_workspace_control *iris_storage_control(const struct iris_context *ctx,
@@ -139,22 +141,30 @@ enum iris_status iris_storage_after_call(struct iris_context *ctx, struct iris_s
 /* ---- making a storage ---- */
 
 struct make_message {
-    uint64_t flags_count;
-    uint64_t half_nbytes;
+    struct iris_op_needs room;
     uint64_t calls;
 };
+
+static void raise_to(uint64_t *value, uint64_t other)
+{
+    if (other > *value)
+        *value = other;
+}
+
+static void raise_room(struct iris_op_needs *room, const struct iris_op_needs *other)
+{
+    raise_to(&room->flags_count, other->flags_count);
+    raise_to(&room->half_nbytes, other->half_nbytes);
+    raise_to(&room->packets, other->packets);
+}
 
 static struct make_message maximum(const struct make_message *all, int world_size)
 {
     struct make_message m = all[0];
 
     for (int rank = 1; rank < world_size; ++rank) {
-        if (all[rank].flags_count > m.flags_count)
-            m.flags_count = all[rank].flags_count;
-        if (all[rank].half_nbytes > m.half_nbytes)
-            m.half_nbytes = all[rank].half_nbytes;
-        if (all[rank].calls > m.calls)
-            m.calls = all[rank].calls;
+        raise_room(&m.room, &all[rank].room);
+        raise_to(&m.calls, all[rank].calls);
     }
     return m;
 }
@@ -179,35 +189,38 @@ static enum iris_status make_storage(struct iris_workspace *workspace,
 {
     struct iris_context *ctx = workspace->ctx;
     const struct iris_storage *old = workspace->storage;
-    struct make_message own = {needs->flags_count, needs->half_nbytes, 0}, all[IRIS_MAX_RANKS];
+    struct make_message own = {*needs, 0}, all[IRIS_MAX_RANKS];
     struct iris_storage *storage;
     enum iris_status status;
 
     if (old != NULL) {
         IRIS_TRY(read_calls(ctx, old, &own.calls));
-        own.flags_count = old->flags_count > own.flags_count ? old->flags_count : own.flags_count;
-        own.half_nbytes = old->half_nbytes > own.half_nbytes ? old->half_nbytes : own.half_nbytes;
+        raise_room(&own.room, &old->room);
     }
     IRIS_TRY(iris_bootstrap_all_gather(ctx->bootstrap, "workspace", &own, sizeof own, all));
     own = maximum(all, ctx->world_size);
 
     IRIS_TRY(iris_alloc_zeroed(sizeof *storage, (void **)&storage));
-    storage->flags_count = iris_round_up(own.flags_count, 64);
-    storage->half_nbytes = iris_round_up(own.half_nbytes, IRIS_HEAP_ALIGNMENT);
+    storage->room.flags_count = iris_round_up(own.room.flags_count, 64);
+    storage->room.half_nbytes = iris_round_up(own.room.half_nbytes, IRIS_HEAP_ALIGNMENT);
+    storage->room.packets = iris_round_up(own.room.packets, 16);
     const uint64_t control_nbytes =
         iris_round_up(sizeof(struct iris_workspace_control), IRIS_HEAP_ALIGNMENT);
-    const uint64_t flags_nbytes = storage->flags_count * 2 * sizeof(uint32_t);
+    const uint64_t flags_nbytes = storage->room.flags_count * 2 * sizeof(uint32_t);
+    const uint64_t packets_nbytes = storage->room.packets * 2 * sizeof(struct iris_packet);
     /* The old storage goes first, so that growing does not need room for both. */
     pthread_mutex_lock(&ctx->storages_lock);
     unbind(workspace);
     pthread_mutex_unlock(&ctx->storages_lock);
     IRIS_TRY_GOTO(status,
                   iris_heap_allocate(ctx->heap,
-                                     control_nbytes + flags_nbytes + 2 * storage->half_nbytes,
+                                     control_nbytes + flags_nbytes + packets_nbytes +
+                                         2 * storage->room.half_nbytes,
                                      &storage->block),
                   fail);
     storage->flags_offset = storage->block.offset + control_nbytes;
-    storage->data_offset = storage->flags_offset + flags_nbytes;
+    storage->packets_offset = storage->flags_offset + flags_nbytes;
+    storage->data_offset = storage->packets_offset + packets_nbytes;
     pthread_mutex_lock(&ctx->storages_lock);
     storage->id = 1 + ctx->storage_ids++ % IRIS_MAX_STORAGE_ID;
     storage->next = ctx->storages;

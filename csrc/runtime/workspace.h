@@ -28,9 +28,9 @@ struct iris_storage {
     bool used, shared_by_streams;
     void *stream, *event;
     struct iris_block block;
-    uint64_t flags_count; /* room, of one half */
-    uint64_t half_nbytes;
+    struct iris_op_needs room;
     uint64_t flags_offset; /* from the heap base */
+    uint64_t packets_offset;
     uint64_t data_offset;
 };
 

@@ -45,14 +45,19 @@ class Exchange:
 def sums(ctx, memory):
     exchange, world = Exchange(ctx, memory), ctx.world_size
     for number, n in enumerate(SIZES):
-        for dtype in cases.DTYPES:
-            for variant in ("one_shot", "two_shot"):
+        for turn, dtype in enumerate(cases.REDUCIBLE):
+            for variant in cases.ALL_REDUCE_VARIANTS:
+                op = cases.REDUCTIONS[(turn + number + len(variant)) % len(cases.REDUCTIONS)]
+                if not cases.reduces(variant, op, dtype):
+                    continue
                 output = exchange.tensor(n, dtype, number % 2 == 0)
-                given = exchange.mine(n, dtype, number % 3 == 0)
+                given = exchange.tensor(n, dtype, number % 3 == 0)
+                given.copy_(cases.reduced_input(ctx.rank, n, dtype))
                 config = iris_c.ccl.Config(all_reduce_variant=variant)
-                exchange.call("all_reduce", output, given, config=config)
-                expected, bound = cases.sums(world, n, dtype)
-                cases.check_close(output[None], expected, bound, f"{variant} {n} {dtype}")
+                exchange.call("all_reduce", output, given, op=op, config=config)
+                cases.check_reduction(output, world, op, f"{variant} {n} {dtype} {op}")
+                exchange.done()
+        for dtype in cases.DTYPES:
             output = exchange.tensor(n, dtype, number % 2 == 1)
             exchange.call("reduce_scatter", output, exchange.mine(n * world, dtype, False))
             expected, bound = cases.sums(world, n * world, dtype)

@@ -115,6 +115,7 @@ INTEGER = {
         lambda a, b, c, d: a << 16 | b & 0xFFFF,
     "s_mov_b32 s12, 0x0c070302\nv_perm_b32 v10, v2, v3, s12":
         lambda a, b, c, d: b >> 16 | a >> 24 << 16,
+    "v_pack_b32_f16 v10, v2, v3": lambda a, b, c, d: a & 0xFFFF | b << 16,
     "v_alignbit_b32 v10, v2, v3, v4": lambda a, b, c, d: wide(b, a) >> (c & 31),
     "v_min_u32_sdwa v10, v2, v3 dst_sel:DWORD dst_unused:UNUSED_PAD src0_sel:WORD_1 src1_sel:DWORD":
         lambda a, b, c, d: min(a >> 16, b),
@@ -180,6 +181,11 @@ GFX90A_FLOAT = {
 }  # fmt: skip
 GFX94_FLOAT = {"v_fmamk_f32 v10, v2, 0x3fc00000, v4": lambda a, b, c: a * 1.5 + c}
 
+PACKED = {
+    "v_pk_add_f32 v[10:11], v[2:3], v[4:5]": numpy.add,
+    "v_pk_mul_f32 v[10:11], v[2:3], v[4:5]": numpy.multiply,
+}
+
 SPECIAL = [0.0, -0.0, 1.5, -1.5, 0.99, 65504.0, 65520.0, 1e30, -1e30, 6e-8, 3e-8, 2.0**-15, 5e9,
            4294967040.0, float("inf"), float("-inf"), float("nan")]  # fmt: skip
 CONVERSIONS = {
@@ -195,6 +201,12 @@ CONVERSIONS = {
     "v_cvt_f16_f32_sdwa v10, v2 dst_sel:WORD_1 dst_unused:UNUSED_PAD src0_sel:DWORD":
         lambda a: half_bits(to_float(a)) << 16,
 }  # fmt: skip
+GFX950_CONVERSION = "v_cvt_pk_f16_f32 v10, v2, v3"
+FLOAT_RELATIONS = {
+    "v_cmp_ge_f32_e64 s[10:11], v2, v3": lambda a, b: a >= b,
+    "v_cmp_le_f32_e64 s[10:11], v2, v3": lambda a, b: a <= b,
+    "v_cmp_u_f32_e64 s[10:11], v2, v3": lambda a, b: a != a or b != b,
+}
 
 # ---- scalar instructions: s10 (or s[10:11]) and SCC, which is 0 before, from s4 to s9 ----
 
@@ -239,6 +251,8 @@ SCALAR_32 = {
     "s_lshl3_add_u32 s10, s4, s5": lambda a, b: carried((a << 3) + b),
     "s_cmp_gt_i32 s4, s5\ns_cselect_b32 s10, s4, s5":
         lambda a, b: (max(signed(a), signed(b)), signed(a) > signed(b)),
+    "s_cmpk_gt_u32 s4, 0x8fff\ns_movk_i32 s10, 0x7": lambda a, b: (7, a > 0x8FFF),
+    "s_cmpk_lt_u32 s4, 0x8fff\ns_movk_i32 s10, 0x7": lambda a, b: (7, a < 0x8FFF),
     "s_bitcmp1_b32 s4, s5\ns_movk_i32 s10, 0x7": lambda a, b: (7, a >> (b & 31) & 1),
     "s_bitcmp0_b32 s4, s5\ns_movk_i32 s10, 0x7": lambda a, b: (7, not a >> (b & 31) & 1),
     "v_readfirstlane_b32 s10, v2": None,
@@ -352,11 +366,12 @@ def bench(request, library, programs, tmp_path_factory):
     arch = request.param
     vector, wide_table = tables(arch)
     texts = [*vector, *wide_table, *CARRIES, *CONVERSIONS, *SCALAR_64]
-    texts += SCALAR_32
+    texts += [*SCALAR_32, *FLOAT_RELATIONS]
     texts += [text for text, _, _ in comparisons()]
     texts += ["v_mbcnt_lo_u32_b32 v10, s4, v2", "v_mbcnt_hi_u32_b32 v10, s5, v2",
-              "v_pk_add_f32 v[10:11], v[2:3], v[4:5]"]  # fmt: skip
+              *PACKED]  # fmt: skip
     if arch == "gfx950":
+        texts.append(GFX950_CONVERSION)
         texts.append("v_bitop3_b32 v10, v2, v3, v4 bitop3:0xc8")
     with machine.Machine(library, programs, arch) as gpu:
         yield Bench(gpu, texts, tmp_path_factory.mktemp("bench") / f"{arch}.hsaco")
@@ -431,6 +446,31 @@ def test_comparisons(bench, numbers):
         assert wide(s10, s11) == mask_of(result), text
 
 
+def test_float_comparisons(bench):
+    values = [to_bits(x) for x in SPECIAL]
+    lanes = [[values[lane % 8], values[(lane * 7 + lane // 8) % len(values)], 0, 0]
+             for lane in range(LANES)]  # fmt: skip
+    lanes[1][:2] = lanes[2][:2] = [values[-1], values[3]]
+    for text, reference in FLOAT_RELATIONS.items():
+        _, _, s10, s11, _ = bench.run(text, lanes, [0] * 6)
+        assert wide(s10, s11) == mask_of(
+            lambda lane: reference(to_float(lanes[lane][0]), to_float(lanes[lane][1]))
+        ), text
+
+
+def test_pair_conversion(bench):
+    if bench.gpu.arch != "gfx950":
+        pytest.skip("gfx950 only")
+    lanes = [[to_bits(SPECIAL[lane % 16]), to_bits(SPECIAL[lane // 4]), 0, 0]
+             for lane in range(LANES)]  # fmt: skip
+    v10, _, _, _, _ = bench.run(GFX950_CONVERSION, lanes, [0] * 6)
+    check_lanes(
+        GFX950_CONVERSION, v10,
+        lambda lane: half_bits(to_float(lanes[lane][0]))
+        | half_bits(to_float(lanes[lane][1])) << 16,
+    )  # fmt: skip
+
+
 def test_floats(bench):
     random = numpy.random.default_rng(3)
     values = random.uniform(1, 2, (LANES, 4)).astype(numpy.float32)
@@ -443,10 +483,10 @@ def test_floats(bench):
         check_lanes(
             text, v10, lambda lane: to_bits(vector[text](*(float(x) for x in values[lane, :3])))
         )
-    text = "v_pk_add_f32 v[10:11], v[2:3], v[4:5]"
-    v10, v11, _, _, _ = bench.run(text, lanes, [0] * 6)
-    check_lanes(text, v10, lambda lane: to_bits(values[lane, 0] + values[lane, 2]))
-    check_lanes(text, v11, lambda lane: to_bits(values[lane, 1] + values[lane, 3]))
+    for text, operation in PACKED.items():
+        v10, v11, _, _, _ = bench.run(text, lanes, [0] * 6)
+        check_lanes(text, v10, lambda lane: to_bits(operation(values[lane, 0], values[lane, 2])))
+        check_lanes(text, v11, lambda lane: to_bits(operation(values[lane, 1], values[lane, 3])))
 
 
 def test_conversions(bench, numbers):

@@ -102,6 +102,32 @@ def wraps(ctx, memory, variant):
     assert counters == [*range(INT32_MAX - 2, INT32_MAX + 1), *range(1, 6)]
 
 
+def all_reduce_wraps(ctx, memory):
+    """The same for all_reduce, with variants that signal in different ways in turn."""
+    variants = ("ll", "two_shot", "ll_two_shot", "one_shot", "ring")
+    workspace = iris_c.FusedWorkspace(ctx, "all_reduce")
+    output = memory.heap(2000, dtype=torch.float32)
+    given = memory.ordinary(2000, dtype=torch.float32)
+
+    def call(variant, n, salt):
+        config = iris_c.ccl.Config(all_reduce_variant=variant)
+        given[:n].copy_(cases.reduced_input(ctx.rank, n, torch.float32, salt))
+        ctx.ccl.all_reduce(
+            memory.passed(output[:n]), memory.passed(given[:n]), config=config, workspace=workspace
+        )
+        assert memory.library.hipDeviceSynchronize() == 0
+        cases.check_reduction(output[:n], ctx.world_size, "sum", f"{variant} {salt}", salt)
+
+    for variant in variants:
+        call(variant, 2000, 0)
+    ctx.barrier()
+    workspace._set_calls(INT32_MAX - 8)
+    ctx.barrier()
+    for turn in range(25):
+        call(variants[turn * 2 % 5], (2000, 9, 700)[turn % 3], turn)
+    assert workspace.call_counter == 17
+
+
 def replays(ctx, memory):
     """Graphs of several variants on one workspace, in turn with eager calls; the wrap inside."""
     workspace = iris_c.FusedWorkspace(ctx, "matmul_all_reduce")
@@ -218,6 +244,11 @@ def nothing(ctx, memory):
 @pytest.mark.parametrize("arch", machine.ARCHES)
 def test_the_counter_wraps(emulated, arch, variant):
     emulated(arch, **ADVERSARIAL).run(wraps, 2, variant)
+
+
+@pytest.mark.parametrize("arch", machine.ARCHES)
+def test_the_counter_wraps_in_all_reduce(emulated, arch):
+    emulated(arch, **ADVERSARIAL).run(all_reduce_wraps, 3)
 
 
 @pytest.mark.parametrize("behaviour", [{}, ADVERSARIAL], ids=["plain", "adversarial"])

@@ -120,22 +120,23 @@ static void matmul(struct iris_context *ctx, const struct rank_args *self,
 static void collectives(struct iris_context *ctx, const struct rank_args *self, int64_t n, int call)
 {
     const int W = self->world;
-    const struct iris_config one_shot = {.variant = IRIS_VARIANT_ONE_SHOT, .num_sms = 2};
-    const struct iris_config two_shot = {.variant = IRIS_VARIANT_TWO_SHOT, .block_size_n = 64};
     struct iris_op_options options = {0};
     float *in = filled(self->rank, 3, n * W, call), *out = calloc((size_t)(n * W + 1), sizeof *out);
     const struct iris_tensor all_in = matrix(in, 1, n * W), part_in = matrix(in, 1, n);
     const struct iris_tensor all_out = matrix(out, 1, n * W), part_out = matrix(out, 1, n);
 
-    for (int shots = 1; shots <= 2; ++shots) {
-        options.config = shots == 1 ? &one_shot : &two_shot;
+    for (int v = IRIS_VARIANT_ATOMIC; v < IRIS_VARIANT_COUNT; ++v) {
+        const struct iris_config config = {.variant = (enum iris_variant)v,
+                                           .block_size_n = v % 2 == 0 ? 64 : 0,
+                                           .num_sms = v % 2 == 0 ? 0 : 2};
+        options.config = &config;
         MUST(iris_all_reduce(ctx, &all_out, &all_in, &options));
         for (int64_t i = 0; i < n * W; ++i) {
             float want = 0;
             for (int r = 0; r < W; ++r)
                 want += element(r, 3, i, call);
-            CHECK(out[i] == want, "all_reduce %d shot, n %lld, element %lld", shots, (long long)n,
-                  (long long)i);
+            CHECK(out[i] == want, "all_reduce %s, n %lld, element %lld",
+                  iris_variant_name(config.variant), (long long)n, (long long)i);
         }
     }
     options.config = NULL;
@@ -230,7 +231,7 @@ static void *rank_main(void *arg)
         return NULL;
     for (int round = 0; round < 3; ++round) {
         for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; ++s)
-            for (int v = IRIS_VARIANT_ATOMIC; v < IRIS_VARIANT_COUNT; ++v, ++call)
+            for (int v = IRIS_VARIANT_ATOMIC; v <= IRIS_VARIANT_RING; ++v, ++call)
                 matmul(ctx, self, (enum iris_variant)v, shapes[s][0], shapes[s][1], shapes[s][2],
                        call % 3 != (self->rank & 1), call % 2 == 0, call);
         for (int64_t n = 1; n < 3000; n = n * 5 + 2, ++call)
@@ -239,6 +240,9 @@ static void *rank_main(void *arg)
             MUST(iris_context_workspace(ctx, IRIS_OP_MATMUL_ALL_REDUCE, &workspace));
             MUST(iris_context_barrier(ctx, NULL));
             MUST(iris_workspace_set_calls(workspace, INT32_MAX - 3));
+            MUST(iris_context_workspace(ctx, IRIS_OP_ALL_REDUCE, &workspace));
+            MUST(iris_workspace_set_calls(workspace, INT32_MAX - 11));
+            MUST(iris_context_workspace(ctx, IRIS_OP_MATMUL_ALL_REDUCE, &workspace));
             MUST(iris_context_barrier(ctx, NULL));
         }
         MUST(iris_context_device_barrier(ctx, NULL));

@@ -164,11 +164,12 @@ def test_arguments_are_checked(ctx):
             getattr(ctx.ccl, name)(*args)
     with pytest.raises(ValueError, match="src: expected a rank, 0 to 1, got 2"):
         ctx.ccl.broadcast(good, src=2)
-    with pytest.raises(ValueError, match="sum"):
-        ctx.ccl.all_reduce(good, torch.zeros(8), op="max")
-    with pytest.raises(ValueError, match="expected 'one_shot' or 'two_shot' for all_reduce"):
-        ctx.ccl.all_reduce(
-            good, torch.zeros(8), config=iris_c.ccl.Config(all_reduce_variant="ring")
-        )
+    with pytest.raises(ValueError, match=r"op: expected 'sum', 'max', .* got 'median'"):
+        ctx.ccl.all_reduce(good, torch.zeros(8), op="median")
+    atomic = iris_c.ccl.Config(all_reduce_variant="atomic")
+    with pytest.raises(ValueError, match="op: expected 'sum' or 'avg' in the variant 'atomic'"):
+        ctx.ccl.all_reduce(good, torch.zeros(8), op="max", config=atomic)
+    with pytest.raises(ValueError, match=r"input: expected dtype .* 'atomic', got int32"):
+        ctx.ccl.all_reduce(good.int(), torch.zeros(8, dtype=torch.int32), config=atomic)
     ctx.ccl.all_reduce(good, torch.ones(8))
     assert torch.equal(good, torch.full((8,), 2.0))

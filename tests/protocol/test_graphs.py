@@ -78,6 +78,71 @@ def test_replays_and_eager_calls_alternate(ctx, variant):
     assert workspace.call_counter == 30
 
 
+@pytest.mark.parametrize("variant", ["ll", "ll_two_shot", "one_shot", "two_shot", "ring", "atomic"])
+@ranks(1, 2, 4, deadline=120)
+def test_all_reduce_replays(ctx, variant):
+    """A thousand replays with changing inputs, among eager calls, and products on a workspace of
+    their own; the counter wraps inside the graph."""
+    n, calls = 3001, 3
+    config = iris_c.ccl.Config(all_reduce_variant=variant)
+    workspace = iris_c.FusedWorkspace(ctx, "all_reduce")
+    given, output = torch.empty(n), ctx.empty(n)
+    product = Product(ctx, cases.Case(60, 90, 30), "two_shot", torch.bfloat16, None)
+    product.prepare()
+
+    def call():
+        ctx.ccl.all_reduce(output, given, config=config, workspace=workspace)
+
+    def several():
+        for _ in range(calls):
+            call()
+
+    ctx.ccl.all_reduce_preamble(output, given, config=config, workspace=workspace)
+    graph = captured(several)
+    workspace._set_calls(2**31 - 1 - 1000)
+    ctx.barrier()
+    inputs = [cases.reduced_input(r, n, torch.float32).to(given.device)
+              for r in range(ctx.world_size)]  # fmt: skip
+    total, tolerance = sum(inputs), 1e-5 * sum(x.abs() for x in inputs)
+    done = 0
+    for turn in range(1000):
+        given.copy_(inputs[ctx.rank]).mul_(turn % 7 + 1)
+        output.fill_(float("nan"))
+        if turn % 50 == 49:
+            call()
+            product.refill(str(turn))
+            product.call()
+            product.check(str(turn))
+            done += 1
+        else:
+            graph.replay()
+            done += calls
+        error = (output - total * (turn % 7 + 1)).abs() - tolerance * (turn % 7 + 1)
+        assert bool((error <= 0).all()), f"rank {ctx.rank} turn {turn}"
+    assert workspace.call_counter == done - 1000
+
+
+@ranks(2)
+def test_a_capture_of_all_reduce_that_would_allocate_is_refused(ctx):
+    """After a preamble for one variant, a call of another."""
+    given, output = torch.ones(100000), ctx.empty(100000)
+    workspace = iris_c.FusedWorkspace(ctx, "all_reduce")
+    ll, ring, legacy = (iris_c.ccl.Config(all_reduce_variant=variant)
+                        for variant in ("ll", "ring", "one_shot_legacy"))  # fmt: skip
+    ctx.ccl.all_reduce_preamble(output, given, config=ll, workspace=workspace)
+    for config, message in ((ring, "all_reduce_preamble"), (legacy, "without host barriers")):
+        with pytest.raises(RuntimeError, match=message):
+            captured(
+                lambda config=config: ctx.ccl.all_reduce(
+                    output, given, config=config, workspace=workspace
+                )
+            )
+        torch.cuda.synchronize()
+    graph = captured(lambda: ctx.ccl.all_reduce(output, given, config=ll, workspace=workspace))
+    graph.replay()
+    assert torch.equal(output, torch.full((100000,), 2.0))
+
+
 @ranks(2, 4, deadline=120)
 def test_graphs_share_a_workspace(ctx):
     """Of different shapes and variants; the workspace grows between the captures, and the first

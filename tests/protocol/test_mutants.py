@@ -63,6 +63,7 @@ MUTANTS = {
         "arrived = source <= except + 1 ||",
         THREAD,
     ),
+    "packets are not waited for": (SYNC, "if (missing < 0)", "if (missing < 99)", ""),
     "a rank's partial is dropped": (
         "csrc/kernels/tile_host.h",
         "for (int32_t s = 1; s < sources; ++s)",
@@ -71,11 +72,14 @@ MUTANTS = {
     ),
     "sums are not cleared": (
         "csrc/runtime/op_launch.c",
-        "IRIS_TRY(launch_kernel(ctx, desc, IRIS_OP_CLEAR_SUMS, op, stream));",
-        "(void)op;",
+        "IRIS_TRY(launch_kernel(ctx, desc, IRIS_OP_CLEAR_SUMS, &clear, stream));",
+        "(void)clear;",
         "",
     ),
 }
+
+# A busy machine may schedule the threads so kindly that a run passes.
+ATTEMPTS = 8
 
 
 @pytest.mark.sanitize
@@ -92,4 +96,5 @@ def test_mutant_is_noticed(name, tmp_path):
     executable = programs.build("test_ranks_as_threads.c", tmp_path / "out", *flags, root=tree)
     first_race_ends_it = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1"}
     with pytest.raises((AssertionError, subprocess.TimeoutExpired)):
-        programs.run([str(executable), "2", "3"], timeout=60, env=first_race_ends_it)
+        for _ in range(ATTEMPTS):
+            programs.run([str(executable), "2", "3"], timeout=60, env=first_race_ends_it)

@@ -144,6 +144,9 @@ COMPARE(s_cmp_gt_u32, uint32_t, scalar32, >)
 COMPARE(s_cmp_ge_u32, uint32_t, scalar32, >=)
 COMPARE(s_cmp_lt_u32, uint32_t, scalar32, <)
 COMPARE(s_cmp_le_u32, uint32_t, scalar32, <=)
+/* Operand 1 is 16 bits, not sign-extended. */
+COMPARE(s_cmpk_gt_u32, uint32_t, scalar32, >)
+COMPARE(s_cmpk_lt_u32, uint32_t, scalar32, <)
 COMPARE(s_cmp_eq_i32, int32_t, scalar32, ==)
 COMPARE(s_cmp_lg_i32, int32_t, scalar32, !=)
 COMPARE(s_cmp_gt_i32, int32_t, scalar32, >)
@@ -303,6 +306,8 @@ const struct operation scalar_operations[] = {
     COMPARISON(s_cmp_ge_u32),
     COMPARISON(s_cmp_lt_u32),
     COMPARISON(s_cmp_le_u32),
+    COMPARISON(s_cmpk_gt_u32),
+    COMPARISON(s_cmpk_lt_u32),
     COMPARISON(s_cmp_eq_i32),
     COMPARISON(s_cmp_lg_i32),
     COMPARISON(s_cmp_gt_i32),

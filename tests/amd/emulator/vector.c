@@ -256,6 +256,8 @@ UNARY(v_cvt_f16_f32, half_bits(FA))
 BINARY(v_add_f32, as_bits(FA + FB))
 BINARY(v_sub_f32, as_bits(FA - FB))
 BINARY(v_mul_f32, as_bits(FA *FB))
+BINARY(v_pack_b32_f16, (a & 0xffff) | b << 16)
+BINARY(v_cvt_pk_f16_f32, half_bits(FA) | (uint32_t)half_bits(FB) << 16) /* gfx950 */
 TERNARY(v_fma_f32, as_bits(fmaf(FA, FB, FC)))
 /* operand 2 is the literal: a * K + c. fmamk rounds once, madmk twice. */
 TERNARY(v_fmamk_f32, as_bits(fmaf(FA, FB, FC)))
@@ -463,6 +465,24 @@ static void v_readfirstlane_b32(struct wave *w, const struct instruction *in)
     COMPARE_64(v_cmp_##relation##_i64, int64_t, operation)
 COMPARISONS(DEFINE)
 
+/* False if one is NaN, but for the last, which asks just that. */
+#define COMPARE_FLOAT(name, condition)                                                             \
+    static void name(struct wave *w, const struct instruction *in)                                 \
+    {                                                                                              \
+        uint32_t ra[LANES], rb[LANES];                                                             \
+        const uint32_t *x = source32(w, &in->operand[1], ra);                                      \
+        const uint32_t *y = source32(w, &in->operand[2], rb);                                      \
+        uint64_t mask = 0;                                                                         \
+        for (int l = 0; l < LANES; ++l) {                                                          \
+            const float a = as_float(x[l]), b = as_float(y[l]);                                    \
+            mask |= (uint64_t)(condition) << l;                                                    \
+        }                                                                                          \
+        write_mask(w, &in->operand[0], mask);                                                      \
+    }
+COMPARE_FLOAT(v_cmp_ge_f32, a >= b)
+COMPARE_FLOAT(v_cmp_le_f32, a <= b)
+COMPARE_FLOAT(v_cmp_u_f32, isnan(a) || isnan(b))
+
 #define ROW(name, operands) {#name, name, operands, OPERAND_VECTOR}
 #define MASK_ROWS(relation, operation)                                                             \
     {"v_cmp_" #relation "_u32", v_cmp_##relation##_u32, 3, OPERAND_SCALAR},                        \
@@ -471,6 +491,11 @@ COMPARISONS(DEFINE)
         {"v_cmp_" #relation "_i64", v_cmp_##relation##_i64, 3, OPERAND_SCALAR},
 const struct operation vector_operations[] = {
     COMPARISONS(MASK_ROWS) ROW(v_mov_b32, 2),
+    {"v_cmp_ge_f32", v_cmp_ge_f32, 3, OPERAND_SCALAR},
+    {"v_cmp_le_f32", v_cmp_le_f32, 3, OPERAND_SCALAR},
+    {"v_cmp_u_f32", v_cmp_u_f32, 3, OPERAND_SCALAR},
+    ROW(v_pack_b32_f16, 3),
+    ROW(v_cvt_pk_f16_f32, 3),
     ROW(v_not_b32, 2),
     ROW(v_bfrev_b32, 2),
     {"v_accvgpr_read_b32", v_mov_b32, 2, OPERAND_VECTOR},

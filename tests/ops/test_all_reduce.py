@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: MIT
+# SPDX-FileCopyrightText: The iris_c authors
+"""ccl.all_reduce: every variant, reduction and dtype, and what several calls do to each other."""
+
+import random
+
+import cases
+import pytest
+import torch
+
+import iris_c
+from iris_c.testing import ranks, seed_of
+
+INT32_MAX = 2**31 - 1
+SIZES = [0, 1, 7, 255, 4099, 70001]
+
+
+def config(variant):
+    return iris_c.ccl.Config(all_reduce_variant=variant)
+
+
+class Reduction:
+    """One rank's tensors of a call; ``shift`` elements off alignment, on the heap or off it."""
+
+    def __init__(self, ctx, n, dtype, on_heap=True, shift=0):
+        def place():
+            size = n + shift
+            whole = ctx.empty(size, dtype=dtype) if on_heap else torch.empty(size, dtype=dtype)
+            return whole[shift:]
+
+        self.ctx, self.n, self.dtype = ctx, n, dtype
+        self.output, self.input = place(), place()
+
+    def run(self, variant, op="sum", workspace=None, salt=0):
+        self.input.copy_(cases.reduced_input(self.ctx.rank, self.n, self.dtype, salt))
+        self.output.view(torch.uint8).fill_(0x7F)
+        self.ctx.ccl.all_reduce(
+            self.output, self.input, op=op, config=config(variant), workspace=workspace
+        )
+
+    def check(self, variant, op="sum", salt=0):
+        what = f"rank {self.ctx.rank} {variant} {self.dtype} {self.n} {op} {salt}"
+        cases.check_reduction(self.output, self.ctx.world_size, op, what, salt)
+
+
+@pytest.mark.parametrize("variant", [*cases.ALL_REDUCE_VARIANTS, None])
+@ranks(1, 2, 3, 4, deadline=120)
+def test_matches_the_reference(ctx, variant):
+    for number, n in enumerate(SIZES):
+        for dtype in cases.REDUCIBLE:
+            reduction = Reduction(ctx, n, dtype, on_heap=number % 2 == 0, shift=number % 3)
+            for op in cases.REDUCTIONS:
+                if cases.reduces(variant, op, dtype):
+                    reduction.run(variant, op)
+                    reduction.check(variant, op)
+
+
+@ranks(8, deadline=120)
+def test_eight_ranks(ctx):
+    for variant in cases.ALL_REDUCE_VARIANTS:
+        reduction = Reduction(ctx, 4099, torch.bfloat16)
+        reduction.run(variant)
+        reduction.check(variant)
+
+
+@pytest.mark.parametrize("variant", ["two_shot", "ring", "ll_two_shot"])
+@ranks(2, deadline=120, heap_size=1 << 29)
+def test_large_and_odd(ctx, variant):
+    """33 MiB and an element."""
+    reduction = Reduction(ctx, (33 << 19) + 1, torch.bfloat16, on_heap=False)
+    reduction.run(variant)
+    reduction.check(variant)
+
+
+@pytest.mark.parametrize("variant", cases.ALL_REDUCE_VARIANTS)
+@ranks(2, 3)
+def test_same_bits_on_all_ranks(ctx, variant):
+    """But of those that add in the order of arrival."""
+    if variant in ("atomic", "spinlock"):
+        return
+    reduction = Reduction(ctx, 5000, torch.float16)
+    reduction.run(variant)
+    all_ranks = ctx.empty(ctx.world_size * 5000, dtype=torch.float16)
+    ctx.ccl.all_gather(all_ranks, reduction.output)
+    for other in all_ranks.view(ctx.world_size, -1):
+        assert torch.equal(other, reduction.output)
+
+
+@pytest.mark.parametrize("variant", ["ll", "ll_two_shot", "one_shot", "two_shot", "ring"])
+@ranks(2, 3)
+def test_nan_and_infinity_go_through(ctx, variant):
+    for dtype in cases.DTYPES:
+        n = 4 * 512
+        given, output = torch.ones(n, dtype=dtype), ctx.empty(n, dtype=dtype)
+        if ctx.rank == 1:
+            given[0], given[1], given[2] = float("nan"), float("inf"), -float("inf")
+        for op in cases.REDUCTIONS:
+            ctx.ccl.all_reduce(output, given, op=op, config=config(variant))
+            assert output[0].isnan(), f"{op} {dtype}"
+            assert output[1] == (1.0 if op == "min" else float("inf")), f"{op} {dtype}"
+            assert output[2] == (1.0 if op == "max" else -float("inf")), f"{op} {dtype}"
+            assert output[3] == (ctx.world_size if op == "sum" else 1.0), f"{op} {dtype}"
+
+
+@ranks(1, 2, 4)
+def test_in_place(ctx):
+    """Of itself where nothing is asked for, and refused where it cannot be."""
+    for n in (1, 5000):
+        for variant in (None, "two_shot", "ring", "atomic", "spinlock"):
+            tensor = cases.reduced_input(ctx.rank, n, torch.float32).to(ctx.empty(0).device)
+            ctx.ccl.all_reduce(tensor, tensor, config=config(variant))
+            cases.check_reduction(tensor, ctx.world_size, "sum", f"{variant} {n}")
+        for variant in ("ll", "ll_two_shot", "one_shot"):
+            with pytest.raises(ValueError, match=f"memory apart from input's in the .* '{variant}"):
+                # Where not every rank would have a share ll_two_shot is ll.
+                big = torch.zeros(5000)
+                ctx.ccl.all_reduce(big, big, config=config(variant))
+
+
+@ranks(2, 3)
+def test_ranks_with_another_reduction_are_told(ctx):
+    output, given = ctx.empty(100), torch.ones(100)
+    with pytest.raises(ValueError, match="op=max"):
+        ctx.ccl.all_reduce(output, given, op="max" if ctx.rank == 0 else "sum")
+    ctx.ccl.all_reduce(output, given)
+    assert torch.equal(output, torch.full((100,), float(ctx.world_size)))
+
+
+@ranks(2)
+def test_torch_names_of_reductions(ctx):
+    from torch.distributed import ReduceOp
+
+    output, given = ctx.empty(3), torch.full((3,), ctx.rank + 1.0)
+    for op, expected in ((ReduceOp.SUM, 3), (ReduceOp.PRODUCT, 2), (ReduceOp.MAX, 2),
+                         (ReduceOp.MIN, 1), (ReduceOp.AVG, 1.5), ("MAX", 2)):  # fmt: skip
+        ctx.ccl.all_reduce(output, given, op=op)
+        assert output.tolist() == [expected] * 3
+
+
+@ranks(1, 2, 3, deadline=120)
+def test_the_counter_wraps(ctx):
+    """Variants in turn on one workspace, from INT32_MAX to 1."""
+    variants = ("ll", "ll_two_shot", "one_shot", "two_shot", "ring", "atomic", "spinlock")
+    workspace = iris_c.FusedWorkspace(ctx, "all_reduce")
+    reductions = [Reduction(ctx, n, torch.float32) for n in (3000, 17, 999)]
+    for variant in variants:
+        reductions[0].run(variant, workspace=workspace)
+    ctx.barrier()
+    workspace._set_calls(INT32_MAX - 12)
+    ctx.barrier()
+    counters = []
+    for call in range(40):
+        variant, reduction = variants[call * 3 % 7], reductions[call % 3]
+        reduction.run(variant, workspace=workspace, salt=call)
+        reduction.check(variant, salt=call)
+        counters.append(workspace.call_counter)
+    assert counters == [*range(INT32_MAX - 11, INT32_MAX + 1), *range(1, 29)]
+
+
+@ranks(2, 3, 4, deadline=120)
+def test_random_interleavings(ctx):
+    """Sizes, variants, dtypes and reductions in turn on two workspaces and two contexts."""
+    seed = seed_of(f"all_reduce {ctx.world_size}")
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    workspaces = [None, iris_c.FusedWorkspace(ctx, "all_reduce")]
+    for call in range(200):
+        variant, dtype = chance.choice(cases.ALL_REDUCE_VARIANTS), chance.choice(cases.REDUCIBLE)
+        op, n = chance.choice(cases.REDUCTIONS), int(10 ** chance.uniform(0, 4.5))
+        workspace = chance.choice(workspaces)
+        if not cases.reduces(variant, op, dtype):
+            continue
+        reduction = Reduction(ctx, n, dtype, on_heap=chance.random() < 0.5, shift=call % 4)
+        reduction.run(variant, op, workspace, call)
+        reduction.check(variant, op, call)
