@@ -235,8 +235,9 @@ def reduced_input(rank: int, n: int, dtype: torch.dtype, salt: int = 0) -> torch
         return contribution(rank, n, dtype, salt)
     generator = torch.Generator().manual_seed(1000003 * rank + 17 * n + salt)
     limits = torch.iinfo(dtype)
-    drawn = torch.randint(limits.min, limits.max, (n,), generator=generator, dtype=torch.int64)
-    return drawn.to(dtype)
+    return torch.randint(
+        limits.min, limits.max, (n,), generator=generator, dtype=dtype, device="cpu"
+    )
 
 
 def reduction(world_size: int, n: int, dtype: torch.dtype, op: str, salt: int = 0):
@@ -250,12 +251,12 @@ def reduction(world_size: int, n: int, dtype: torch.dtype, op: str, salt: int = 
             "prod": lambda: inputs.prod(0, dtype=dtype),
             "avg": lambda: torch.div(inputs.sum(0, dtype=dtype), world_size, rounding_mode="trunc"),
         }[op]()
-        return total, torch.zeros(n, dtype=torch.int64)
+        return total, torch.zeros_like(total)
     inputs = inputs.double()
     u, e = UNIT_ROUNDOFF[dtype], UNIT_ROUNDOFF[torch.float32]
     if op in ("max", "min"):
         total = inputs.amax(0) if op == "max" else inputs.amin(0)
-        return total, torch.zeros(n, dtype=torch.float64)
+        return total, torch.zeros_like(total)
     if op == "prod":
         total = inputs.prod(0)
         return total, (1.01 * u + e * world_size) * total.abs() + SMALLEST[dtype]

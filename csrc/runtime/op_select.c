@@ -42,7 +42,7 @@ static const struct choice cpu_choices[] = {
     {IRIS_MAX_RANKS, UINT64_MAX, IRIS_VARIANT_TWO_SHOT},
 };
 static const struct choice gpu_choices[] = {
-    {2, 512 << 10, IRIS_VARIANT_LL},
+    {2, 1 << 20, IRIS_VARIANT_LL},
     {2, UINT64_MAX, IRIS_VARIANT_TWO_SHOT},
     {4, 64 << 10, IRIS_VARIANT_LL},
     {4, 1 << 20, IRIS_VARIANT_LL_TWO_SHOT},

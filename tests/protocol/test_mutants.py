@@ -47,8 +47,8 @@ MUTANTS = {
     ),
     "the end hears from nobody": (
         SYNC,
-        "    if (!wait_delivered(wg, call))\n        return;\n    signal_all_peers",
-        "    signal_all_peers",
+        "    if (!wait_delivered(wg, call))\n        return;\n    if (ending",
+        "    if (ending",
         THREAD,
     ),
     "results are pushed before the peer has arrived": (
