@@ -16,7 +16,8 @@ long as its slowest rank; minimum, median and quartiles over the repeats are rep
 
 On the cpu every rank has one thread of its own, for iris_c, torch and gloo alike, and a repeat is
 one call. On a GPU a repeat is a run of calls between two events, eager or, with --graph, one replay
-of a graph that captured them, which all ranks begin together, after a barrier on the device.
+of a graph that captured them, which all ranks begin together, after a barrier on the device that the
+hosts have all queued by then.
 """
 
 from __future__ import annotations
@@ -240,10 +241,9 @@ class Ranks:
             run()
             return time.perf_counter() - start
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        if self.graph:
-            # Until all hosts have queued what follows: their skew is not the graph's.
-            torch.cuda._sleep(HEAD_START)
-            self.ctx.device_barrier()
+        # Until all hosts have queued what follows: their skew is not the calls'.
+        torch.cuda._sleep(HEAD_START)
+        self.ctx.device_barrier()
         begin.record()
         for _ in range(1 if self.graph else self.calls):
             run()

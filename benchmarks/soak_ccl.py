@@ -111,7 +111,9 @@ def body(ranks, options):
     chance = random.Random(options.seed)
     done, replays = Soak(ranks, options).run(chance, options.number)
     if ranks.ctx.rank == 0:
-        print(f"{done} calls, {replays} replays of four each, seed {options.seed}: no wrong element")
+        print(
+            f"{done} calls, {replays} replays of four each, seed {options.seed}: no wrong element"
+        )
     return []
 
 

@@ -35,7 +35,11 @@
  *
  * NOTE [wrap] A tile flag may lie unwritten for long. So that a value of the previous period never
  * looks current, the last two calls of a period zero their half of the rank's flags when they end;
- * nobody writes that half before this rank has completed the call. The same holds for packets.
+ * nobody writes that half before this rank has completed the call. The same holds for packets. The
+ * per-peer words lie unwritten for as long as calls signal by packets or partials alone. They have
+ * no halves, and a peer may be writing them for the next call: what is neither of this call nor of
+ * the next is swapped for 0, in these two calls and in the first of a period, in which the values
+ * of these two have become old.
  *
  * NOTE [packets] A packet's words carry the call's value beside the data (the LL protocol of NCCL):
  * who sees the value has the data, so nothing orders one word before another, and one crossing of
@@ -411,8 +415,21 @@ IRIS_INLINE void call_complete(work_group wg, const call_state &call)
         store_release(&call.control->calls, call.number);
 }
 
-/* Zeroes this rank's flags and packets of the call's half, at the end of a period: NOTE [wrap]. */
-IRIS_INLINE void forget_half(work_group wg, const call_state &call)
+/* Whether the call is one of those that forget, see NOTE [wrap]. */
+IRIS_INLINE bool is_at_the_wrap(const call_state &call)
+{
+    return call.signal == 1 || call.signal >= kSignalPeriod - 1;
+}
+
+IRIS_INLINE void forget_old_value(const call_state &call, uint32_t *word)
+{
+    const uint32_t seen = poll(word);
+    if (seen != 0 && seen != call.signal && seen != call.next)
+        replace_relaxed(word, seen, 0);
+}
+
+/* By the last work-group of a call at the wrap. */
+IRIS_INLINE void forget_old_values(work_group wg, const call_state &call)
 {
     uint32_t *flags = tile_flag(call, call.args.rank, 0);
     iris_packet *packets = packet_at(call, call.args.rank, 0);
@@ -423,6 +440,12 @@ IRIS_INLINE void forget_half(work_group wg, const call_state &call)
     for (uint64_t i = (uint64_t)wg.thread; i < call.args.packets_half_count;
          i += (uint64_t)wg.threads)
         store_packet(&packets[i], 0, 0);
+    IRIS_NO_UNROLL
+    for (int32_t peer = wg.thread; peer < call.args.world_size; peer += wg.threads) {
+        forget_old_value(call, &call.control->arrived[peer].value);
+        forget_old_value(call, &call.control->delivered[peer].value);
+        forget_old_value(call, &call.control->done[peer].value);
+    }
 }
 
 /* The end of a call in which nothing is left to signal or to wait for: this rank has heard from
@@ -442,8 +465,8 @@ IRIS_INLINE void end_locally(work_group wg, const call_state &call)
     }
     if (!last)
         return;
-    if (call.signal >= kSignalPeriod - 1)
-        forget_half(wg, call);
+    if (is_at_the_wrap(call))
+        forget_old_values(wg, call);
     if (is_leader(wg))
         store_relaxed(&call.control->calls, call.number);
 }
@@ -451,10 +474,10 @@ IRIS_INLINE void end_locally(work_group wg, const call_state &call)
 #if defined(IRIS_GPU)
 /* The same end, begun early: the count of the work-groups that have read the counter is all that
  * must be known before it may advance, and it is on its way while packets are. What a host finds in
- * the counter after a fault does not matter on a GPU. Calls that have a half to forget end late. */
+ * the counter after a fault does not matter on a GPU. Calls that have to forget end late. */
 IRIS_INLINE bool ends_early(const call_state &call)
 {
-    return call.signal < kSignalPeriod - 1;
+    return !is_at_the_wrap(call);
 }
 
 /* All threads have read the counter. The leader's result is for end_early; nobody waits for it
@@ -487,8 +510,8 @@ IRIS_INLINE void close_call(work_group wg, const call_state &call, uint32_t endi
     if (ending == IRIS_ENDING_WAITS &&
         !wait_all_peers(wg, call, call.control->done, IRIS_SIGNAL_DONE))
         return;
-    if (call.signal >= kSignalPeriod - 1)
-        forget_half(wg, call);
+    if (is_at_the_wrap(call))
+        forget_old_values(wg, call);
     call_complete(wg, call);
 }
 

@@ -102,6 +102,13 @@ IRIS_INLINE void store_relaxed(uint32_t *word, uint32_t value)
     __hip_atomic_store(word, value, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM);
 }
 
+/* relaxed, system: puts `value` in the place of `expected`, if that is there. */
+IRIS_INLINE void replace_relaxed(uint32_t *word, uint32_t expected, uint32_t value)
+{
+    __hip_atomic_compare_exchange_strong(word, &expected, value, __ATOMIC_RELAXED, __ATOMIC_RELAXED,
+                                         __HIP_MEMORY_SCOPE_SYSTEM);
+}
+
 /* relaxed, system; each word whole. */
 IRIS_INLINE void store_packet(iris_packet *target, uint64_t first, uint64_t second)
 {

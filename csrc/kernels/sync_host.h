@@ -59,6 +59,12 @@ inline void store_relaxed(uint32_t *word, uint32_t value)
     __atomic_store_n(word, value, __ATOMIC_RELAXED);
 }
 
+/* relaxed: puts `value` in the place of `expected`, if that is there. */
+inline void replace_relaxed(uint32_t *word, uint32_t expected, uint32_t value)
+{
+    __atomic_compare_exchange_n(word, &expected, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+}
+
 /* relaxed; each word whole. */
 inline void store_packet(iris_packet *target, uint64_t first, uint64_t second)
 {

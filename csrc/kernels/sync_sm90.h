@@ -89,6 +89,17 @@ IRIS_INLINE void store_relaxed(uint32_t *word, uint32_t value)
     asm volatile("st.relaxed.sys.global.u32 [%0], %1;" ::"l"(word), "r"(value) : "memory");
 }
 
+/* relaxed, system: puts `value` in the place of `expected`, if that is there. */
+IRIS_INLINE void replace_relaxed(uint32_t *word, uint32_t expected, uint32_t value)
+{
+    asm volatile("{\n"
+                 ".reg .u32 seen;\n"
+                 "atom.relaxed.sys.global.cas.b32 seen, [%0], %1, %2;\n"
+                 "}\n" ::"l"(word),
+                 "r"(expected), "r"(value)
+                 : "memory");
+}
+
 /* relaxed, system; each word whole. */
 IRIS_INLINE void store_packet(iris_packet *target, uint64_t first, uint64_t second)
 {

@@ -3,6 +3,7 @@
 """ccl.all_reduce: every variant, reduction and dtype, and what several calls do to each other."""
 
 import random
+import time
 
 import cases
 import pytest
@@ -155,6 +156,33 @@ def test_the_counter_wraps(ctx):
         reduction.check(variant, salt=call)
         counters.append(workspace.call_counter)
     assert counters == [*range(INT32_MAX - 11, INT32_MAX + 1), *range(1, 29)]
+
+
+@ranks(2, 3)
+def test_no_word_of_an_earlier_period_looks_current(ctx):
+    """The words that ll does not write hold the very value that is waited for, of a period ago."""
+    workspace = iris_c.FusedWorkspace(ctx, "all_reduce")
+    two_shot, ll = Reduction(ctx, 4000, torch.float32), Reduction(ctx, 30, torch.float32)
+    for variant, reduction in (("ll", ll), ("two_shot", two_shot)):
+        ctx.ccl.all_reduce_preamble(
+            reduction.output, reduction.input, config=config(variant), workspace=workspace
+        )
+    for start in (0, INT32_MAX - 3):
+        ctx.barrier()
+        workspace._set_calls(start)
+        ctx.barrier()
+        for salt in range(9 if start else 5):
+            value = start + salt + 1 if start + salt < INT32_MAX else start + salt + 1 - INT32_MAX
+            if value != 5:
+                ll.run("ll", workspace=workspace, salt=salt)
+                ll.check("ll", salt=salt)
+                continue
+            ctx.barrier()
+            if ctx.rank == 1:  # who does not wait for it now, writes before it has begun
+                time.sleep(0.2)
+            two_shot.run("two_shot", workspace=workspace, salt=salt)
+            two_shot.check("two_shot", salt=salt)
+    assert workspace.call_counter == 6
 
 
 @ranks(2, 3, 4, deadline=120)
