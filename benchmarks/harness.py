@@ -16,8 +16,8 @@ long as its slowest rank; minimum, median and quartiles over the repeats are rep
 
 On the cpu every rank has one thread of its own, for iris_c, torch and gloo alike, and a repeat is
 one call. On a GPU a repeat is a run of calls between two events, eager or, with --graph, one replay
-of a graph that captured them, which all ranks begin together, after a barrier on the device that the
-hosts have all queued by then.
+of a graph that captured them. All ranks begin it together, after a barrier on the device which by
+then all hosts have queued, and what follows too.
 """
 
 from __future__ import annotations
