@@ -30,6 +30,7 @@
     X(copy)                                                                                        \
     X(ctx)                                                                                         \
     X(cuda_stream)                                                                                 \
+    X(dst)                                                                                         \
     X(dl_device)                                                                                   \
     X(dtype)                                                                                       \
     X(input)                                                                                       \

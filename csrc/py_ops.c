@@ -1,73 +1,20 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * One thin function per operation: parse, convert, call the core with the GIL released, return the
- * workspace. The checks of shapes, dtypes and aliasing are the core's, so that they are the same
- * for every caller.
+ * One thin function per fused operation: parse, convert, call the core with the GIL released,
+ * return the workspace. The checks of shapes, dtypes and aliasing are the core's, so that they are
+ * the same for every caller.
  */
 #include "py_ops.h"
 
-#include <string.h>
-#include <strings.h>
-
 #include "device/device.h"
 #include "kernels/gemm_host.h"
-#include "py_context.h"
+#include "py_call.h"
 #include "py_tensor.h"
-#include "py_workspace.h"
-
-/* What every operation has besides its tensors. */
-struct op_call {
-    struct iris_py_state *state;
-    struct iris_context *ctx;
-    struct iris_config config;
-    struct iris_op_options options; /* .config points to the member above, or is NULL */
-    PyObject *workspace;            /* borrowed from the caller or from the context */
-};
-
-/* `config`, `workspace` and `async_op` may be NULL or None. */
-static int call_begin(PyObject *module, enum iris_operation operation, PyObject *ctx,
-                      PyObject *config, PyObject *workspace, PyObject *async_op,
-                      struct op_call *call)
-{
-    struct iris_py_state *state = iris_py_state_of_module(module);
-
-    if (!PyObject_TypeCheck(ctx, state->context_type))
-        return iris_py_type_error("ctx", "an iris_c.Context", ctx);
-    memset(&call->options, 0, sizeof call->options);
-    call->state = state;
-    call->ctx = ((struct iris_py_context *)ctx)->ctx;
-    if (config && config != Py_None) {
-        if (iris_py_config(state, config, &call->config) < 0)
-            return -1;
-        call->options.config = &call->config;
-    }
-    if (iris_py_bool(async_op, &call->options.async_op) < 0)
-        return -1;
-    if (!workspace || workspace == Py_None) {
-        workspace = iris_py_context_workspace(state, (struct iris_py_context *)ctx, operation);
-        if (!workspace)
-            return -1;
-    } else if (!PyObject_TypeCheck(workspace, state->workspace_type)) {
-        return iris_py_type_error("workspace", "an iris_c.FusedWorkspace or None", workspace);
-    }
-    call->workspace = workspace;
-    call->options.workspace = ((struct iris_py_workspace *)workspace)->workspace;
-    return 0;
-}
-
-/* The operation's result: its workspace, or the exception for `status`. */
-static PyObject *call_end(const struct op_call *call, enum iris_status status)
-{
-    if (status != IRIS_OK)
-        return iris_py_raise(call->state, status);
-    Py_INCREF(call->workspace);
-    return call->workspace;
-}
 
 /* ---- matmul_all_reduce ---- */
 
-static PyObject *matmul_all_reduce(struct op_call *call, PyObject *C_value, PyObject *A_value,
+static PyObject *matmul_all_reduce(struct iris_py_call *call, PyObject *C_value, PyObject *A_value,
                                    PyObject *B_value, PyObject *bias_value)
 {
     const bool has_bias = bias_value && bias_value != Py_None;
@@ -89,7 +36,7 @@ static PyObject *matmul_all_reduce(struct op_call *call, PyObject *C_value, PyOb
     status = iris_matmul_all_reduce(call->ctx, &C.tensor, &A.tensor, &B.tensor,
                                     has_bias ? &bias.tensor : NULL, &call->options);
     Py_END_ALLOW_THREADS
-    result = call_end(call, status);
+    result = iris_py_call_end(call, status);
 release_bias:
     if (has_bias)
         iris_py_tensor_release(&bias);
@@ -114,16 +61,6 @@ release_C:
     "config : FusedConfig or None\n    None chooses.\n"                                            \
     "workspace : FusedWorkspace or None\n    None uses the context's own.\n\n"
 
-#define OP_RETURNS                                                                                 \
-    "Returns\n-------\n"                                                                           \
-    "FusedWorkspace\n    The workspace used: the object passed in, or the context's.\n\n"
-
-#define OP_RAISES                                                                                  \
-    "Raises\n------\n"                                                                             \
-    "ValueError\n    Shapes, strides, dtypes, devices, aliasing, config.\n"                        \
-    "HeapExhausted\n    The heap has no room for the workspace.\n"                                 \
-    "SignalTimeout, PeerError\n    A rank did not take part in time, or is gone."
-
 PyDoc_STRVAR(matmul_all_reduce_doc,
              "matmul_all_reduce($module, ctx, C, A, B, bias=None, async_op=False, config=None, "
              "workspace=None)\n--\n\n"
@@ -133,7 +70,7 @@ PyDoc_STRVAR(matmul_all_reduce_doc,
              "bias : tensor or None\n    Broadcasts to (M, N); equal on all ranks, added once.\n"
              "async_op : bool\n    False: when C is complete on this rank's stream it is complete "
              "on\n    all ranks'. True: it is complete on this rank's.\n" MATMUL_ALL_REDUCE_TAIL
-                 OP_RETURNS OP_RAISES);
+                 IRIS_PY_OP_RETURNS IRIS_PY_OP_RAISES);
 
 static PyObject *ops_matmul_all_reduce(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
                                        PyObject *kwnames)
@@ -148,10 +85,10 @@ static PyObject *ops_matmul_all_reduce(PyObject *module, PyObject *const *args, 
                   IRIS_PY_NAME_workspace},
     };
     PyObject *v[IRIS_PY_MAX_PARAMETERS];
-    struct op_call call;
+    struct iris_py_call call;
 
     if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
-        call_begin(module, IRIS_OP_MATMUL_ALL_REDUCE, v[0], v[6], v[7], v[5], &call) < 0)
+        iris_py_call_begin(module, IRIS_OP_MATMUL_ALL_REDUCE, v[0], v[6], v[7], v[5], &call) < 0)
         return NULL;
     return matmul_all_reduce(&call, v[1], v[2], v[3], v[4]);
 }
@@ -162,7 +99,7 @@ PyDoc_STRVAR(matmul_all_reduce_preamble_doc,
              "Agree on such a call and allocate for it, without computing. Collective.\n\n"
              "Optional: a call does it when needed. Calls that follow with the same arguments\n"
              "allocate nothing and can be captured in a graph.\n\n" MATMUL_ALL_REDUCE_PARAMETERS
-                 MATMUL_ALL_REDUCE_TAIL OP_RETURNS OP_RAISES);
+                 MATMUL_ALL_REDUCE_TAIL IRIS_PY_OP_RETURNS IRIS_PY_OP_RAISES);
 
 static PyObject *ops_matmul_all_reduce_preamble(PyObject *module, PyObject *const *args,
                                                 Py_ssize_t nargs, PyObject *kwnames)
@@ -176,258 +113,13 @@ static PyObject *ops_matmul_all_reduce_preamble(PyObject *module, PyObject *cons
                   IRIS_PY_NAME_config, IRIS_PY_NAME_workspace, IRIS_PY_NAME_bias},
     };
     PyObject *v[IRIS_PY_MAX_PARAMETERS];
-    struct op_call call;
+    struct iris_py_call call;
 
     if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
-        call_begin(module, IRIS_OP_MATMUL_ALL_REDUCE, v[0], v[4], v[5], NULL, &call) < 0)
+        iris_py_call_begin(module, IRIS_OP_MATMUL_ALL_REDUCE, v[0], v[4], v[5], NULL, &call) < 0)
         return NULL;
     call.options.prepare = true;
     return matmul_all_reduce(&call, v[1], v[2], v[3], v[6]);
-}
-
-/* ---- collectives ---- */
-
-typedef enum iris_status collective_function(struct iris_context *ctx,
-                                             const struct iris_tensor *output,
-                                             const struct iris_tensor *input,
-                                             const struct iris_op_options *options);
-
-static PyObject *collective(struct op_call *call, collective_function *function,
-                            PyObject *output_value, PyObject *input_value)
-{
-    struct iris_py_tensor output, input;
-    PyObject *result = NULL;
-    enum iris_status status;
-
-    if (iris_py_tensor_output(call->state, "output", output_value, &output) < 0)
-        return NULL;
-    if (iris_py_tensor_from_object(call->state, "input", input_value, &input) < 0)
-        goto release_output;
-    if (iris_py_tensor_stream(call->state, call->ctx, &output, &call->options.stream) < 0)
-        goto release_input;
-    Py_BEGIN_ALLOW_THREADS
-    status = function(call->ctx, &output.tensor, &input.tensor, &call->options);
-    Py_END_ALLOW_THREADS
-    result = call_end(call, status);
-release_input:
-    iris_py_tensor_release(&input);
-release_output:
-    iris_py_tensor_release(&output);
-    return result;
-}
-
-/* A name, or an enumerator that prints as one (torch.distributed.ReduceOp.SUM). NULL: sum. */
-static int parse_reduction(PyObject *value, enum iris_reduce_op *op)
-{
-    PyObject *text;
-    const char *name;
-    const char *dot;
-    int result = -1;
-
-    *op = IRIS_REDUCE_SUM;
-    if (!value)
-        return 0;
-    text = PyObject_Str(value);
-    name = text ? PyUnicode_AsUTF8AndSize(text, NULL) : NULL;
-    if (!name)
-        goto finally;
-    dot = strrchr(name, '.');
-    name = dot ? dot + 1 : name;
-    if (strcasecmp(name, "product") == 0)
-        name = "prod";
-    for (int i = 0; result < 0 && i < IRIS_REDUCE_COUNT; ++i) {
-        if (strcasecmp(name, iris_reduce_op_name((enum iris_reduce_op)i)) != 0)
-            continue;
-        *op = (enum iris_reduce_op)i;
-        result = 0;
-    }
-    if (result < 0)
-        PyErr_Format(PyExc_ValueError,
-                     "op: expected 'sum', 'max', 'min', 'prod' or 'avg', got '%U'", text);
-finally:
-    Py_XDECREF(text);
-    return result;
-}
-
-#define COLLECTIVE_TAIL                                                                            \
-    "async_op : bool\n    False: complete on all ranks' streams, True: on this rank's.\n"          \
-    "config : ccl.Config or None\n    None chooses.\n"                                             \
-    "workspace : FusedWorkspace or None\n    None uses the context's own.\n\n" OP_RETURNS          \
-        OP_RAISES
-
-PyDoc_STRVAR(all_reduce_doc,
-             "all_reduce($module, ctx, output, input, op='sum', async_op=False, config=None, "
-             "workspace=None)\n--\n\n"
-             "output = input reduced over the ranks. Collective.\n\n"
-             "Floating point is accumulated in float32, integers wrap. In rank order, so that all\n"
-             "ranks get the same bits, but in the variants 'atomic' and 'spinlock'.\n\n"
-             "Parameters\n----------\n"
-             "ctx : Context\n"
-             "output, input : tensor\n    Contiguous, of one shape and dtype: float32, float16,\n"
-             "    bfloat16, int32 or int64. The same memory in the variants 'two_shot', 'ring',\n"
-             "    'atomic' and 'spinlock'; config None then takes the first.\n"
-             "op : str\n    'sum', 'max', 'min' (NaN if any is), 'prod' or 'avg' (of integers\n"
-             "    rounded towards zero), or a torch.distributed.ReduceOp. 'atomic' and\n"
-             "    'spinlock' take 'sum' and 'avg' of floating point.\n" COLLECTIVE_TAIL);
-
-static PyObject *ops_all_reduce(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
-                                PyObject *kwnames)
-{
-    static const struct iris_py_signature signature = {
-        .function = "all_reduce",
-        .count = 7,
-        .required = 3,
-        .positional = 7,
-        .names = {IRIS_PY_NAME_ctx, IRIS_PY_NAME_output, IRIS_PY_NAME_input, IRIS_PY_NAME_op,
-                  IRIS_PY_NAME_async_op, IRIS_PY_NAME_config, IRIS_PY_NAME_workspace},
-    };
-    PyObject *v[IRIS_PY_MAX_PARAMETERS];
-    struct op_call call;
-
-    if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
-        call_begin(module, IRIS_OP_ALL_REDUCE, v[0], v[5], v[6], v[4], &call) < 0 ||
-        parse_reduction(v[3], &call.options.reduce_op) < 0)
-        return NULL;
-    return collective(&call, iris_all_reduce, v[1], v[2]);
-}
-
-PyDoc_STRVAR(all_reduce_preamble_doc,
-             "all_reduce_preamble($module, ctx, output, input, config=None, workspace=None)\n--\n\n"
-             "Agree on such a call and allocate for it, without reducing. Collective.\n\n"
-             "Optional: a call does it when needed.");
-
-static PyObject *ops_all_reduce_preamble(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
-                                         PyObject *kwnames)
-{
-    static const struct iris_py_signature signature = {
-        .function = "all_reduce_preamble",
-        .count = 5,
-        .required = 3,
-        .positional = 5,
-        .names = {IRIS_PY_NAME_ctx, IRIS_PY_NAME_output, IRIS_PY_NAME_input, IRIS_PY_NAME_config,
-                  IRIS_PY_NAME_workspace},
-    };
-    PyObject *v[IRIS_PY_MAX_PARAMETERS];
-    struct op_call call;
-
-    if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
-        call_begin(module, IRIS_OP_ALL_REDUCE, v[0], v[3], v[4], NULL, &call) < 0)
-        return NULL;
-    call.options.prepare = true;
-    return collective(&call, iris_all_reduce, v[1], v[2]);
-}
-
-/* The collectives with the parameters (ctx, output, input, async_op, config, workspace). */
-static PyObject *plain_collective(PyObject *module, const char *name, enum iris_operation operation,
-                                  collective_function *function, PyObject *const *args,
-                                  Py_ssize_t nargs, PyObject *kwnames)
-{
-    const struct iris_py_signature signature = {
-        .function = name,
-        .count = 6,
-        .required = 3,
-        .positional = 6,
-        .names = {IRIS_PY_NAME_ctx, IRIS_PY_NAME_output, IRIS_PY_NAME_input, IRIS_PY_NAME_async_op,
-                  IRIS_PY_NAME_config, IRIS_PY_NAME_workspace},
-    };
-    PyObject *v[IRIS_PY_MAX_PARAMETERS];
-    struct op_call call;
-
-    if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
-        call_begin(module, operation, v[0], v[4], v[5], v[3], &call) < 0)
-        return NULL;
-    return collective(&call, function, v[1], v[2]);
-}
-
-PyDoc_STRVAR(reduce_scatter_doc,
-             "reduce_scatter($module, ctx, output, input, async_op=False, config=None, "
-             "workspace=None)\n--\n\n"
-             "output = this rank's share of the sum over ranks of input. Collective.\n\n"
-             "Parameters\n----------\n"
-             "ctx : Context\n"
-             "output : tensor\n    Contiguous, n elements.\n"
-             "input : tensor\n    Contiguous, world_size * n elements; rank r gets the r-th "
-             "n.\n" COLLECTIVE_TAIL);
-
-static PyObject *ops_reduce_scatter(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
-                                    PyObject *kwnames)
-{
-    return plain_collective(module, "reduce_scatter", IRIS_OP_REDUCE_SCATTER, iris_reduce_scatter,
-                            args, nargs, kwnames);
-}
-
-PyDoc_STRVAR(all_gather_doc,
-             "all_gather($module, ctx, output, input, async_op=False, config=None, "
-             "workspace=None)\n--\n\n"
-             "output = all ranks' inputs in rank order. Collective.\n\n"
-             "Parameters\n----------\n"
-             "ctx : Context\n"
-             "output : tensor\n    Contiguous, world_size * n elements.\n"
-             "input : tensor\n    Contiguous, n elements, any dtype.\n" COLLECTIVE_TAIL);
-
-static PyObject *ops_all_gather(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
-                                PyObject *kwnames)
-{
-    return plain_collective(module, "all_gather", IRIS_OP_ALL_GATHER, iris_all_gather, args, nargs,
-                            kwnames);
-}
-
-PyDoc_STRVAR(all_to_all_doc,
-             "all_to_all($module, ctx, output, input, async_op=False, config=None, "
-             "workspace=None)\n--\n\n"
-             "output's r-th part = rank r's input's part for this rank. Collective.\n\n"
-             "Parameters\n----------\n"
-             "ctx : Context\n"
-             "output, input : tensor\n    Contiguous, of one dtype; world_size equal "
-             "parts.\n" COLLECTIVE_TAIL);
-
-static PyObject *ops_all_to_all(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
-                                PyObject *kwnames)
-{
-    return plain_collective(module, "all_to_all", IRIS_OP_ALL_TO_ALL, iris_all_to_all, args, nargs,
-                            kwnames);
-}
-
-PyDoc_STRVAR(broadcast_doc, "broadcast($module, ctx, tensor, src=0, async_op=False, config=None, "
-                            "workspace=None)\n--\n\n"
-                            "tensor = rank src's tensor, in place. Collective.\n\n"
-                            "Parameters\n----------\n"
-                            "ctx : Context\n"
-                            "tensor : tensor\n    Contiguous, any dtype.\n"
-                            "src : int\n    The rank whose tensor all get.\n" COLLECTIVE_TAIL);
-
-static PyObject *ops_broadcast(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
-                               PyObject *kwnames)
-{
-    static const struct iris_py_signature signature = {
-        .function = "broadcast",
-        .count = 6,
-        .required = 2,
-        .positional = 6,
-        .names = {IRIS_PY_NAME_ctx, IRIS_PY_NAME_tensor, IRIS_PY_NAME_src, IRIS_PY_NAME_async_op,
-                  IRIS_PY_NAME_config, IRIS_PY_NAME_workspace},
-    };
-    PyObject *v[IRIS_PY_MAX_PARAMETERS];
-    struct iris_py_tensor tensor;
-    PyObject *result = NULL;
-    enum iris_status status;
-    struct op_call call;
-    int src = 0;
-
-    if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
-        call_begin(module, IRIS_OP_BROADCAST, v[0], v[4], v[5], v[3], &call) < 0 ||
-        iris_py_int("src", v[2], &src) < 0 ||
-        iris_py_tensor_output(call.state, "tensor", v[1], &tensor) < 0)
-        return NULL;
-    if (iris_py_tensor_stream(call.state, call.ctx, &tensor, &call.options.stream) < 0)
-        goto finally;
-    Py_BEGIN_ALLOW_THREADS
-    status = iris_broadcast(call.ctx, &tensor.tensor, src, &call.options);
-    Py_END_ALLOW_THREADS
-    result = call_end(&call, status);
-finally:
-    iris_py_tensor_release(&tensor);
-    return result;
 }
 
 /* ---- configs ---- */
@@ -489,12 +181,6 @@ static PyObject *ops_cpu_isa(PyObject *IRIS_UNUSED(module), PyObject *IRIS_UNUSE
 PyMethodDef iris_py_ops_methods[] = {
     {"matmul_all_reduce", OP(matmul_all_reduce)},
     {"matmul_all_reduce_preamble", OP(matmul_all_reduce_preamble)},
-    {"all_reduce", OP(all_reduce)},
-    {"all_reduce_preamble", OP(all_reduce_preamble)},
-    {"reduce_scatter", OP(reduce_scatter)},
-    {"all_gather", OP(all_gather)},
-    {"all_to_all", OP(all_to_all)},
-    {"broadcast", OP(broadcast)},
     {"backends", ops_backends, METH_NOARGS, backends_doc},
     {"cpu_isa", ops_cpu_isa, METH_NOARGS, cpu_isa_doc},
     {"_config_validate", ops_config_validate, METH_VARARGS, config_validate_doc},

@@ -9,5 +9,6 @@
 #include "py_common.h"
 
 extern PyMethodDef iris_py_ops_methods[];
+extern PyMethodDef iris_py_ccl_methods[]; /* collectives */
 
 #endif

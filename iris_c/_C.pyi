@@ -204,6 +204,34 @@ def broadcast(
     config: _Config | None = None,
     workspace: FusedWorkspace | None = None,
 ) -> FusedWorkspace: ...
+def reduce(
+    ctx: Context,
+    output: Any,
+    input: Any,
+    dst: int = 0,
+    op: Any = "sum",
+    async_op: bool = False,
+    config: _Config | None = None,
+    workspace: FusedWorkspace | None = None,
+) -> FusedWorkspace: ...
+def gather(
+    ctx: Context,
+    output: Any,
+    input: Any,
+    dst: int = 0,
+    async_op: bool = False,
+    config: _Config | None = None,
+    workspace: FusedWorkspace | None = None,
+) -> FusedWorkspace: ...
+def scatter(
+    ctx: Context,
+    output: Any,
+    input: Any,
+    src: int = 0,
+    async_op: bool = False,
+    config: _Config | None = None,
+    workspace: FusedWorkspace | None = None,
+) -> FusedWorkspace: ...
 def backends() -> list[str]: ...
 def cpu_isa() -> str: ...
 def _config_validate(fields: tuple[Any, ...], world_size: int, /) -> None: ...

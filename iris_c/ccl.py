@@ -14,7 +14,10 @@ from iris_c._C import (
     all_reduce_preamble,
     all_to_all,
     broadcast,
+    gather,
+    reduce,
     reduce_scatter,
+    scatter,
 )
 from iris_c.config import Config
 
@@ -26,7 +29,10 @@ __all__ = [
     "all_to_all",
     "barrier",
     "broadcast",
+    "gather",
+    "reduce",
     "reduce_scatter",
+    "scatter",
 ]
 
 
@@ -76,6 +82,24 @@ class BoundCcl:
     ) -> FusedWorkspace:
         """See :func:`iris_c.ccl.broadcast`."""
         return broadcast(self._ctx, tensor, src, async_op, config, workspace)
+
+    def reduce(
+        self, output, input, dst=0, op="sum", async_op=False, config=None, workspace=None
+    ) -> FusedWorkspace:
+        """See :func:`iris_c.ccl.reduce`."""
+        return reduce(self._ctx, output, input, dst, op, async_op, config, workspace)
+
+    def gather(
+        self, output, input, dst=0, async_op=False, config=None, workspace=None
+    ) -> FusedWorkspace:
+        """See :func:`iris_c.ccl.gather`."""
+        return gather(self._ctx, output, input, dst, async_op, config, workspace)
+
+    def scatter(
+        self, output, input, src=0, async_op=False, config=None, workspace=None
+    ) -> FusedWorkspace:
+        """See :func:`iris_c.ccl.scatter`."""
+        return scatter(self._ctx, output, input, src, async_op, config, workspace)
 
     def barrier(self, stream=None) -> None:
         """See :func:`iris_c.ccl.barrier`."""

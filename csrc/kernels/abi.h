@@ -48,7 +48,10 @@ enum iris_operation {
     IRIS_OP_BROADCAST = 6,
     IRIS_OP_ALL_TO_ALL = 7,
     IRIS_OP_CLEAR_SUMS = 8, /* a part of matmul_all_reduce, never called by name */
-    IRIS_OP_COUNT = 9
+    IRIS_OP_GATHER = 9,
+    IRIS_OP_SCATTER = 10,
+    IRIS_OP_REDUCE = 11,
+    IRIS_OP_COUNT = 12
 };
 
 enum iris_variant {
@@ -202,7 +205,9 @@ struct iris_reduce_args {
     uint32_t ending;      /* enum iris_ending */
     uint32_t reduce_op;   /* enum iris_reduce_op; of a product SUM */
     int32_t num_xcds;     /* dies that the hardware deals work-groups to in turn; 1: no dies */
+    int32_t root;         /* the only rank that gets the result, or -1: all get it */
     float reduce_scale;   /* what a floating-point result is multiplied by: 1, or AVG's 1 / W */
+    uint32_t pad;
 };
 
 /* How the tensor copy engine of a device that has one (sm_90a) is to read an operand. */
@@ -229,8 +234,8 @@ struct iris_product_args {
     struct iris_tensor_map c_map;
 };
 
-/* all_gather, broadcast, all_to_all: rank r sends `nbytes` from input + p * source_step to
- * output + r * target_step of every peer p that it sends to. */
+/* all_gather, broadcast, all_to_all, gather, scatter: each sender r sends `nbytes` from
+ * input + p * source_step to output + r * target_step of every receiver p. */
 struct iris_transfer_args {
     struct iris_call_args call;
     uint64_t input;
@@ -240,7 +245,9 @@ struct iris_transfer_args {
     uint64_t source_step; /* bytes */
     uint64_t target_step; /* bytes */
     uint32_t senders;     /* bit r: rank r sends */
+    uint32_t receivers;   /* bit r: rank r receives, from all senders */
     uint32_t ending;      /* enum iris_ending */
+    uint32_t pad;
 };
 
 struct iris_barrier_args {

@@ -164,8 +164,7 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
     }
 
   private:
-    /* one_shot of a tensor: the result is each rank's own affair, and the partials have told every
-     * rank of every other. Without a tile nothing has. */
+    /* one_shot of a tensor: the partials tell every rank of every other, if there are any. */
     IRIS_INLINE bool is_local() const
     {
         return !Geometry::kProduct && kVariant == IRIS_VARIANT_ONE_SHOT && tiles() > 0;
@@ -321,6 +320,9 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
         conclude_chunk<T, Geometry::kProduct>(values, args_, world_);
         add_bias(at, chunk, values);
         const chunk16 c = pack(values, T{});
+        if (!Geometry::kProduct && args_.root >= 0)
+            return args_.root == rank_ ? store_own(at, chunk, c)
+                                       : store_result(args_.root, tile, at, chunk, c);
         if (push && shared_->uniform && geometry_.col(chunk) + kChunk<T> <= at.cols) {
             const int64_t offset = ((at.row + geometry_.row(chunk)) * args_.output.stride_row +
                                     at.col + geometry_.col(chunk)) *
@@ -561,11 +563,11 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
         return iris_dealt_owner(&schedule_, tile) == rank_;
     }
 
-    /* Ends the call; an output outside the heap first gets the results that were pushed into the
-     * staging. */
+    /* Ends the call; an output off the heap first gets the results pushed into the staging. */
     IRIS_INLINE void finish()
     {
-        if (args_.output_offset != IRIS_STAGED || scatters())
+        const bool elsewhere = !Geometry::kProduct && args_.root >= 0 && args_.root != rank_;
+        if (args_.output_offset != IRIS_STAGED || scatters() || elsewhere)
             return end();
         deliver(wg_, call_);
         if (!wait_delivered(wg_, call_))

@@ -329,8 +329,10 @@ template <typename T, class Producer> class reduce_exchange
             return true;
         }
         add_bias(at);
+        if (args_.root >= 0 && args_.root != rank_)
+            return push_result(args_.root, tile, at);
         tile_store(wg_, own_output(at), acc_, size_of(at));
-        for (int32_t hop = 1; hop < world_; ++hop)
+        for (int32_t hop = 1; args_.root < 0 && hop < world_; ++hop)
             if (!push_result((rank_ + hop) % world_, tile, at))
                 return false;
         return true;
@@ -376,7 +378,8 @@ template <typename T, class Producer> class reduce_exchange
      * last rank. */
     void finish()
     {
-        if (args_.output_offset == IRIS_STAGED && !scatters()) {
+        if (args_.output_offset == IRIS_STAGED && !scatters() &&
+            (args_.root < 0 || args_.root == rank_)) {
             if (!wait_delivered(wg_, call_))
                 return;
             for (int64_t tile = wg_.index; tile < schedule_.tiles; tile += wg_.count) {

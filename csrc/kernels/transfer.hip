@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * all_gather, broadcast and all_to_all: every sender pushes bytes into every rank's output. Which
- * ranks send, and how source and target move with the rank, are the only differences:
+ * Collectives that move bytes: every sender pushes into every receiver's output. Who sends, who
+ * receives, and how source and target move with the rank, are the only differences:
  *
- *                 senders   source_step   target_step
- *   all_gather    all       0             nbytes
- *   broadcast     src       0             0
- *   all_to_all    all       nbytes        nbytes
+ *                 senders   receivers   source_step   target_step
+ *   all_gather    all       all         0             nbytes
+ *   broadcast     src       all         0             0
+ *   all_to_all    all       all         nbytes        nbytes
+ *   gather        all       dst         0             nbytes
+ *   scatter       src       all         nbytes        0
  *
  *   memory              written by   read by      ordered by
  *   output or staging   senders      this rank    ARRIVED before, DELIVERED after
@@ -42,6 +44,11 @@ IRIS_INLINE bool sends(const iris_transfer_args &args, int32_t rank)
     return (args.senders >> rank & 1u) != 0;
 }
 
+IRIS_INLINE bool receives(const iris_transfer_args &args, int32_t rank)
+{
+    return (args.receivers >> rank & 1u) != 0;
+}
+
 IRIS_INLINE void transfer(work_group wg, const iris_transfer_args &args)
 {
     const call_state call = call_begin(args.call);
@@ -56,6 +63,8 @@ IRIS_INLINE void transfer(work_group wg, const iris_transfer_args &args)
         const uint64_t target = (uint64_t)self * args.target_step;
         for (int32_t hop = 1; hop < world; ++hop) {
             const int32_t peer = (self + hop) % world;
+            if (!receives(args, peer))
+                continue;
             if (!wait_arrived(wg, call, peer))
                 return;
             const uint64_t wanted = call.control->records[call.half][peer].output_offset;
@@ -64,11 +73,11 @@ IRIS_INLINE void transfer(work_group wg, const iris_transfer_args &args)
                        input + (uint64_t)peer * args.source_step, part.nbytes);
         }
         const char *own = input + (uint64_t)self * args.source_step;
-        if (own != output + target) /* in place */
+        if (receives(args, self) && own != output + target) /* else in place */
             copy_bytes(wg, output + target, own, part.nbytes);
     }
     deliver(wg, call);
-    if (args.output_offset == IRIS_STAGED) {
+    if (args.output_offset == IRIS_STAGED && receives(args, self)) {
         if (!wait_delivered(wg, call))
             return;
         const char *staged = heap_pointer<char>(args.call, self, staging + part.begin);

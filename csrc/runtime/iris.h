@@ -199,6 +199,20 @@ enum iris_status iris_all_reduce(struct iris_context *ctx, const struct iris_ten
 enum iris_status iris_reduce_scatter(struct iris_context *ctx, const struct iris_tensor *output,
                                      const struct iris_tensor *input,
                                      const struct iris_op_options *options);
+/* The same as iris_all_reduce on rank dst alone; output is not looked at elsewhere, may be NULL. */
+enum iris_status iris_reduce(struct iris_context *ctx, const struct iris_tensor *output,
+                             const struct iris_tensor *input, int dst,
+                             const struct iris_op_options *options);
+/* Rank dst's output (world_size * n) = the ranks' inputs (n) in rank order; any dtype. Elsewhere
+ * output is not looked at, may be NULL. */
+enum iris_status iris_gather(struct iris_context *ctx, const struct iris_tensor *output,
+                             const struct iris_tensor *input, int dst,
+                             const struct iris_op_options *options);
+/* output (n) = the own-rank-th part of rank src's input (world_size * n); any dtype. Elsewhere
+ * input is not looked at, may be NULL. */
+enum iris_status iris_scatter(struct iris_context *ctx, const struct iris_tensor *output,
+                              const struct iris_tensor *input, int src,
+                              const struct iris_op_options *options);
 /* output (world_size * n) = the ranks' inputs (n) in rank order; any dtype. */
 enum iris_status iris_all_gather(struct iris_context *ctx, const struct iris_tensor *output,
                                  const struct iris_tensor *input,

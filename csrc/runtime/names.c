@@ -28,6 +28,9 @@ static const char *const operations[IRIS_OP_COUNT] = {
     [IRIS_OP_BROADCAST] = "broadcast",
     [IRIS_OP_ALL_TO_ALL] = "all_to_all",
     [IRIS_OP_CLEAR_SUMS] = "clear_sums",
+    [IRIS_OP_GATHER] = "gather",
+    [IRIS_OP_SCATTER] = "scatter",
+    [IRIS_OP_REDUCE] = "reduce",
 };
 
 static const char *const variants[IRIS_VARIANT_COUNT] = {

@@ -30,7 +30,30 @@ static enum iris_status check_numel(const char *name, const struct iris_tensor *
                      (long long)expected, why, (long long)numel);
 }
 
-/* ---- reductions: all_reduce, reduce_scatter ---- */
+static enum iris_status check_root(const struct iris_context *ctx, enum iris_operation operation,
+                                   int root)
+{
+    if (root >= 0 && root < ctx->world_size)
+        return IRIS_OK;
+    return IRIS_FAIL(IRIS_EINVAL, "%s: expected a rank, 0 to %d, got %d", iris_root_name(operation),
+                     ctx->world_size - 1, root);
+}
+
+/* For a rank that has no part in one end of a rooted collective. */
+static const struct iris_tensor *only_at(const struct iris_context *ctx, int root,
+                                         const struct iris_tensor *tensor)
+{
+    return ctx->rank == root ? tensor : NULL;
+}
+
+static enum iris_status check_present(const char *name, const struct iris_tensor *tensor)
+{
+    return tensor != NULL
+               ? IRIS_OK
+               : IRIS_FAIL(IRIS_EINVAL, "%s: expected a tensor on this rank, got None", name);
+}
+
+/* ---- reductions: all_reduce, reduce_scatter, reduce ---- */
 
 /* Where a rank's input has been read, by itself alone, before anything is written over it. */
 static bool can_be_in_place(enum iris_variant variant)
@@ -39,39 +62,54 @@ static bool can_be_in_place(enum iris_variant variant)
            variant == IRIS_VARIANT_ATOMIC || variant == IRIS_VARIANT_SPINLOCK;
 }
 
-/* The input as a rows x n matrix of runs. */
+static enum iris_status check_overlap(const struct iris_op_desc *desc,
+                                      const struct iris_tensor *output,
+                                      const struct iris_tensor *input)
+{
+    if (!desc->in_place)
+        return iris_check_disjoint("output", output, "input", input);
+    if (iris_tensor_numel(output) == 0 || can_be_in_place(desc->variant))
+        return IRIS_OK;
+    return IRIS_FAIL(IRIS_EINVAL,
+                     "output: expected memory apart from input's in the variant '%s'; in place "
+                     "work two_shot, ring, atomic and spinlock",
+                     iris_variant_name(desc->variant));
+}
+
+/* The input as a rows x n matrix of runs. output NULL: another rank gets the result. */
 static enum iris_status run_reduction(struct iris_context *ctx, enum iris_operation operation,
                                       const struct iris_tensor *output,
                                       const struct iris_tensor *input, int64_t rows, int64_t n,
-                                      const struct iris_op_options *options)
+                                      int root, const struct iris_op_options *options)
 {
+    const bool averages = options->reduce_op == IRIS_REDUCE_AVG;
     struct iris_op_desc desc = {.operation = operation,
                                 .dtype = input->dtype,
                                 .M = rows,
                                 .N = n,
                                 .prepare = options->prepare,
                                 .reduce_op = options->reduce_op,
-                                .in_place = output->data == input->data,
-                                .source = -1};
-    struct iris_reduce_args args = {0};
+                                .in_place = output != NULL && output->data == input->data,
+                                .source = root};
+    struct iris_reduce_args args = {
+        .a = {(uint64_t)(uintptr_t)input->data, n, 1},
+        .output = {output != NULL ? (uint64_t)(uintptr_t)output->data : 0, n, 1},
+        .output_offset = output != NULL ? iris_tensor_heap_offset(ctx, output) : IRIS_STAGED,
+        .M = rows,
+        .N = n,
+        .ending = IRIS_ENDING_LOCAL,
+        .reduce_op = (uint32_t)options->reduce_op,
+        .root = root,
+        .reduce_scale = averages ? 1.0f / (float)ctx->world_size : 1.0f,
+    };
     struct iris_op_launch launch = {.call = &args.call,
                                     .args = &args,
                                     .args_nbytes = sizeof args,
                                     .kernel_dtype = input->dtype};
 
     IRIS_TRY(iris_op_select(ctx, options->config, &desc, &launch.work_groups));
-    if (!desc.in_place)
-        IRIS_TRY(iris_check_disjoint("output", output, "input", input));
-    else if (iris_tensor_numel(output) > 0 && !can_be_in_place(desc.variant))
-        return IRIS_FAIL(IRIS_EINVAL,
-                         "output: expected memory apart from input's in the variant '%s'; in place "
-                         "work two_shot, ring, atomic and spinlock",
-                         iris_variant_name(desc.variant));
-    args.a = (struct iris_matrix_args){(uint64_t)(uintptr_t)input->data, n, 1};
-    args.output = (struct iris_matrix_args){(uint64_t)(uintptr_t)output->data, n, 1};
-    args.output_offset = iris_tensor_heap_offset(ctx, output);
-    args.M = rows;
-    args.N = n;
+    if (output != NULL)
+        IRIS_TRY(check_overlap(&desc, output, input));
     args.block_m = desc.block_m;
     args.block_n = desc.block_n;
     args.block_k = desc.block_k;
@@ -79,10 +117,6 @@ static enum iris_status run_reduction(struct iris_context *ctx, enum iris_operat
      * On a GPU tiles are dealt to the ranks in turn: one tile of each row in turn. */
     desc.group_size_m = desc.gpu_parts > 0 ? (int32_t)rows : 1;
     args.group_size_m = desc.group_size_m;
-    args.ending = IRIS_ENDING_LOCAL;
-    args.reduce_op = (uint32_t)options->reduce_op;
-    args.reduce_scale =
-        options->reduce_op == IRIS_REDUCE_AVG ? 1.0f / (float)ctx->world_size : 1.0f;
     return iris_op_run(ctx, &desc, &launch, options);
 }
 
@@ -93,7 +127,7 @@ enum iris_status iris_all_reduce(struct iris_context *ctx, const struct iris_ten
     IRIS_TRY(check_pair(ctx, output, input));
     IRIS_TRY(iris_check_reducible("input", input));
     IRIS_TRY(check_numel("output", output, iris_tensor_numel(input), "as many as input"));
-    return run_reduction(ctx, IRIS_OP_ALL_REDUCE, output, input, 1, iris_tensor_numel(input),
+    return run_reduction(ctx, IRIS_OP_ALL_REDUCE, output, input, 1, iris_tensor_numel(input), -1,
                          options);
 }
 
@@ -107,25 +141,52 @@ enum iris_status iris_reduce_scatter(struct iris_context *ctx, const struct iris
     IRIS_TRY(iris_check_reducible("input", input));
     IRIS_TRY(check_numel("input", input, n * ctx->world_size, "world_size times output's"));
     IRIS_TRY(iris_check_disjoint("output", output, "input", input));
-    return run_reduction(ctx, IRIS_OP_REDUCE_SCATTER, output, input, ctx->world_size, n, options);
+    return run_reduction(ctx, IRIS_OP_REDUCE_SCATTER, output, input, ctx->world_size, n, -1,
+                         options);
 }
 
-/* ---- transfers: all_gather, broadcast, all_to_all ---- */
+enum iris_status iris_reduce(struct iris_context *ctx, const struct iris_tensor *output,
+                             const struct iris_tensor *input, int dst,
+                             const struct iris_op_options *options)
+{
+    const struct iris_tensor *here = only_at(ctx, dst, output);
+
+    IRIS_TRY(iris_context_check(ctx));
+    IRIS_TRY(check_root(ctx, IRIS_OP_REDUCE, dst));
+    IRIS_TRY(check_present("input", input));
+    if (ctx->rank == dst)
+        IRIS_TRY(check_present("output", output));
+    IRIS_TRY(check_pair(ctx, here != NULL ? here : input, input));
+    IRIS_TRY(iris_check_reducible("input", input));
+    if (here != NULL)
+        IRIS_TRY(check_numel("output", here, iris_tensor_numel(input), "as many as input"));
+    return run_reduction(ctx, IRIS_OP_REDUCE, here, input, 1, iris_tensor_numel(input), dst,
+                         options);
+}
+
+/* ---- transfers: all_gather, broadcast, all_to_all, gather, scatter ---- */
 
 struct transfer {
     enum iris_operation operation;
     int64_t n; /* elements that one rank sends to one rank */
     bool source_moves, target_moves;
-    uint32_t senders;
-    int source; /* broadcast's, else -1 */
+    uint32_t senders, receivers;
+    int source; /* see iris_op_desc */
 };
+
+/* NULL: none on this rank. */
+static uint64_t address_of(const struct iris_tensor *tensor)
+{
+    return tensor != NULL ? (uint64_t)(uintptr_t)tensor->data : 0;
+}
 
 static enum iris_status run_transfer(struct iris_context *ctx, const struct transfer *transfer,
                                      const struct iris_tensor *output,
                                      const struct iris_tensor *input,
                                      const struct iris_op_options *options)
 {
-    const uint64_t nbytes = (uint64_t)transfer->n * iris_dtype_nbytes(input->dtype);
+    const struct iris_tensor *any = input != NULL ? input : output;
+    const uint64_t nbytes = (uint64_t)transfer->n * iris_dtype_nbytes(any->dtype);
     struct iris_op_desc desc = {
         .operation = transfer->operation,
         .dtype = IRIS_DTYPE_U8,
@@ -135,13 +196,14 @@ static enum iris_status run_transfer(struct iris_context *ctx, const struct tran
         .source = transfer->source,
     };
     struct iris_transfer_args args = {
-        .input = (uint64_t)(uintptr_t)input->data,
-        .output = (uint64_t)(uintptr_t)output->data,
-        .output_offset = iris_tensor_heap_offset(ctx, output),
+        .input = address_of(input),
+        .output = address_of(output),
+        .output_offset = output != NULL ? iris_tensor_heap_offset(ctx, output) : IRIS_STAGED,
         .nbytes = nbytes,
         .source_step = transfer->source_moves ? nbytes : 0,
         .target_step = transfer->target_moves ? nbytes : 0,
         .senders = transfer->senders,
+        .receivers = transfer->receivers,
         .ending = IRIS_ENDING_LOCAL,
     };
     struct iris_op_launch launch = {.call = &args.call,
@@ -159,6 +221,12 @@ static uint32_t everybody(const struct iris_context *ctx)
     return (uint32_t)((UINT64_C(1) << ctx->world_size) - 1);
 }
 
+/* An impossible rank is refused later. */
+static uint32_t just(int rank)
+{
+    return UINT32_C(1) << (rank & 31);
+}
+
 enum iris_status iris_all_gather(struct iris_context *ctx, const struct iris_tensor *output,
                                  const struct iris_tensor *input,
                                  const struct iris_op_options *options)
@@ -168,6 +236,7 @@ enum iris_status iris_all_gather(struct iris_context *ctx, const struct iris_ten
         .n = iris_tensor_numel(input),
         .target_moves = true,
         .senders = everybody(ctx),
+        .receivers = everybody(ctx),
         .source = -1,
     };
     const char *own_place;
@@ -189,15 +258,72 @@ enum iris_status iris_broadcast(struct iris_context *ctx, const struct iris_tens
     const struct transfer transfer = {
         .operation = IRIS_OP_BROADCAST,
         .n = iris_tensor_numel(tensor),
-        .senders = src >= 0 && src < ctx->world_size ? UINT32_C(1) << src : 0,
+        .senders = just(src),
+        .receivers = everybody(ctx),
         .source = src,
     };
 
     IRIS_TRY(check_pair(ctx, tensor, tensor));
-    if (transfer.senders == 0)
-        return IRIS_FAIL(IRIS_EINVAL, "src: expected a rank, 0 to %d, got %d", ctx->world_size - 1,
-                         src);
+    IRIS_TRY(check_root(ctx, IRIS_OP_BROADCAST, src));
     return run_transfer(ctx, &transfer, tensor, tensor, options);
+}
+
+enum iris_status iris_gather(struct iris_context *ctx, const struct iris_tensor *output,
+                             const struct iris_tensor *input, int dst,
+                             const struct iris_op_options *options)
+{
+    const struct iris_tensor *here = only_at(ctx, dst, output);
+    struct transfer transfer = {
+        .operation = IRIS_OP_GATHER,
+        .target_moves = true,
+        .senders = everybody(ctx),
+        .receivers = just(dst),
+        .source = dst,
+    };
+
+    IRIS_TRY(iris_context_check(ctx));
+    IRIS_TRY(check_root(ctx, IRIS_OP_GATHER, dst));
+    IRIS_TRY(check_present("input", input));
+    if (ctx->rank == dst)
+        IRIS_TRY(check_present("output", output));
+    IRIS_TRY(check_pair(ctx, here != NULL ? here : input, input));
+    transfer.n = iris_tensor_numel(input);
+    if (here != NULL) {
+        IRIS_TRY(check_numel("output", here, transfer.n * ctx->world_size,
+                             "world_size times "
+                             "input's"));
+        IRIS_TRY(iris_check_disjoint("output", here, "input", input));
+    }
+    return run_transfer(ctx, &transfer, here, input, options);
+}
+
+enum iris_status iris_scatter(struct iris_context *ctx, const struct iris_tensor *output,
+                              const struct iris_tensor *input, int src,
+                              const struct iris_op_options *options)
+{
+    const struct iris_tensor *here = only_at(ctx, src, input);
+    struct transfer transfer = {
+        .operation = IRIS_OP_SCATTER,
+        .source_moves = true,
+        .senders = just(src),
+        .receivers = everybody(ctx),
+        .source = src,
+    };
+
+    IRIS_TRY(iris_context_check(ctx));
+    IRIS_TRY(check_root(ctx, IRIS_OP_SCATTER, src));
+    IRIS_TRY(check_present("output", output));
+    if (ctx->rank == src)
+        IRIS_TRY(check_present("input", input));
+    IRIS_TRY(check_pair(ctx, output, here != NULL ? here : output));
+    transfer.n = iris_tensor_numel(output);
+    if (here != NULL) {
+        IRIS_TRY(check_numel("input", here, transfer.n * ctx->world_size,
+                             "world_size times "
+                             "output's"));
+        IRIS_TRY(iris_check_disjoint("output", output, "input", here));
+    }
+    return run_transfer(ctx, &transfer, output, here, options);
 }
 
 enum iris_status iris_all_to_all(struct iris_context *ctx, const struct iris_tensor *output,
@@ -211,6 +337,7 @@ enum iris_status iris_all_to_all(struct iris_context *ctx, const struct iris_ten
         .source_moves = true,
         .target_moves = true,
         .senders = everybody(ctx),
+        .receivers = everybody(ctx),
         .source = -1,
     };
 

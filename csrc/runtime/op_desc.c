@@ -10,6 +10,11 @@
 
 #include "../kernels/schedule.h"
 
+const char *iris_root_name(enum iris_operation operation)
+{
+    return operation == IRIS_OP_GATHER || operation == IRIS_OP_REDUCE ? "dst" : "src";
+}
+
 void iris_op_desc_format(const struct iris_op_desc *desc, char text[IRIS_OP_TEXT_NBYTES])
 {
     const char *separator = desc->variant == IRIS_VARIANT_NONE ? "" : ", ";
@@ -24,7 +29,8 @@ void iris_op_desc_format(const struct iris_op_desc *desc, char text[IRIS_OP_TEXT
         (void)snprintf(extent, sizeof extent, "%lld elements", (long long)(desc->M * desc->N));
     }
     if (desc->source >= 0)
-        (void)snprintf(source, sizeof source, ", src=%d", desc->source);
+        (void)snprintf(source, sizeof source, ", %s=%d", iris_root_name(desc->operation),
+                       desc->source);
     if (desc->reduce_op != IRIS_REDUCE_SUM)
         (void)snprintf(op, sizeof op, ", op=%s", iris_reduce_op_name(desc->reduce_op));
     (void)snprintf(text, IRIS_OP_TEXT_NBYTES, "%s%s(%s, %s%s%s%s%s%s%s)",
@@ -87,6 +93,7 @@ struct iris_op_needs iris_op_desc_needs(const struct iris_op_desc *desc, int wor
     case IRIS_OP_MATMUL_ALL_REDUCE:
     case IRIS_OP_ALL_REDUCE:
     case IRIS_OP_REDUCE_SCATTER:
+    case IRIS_OP_REDUCE:
         schedule = iris_schedule_make(desc->M, desc->N, desc->block_m, desc->block_n,
                                       desc->group_size_m, world_size);
         layout = iris_reduce_layout_make(&schedule, desc->operation, desc->variant,

@@ -23,12 +23,15 @@ struct iris_op_desc {
     bool has_bias;
     bool prepare;      /* a preamble */
     int32_t gpu_parts; /* see iris_reduce_layout; 0 on the cpu */
-    int32_t source;    /* broadcast: the sending rank, else -1 */
+    int32_t source;    /* the rank that alone sends, or gets the result; -1: there is none */
     enum iris_reduce_op reduce_op;
     bool in_place; /* this rank's affair: not part of the agreement */
 };
 
 enum { IRIS_OP_TEXT_NBYTES = 192 };
+
+/* What callers call `source`: "src" or "dst". */
+const char *iris_root_name(enum iris_operation operation);
 
 /* One line for messages: "matmul_all_reduce(M=2, N=3, K=4, float32, two_shot, blocks 2x3x64)". */
 void iris_op_desc_format(const struct iris_op_desc *desc, char text[IRIS_OP_TEXT_NBYTES]);

@@ -21,7 +21,7 @@ static enum iris_status launch_kernel(struct iris_context *ctx, const struct iri
 {
     const struct iris_launch launch = {
         .kernel = IRIS_KERNEL_ID(
-            operation,
+            operation == IRIS_OP_REDUCE ? IRIS_OP_ALL_REDUCE : operation,
             desc->variant == IRIS_VARIANT_ONE_SHOT_LEGACY ? IRIS_VARIANT_ONE_SHOT : desc->variant,
             op->kernel_dtype),
         .work_groups = op->work_groups,

@@ -133,6 +133,7 @@ enum iris_status iris_matmul_all_reduce(struct iris_context *ctx, const struct i
     args->block_k = desc.block_k;
     args->group_size_m = desc.group_size_m;
     args->reduce_scale = 1.0f;
+    args->root = -1;
     args->ending = options->async_op ? IRIS_ENDING_TELLS : IRIS_ENDING_WAITS;
     args->num_xcds = options->config != NULL && options->config->num_xcds != 0
                          ? options->config->num_xcds

@@ -251,6 +251,7 @@ static enum iris_status select_variant(const struct iris_context *ctx,
             desc->variant = IRIS_VARIANT_LL;
         return check_all_reduce(desc);
     case IRIS_OP_REDUCE_SCATTER:
+    case IRIS_OP_REDUCE:
         desc->variant = IRIS_VARIANT_TWO_SHOT;
         return IRIS_OK;
     default:

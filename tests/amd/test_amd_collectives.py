@@ -59,6 +59,11 @@ def sums(ctx, memory):
                 exchange.done()
         for dtype in cases.DTYPES:
             output = exchange.tensor(n, dtype, number % 2 == 1)
+            given = exchange.tensor(n, dtype, False).copy_(cases.reduced_input(ctx.rank, n, dtype))
+            exchange.call("reduce", output, given, dst=world - 1)
+            if ctx.rank == world - 1:
+                cases.check_reduction(output, world, "sum", f"reduce {n} {dtype}")
+            output = exchange.tensor(n, dtype, number % 2 == 1)
             exchange.call("reduce_scatter", output, exchange.mine(n * world, dtype, False))
             expected, bound = cases.sums(world, n * world, dtype)
             mine = slice(ctx.rank * n, (ctx.rank + 1) * n)
@@ -74,6 +79,10 @@ def moves(ctx, memory):
             exchange.call("all_gather", gathered, exchange.mine(n, dtype, number % 3 == 0))
             swapped = exchange.tensor(n * world, dtype, number % 2 == 1)
             exchange.call("all_to_all", swapped, exchange.mine(n * world, dtype, False))
+            part = exchange.tensor(n, dtype, number % 3 == 1)
+            exchange.call("scatter", part, exchange.mine(n * world, dtype, False), src=1)
+            whole = exchange.tensor(n * world, dtype, number % 2 == 0)
+            exchange.call("gather", whole, exchange.mine(n, dtype, number % 2 == 1), dst=1)
             told = exchange.mine(n, dtype, number % 2 == 0)
             exchange.call("broadcast", told, src=world - 1)
             for rank in range(world):
@@ -82,6 +91,9 @@ def moves(ctx, memory):
                 )
                 theirs = cases.contribution(rank, n * world, dtype).view(world, n)
                 assert torch.equal(swapped.view(world, n)[rank], theirs[ctx.rank])
+            dealt = cases.contribution(1, n * world, dtype).view(world, n)
+            assert torch.equal(part, dealt[ctx.rank])
+            assert torch.equal(whole, gathered) or ctx.rank != 1
             assert torch.equal(told, cases.contribution(world - 1, n, dtype))
             exchange.done()
 

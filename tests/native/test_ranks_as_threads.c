@@ -155,6 +155,20 @@ static void collectives(struct iris_context *ctx, const struct rank_args *self, 
     for (int64_t i = 0; i < n * W; ++i)
         CHECK(out[i] == element((int)(i / n), 3, self->rank * n + i % n, call),
               "all_to_all n %lld element %lld", (long long)n, (long long)i);
+    MUST(iris_scatter(ctx, &part_out, &all_in, call % W, &options));
+    for (int64_t i = 0; i < n; ++i)
+        CHECK(out[i] == element(call % W, 3, self->rank * n + i, call), "scatter n %lld",
+              (long long)n);
+    MUST(iris_gather(ctx, &all_out, &part_in, call % W, &options));
+    for (int64_t i = 0; self->rank == call % W && i < n * W; ++i)
+        CHECK(out[i] == element((int)(i / n), 3, i % n, call), "gather n %lld", (long long)n);
+    MUST(iris_reduce(ctx, &all_out, &all_in, call % W, &options));
+    for (int64_t i = 0; self->rank == call % W && i < n * W; ++i) {
+        float want = 0;
+        for (int r = 0; r < W; ++r)
+            want += element(r, 3, i, call);
+        CHECK(out[i] == want, "reduce n %lld element %lld", (long long)n, (long long)i);
+    }
     MUST(iris_broadcast(ctx, &all_in, call % W, &options));
     for (int64_t i = 0; i < n * W; ++i)
         CHECK(in[i] == element(call % W, 3, i, call), "broadcast n %lld element %lld", (long long)n,

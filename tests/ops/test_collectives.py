@@ -120,6 +120,68 @@ def test_any_shape_and_no_elements(ctx):
     ctx.ccl.broadcast(ctx.empty(0))
 
 
+@ranks(1, 2, 3, 4)
+def test_reduce(ctx):
+    for number, n in enumerate((0, 1, 255, 4099, 70001)):
+        for turn, dtype in enumerate(cases.REDUCIBLE):
+            op, dst = cases.REDUCTIONS[(number + turn) % 5], (number + turn) % ctx.world_size
+            here = ctx.rank == dst
+            # Collective whatever becomes of it.
+            on_heap = place(ctx, n, dtype, True)
+            output = (on_heap if turn % 2 else torch.empty(n, dtype=dtype)) if here else None
+            if here:
+                output.view(torch.uint8).fill_(0x55)
+            given = torch.empty(n, dtype=dtype).copy_(cases.reduced_input(ctx.rank, n, dtype))
+            ctx.ccl.reduce(output, given, dst=dst, op=op)
+            if here:
+                cases.check_reduction(output, ctx.world_size, op, f"{n} {dtype} {op} to {dst}")
+    tensor = torch.ones(500)
+    ctx.ccl.reduce(tensor, tensor)  # in place
+    assert torch.equal(tensor, torch.full((500,), float(ctx.world_size if ctx.rank == 0 else 1)))
+
+
+@ranks(1, 2, 3, 4)
+def test_gather_and_scatter(ctx):
+    world = ctx.world_size
+    for number, n in enumerate((0, 1, 255, 4099)):
+        for turn, dtype in enumerate(MOVABLE):
+            root = (number + turn) % world
+            on_heap = place(ctx, world * n, dtype, True)
+            whole = on_heap if turn % 2 else torch.empty(world * n, dtype=dtype)
+            gathered = whole if ctx.rank == root else None
+            ctx.ccl.gather(gathered, cases.contribution(ctx.rank, n, dtype), dst=root)
+            if gathered is not None:
+                for rank in range(world):
+                    expected = cases.contribution(rank, n, dtype)
+                    assert torch.equal(gathered[rank * n : (rank + 1) * n], expected)
+            part = place(ctx, n, dtype, number % 2 == 0)
+            dealt = cases.contribution(root, world * n, dtype)
+            ctx.ccl.scatter(part, dealt if ctx.rank == root else None, src=root)
+            assert torch.equal(part, dealt[ctx.rank * n : (ctx.rank + 1) * n])
+
+
+@ranks(2, 3)
+def test_roots_are_checked(ctx):
+    good, whole = torch.zeros(8), torch.zeros(8 * ctx.world_size)
+    for call, args, options, message in (
+        (ctx.ccl.reduce, (good, good + 1), {"dst": 9}, "dst: expected a rank, 0 to .*, got 9"),
+        (ctx.ccl.gather, (whole, good), {"dst": -1}, "dst: expected a rank, 0 to .*, got -1"),
+        (ctx.ccl.scatter, (good, whole), {"src": 9}, "src: expected a rank, 0 to .*, got 9"),
+        (ctx.ccl.reduce, (good, None), {}, "input: expected a tensor on this rank, got None"),
+        (ctx.ccl.gather, (whole, None), {}, "input: expected a tensor on this rank, got None"),
+        (ctx.ccl.scatter, (None, whole), {}, "output: expected a tensor on this rank, got None"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call(*args, **options)
+    if ctx.rank == 0:
+        with pytest.raises(ValueError, match="output: expected a tensor on this rank, got None"):
+            ctx.ccl.gather(None, good)
+    with pytest.raises(ValueError, match="dst=1"):  # the ranks disagree
+        ctx.ccl.gather(whole, good, dst=1 if ctx.rank == 0 else 0)
+    ctx.ccl.all_reduce(good, torch.ones(8))
+    assert good[0] == ctx.world_size
+
+
 @ranks(2)
 def test_misaligned_tensors(ctx):
     for dtype in (torch.float32, torch.bfloat16):
