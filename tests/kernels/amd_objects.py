@@ -187,11 +187,12 @@ def write_backs(kernel: Kernel) -> list[int]:
 
 def _published(kernel: Kernel, back: int) -> int | None:
     """The store that a write-back is for: a signal, or a counter of work-groups. The next one in
-    the code; a branch on the way skips it for lanes that do not signal."""
+    the code, where a branch on the way skips it for lanes that do not signal; or, where the code
+    ends, what a branch leads to that shares the store with another place."""
     for i in range(back + 1, min(back + 200, len(kernel.code))):
         if _is_store(kernel.code[i]):
             return i
-    return None
+    return min((i for i in kernel.after(back, _is_store) if i >= 0), default=None)
 
 
 def _unwaited(kernel: Kernel, back: int) -> bool:

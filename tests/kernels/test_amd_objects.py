@@ -105,7 +105,10 @@ def test_matrix_instructions_and_wide_accesses(read):
             assert any(kernel.code[i].name == "ds_read_b128" for i in loop), name
             assert any(kernel.code[i].name == "global_load_dwordx4" for i in loop), name
             assert not any(kernel.code[i].name.startswith(("flat_", "scratch_")) for i in loop)
-        if "REDUCE" in name or "GATHER" in name:
+        if "_LL_" in name:  # a packet's words are eight bytes, and so is what they carry
+            assert names["global_load_dwordx2"] > 0, name
+            assert names["global_store_dwordx2"] > 0, name
+        elif "REDUCE" in name or "GATHER" in name:
             assert names["global_load_dwordx4"] > 0, name
             assert names["global_store_dwordx4"] > 0, name
         assert not any(x.name.startswith("scratch_") for x in kernel.code), name
