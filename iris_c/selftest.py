@@ -82,6 +82,10 @@ def _sum(at: _Rank, operation: str, variant: str, dtype: str, turn: int) -> floa
     output = at.buffer((COUNT,), dtype)
     if scatters:
         at.ctx.ccl.reduce_scatter(output, given)
+    elif operation == "reduce":
+        at.ctx.ccl.reduce(output, given, dst=world - 1)
+        if at.ctx.rank != world - 1:
+            return 0.0
     else:
         config = iris_c.ccl.Config(all_reduce_variant=variant)
         at.ctx.ccl.all_reduce(output, given, config=config)
@@ -96,12 +100,22 @@ def _sum(at: _Rank, operation: str, variant: str, dtype: str, turn: int) -> floa
 def _move(at: _Rank, operation: str, dtype: str, turn: int) -> float:
     """Bytes that only move arrive unchanged: 0, else infinity."""
     world, self, name = at.ctx.world_size, at.ctx.rank, f"{operation}/{dtype}/{turn}"
-    count = COUNT * world if operation == "all_to_all" else COUNT
+    count = COUNT * world if operation in ("all_to_all", "scatter") else COUNT
     inputs = [at.inputs(rank, name, (count,), dtype) for rank in range(world)]
     given = at.buffer((count,), dtype, inputs[self])
     if operation == "broadcast":
         at.ctx.ccl.broadcast(given, src=world - 1)
         output, expected = given, inputs[world - 1]
+    elif operation == "scatter":
+        output = at.buffer((COUNT,), dtype)
+        at.ctx.ccl.scatter(output, given, src=world - 1)
+        expected = inputs[world - 1][self * COUNT : (self + 1) * COUNT]
+    elif operation == "gather":
+        output = at.buffer((COUNT * world,), dtype)
+        at.ctx.ccl.gather(output, given, dst=world - 1)
+        expected = numpy.concatenate(inputs)
+        if self != world - 1:
+            return 0.0
     else:
         output = at.buffer((COUNT * world,), dtype)
         getattr(at.ctx.ccl, operation)(output, given)
@@ -122,6 +136,7 @@ def _checks():
     for operation, variants in (
         ("all_reduce", ("ll", "ll_two_shot", *VARIANTS)),
         ("reduce_scatter", ("",)),
+        ("reduce", ("",)),
     ):
         for variant in variants:
             for dtype in UNIT:
@@ -129,7 +144,7 @@ def _checks():
                     (operation, variant, dtype),
                     lambda at, turn, o=operation, v=variant, d=dtype: _sum(at, o, v, d, turn),
                 )
-    for operation in ("all_gather", "all_to_all", "broadcast"):
+    for operation in ("all_gather", "all_to_all", "broadcast", "gather", "scatter"):
         for dtype in ("float32", "bfloat16"):
             yield (
                 (operation, "", dtype),
