@@ -96,11 +96,13 @@ PyDoc_STRVAR(all_reduce_doc,
              "    rounded towards zero), or a torch.distributed.ReduceOp. 'atomic' and\n"
              "    'spinlock' take 'sum' and 'avg' of floating point.\n" COLLECTIVE_TAIL);
 
-static PyObject *ops_all_reduce(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
-                                PyObject *kwnames)
+/* The collectives with the parameters (ctx, output, input, op, async_op, config, workspace). */
+static PyObject *reducing_collective(PyObject *module, const char *name,
+                                     enum iris_operation operation, collective_function *function,
+                                     PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    static const struct iris_py_signature signature = {
-        .function = "all_reduce",
+    const struct iris_py_signature signature = {
+        .function = name,
         .count = 7,
         .required = 3,
         .positional = 7,
@@ -111,10 +113,17 @@ static PyObject *ops_all_reduce(PyObject *module, PyObject *const *args, Py_ssiz
     struct iris_py_call call;
 
     if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
-        iris_py_call_begin(module, IRIS_OP_ALL_REDUCE, v[0], v[5], v[6], v[4], &call) < 0 ||
+        iris_py_call_begin(module, operation, v[0], v[5], v[6], v[4], &call) < 0 ||
         parse_reduction(v[3], &call.options.reduce_op) < 0)
         return NULL;
-    return collective(&call, iris_all_reduce, v[1], v[2]);
+    return collective(&call, function, v[1], v[2]);
+}
+
+static PyObject *ops_all_reduce(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
+                                PyObject *kwnames)
+{
+    return reducing_collective(module, "all_reduce", IRIS_OP_ALL_REDUCE, iris_all_reduce, args,
+                               nargs, kwnames);
 }
 
 PyDoc_STRVAR(all_reduce_preamble_doc,
@@ -166,20 +175,21 @@ static PyObject *plain_collective(PyObject *module, const char *name, enum iris_
 }
 
 PyDoc_STRVAR(reduce_scatter_doc,
-             "reduce_scatter($module, ctx, output, input, async_op=False, config=None, "
+             "reduce_scatter($module, ctx, output, input, op='sum', async_op=False, config=None, "
              "workspace=None)\n--\n\n"
-             "output = this rank's share of the sum over ranks of input. Collective.\n\n"
+             "output = this rank's share of input reduced over the ranks. Collective.\n\n"
              "Parameters\n----------\n"
              "ctx : Context\n"
              "output : tensor\n    Contiguous, n elements.\n"
              "input : tensor\n    Contiguous, world_size * n elements; rank r gets the r-th "
-             "n.\n" COLLECTIVE_TAIL);
+             "n.\n"
+             "op : str\n    As for all_reduce.\n" COLLECTIVE_TAIL);
 
 static PyObject *ops_reduce_scatter(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
                                     PyObject *kwnames)
 {
-    return plain_collective(module, "reduce_scatter", IRIS_OP_REDUCE_SCATTER, iris_reduce_scatter,
-                            args, nargs, kwnames);
+    return reducing_collective(module, "reduce_scatter", IRIS_OP_REDUCE_SCATTER,
+                               iris_reduce_scatter, args, nargs, kwnames);
 }
 
 PyDoc_STRVAR(all_gather_doc,

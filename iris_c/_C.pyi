@@ -176,6 +176,7 @@ def reduce_scatter(
     ctx: Context,
     output: Any,
     input: Any,
+    op: Any = "sum",
     async_op: bool = False,
     config: _Config | None = None,
     workspace: FusedWorkspace | None = None,

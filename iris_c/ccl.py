@@ -60,10 +60,10 @@ class BoundCcl:
         return all_reduce_preamble(self._ctx, output, input, config, workspace)
 
     def reduce_scatter(
-        self, output, input, async_op=False, config=None, workspace=None
+        self, output, input, op="sum", async_op=False, config=None, workspace=None
     ) -> FusedWorkspace:
         """See :func:`iris_c.ccl.reduce_scatter`."""
-        return reduce_scatter(self._ctx, output, input, async_op, config, workspace)
+        return reduce_scatter(self._ctx, output, input, op, async_op, config, workspace)
 
     def all_gather(
         self, output, input, async_op=False, config=None, workspace=None

@@ -120,6 +120,20 @@ def test_any_shape_and_no_elements(ctx):
     ctx.ccl.broadcast(ctx.empty(0))
 
 
+@ranks(1, 2, 3)
+def test_reduce_scatter_reduces_as_asked(ctx):
+    world = ctx.world_size
+    for number, n in enumerate((1, 255, 4099)):
+        for dtype in cases.REDUCIBLE:
+            for op in cases.REDUCTIONS:
+                part = place(ctx, n, dtype, number % 2 == 0)
+                given = cases.reduced_input(ctx.rank, n * world, dtype)
+                ctx.ccl.reduce_scatter(part, torch.empty_like(given).copy_(given), op=op)
+                whole = ctx.empty(n * world, dtype=dtype)
+                ctx.ccl.all_gather(whole, part)
+                cases.check_reduction(whole, world, op, f"rank {ctx.rank} {n} {dtype} {op}")
+
+
 @ranks(1, 2, 3, 4)
 def test_reduce(ctx):
     for number, n in enumerate((0, 1, 255, 4099, 70001)):
