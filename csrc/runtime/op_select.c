@@ -260,10 +260,13 @@ static enum iris_status select_variant(const struct iris_context *ctx,
     }
 }
 
-/* Work-groups beyond those that have something to do only take time to start and to count in. */
+/* Work-groups beyond those that have something to do only take time to start and to count in.
+ * `asked`: the caller's number, or 0. */
 static uint32_t enough_work_groups(const struct iris_context *ctx, const struct iris_op_desc *desc,
-                                   uint32_t work_groups)
+                                   int32_t asked)
 {
+    const uint32_t work_groups =
+        (uint32_t)(asked != 0 ? asked : ctx->ops->compute_units(ctx->device));
     const int32_t threads = iris_device_traits(ctx->device)->asynchronous ? IRIS_GPU_THREADS : 1024;
     int64_t wanted = work_groups, limit = work_groups;
 
@@ -273,7 +276,7 @@ static uint32_t enough_work_groups(const struct iris_context *ctx, const struct 
                                                   ctx->world_size)
                               .words,
                           threads);
-        if (iris_device_traits(ctx->device)->asynchronous)
+        if (iris_device_traits(ctx->device)->asynchronous && asked == 0)
             limit *= PACKET_GROUPS_PER_UNIT;
     } else if (desc->operation == IRIS_OP_ALL_REDUCE) {
         wanted = iris_ceil_div(desc->N > 0 ? desc->N : 1, desc->block_n) *
@@ -295,11 +298,9 @@ enum iris_status iris_op_select(const struct iris_context *ctx, const struct iri
         return IRIS_FAIL(IRIS_EINVAL, "num_sms: expected at most %d on the %s backend, got %d",
                          limit, ctx->ops->name, config->num_sms);
     IRIS_TRY(select_variant(ctx, config, desc));
-    *work_groups =
-        (uint32_t)(config->num_sms != 0 ? config->num_sms : ctx->ops->compute_units(ctx->device));
     if (iris_device_traits(ctx->device)->asynchronous) {
         IRIS_TRY(select_gpu(ctx, config, desc));
-        *work_groups = enough_work_groups(ctx, desc, *work_groups);
+        *work_groups = enough_work_groups(ctx, desc, config->num_sms);
         return IRIS_OK;
     }
     /* A block larger than the matrix only wastes staging. */
@@ -311,7 +312,7 @@ enum iris_status iris_op_select(const struct iris_context *ctx, const struct iri
         select_product_blocks(ctx, desc);
     else
         select_run(ctx, desc);
-    *work_groups = enough_work_groups(ctx, desc, *work_groups);
+    *work_groups = enough_work_groups(ctx, desc, config->num_sms);
     return IRIS_OK;
 }
 
@@ -329,7 +330,7 @@ enum iris_status iris_config_select(const struct iris_context *ctx, enum iris_op
     config->block_size_n = desc.block_n;
     config->block_size_k = desc.block_k;
     config->group_size_m = desc.group_size_m;
-    config->num_sms = (int32_t)work_groups;
+    config->num_sms = at_most((int32_t)work_groups, ctx->ops->max_work_groups(ctx->device));
     if (config->num_xcds == 0)
         config->num_xcds = iris_device_traits(ctx->device)->dies;
     return IRIS_OK;
