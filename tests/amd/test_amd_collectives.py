@@ -80,9 +80,9 @@ def moves(ctx, memory):
             swapped = exchange.tensor(n * world, dtype, number % 2 == 1)
             exchange.call("all_to_all", swapped, exchange.mine(n * world, dtype, False))
             part = exchange.tensor(n, dtype, number % 3 == 1)
-            exchange.call("scatter", part, exchange.mine(n * world, dtype, False), src=1)
+            exchange.call("scatter", part, exchange.mine(n * world, dtype, False), src=world - 1)
             whole = exchange.tensor(n * world, dtype, number % 2 == 0)
-            exchange.call("gather", whole, exchange.mine(n, dtype, number % 2 == 1), dst=1)
+            exchange.call("gather", whole, exchange.mine(n, dtype, number % 2 == 1), dst=world - 1)
             told = exchange.mine(n, dtype, number % 2 == 0)
             exchange.call("broadcast", told, src=world - 1)
             for rank in range(world):
@@ -91,9 +91,9 @@ def moves(ctx, memory):
                 )
                 theirs = cases.contribution(rank, n * world, dtype).view(world, n)
                 assert torch.equal(swapped.view(world, n)[rank], theirs[ctx.rank])
-            dealt = cases.contribution(1, n * world, dtype).view(world, n)
+            dealt = cases.contribution(world - 1, n * world, dtype).view(world, n)
             assert torch.equal(part, dealt[ctx.rank])
-            assert torch.equal(whole, gathered) or ctx.rank != 1
+            assert torch.equal(whole, gathered) or ctx.rank != world - 1
             assert torch.equal(told, cases.contribution(world - 1, n, dtype))
             exchange.done()
 
