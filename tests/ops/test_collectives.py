@@ -127,8 +127,9 @@ def test_reduce_scatter_reduces_as_asked(ctx):
         for dtype in cases.REDUCIBLE:
             for op in cases.REDUCTIONS:
                 part = place(ctx, n, dtype, number % 2 == 0)
-                given = cases.reduced_input(ctx.rank, n * world, dtype)
-                ctx.ccl.reduce_scatter(part, torch.empty_like(given).copy_(given), op=op)
+                given = torch.empty(n * world, dtype=dtype)
+                given.copy_(cases.reduced_input(ctx.rank, n * world, dtype))
+                ctx.ccl.reduce_scatter(part, given, op=op)
                 whole = ctx.empty(n * world, dtype=dtype)
                 ctx.ccl.all_gather(whole, part)
                 cases.check_reduction(whole, world, op, f"rank {ctx.rank} {n} {dtype} {op}")
