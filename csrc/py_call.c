@@ -5,14 +5,38 @@
  */
 #include "py_call.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "py_context.h"
 #include "py_workspace.h"
 
-int iris_py_call_begin(PyObject *module, enum iris_operation operation, PyObject *ctx,
-                       PyObject *config, PyObject *workspace, PyObject *async_op,
-                       struct iris_py_call *call)
+int iris_py_int64s(const char *argument, PyObject *value, int count, int64_t *out)
+{
+    const Py_ssize_t length = PySequence_Size(value);
+
+    if (length < 0)
+        return -1;
+    if (length != count) {
+        PyErr_Format(PyExc_ValueError, "%s: expected %d sizes, one for each rank, got %zd",
+                     argument, count, length);
+        return -1;
+    }
+    for (int i = 0; i < count; i++) {
+        PyObject *item = PySequence_GetItem(value, i);
+        PyObject *index = item ? PyNumber_Index(item) : NULL;
+
+        Py_XDECREF(item);
+        out[i] = index ? PyLong_AsLongLong(index) : -1;
+        Py_XDECREF(index);
+        if (PyErr_Occurred())
+            return -1;
+    }
+    return 0;
+}
+
+int iris_py_call_begin_direct(PyObject *module, PyObject *ctx, PyObject *group,
+                              struct iris_py_call *call)
 {
     struct iris_py_state *state = iris_py_state_of_module(module);
 
@@ -20,19 +44,41 @@ int iris_py_call_begin(PyObject *module, enum iris_operation operation, PyObject
         return iris_py_type_error("ctx", "an iris_c.Context", ctx);
     memset(&call->options, 0, sizeof call->options);
     call->state = state;
+    call->ranks = NULL;
+    call->workspace = NULL;
+    call->context = ctx;
+    if (group && group != Py_None) {
+        ctx = PyObject_CallMethodObjArgs(ctx, state->names[IRIS_PY_NAME_group], group, NULL);
+        if (!ctx)
+            return -1;
+        Py_DECREF(ctx); /* the context it is a group of keeps it */
+        call->context = ctx;
+        call->ranks = ((struct iris_py_context *)ctx)->ranks;
+    }
     call->ctx = ((struct iris_py_context *)ctx)->ctx;
-    if (config && config != Py_None) {
-        if (iris_py_config(state, config, &call->config) < 0)
+    return 0;
+}
+
+int iris_py_call_begin(PyObject *module, enum iris_operation operation, PyObject *ctx,
+                       const struct iris_py_choices *choices, struct iris_py_call *call)
+{
+    PyObject *workspace = choices->workspace;
+
+    if (iris_py_call_begin_direct(module, ctx, choices->group, call) < 0)
+        return -1;
+    if (choices->config && choices->config != Py_None) {
+        if (iris_py_config(call->state, choices->config, &call->config) < 0)
             return -1;
         call->options.config = &call->config;
     }
-    if (iris_py_bool(async_op, &call->options.async_op) < 0)
+    if (iris_py_bool(choices->async_op, &call->options.async_op) < 0)
         return -1;
     if (!workspace || workspace == Py_None) {
-        workspace = iris_py_context_workspace(state, (struct iris_py_context *)ctx, operation);
+        workspace = iris_py_context_workspace(call->state, (struct iris_py_context *)call->context,
+                                              operation);
         if (!workspace)
             return -1;
-    } else if (!PyObject_TypeCheck(workspace, state->workspace_type)) {
+    } else if (!PyObject_TypeCheck(workspace, call->state->workspace_type)) {
         return iris_py_type_error("workspace", "an iris_c.FusedWorkspace or None", workspace);
     }
     call->workspace = workspace;
@@ -40,10 +86,52 @@ int iris_py_call_begin(PyObject *module, enum iris_operation operation, PyObject
     return 0;
 }
 
+int iris_py_call_rank(const struct iris_py_call *call, const char *argument, PyObject *value,
+                      int *out)
+{
+    const int count = iris_context_world_size(call->ctx);
+    int rank = *out;
+
+    if (iris_py_int(argument, value, &rank) < 0)
+        return -1;
+    *out = rank;
+    if (!call->ranks)
+        return 0; /* the core checks it */
+    for (*out = 0; *out < count && call->ranks[*out] != rank;)
+        ++*out;
+    if (*out < count)
+        return 0;
+    PyErr_Format(PyExc_ValueError, "%s: expected a rank of the group, got %d", argument, rank);
+    return -1;
+}
+
+/* What a group's ranks are called outside it. */
+static void name_ranks(const struct iris_py_call *call, struct iris_error *error)
+{
+    const int count = iris_context_world_size(call->ctx);
+    size_t used = strlen(error->message);
+
+    if (error->rank >= 0 && error->rank < count)
+        error->rank = call->ranks[error->rank];
+    for (int i = 0; i < count && used + 48 < sizeof error->message; i++)
+        used += (size_t)snprintf(error->message + used, sizeof error->message - used, "%s%d%s",
+                                 i == 0 ? " (numbered within the group of ranks " : ", ",
+                                 call->ranks[i], i == count - 1 ? ")" : "");
+}
+
+PyObject *iris_py_call_end_direct(const struct iris_py_call *call, enum iris_status status)
+{
+    if (status == IRIS_OK)
+        Py_RETURN_NONE;
+    if (call->ranks)
+        name_ranks(call, iris_error_last());
+    return iris_py_raise(call->state, status);
+}
+
 PyObject *iris_py_call_end(const struct iris_py_call *call, enum iris_status status)
 {
     if (status != IRIS_OK)
-        return iris_py_raise(call->state, status);
+        return iris_py_call_end_direct(call, status);
     Py_INCREF(call->workspace);
     return call->workspace;
 }

@@ -9,24 +9,48 @@
 
 #include "py_common.h"
 
+/* A sequence of one int for each of `count` ranks. */
+int iris_py_int64s(const char *argument, PyObject *value, int count, int64_t *out);
+
 /* What every operation has besides its tensors. */
 struct iris_py_call {
     struct iris_py_state *state;
+    PyObject *context; /* borrowed: the caller's, or its group's */
     struct iris_context *ctx;
     struct iris_config config;
     struct iris_op_options options; /* .config points to the member above, or is NULL */
     PyObject *workspace;            /* borrowed from the caller or from the context */
+    const int *ranks;               /* in a group: its members; NULL otherwise */
 };
 
-/* `config`, `workspace` and `async_op` may be NULL or None. */
+/* What a call may leave open; each NULL or None. */
+struct iris_py_choices {
+    PyObject *config, *workspace, *async_op, *group;
+};
+
+/* `ctx` as the caller gave it; with a group the call is on the group's context. */
 int iris_py_call_begin(PyObject *module, enum iris_operation operation, PyObject *ctx,
-                       PyObject *config, PyObject *workspace, PyObject *async_op,
-                       struct iris_py_call *call);
+                       const struct iris_py_choices *choices, struct iris_py_call *call);
+
+/* The same for operations without a workspace: state, ctx and ranks alone. */
+int iris_py_call_begin_direct(PyObject *module, PyObject *ctx, PyObject *group,
+                              struct iris_py_call *call);
+
+/* A rank as the caller counts them, into one as the call's context does. `value` NULL: *out keeps
+ * what it holds, the caller's default. */
+int iris_py_call_rank(const struct iris_py_call *call, const char *argument, PyObject *value,
+                      int *out);
 
 /* The operation's result: its workspace, or the exception for `status`. */
 PyObject *iris_py_call_end(const struct iris_py_call *call, enum iris_status status);
+/* The same for operations without a workspace: None. */
+PyObject *iris_py_call_end_direct(const struct iris_py_call *call, enum iris_status status);
 
 /* ---- parts of their docstrings ---- */
+
+#define IRIS_PY_OP_GROUP                                                                           \
+    "group : sequence of int or None\n    The ranks that take part, this one among them; None: "   \
+    "all. See Context.group.\n"
 
 #define IRIS_PY_OP_RETURNS                                                                         \
     "Returns\n-------\n"                                                                           \

@@ -76,14 +76,14 @@ finally:
 }
 
 #define COLLECTIVE_TAIL                                                                            \
-    "async_op : bool\n    False: complete on all ranks' streams, True: on this rank's.\n"          \
+    "async_op : bool\n    Without effect: it ends when this rank's result is complete.\n"          \
     "config : ccl.Config or None\n    None chooses.\n"                                             \
-    "workspace : FusedWorkspace or None\n    None uses the context's own.\n\n" IRIS_PY_OP_RETURNS  \
-        IRIS_PY_OP_RAISES
+    "workspace : FusedWorkspace or None\n    None uses the context's own.\n" IRIS_PY_OP_GROUP      \
+    "\n" IRIS_PY_OP_RETURNS IRIS_PY_OP_RAISES
 
 PyDoc_STRVAR(all_reduce_doc,
              "all_reduce($module, ctx, output, input, op='sum', async_op=False, config=None, "
-             "workspace=None)\n--\n\n"
+             "workspace=None, group=None)\n--\n\n"
              "output = input reduced over the ranks. Collective.\n\n"
              "Floating point is accumulated in float32, integers wrap. In rank order, so that all\n"
              "ranks get the same bits, but in the variants 'atomic' and 'spinlock'.\n\n"
@@ -103,17 +103,19 @@ static PyObject *reducing_collective(PyObject *module, const char *name,
 {
     const struct iris_py_signature signature = {
         .function = name,
-        .count = 7,
+        .count = 8,
         .required = 3,
-        .positional = 7,
+        .positional = 8,
         .names = {IRIS_PY_NAME_ctx, IRIS_PY_NAME_output, IRIS_PY_NAME_input, IRIS_PY_NAME_op,
-                  IRIS_PY_NAME_async_op, IRIS_PY_NAME_config, IRIS_PY_NAME_workspace},
+                  IRIS_PY_NAME_async_op, IRIS_PY_NAME_config, IRIS_PY_NAME_workspace,
+                  IRIS_PY_NAME_group},
     };
     PyObject *v[IRIS_PY_MAX_PARAMETERS];
     struct iris_py_call call;
 
     if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
-        iris_py_call_begin(module, operation, v[0], v[5], v[6], v[4], &call) < 0 ||
+        iris_py_call_begin(module, operation, v[0],
+                           &(struct iris_py_choices){v[5], v[6], v[4], v[7]}, &call) < 0 ||
         parse_reduction(v[3], &call.options.reduce_op) < 0)
         return NULL;
     return collective(&call, function, v[1], v[2]);
@@ -127,7 +129,8 @@ static PyObject *ops_all_reduce(PyObject *module, PyObject *const *args, Py_ssiz
 }
 
 PyDoc_STRVAR(all_reduce_preamble_doc,
-             "all_reduce_preamble($module, ctx, output, input, config=None, workspace=None)\n--\n\n"
+             "all_reduce_preamble($module, ctx, output, input, config=None, workspace=None, "
+             "group=None)\n--\n\n"
              "Agree on such a call and allocate for it, without reducing. Collective.\n\n"
              "Optional: a call does it when needed.");
 
@@ -136,17 +139,18 @@ static PyObject *ops_all_reduce_preamble(PyObject *module, PyObject *const *args
 {
     static const struct iris_py_signature signature = {
         .function = "all_reduce_preamble",
-        .count = 5,
+        .count = 6,
         .required = 3,
-        .positional = 5,
+        .positional = 6,
         .names = {IRIS_PY_NAME_ctx, IRIS_PY_NAME_output, IRIS_PY_NAME_input, IRIS_PY_NAME_config,
-                  IRIS_PY_NAME_workspace},
+                  IRIS_PY_NAME_workspace, IRIS_PY_NAME_group},
     };
     PyObject *v[IRIS_PY_MAX_PARAMETERS];
     struct iris_py_call call;
 
     if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
-        iris_py_call_begin(module, IRIS_OP_ALL_REDUCE, v[0], v[3], v[4], NULL, &call) < 0)
+        iris_py_call_begin(module, IRIS_OP_ALL_REDUCE, v[0],
+                           &(struct iris_py_choices){v[3], v[4], NULL, v[5]}, &call) < 0)
         return NULL;
     call.options.prepare = true;
     return collective(&call, iris_all_reduce, v[1], v[2]);
@@ -159,24 +163,25 @@ static PyObject *plain_collective(PyObject *module, const char *name, enum iris_
 {
     const struct iris_py_signature signature = {
         .function = name,
-        .count = 6,
+        .count = 7,
         .required = 3,
-        .positional = 6,
+        .positional = 7,
         .names = {IRIS_PY_NAME_ctx, IRIS_PY_NAME_output, IRIS_PY_NAME_input, IRIS_PY_NAME_async_op,
-                  IRIS_PY_NAME_config, IRIS_PY_NAME_workspace},
+                  IRIS_PY_NAME_config, IRIS_PY_NAME_workspace, IRIS_PY_NAME_group},
     };
     PyObject *v[IRIS_PY_MAX_PARAMETERS];
     struct iris_py_call call;
 
     if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
-        iris_py_call_begin(module, operation, v[0], v[4], v[5], v[3], &call) < 0)
+        iris_py_call_begin(module, operation, v[0],
+                           &(struct iris_py_choices){v[4], v[5], v[3], v[6]}, &call) < 0)
         return NULL;
     return collective(&call, function, v[1], v[2]);
 }
 
 PyDoc_STRVAR(reduce_scatter_doc,
              "reduce_scatter($module, ctx, output, input, op='sum', async_op=False, config=None, "
-             "workspace=None)\n--\n\n"
+             "workspace=None, group=None)\n--\n\n"
              "output = this rank's share of input reduced over the ranks. Collective.\n\n"
              "Parameters\n----------\n"
              "ctx : Context\n"
@@ -194,7 +199,7 @@ static PyObject *ops_reduce_scatter(PyObject *module, PyObject *const *args, Py_
 
 PyDoc_STRVAR(all_gather_doc,
              "all_gather($module, ctx, output, input, async_op=False, config=None, "
-             "workspace=None)\n--\n\n"
+             "workspace=None, group=None)\n--\n\n"
              "output = all ranks' inputs in rank order. Collective.\n\n"
              "Parameters\n----------\n"
              "ctx : Context\n"
@@ -208,24 +213,8 @@ static PyObject *ops_all_gather(PyObject *module, PyObject *const *args, Py_ssiz
                             kwnames);
 }
 
-PyDoc_STRVAR(all_to_all_doc,
-             "all_to_all($module, ctx, output, input, async_op=False, config=None, "
-             "workspace=None)\n--\n\n"
-             "output's r-th part = rank r's input's part for this rank. Collective.\n\n"
-             "Parameters\n----------\n"
-             "ctx : Context\n"
-             "output, input : tensor\n    Contiguous, of one dtype; world_size equal "
-             "parts.\n" COLLECTIVE_TAIL);
-
-static PyObject *ops_all_to_all(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
-                                PyObject *kwnames)
-{
-    return plain_collective(module, "all_to_all", IRIS_OP_ALL_TO_ALL, iris_all_to_all, args, nargs,
-                            kwnames);
-}
-
 PyDoc_STRVAR(broadcast_doc, "broadcast($module, ctx, tensor, src=0, async_op=False, config=None, "
-                            "workspace=None)\n--\n\n"
+                            "workspace=None, group=None)\n--\n\n"
                             "tensor = rank src's tensor, in place. Collective.\n\n"
                             "Parameters\n----------\n"
                             "ctx : Context\n"
@@ -237,11 +226,11 @@ static PyObject *ops_broadcast(PyObject *module, PyObject *const *args, Py_ssize
 {
     static const struct iris_py_signature signature = {
         .function = "broadcast",
-        .count = 6,
+        .count = 7,
         .required = 2,
-        .positional = 6,
+        .positional = 7,
         .names = {IRIS_PY_NAME_ctx, IRIS_PY_NAME_tensor, IRIS_PY_NAME_src, IRIS_PY_NAME_async_op,
-                  IRIS_PY_NAME_config, IRIS_PY_NAME_workspace},
+                  IRIS_PY_NAME_config, IRIS_PY_NAME_workspace, IRIS_PY_NAME_group},
     };
     PyObject *v[IRIS_PY_MAX_PARAMETERS];
     struct iris_py_tensor tensor;
@@ -251,8 +240,9 @@ static PyObject *ops_broadcast(PyObject *module, PyObject *const *args, Py_ssize
     int src = 0;
 
     if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
-        iris_py_call_begin(module, IRIS_OP_BROADCAST, v[0], v[4], v[5], v[3], &call) < 0 ||
-        iris_py_int("src", v[2], &src) < 0 ||
+        iris_py_call_begin(module, IRIS_OP_BROADCAST, v[0],
+                           &(struct iris_py_choices){v[4], v[5], v[3], v[6]}, &call) < 0 ||
+        iris_py_call_rank(&call, "src", v[2], &src) < 0 ||
         iris_py_tensor_output(call.state, "tensor", v[1], &tensor) < 0)
         return NULL;
     if (iris_py_tensor_stream(call.state, call.ctx, &tensor, &call.options.stream) < 0)
@@ -305,7 +295,7 @@ release_output:
 
 PyDoc_STRVAR(reduce_doc,
              "reduce($module, ctx, output, input, dst=0, op='sum', async_op=False, config=None, "
-             "workspace=None)\n--\n\n"
+             "workspace=None, group=None)\n--\n\n"
              "Rank dst's output = input reduced over the ranks. Collective.\n\n"
              "Parameters\n----------\n"
              "ctx : Context\n"
@@ -320,20 +310,22 @@ static PyObject *ops_reduce(PyObject *module, PyObject *const *args, Py_ssize_t 
 {
     static const struct iris_py_signature signature = {
         .function = "reduce",
-        .count = 8,
+        .count = 9,
         .required = 3,
-        .positional = 8,
+        .positional = 9,
         .names = {IRIS_PY_NAME_ctx, IRIS_PY_NAME_output, IRIS_PY_NAME_input, IRIS_PY_NAME_dst,
                   IRIS_PY_NAME_op, IRIS_PY_NAME_async_op, IRIS_PY_NAME_config,
-                  IRIS_PY_NAME_workspace},
+                  IRIS_PY_NAME_workspace, IRIS_PY_NAME_group},
     };
     PyObject *v[IRIS_PY_MAX_PARAMETERS];
     struct iris_py_call call;
     int dst = 0;
 
     if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
-        iris_py_call_begin(module, IRIS_OP_REDUCE, v[0], v[6], v[7], v[5], &call) < 0 ||
-        iris_py_int("dst", v[3], &dst) < 0 || parse_reduction(v[4], &call.options.reduce_op) < 0)
+        iris_py_call_begin(module, IRIS_OP_REDUCE, v[0],
+                           &(struct iris_py_choices){v[6], v[7], v[5], v[8]}, &call) < 0 ||
+        iris_py_call_rank(&call, "dst", v[3], &dst) < 0 ||
+        parse_reduction(v[4], &call.options.reduce_op) < 0)
         return NULL;
     return rooted_collective(&call, iris_reduce, v[1], v[2], dst);
 }
@@ -346,25 +338,27 @@ static PyObject *rooted_transfer(PyObject *module, const char *name, enum iris_p
 {
     const struct iris_py_signature signature = {
         .function = name,
-        .count = 7,
+        .count = 8,
         .required = 3,
-        .positional = 7,
+        .positional = 8,
         .names = {IRIS_PY_NAME_ctx, IRIS_PY_NAME_output, IRIS_PY_NAME_input, root_name,
-                  IRIS_PY_NAME_async_op, IRIS_PY_NAME_config, IRIS_PY_NAME_workspace},
+                  IRIS_PY_NAME_async_op, IRIS_PY_NAME_config, IRIS_PY_NAME_workspace,
+                  IRIS_PY_NAME_group},
     };
     PyObject *v[IRIS_PY_MAX_PARAMETERS];
     struct iris_py_call call;
     int root = 0;
 
     if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
-        iris_py_call_begin(module, operation, v[0], v[5], v[6], v[4], &call) < 0 ||
-        iris_py_int(root_text, v[3], &root) < 0)
+        iris_py_call_begin(module, operation, v[0],
+                           &(struct iris_py_choices){v[5], v[6], v[4], v[7]}, &call) < 0 ||
+        iris_py_call_rank(&call, root_text, v[3], &root) < 0)
         return NULL;
     return rooted_collective(&call, function, v[1], v[2], root);
 }
 
 PyDoc_STRVAR(gather_doc, "gather($module, ctx, output, input, dst=0, async_op=False, config=None, "
-                         "workspace=None)\n--\n\n"
+                         "workspace=None, group=None)\n--\n\n"
                          "Rank dst's output = all ranks' inputs in rank order. Collective.\n\n"
                          "Parameters\n----------\n"
                          "ctx : Context\n"
@@ -382,7 +376,7 @@ static PyObject *ops_gather(PyObject *module, PyObject *const *args, Py_ssize_t 
 
 PyDoc_STRVAR(scatter_doc,
              "scatter($module, ctx, output, input, src=0, async_op=False, config=None, "
-             "workspace=None)\n--\n\n"
+             "workspace=None, group=None)\n--\n\n"
              "output = this rank's part of rank src's input. Collective.\n\n"
              "Parameters\n----------\n"
              "ctx : Context\n"
@@ -405,7 +399,6 @@ PyMethodDef iris_py_ccl_methods[] = {
     {"all_reduce_preamble", OP(all_reduce_preamble)},
     {"reduce_scatter", OP(reduce_scatter)},
     {"all_gather", OP(all_gather)},
-    {"all_to_all", OP(all_to_all)},
     {"broadcast", OP(broadcast)},
     {"reduce", OP(reduce)},
     {"gather", OP(gather)},

@@ -45,6 +45,18 @@
     X(torch)                                                                                       \
     X(variant)                                                                                     \
     X(workspace)                                                                                   \
+    X(compare)                                                                                     \
+    X(consume)                                                                                     \
+    X(eps)                                                                                         \
+    X(group)                                                                                       \
+    X(input_split_sizes)                                                                           \
+    X(output_split_sizes)                                                                          \
+    X(peer)                                                                                        \
+    X(residual)                                                                                    \
+    X(residual_out)                                                                                \
+    X(value)                                                                                       \
+    X(weight)                                                                                      \
+    X(word)                                                                                        \
     X(world_size)                                                                                  \
     X(_as_tuple)                                                                                   \
     X(__dlpack__)                                                                                  \
@@ -99,7 +111,7 @@ struct iris_py_state *iris_py_state_of_type(PyTypeObject *type);
 
 /* ---- arguments ---- */
 
-enum { IRIS_PY_MAX_PARAMETERS = 10 };
+enum { IRIS_PY_MAX_PARAMETERS = 12 };
 
 /* A function's parameters in order: `positional` of them may be given by position, the first
  * `required` must be given. */

@@ -11,6 +11,8 @@
 #include <string.h>
 
 #include "py_buffer.h"
+#include "py_call.h"
+#include "py_rma.h"
 #include "py_tensor.h"
 #include "py_workspace.h"
 
@@ -24,7 +26,7 @@ static struct iris_context *core(PyObject *object)
 PyDoc_STRVAR(context_doc,
              "Context(*, heap_size=1073741824, backend=None, rank=0, world_size=1, local_rank=0, "
              "timeout=30.0, run_key='', num_threads=0, debug=False,\n"
-             "        kernel_directory='')\n--\n\n"
+             "        kernel_directory='', ranks=None)\n--\n\n"
              "Meet the other ranks and map the symmetric heap. Collective; use iris_c.init.\n\n"
              "Parameters\n----------\n"
              "heap_size : int\n    Bytes, equal on all ranks.\n"
@@ -35,13 +37,15 @@ PyDoc_STRVAR(context_doc,
              "run_key : str\n    Names the run: equal on its ranks, different for other runs.\n"
              "num_threads : int\n    Threads of the cpu backend; 0 chooses.\n"
              "debug : bool\n    Compare every call on all ranks before it starts.\n"
-             "kernel_directory : str\n    Where the GPU code objects are.");
+             "kernel_directory : str\n    Where the GPU code objects are.\n"
+             "ranks : sequence of int or None\n    Of a group: what its members are called where "
+             "it is made.");
 
 static PyObject *context_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"heap_size",  "backend",          "rank",    "world_size",
                             "local_rank", "timeout",          "run_key", "num_threads",
-                            "debug",      "kernel_directory", NULL};
+                            "debug",      "kernel_directory", "ranks",   NULL};
     const struct iris_py_state *state = iris_py_state_of_type(type);
     struct iris_context_options options = {.world_size = 1,
                                            .timeout = 30.0,
@@ -52,13 +56,19 @@ static PyObject *context_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     struct iris_context *ctx = NULL;
     struct iris_py_context *self;
     enum iris_status status;
+    int64_t ranks[IRIS_MAX_RANKS] = {0};
+    PyObject *ranks_value = Py_None;
     allocfunc allocate;
     int debug = 0;
 
     if (!state || !PyArg_ParseTupleAndKeywords(
-                      args, kwargs, "|$nziiidsips:Context", names, &heap_size, &options.backend,
+                      args, kwargs, "|$nziiidsipsO:Context", names, &heap_size, &options.backend,
                       &options.rank, &options.world_size, &options.local_rank, &options.timeout,
-                      &options.run_key, &options.num_threads, &debug, &options.kernel_directory))
+                      &options.run_key, &options.num_threads, &debug, &options.kernel_directory,
+                      &ranks_value))
+        return NULL;
+    if (ranks_value != Py_None && options.world_size >= 1 && options.world_size <= IRIS_MAX_RANKS &&
+        iris_py_int64s("ranks", ranks_value, options.world_size, ranks) < 0)
         return NULL;
     if (heap_size <= 0) {
         PyErr_Format(PyExc_ValueError, "heap_size: expected > 0 bytes, got %zd", heap_size);
@@ -79,6 +89,9 @@ static PyObject *context_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
         return NULL;
     }
     self->ctx = ctx;
+    self->is_group = ranks_value != Py_None;
+    for (int i = 0; i < options.world_size; i++)
+        self->ranks[i] = self->is_group ? (int)ranks[i] : i;
     return (PyObject *)self;
 }
 
@@ -163,6 +176,17 @@ static PyObject *context_get_heap_size(PyObject *object, void *IRIS_UNUSED(closu
 static PyObject *context_get_heap_used(PyObject *object, void *IRIS_UNUSED(closure))
 {
     return PyLong_FromSize_t(iris_context_heap_used(core(object)));
+}
+
+static PyObject *context_get_ranks(PyObject *object, void *IRIS_UNUSED(closure))
+{
+    const struct iris_py_context *self = (const struct iris_py_context *)object;
+    const int count = iris_context_world_size(self->ctx);
+    int64_t ranks[IRIS_MAX_RANKS];
+
+    for (int i = 0; i < count; i++)
+        ranks[i] = self->ranks[i];
+    return iris_py_int64_tuple(ranks, count);
 }
 
 static PyObject *context_get_closed(PyObject *object, void *IRIS_UNUSED(closure))
@@ -375,7 +399,8 @@ static PyObject *context_select_config(PyObject *object, PyObject *args)
 
 PyDoc_STRVAR(context_close_doc,
              "close($self, /)\n--\n\n"
-             "Leave the peers. Tensors stay readable. Idempotent, not collective.");
+             "Leave the peers. Tensors stay readable. Idempotent, not collective.\n\n"
+             "Waits, within the timeout, until the peers have taken what was sent to them.");
 
 static PyObject *context_close(PyObject *object, PyObject *IRIS_UNUSED(ignored))
 {
@@ -395,7 +420,7 @@ static PyObject *context_enter(PyObject *object, PyObject *IRIS_UNUSED(ignored))
 
 static PyObject *context_exit(PyObject *object, PyObject *IRIS_UNUSED(args))
 {
-    return context_close(object, NULL);
+    return PyObject_CallMethod(object, "close", NULL); /* the subclass's, which closes groups */
 }
 
 static PyMethodDef context_methods[] = {
@@ -413,6 +438,14 @@ static PyMethodDef context_methods[] = {
     {"is_symmetric", context_is_symmetric, METH_O, context_is_symmetric_doc},
     {"allocate", (PyCFunction)(void (*)(void))context_allocate,
      METH_METHOD | METH_FASTCALL | METH_KEYWORDS, context_allocate_doc},
+    {"put", (PyCFunction)(void (*)(void))iris_py_context_put,
+     METH_METHOD | METH_FASTCALL | METH_KEYWORDS, iris_py_put_doc},
+    {"get", (PyCFunction)(void (*)(void))iris_py_context_get,
+     METH_METHOD | METH_FASTCALL | METH_KEYWORDS, iris_py_get_doc},
+    {"signal", (PyCFunction)(void (*)(void))iris_py_context_signal,
+     METH_METHOD | METH_FASTCALL | METH_KEYWORDS, iris_py_signal_doc},
+    {"wait", (PyCFunction)(void (*)(void))iris_py_context_wait,
+     METH_METHOD | METH_FASTCALL | METH_KEYWORDS, iris_py_wait_doc},
     {"_select_config", context_select_config, METH_VARARGS, context_select_config_doc},
     {"close", context_close, METH_NOARGS, context_close_doc},
     {"__enter__", context_enter, METH_NOARGS, "__enter__($self, /)\n--\n\nThe context itself."},
@@ -428,6 +461,9 @@ static PyGetSetDef context_getset[] = {
     {"heap_size", context_get_heap_size, NULL, "int: bytes of the symmetric heap.", NULL},
     {"heap_used", context_get_heap_used, NULL,
      "int: bytes of this rank's live allocations and workspaces.", NULL},
+    {"ranks", context_get_ranks, NULL,
+     "tuple of int: the members as the context this is a group of calls them; else all ranks.",
+     NULL},
     {"closed", context_get_closed, NULL, "bool: whether close() was called.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

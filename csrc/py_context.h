@@ -14,6 +14,9 @@ struct iris_py_context {
     /* Python faces of the context's own workspaces, made when first asked for; owned. They do not
      * refer back to this object, so there is no cycle. */
     PyObject *workspaces[IRIS_OP_COUNT];
+    /* A group's: what its members are called where it was made. */
+    bool is_group;
+    int ranks[IRIS_MAX_RANKS];
 };
 
 /* The face of the context's own workspace for `operation`. Borrowed from `self`. */

@@ -88,7 +88,8 @@ static PyObject *ops_matmul_all_reduce(PyObject *module, PyObject *const *args, 
     struct iris_py_call call;
 
     if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
-        iris_py_call_begin(module, IRIS_OP_MATMUL_ALL_REDUCE, v[0], v[6], v[7], v[5], &call) < 0)
+        iris_py_call_begin(module, IRIS_OP_MATMUL_ALL_REDUCE, v[0],
+                           &(struct iris_py_choices){v[6], v[7], v[5], NULL}, &call) < 0)
         return NULL;
     return matmul_all_reduce(&call, v[1], v[2], v[3], v[4]);
 }
@@ -116,7 +117,8 @@ static PyObject *ops_matmul_all_reduce_preamble(PyObject *module, PyObject *cons
     struct iris_py_call call;
 
     if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
-        iris_py_call_begin(module, IRIS_OP_MATMUL_ALL_REDUCE, v[0], v[4], v[5], NULL, &call) < 0)
+        iris_py_call_begin(module, IRIS_OP_MATMUL_ALL_REDUCE, v[0],
+                           &(struct iris_py_choices){v[4], v[5], NULL, NULL}, &call) < 0)
         return NULL;
     call.options.prepare = true;
     return matmul_all_reduce(&call, v[1], v[2], v[3], v[6]);

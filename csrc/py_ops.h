@@ -10,5 +10,7 @@
 
 extern PyMethodDef iris_py_ops_methods[];
 extern PyMethodDef iris_py_ccl_methods[]; /* collectives */
+extern PyMethodDef iris_py_rmsnorm_methods[];
+extern PyMethodDef iris_py_message_methods[];
 
 #endif

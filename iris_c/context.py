@@ -10,6 +10,7 @@ tensor is made, not before.
 from __future__ import annotations
 
 import functools
+import operator
 
 from iris_c import _C
 from iris_c.ccl import BoundCcl
@@ -18,6 +19,8 @@ from iris_c.fill import NumpyFiller, TorchFiller
 from iris_c.ops import BoundOps
 
 __all__ = ["Context", "init"]
+
+GROUP_HEAP_SIZE = 256 << 20
 
 
 @functools.cache
@@ -47,6 +50,68 @@ class Context(_C.Context):
     the same sizes. They take torch's arguments: sizes as numbers or as one sequence, `dtype`,
     `requires_grad`; `device` and `layout` may only say what is so anyway.
     """
+
+    def __init__(self, **options):
+        self._options = options
+        self._groups = {}
+
+    def group(self, ranks, heap_size: int | None = None) -> Context:
+        """The context of some of this context's ranks, which alone take part in it.
+
+        Collective over its members when it is new; the same object afterwards. Its collectives and
+        fused operations are those of any context, with a symmetric heap of its own: a result in
+        that heap is written directly, one anywhere else is staged. Members are numbered in
+        ascending order; `ranks` says what they are called here. It closes with this context.
+
+        Parameters
+        ----------
+        ranks : sequence of int
+            Distinct ranks of this context, this rank among them.
+        heap_size : int or None
+            Bytes of the group's heap, equal on its members, where workspaces lie too. None: as
+            this context's, at most 256 MiB.
+
+        Raises
+        ------
+        ValueError
+            The ranks, or another heap size than the group has.
+        PeerError
+            A member did not arrive in time.
+        """
+        members = tuple(sorted(operator.index(rank) for rank in ranks))
+        group = self._groups.get(members)
+        if group is None:
+            self._check_members(members)
+            group = type(self)(
+                **{
+                    **self._options,
+                    "rank": members.index(self.rank),
+                    "world_size": len(members),
+                    "heap_size": heap_size or min(self.heap_size, GROUP_HEAP_SIZE),
+                    "run_key": f"{self._options.get('run_key', '')}/group {members}",
+                    "ranks": members,
+                }
+            )
+            self._groups[members] = group
+        elif heap_size not in (None, group.heap_size):
+            raise ValueError(
+                f"heap_size: expected {group.heap_size}, which the group has, got {heap_size}"
+            )
+        return group
+
+    def _check_members(self, members: tuple) -> None:
+        world = self.world_size
+        if any(not 0 <= rank < world for rank in members) or len(set(members)) != len(members):
+            raise ValueError(f"group: expected distinct ranks, 0 to {world - 1}, got {members}")
+        if self.rank not in members:
+            raise ValueError(f"group: expected this rank, {self.rank}, among {members}")
+
+    def close(self) -> None:
+        """Leave the peers, those of groups too. Tensors stay readable. Idempotent, not
+        collective."""
+        for group in self._groups.values():
+            group.close()
+        super().close()
 
     @property
     def device(self):

@@ -51,7 +51,16 @@ enum iris_operation {
     IRIS_OP_GATHER = 9,
     IRIS_OP_SCATTER = 10,
     IRIS_OP_REDUCE = 11,
-    IRIS_OP_COUNT = 12
+    IRIS_OP_ALL_REDUCE_RMSNORM = 12,
+    /* Of two ranks each, agreed on with nobody else: */
+    IRIS_OP_SEND = 13,
+    IRIS_OP_RECV = 14,
+    IRIS_OP_ALL_TO_ALL_V = 15, /* all_to_all with a size for each pair of ranks */
+    IRIS_OP_PUT = 16,
+    IRIS_OP_GET = 17,
+    IRIS_OP_SIGNAL = 18,
+    IRIS_OP_WAIT = 19,
+    IRIS_OP_COUNT = 20
 };
 
 enum iris_variant {
@@ -93,7 +102,11 @@ enum iris_signal {
     IRIS_SIGNAL_DELIVERED = 4, /* the peer has pushed everything it owes this rank */
     IRIS_SIGNAL_DONE = 5,      /* the peer's own results are complete */
     IRIS_SIGNAL_LOCK = 6,      /* a spinlock's release */
-    IRIS_SIGNAL_BARRIER = 7    /* the peer reached the device barrier */
+    IRIS_SIGNAL_BARRIER = 7,   /* the peer reached the device barrier */
+    IRIS_SIGNAL_CHUNK = 8,     /* a piece of a message from the peer */
+    IRIS_SIGNAL_ROOM = 9,  /* the peer took a piece of a message, so that another one has room */
+    IRIS_SIGNAL_SIZE = 10, /* no wait: the peer sent a message of another size */
+    IRIS_SIGNAL_WORD = 11  /* the value of a user's word, see IRIS_OP_WAIT */
 };
 
 /* Why waits end early: the low byte of iris_fault.abort; the culprit's rank stands above it, and
@@ -158,6 +171,25 @@ struct iris_workspace_control {
     struct iris_record records[2][IRIS_MAX_RANKS]; /* by the call's parity */
 };
 
+/* Messages from one rank to another travel as chunks through slots in the receiver's heap, in order
+ * within a lane: chunk c of a message takes lane c mod lanes (channel.h). Both ends of a lane count
+ * its chunks, from the beginning of the context on. */
+#define IRIS_CHANNEL_LANES 16
+#define IRIS_CHANNEL_SLOTS 4
+#define IRIS_CHANNEL_CHUNK 32768 /* bytes */
+
+/* One lane of one pair of ranks, as it lies in the heap of each of the two. */
+struct iris_channel_lane {
+    struct iris_flag filled;  /* chunks that the peer has sent here; written by the peer */
+    struct iris_flag drained; /* chunks from here that the peer has taken; written by the peer */
+    uint64_t sent;            /* chunks sent from here; this rank's own */
+    uint64_t received;        /* chunks taken here; this rank's own */
+    uint64_t pad[14];
+    uint64_t message_nbytes[IRIS_CHANNEL_SLOTS]; /* of the message that the slot's chunk is of;
+                                                    written by the peer before `filled` */
+    uint64_t message_pad[16 - IRIS_CHANNEL_SLOTS];
+};
+
 /* Eight bytes of data that carry their own signal: each word holds four of them in its low half and
  * the call's signal value in its high half. A word is stored and loaded whole. */
 struct iris_packet {
@@ -175,6 +207,8 @@ struct iris_call_args {
     uint64_t packets_half_count;         /* packets of one parity's half */
     uint64_t faults_address;             /* struct iris_fault[world_size], as the device sees it */
     uint64_t timeout_ticks;              /* of the device's clock */
+    uint64_t completed;                  /* on the host, of calls without a counter: uint32_t, the
+                                            work-groups that got through */
     uint32_t flags_count;                /* flags of one parity's half */
     int32_t rank;
     int32_t world_size;
@@ -247,6 +281,68 @@ struct iris_transfer_args {
     uint32_t senders;     /* bit r: rank r sends */
     uint32_t receivers;   /* bit r: rank r receives, from all senders */
     uint32_t ending;      /* enum iris_ending */
+    uint32_t pad;
+};
+
+/* One direction of an exchange: what rank r sends to, or gets from, every peer p. */
+struct iris_messages {
+    uint64_t address[IRIS_MAX_RANKS]; /* by p */
+    uint64_t nbytes[IRIS_MAX_RANKS];
+    uint32_t peers; /* bit p: there is a message, of 0 bytes or more */
+    uint32_t pad;
+};
+
+/* send, recv, all_to_all with sizes. The message to this rank itself is copied. */
+struct iris_exchange_args {
+    struct iris_call_args call;
+    struct iris_messages send, receive;
+    uint64_t channels_offset; /* struct iris_channel_lane[world_size][IRIS_CHANNEL_LANES], then the
+                                 slots in the same order; from the heap base */
+    int32_t lanes;            /* in use, equal on all ranks */
+    uint32_t pad;
+};
+
+/* put and get: bytes between two addresses of this process. */
+struct iris_copy_args {
+    struct iris_call_args call;
+    uint64_t target;
+    uint64_t source;
+    uint64_t nbytes;
+};
+
+enum iris_signal_op {
+    IRIS_SIGNAL_OP_SET = 0,
+    IRIS_SIGNAL_OP_ADD = 1, /* wraps */
+    IRIS_SIGNAL_OP_COUNT = 2
+};
+
+enum iris_compare {
+    IRIS_COMPARE_EQ = 0,
+    IRIS_COMPARE_NE = 1,
+    IRIS_COMPARE_GT = 2,
+    IRIS_COMPARE_GE = 3,
+    IRIS_COMPARE_LT = 4,
+    IRIS_COMPARE_LE = 5,
+    IRIS_COMPARE_COUNT = 6
+};
+
+/* signal and wait. */
+struct iris_word_args {
+    struct iris_call_args call;
+    uint64_t word; /* its address in this process */
+    int32_t value;
+    uint32_t how;     /* enum iris_signal_op; enum iris_compare */
+    uint32_t consume; /* wait: subtract `value` from the word afterwards */
+    uint32_t pad;
+};
+
+/* all_reduce_rmsnorm: `reduce` with rows of `N` elements, M of them; its reduce_scale is 1 / N. */
+struct iris_rmsnorm_args {
+    struct iris_reduce_args reduce;
+    uint64_t residual; /* 0: none */
+    uint64_t residual_out;
+    uint64_t weight;
+    float eps;
     uint32_t pad;
 };
 

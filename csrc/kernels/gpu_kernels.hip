@@ -7,8 +7,11 @@
 #include "instances.h"
 
 #include "barrier.hip"
+#include "exchange.hip"
 #include "gpu_collectives.h"
 #include "gpu_matmul.h"
+#include "rma.hip"
+#include "rmsnorm.h"
 #include "transfer.hip"
 
 #if defined(__CUDACC__)

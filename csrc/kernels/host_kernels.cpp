@@ -8,7 +8,10 @@
 
 #include "all_reduce.hip"
 #include "barrier.hip"
+#include "exchange.hip"
 #include "matmul_all_reduce.hip"
+#include "rma.hip"
+#include "rmsnorm.h"
 #include "transfer.hip"
 
 namespace

@@ -133,6 +133,12 @@ IRIS_FUNCTION int64_t iris_dealt_count(const struct iris_schedule *s, int32_t ra
 /* Words are dealt to the ranks in blocks of this many: whole lines of packets. */
 #define IRIS_PACKET_BLOCK 64
 
+/* Words of a row of all_reduce_rmsnorm. */
+IRIS_FUNCTION int64_t iris_row_words(int64_t elements, uint64_t element_nbytes)
+{
+    return iris_ceil_div(elements * (int64_t)element_nbytes, 8);
+}
+
 /* An all_reduce by packets: see packets.h. */
 struct iris_packet_layout {
     int64_t words;       /* of eight bytes; at least 1, so that ranks without elements meet too */

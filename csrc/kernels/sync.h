@@ -498,6 +498,16 @@ IRIS_INLINE void end_early(work_group wg, const call_state &call, uint32_t count
 }
 #endif
 
+/* For a call that advances no counter. On a GPU nobody asks: faults tell. */
+IRIS_INLINE void count_completed(const iris_call_args &args)
+{
+#if defined(IRIS_GPU)
+    (void)args;
+#else
+    count_in(device_pointer<uint32_t>(args.completed));
+#endif
+}
+
 /* The end of a call, by its last work-group: hears from every peer (which is what makes the staging
  * half reusable, see NOTE [parity reuse]), tells and asks the peers what `ending` says, and
  * advances the counter, which no work-group of this launch reads any more. */

@@ -146,6 +146,13 @@ IRIS_INLINE void store_release(uint64_t *word, uint64_t value)
     __hip_atomic_store(word, value, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM);
 }
 
+/* release, system: as store_release, but adds. */
+IRIS_INLINE void add_release(uint32_t *word, uint32_t value)
+{
+    fence_release();
+    (void)__hip_atomic_fetch_add(word, value, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM);
+}
+
 /* acq_rel, system: each block writes back its own die's L2 before it counts in, because the last
  * one's signals cannot do that for the others. The new count. */
 IRIS_INLINE uint32_t count_in(uint32_t *counter)

@@ -99,6 +99,12 @@ inline void store_release(uint64_t *word, uint64_t value)
     __atomic_store_n(word, value, __ATOMIC_RELEASE);
 }
 
+/* release, system: as store_release, but adds. */
+inline void add_release(uint32_t *word, uint32_t value)
+{
+    __atomic_fetch_add(word, value, __ATOMIC_RELEASE);
+}
+
 /* acq_rel: the new count. */
 inline uint32_t count_in(uint32_t *counter)
 {

@@ -146,6 +146,12 @@ IRIS_INLINE void store_release(uint64_t *word, uint64_t value)
     asm volatile("st.release.sys.global.u64 [%0], %1;" ::"l"(word), "l"(value) : "memory");
 }
 
+/* release, system: as store_release, but adds. */
+IRIS_INLINE void add_release(uint32_t *word, uint32_t value)
+{
+    asm volatile("red.release.sys.global.add.u32 [%0], %1;" ::"l"(word), "r"(value) : "memory");
+}
+
 /* acq_rel, system, because the last one's signals go to peers: the new count. */
 IRIS_INLINE uint32_t count_in(uint32_t *counter)
 {

@@ -17,27 +17,12 @@
  * An output outside the heap is received in the staging and copied out at the end.
  */
 #include "instances.h"
+#include "shares.h"
 #include "sync.h"
 #include "tile.h"
 
 namespace iris
 {
-
-/* The part of `nbytes` that this work-group handles. */
-struct byte_range {
-    uint64_t begin, nbytes;
-};
-
-IRIS_INLINE byte_range share_of(work_group wg, uint64_t nbytes)
-{
-    /* Lines are not shared between work-groups. */
-    const uint64_t share = (nbytes / (uint64_t)wg.count + 63) / 64 * 64;
-    const uint64_t begin = share * (uint64_t)wg.index;
-    if (begin >= nbytes)
-        return {0, 0};
-    const bool last = wg.index == wg.count - 1 || nbytes - begin < share;
-    return {begin, last ? nbytes - begin : share};
-}
 
 IRIS_INLINE bool sends(const iris_transfer_args &args, int32_t rank)
 {
@@ -53,7 +38,7 @@ IRIS_INLINE void transfer(work_group wg, const iris_transfer_args &args)
 {
     const call_state call = call_begin(args.call);
     const int32_t self = args.call.rank, world = args.call.world_size;
-    const byte_range part = share_of(wg, args.nbytes);
+    const byte_range part = share_of(wg.index, wg.count, args.nbytes);
     const uint64_t staging = args.call.data_offset + call.half * args.call.data_half_nbytes;
     const char *input = device_pointer<const char>(args.input) + part.begin;
     char *output = device_pointer<char>(args.output) + part.begin;

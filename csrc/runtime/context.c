@@ -13,6 +13,8 @@
 #include <string.h>
 
 #include "../kernels/instances.h"
+#include "../kernels/schedule.h"
+#include "op_exchange.h"
 #include "topology.h"
 #include "workspace.h"
 
@@ -99,12 +101,28 @@ static enum iris_status check_options(const struct iris_context_options *o)
 
 struct create_message {
     uint64_t heap_size;
+    int64_t compute_units;
     char backend[16];
 };
 
+/* Lanes of a channel: on a GPU each lane of each message of an exchange has a work-group, and all
+ * of them, one to and one from every peer and one within the rank, are resident at once. */
+static int32_t lanes_for(const struct iris_context *ctx, int64_t compute_units)
+{
+    const int64_t messages =
+        iris_device_traits(ctx->device)->asynchronous ? 2 * ctx->world_size - 1 : 1;
+    const int64_t lanes = compute_units / messages;
+
+    if (lanes > IRIS_CHANNEL_LANES)
+        return IRIS_CHANNEL_LANES;
+    return lanes > 0 ? (int32_t)lanes : 1;
+}
+
 static enum iris_status agree_on_options(struct iris_context *ctx)
 {
-    struct create_message own = {.heap_size = ctx->heap_size}, all[IRIS_MAX_RANKS];
+    struct create_message own = {.heap_size = ctx->heap_size,
+                                 .compute_units = ctx->ops->compute_units(ctx->device)},
+                          all[IRIS_MAX_RANKS];
 
     strncpy(own.backend, ctx->ops->name, sizeof own.backend - 1);
     IRIS_TRY(iris_bootstrap_all_gather(ctx->bootstrap, "init", &own, sizeof own, all));
@@ -120,14 +138,25 @@ static enum iris_status agree_on_options(struct iris_context *ctx)
                              "backend: expected the same on all ranks, got '%s' on rank 0 and '%s' "
                              "on rank %d",
                              all[0].backend, all[rank].backend, rank);
+        if (all[rank].compute_units < all[0].compute_units)
+            all[0].compute_units = all[rank].compute_units;
     }
+    ctx->channel_lanes = lanes_for(ctx, all[0].compute_units);
     return IRIS_OK;
 }
 
-/* What lies at offset 0 of the heap, before the blocks: the device barrier's control. */
-static uint64_t reserved_nbytes(void)
+/* What lies at offset 0 of the heap, before the blocks: the device barrier's control, then the
+ * channels to the peers. */
+static uint64_t reserve(struct iris_context *ctx)
 {
-    return (sizeof(struct iris_workspace_control) + 4095) / 4096 * 4096;
+    const uint64_t lanes =
+        ctx->world_size > 1 ? (uint64_t)ctx->world_size * (uint64_t)ctx->channel_lanes : 0;
+
+    ctx->channels_offset = iris_round_up(sizeof(struct iris_workspace_control), 4096);
+    return ctx->channels_offset +
+           iris_round_up(lanes * (sizeof(struct iris_channel_lane) +
+                                  (uint64_t)IRIS_CHANNEL_SLOTS * IRIS_CHANNEL_CHUNK),
+                         4096);
 }
 
 static enum iris_status connect_ranks(struct iris_context *ctx,
@@ -180,7 +209,7 @@ enum iris_status iris_context_create(const struct iris_context_options *options,
     IRIS_TRY_GOTO(status, connect_ranks(ctx, options), fail);
     IRIS_TRY_GOTO(status,
                   iris_heap_create(ctx->ops, ctx->device, ctx->bootstrap, ctx->rank,
-                                   ctx->world_size, reserved_nbytes(), ctx->heap_size, &ctx->heap),
+                                   ctx->world_size, reserve(ctx), ctx->heap_size, &ctx->heap),
                   fail);
     /* Nobody uses a heap that a peer has not mapped yet. */
     IRIS_TRY_GOTO(status, iris_bootstrap_barrier(ctx->bootstrap, "init done"), fail);
@@ -213,11 +242,15 @@ void iris_context_close(struct iris_context *ctx)
     /* So do its kernels, which poll the control segment; their waits are bounded. */
     if (ctx->device != NULL && ctx->heap != NULL)
         (void)ctx->ops->synchronize(ctx->device);
+    if (ctx->sent_to != 0)
+        iris_exchange_drain(ctx);
     iris_bootstrap_destroy(ctx->bootstrap);
     ctx->bootstrap = NULL;
     if (ctx->faults_address != 0)
         ctx->ops->host_unregister(ctx->device, ctx->control);
     ctx->faults_address = 0;
+    iris_stream_order_destroy(ctx->ops, ctx->device, &ctx->sends);
+    iris_stream_order_destroy(ctx->ops, ctx->device, &ctx->receipts);
     if (ctx->ops != NULL)
         ctx->ops->close(ctx->device);
     ctx->device = NULL;

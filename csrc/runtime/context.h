@@ -15,6 +15,7 @@
 #include "heap.h"
 #include "iris.h"
 #include "op_desc.h"
+#include "stream_order.h"
 
 struct iris_storage;
 
@@ -42,6 +43,13 @@ struct iris_context {
     struct iris_storage *storages;
     uint32_t storage_ids;                             /* handed out so far, equal on all ranks */
     struct iris_workspace *workspaces[IRIS_OP_COUNT]; /* for callers that pass none */
+
+    /* The channels of messages between two ranks, behind the device barrier's control; see
+     * op_exchange.c. Sends and receipts are ordered each among themselves. */
+    uint64_t channels_offset;
+    int32_t channel_lanes; /* equal on all ranks */
+    struct iris_stream_order sends, receipts;
+    uint32_t sent_to; /* bit p: rank p has been sent something */
 
     struct iris_context *next_live; /* in the process's list of contexts */
 };

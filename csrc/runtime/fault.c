@@ -16,20 +16,43 @@ static const char *const signals[] = {
     [IRIS_SIGNAL_DONE] = "its completion",
     [IRIS_SIGNAL_LOCK] = "the release of a tile's lock",
     [IRIS_SIGNAL_BARRIER] = "its arrival at the barrier",
+    [IRIS_SIGNAL_CHUNK] = "a piece of its message",
+    [IRIS_SIGNAL_ROOM] = "the receipt of a piece of a message",
+    [IRIS_SIGNAL_SIZE] = "the size of its message",
+    [IRIS_SIGNAL_WORD] = "the value of a word",
 };
+
+/* The ranks of a message gave it different sizes. Whatever has been received is not to be used. */
+static enum iris_status sizes_differ(int sender, int receiver, const struct iris_fault *fault)
+{
+    return IRIS_FAIL(
+        IRIS_EINVAL,
+        "%s: expected one size at both ends of a message, got %u bytes sent by rank %d and %u "
+        "bytes to be received by rank %d",
+        iris_operation_name((enum iris_operation)fault->operation), fault->seen, sender,
+        fault->wanted, receiver);
+}
 
 static enum iris_status timed_out(const struct iris_context *ctx)
 {
     const struct iris_fault *fault = &ctx->control->faults[ctx->rank];
+    const char *name = iris_operation_name((enum iris_operation)fault->operation);
+    const double seconds = (double)ctx->timeout_ns * 1e-9;
     char tile[32] = "";
     struct iris_error *error;
 
+    if (fault->signal == IRIS_SIGNAL_SIZE)
+        return sizes_differ(fault->rank, ctx->rank, fault);
     if (fault->tile >= 0)
         (void)snprintf(tile, sizeof tile, ", tile %d", fault->tile);
-    IRIS_FAIL(
-        IRIS_ETIMEDOUT, "%s, call %u: rank %d did not signal %s%s within %g s (wanted %u, seen %u)",
-        iris_operation_name((enum iris_operation)fault->operation), fault->call, fault->rank,
-        signals[fault->signal], tile, (double)ctx->timeout_ns * 1e-9, fault->wanted, fault->seen);
+    if (fault->signal == IRIS_SIGNAL_WORD)
+        IRIS_FAIL(IRIS_ETIMEDOUT, "%s: the word did not become as asked within %g s (seen %d)",
+                  name, seconds, (int)fault->seen);
+    else
+        IRIS_FAIL(IRIS_ETIMEDOUT,
+                  "%s, call %u: rank %d did not signal %s%s within %g s (wanted %u, seen %u)", name,
+                  fault->call, fault->rank, signals[fault->signal], tile, seconds, fault->wanted,
+                  fault->seen);
     error = iris_error_last();
     error->rank = fault->rank;
     error->tile = fault->tile;
@@ -44,7 +67,12 @@ static enum iris_status gave_up(const struct iris_context *ctx, const char *name
     const struct iris_fault *fault = &ctx->control->faults[culprit];
     struct iris_error *error;
 
-    if (fault->rank == ctx->rank)
+    if (fault->signal == IRIS_SIGNAL_SIZE)
+        return sizes_differ(fault->rank, culprit, fault);
+    if (fault->signal == IRIS_SIGNAL_WORD)
+        IRIS_FAIL(IRIS_EPEER, "%s: rank %d gave up waiting for a word (after %g s)", name, culprit,
+                  (double)ctx->timeout_ns * 1e-9);
+    else if (fault->rank == ctx->rank)
         IRIS_FAIL(IRIS_EPEER, "%s: rank %d gave up waiting for this rank (%s, after %g s)", name,
                   culprit, signals[fault->signal], (double)ctx->timeout_ns * 1e-9);
     else

@@ -203,6 +203,18 @@ enum iris_status iris_reduce_scatter(struct iris_context *ctx, const struct iris
 enum iris_status iris_reduce(struct iris_context *ctx, const struct iris_tensor *output,
                              const struct iris_tensor *input, int dst,
                              const struct iris_op_options *options);
+/* residual_out = the sum of the ranks' inputs + residual, output = residual_out * weight /
+ * sqrt(mean of its squares over the last dimension + eps); fp32, fp16, bf16, sums in fp32. The
+ * output may be the input, residual_out may be residual. Variants ll and ll_two_shot. */
+struct iris_rmsnorm_tensors {
+    const struct iris_tensor *output, *residual_out; /* as input */
+    const struct iris_tensor *input;                 /* (..., n) */
+    const struct iris_tensor *residual;              /* as input; NULL: none */
+    const struct iris_tensor *weight;                /* (n) */
+};
+enum iris_status iris_all_reduce_rmsnorm(struct iris_context *ctx,
+                                         const struct iris_rmsnorm_tensors *tensors, double eps,
+                                         const struct iris_op_options *options);
 /* Rank dst's output (world_size * n) = the ranks' inputs (n) in rank order; any dtype. Elsewhere
  * output is not looked at, may be NULL. */
 enum iris_status iris_gather(struct iris_context *ctx, const struct iris_tensor *output,
@@ -224,5 +236,39 @@ enum iris_status iris_broadcast(struct iris_context *ctx, const struct iris_tens
 enum iris_status iris_all_to_all(struct iris_context *ctx, const struct iris_tensor *output,
                                  const struct iris_tensor *input,
                                  const struct iris_op_options *options);
+
+/* ---- operations of two ranks, or of one ----
+ *
+ * Agreed on with nobody but the other rank; work is ordered by the stream. On the cpu they return
+ * when done. */
+
+/* Sends a contiguous tensor's bytes to rank dst, which receives as many; another size there is
+ * IRIS_EINVAL on both and breaks the context. Messages of one pair arrive in order. A message of up
+ * to 128 KiB is buffered; for a larger one the receiver must come. */
+enum iris_status iris_send(struct iris_context *ctx, const struct iris_tensor *tensor, int dst,
+                           void *stream);
+enum iris_status iris_recv(struct iris_context *ctx, const struct iris_tensor *tensor, int src,
+                           void *stream);
+/* A message for each pair of ranks: sizes[r] rows (elements of dimension 0) to and from rank r. All
+ * ranks call it; ordered with sends and receipts. */
+enum iris_status iris_all_to_all_v(struct iris_context *ctx, const struct iris_tensor *output,
+                                   const struct iris_tensor *input, const int64_t *output_sizes,
+                                   const int64_t *input_sizes, void *stream);
+
+/* Copies src to where dst, which is in the heap, lies on rank `peer`. Contiguous, one dtype. */
+enum iris_status iris_rma_put(struct iris_context *ctx, const struct iris_tensor *dst,
+                              const struct iris_tensor *src, int peer, void *stream);
+/* Copies what lies where src, which is in the heap, is on rank `peer`. */
+enum iris_status iris_rma_get(struct iris_context *ctx, const struct iris_tensor *dst,
+                              const struct iris_tensor *src, int peer, void *stream);
+/* Writes, or adds to, rank peer's `word`, one int32 in the heap, after everything before it on the
+ * stream: what this rank put is visible to who has waited for the word. */
+enum iris_status iris_rma_signal(struct iris_context *ctx, const struct iris_tensor *word, int peer,
+                                 int32_t value, enum iris_signal_op op, void *stream);
+/* Holds the stream until this rank's word compares so with `value`, signed; then subtracts value
+ * from it if asked to. Bounded: IRIS_ETIMEDOUT. */
+enum iris_status iris_rma_wait(struct iris_context *ctx, const struct iris_tensor *word,
+                               int32_t value, enum iris_compare compare, bool consume,
+                               void *stream);
 
 #endif

@@ -31,6 +31,14 @@ static const char *const operations[IRIS_OP_COUNT] = {
     [IRIS_OP_GATHER] = "gather",
     [IRIS_OP_SCATTER] = "scatter",
     [IRIS_OP_REDUCE] = "reduce",
+    [IRIS_OP_ALL_REDUCE_RMSNORM] = "all_reduce_rmsnorm",
+    [IRIS_OP_SEND] = "send",
+    [IRIS_OP_RECV] = "recv",
+    [IRIS_OP_ALL_TO_ALL_V] = "all_to_all",
+    [IRIS_OP_PUT] = "put",
+    [IRIS_OP_GET] = "get",
+    [IRIS_OP_SIGNAL] = "signal",
+    [IRIS_OP_WAIT] = "wait",
 };
 
 static const char *const variants[IRIS_VARIANT_COUNT] = {

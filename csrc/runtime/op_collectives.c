@@ -53,6 +53,12 @@ static enum iris_status check_present(const char *name, const struct iris_tensor
                : IRIS_FAIL(IRIS_EINVAL, "%s: expected a tensor on this rank, got None", name);
 }
 
+/* NULL: none on this rank. */
+static uint64_t address_of(const struct iris_tensor *tensor)
+{
+    return tensor != NULL ? (uint64_t)(uintptr_t)tensor->data : 0;
+}
+
 /* ---- reductions: all_reduce, reduce_scatter, reduce ---- */
 
 /* Where a rank's input has been read, by itself alone, before anything is written over it. */
@@ -164,6 +170,86 @@ enum iris_status iris_reduce(struct iris_context *ctx, const struct iris_tensor 
                          options);
 }
 
+/* `out` may be the very tensor `in`, and else shares nothing with it. */
+static enum iris_status check_same_or_apart(const char *out_name, const struct iris_tensor *out,
+                                            const char *in_name, const struct iris_tensor *in)
+{
+    return out->data == in->data ? IRIS_OK : iris_check_disjoint(out_name, out, in_name, in);
+}
+
+static enum iris_status check_row_tensor(const struct iris_context *ctx, const char *name,
+                                         const struct iris_tensor *tensor,
+                                         const struct iris_tensor *input)
+{
+    IRIS_TRY(iris_check_device(ctx, name, tensor));
+    IRIS_TRY(iris_check_dtype(name, tensor, input->dtype, "input"));
+    IRIS_TRY(iris_check_contiguous(name, tensor));
+    return check_numel(name, tensor, iris_tensor_numel(input), "as many as input");
+}
+
+static enum iris_status check_rmsnorm(const struct iris_context *ctx,
+                                      const struct iris_rmsnorm_tensors *t)
+{
+    const struct iris_tensor *input = t->input;
+
+    IRIS_TRY(check_pair(ctx, t->output, input));
+    IRIS_TRY(iris_check_computable("input", input));
+    if (input->ndim < 1 || input->shape[input->ndim - 1] < 1)
+        return IRIS_FAIL(IRIS_EINVAL,
+                         "input: expected rows of at least one element, got %d-D with "
+                         "last size %lld",
+                         input->ndim,
+                         input->ndim > 0 ? (long long)input->shape[input->ndim - 1] : 0LL);
+    IRIS_TRY(check_row_tensor(ctx, "output", t->output, input));
+    IRIS_TRY(check_row_tensor(ctx, "residual_out", t->residual_out, input));
+    IRIS_TRY(iris_check_output("residual_out", t->residual_out));
+    IRIS_TRY(iris_check_device(ctx, "weight", t->weight));
+    IRIS_TRY(iris_check_dtype("weight", t->weight, input->dtype, "input"));
+    IRIS_TRY(iris_check_contiguous("weight", t->weight));
+    IRIS_TRY(
+        check_numel("weight", t->weight, input->shape[input->ndim - 1], "the last size of input"));
+    IRIS_TRY(check_same_or_apart("output", t->output, "input", input));
+    IRIS_TRY(iris_check_disjoint("residual_out", t->residual_out, "output", t->output));
+    IRIS_TRY(iris_check_disjoint("residual_out", t->residual_out, "input", input));
+    IRIS_TRY(iris_check_disjoint("output", t->output, "weight", t->weight));
+    IRIS_TRY(iris_check_disjoint("residual_out", t->residual_out, "weight", t->weight));
+    if (t->residual == NULL)
+        return IRIS_OK;
+    IRIS_TRY(check_row_tensor(ctx, "residual", t->residual, input));
+    IRIS_TRY(iris_check_disjoint("output", t->output, "residual", t->residual));
+    return check_same_or_apart("residual_out", t->residual_out, "residual", t->residual);
+}
+
+enum iris_status iris_all_reduce_rmsnorm(struct iris_context *ctx,
+                                         const struct iris_rmsnorm_tensors *tensors, double eps,
+                                         const struct iris_op_options *options)
+{
+    const struct iris_tensor *input = tensors->input;
+    struct iris_op_desc desc = {
+        .operation = IRIS_OP_ALL_REDUCE_RMSNORM, .prepare = options->prepare, .source = -1};
+    struct iris_rmsnorm_args args = {.eps = (float)eps};
+    struct iris_op_launch launch = {
+        .call = &args.reduce.call, .args = &args, .args_nbytes = sizeof args};
+
+    IRIS_TRY(check_rmsnorm(ctx, tensors));
+    if (!(eps >= 0))
+        return IRIS_FAIL(IRIS_EINVAL, "eps: expected >= 0, got %g", eps);
+    desc.dtype = launch.kernel_dtype = input->dtype;
+    desc.N = input->shape[input->ndim - 1];
+    desc.M = iris_tensor_numel(input) / desc.N;
+    IRIS_TRY(iris_op_select(ctx, options->config, &desc, &launch.work_groups));
+    args.reduce.a.address = address_of(input);
+    args.reduce.output.address = address_of(tensors->output);
+    args.reduce.M = desc.M;
+    args.reduce.N = desc.N;
+    args.reduce.ending = IRIS_ENDING_LOCAL;
+    args.reduce.reduce_scale = 1.0f / (float)desc.N;
+    args.residual = address_of(tensors->residual);
+    args.residual_out = address_of(tensors->residual_out);
+    args.weight = address_of(tensors->weight);
+    return iris_op_run(ctx, &desc, &launch, options);
+}
+
 /* ---- transfers: all_gather, broadcast, all_to_all, gather, scatter ---- */
 
 struct transfer {
@@ -173,12 +259,6 @@ struct transfer {
     uint32_t senders, receivers;
     int source; /* see iris_op_desc */
 };
-
-/* NULL: none on this rank. */
-static uint64_t address_of(const struct iris_tensor *tensor)
-{
-    return tensor != NULL ? (uint64_t)(uintptr_t)tensor->data : 0;
-}
 
 static enum iris_status run_transfer(struct iris_context *ctx, const struct transfer *transfer,
                                      const struct iris_tensor *output,

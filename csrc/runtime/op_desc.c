@@ -74,6 +74,15 @@ uint32_t iris_op_desc_signature(const struct iris_op_desc *desc)
     return hash;
 }
 
+int64_t iris_op_desc_packet_nbytes(const struct iris_op_desc *desc)
+{
+    const uint64_t element = iris_dtype_nbytes(desc->dtype);
+
+    if (desc->operation == IRIS_OP_ALL_REDUCE_RMSNORM)
+        return desc->M * iris_row_words(desc->N, element) * 8;
+    return desc->M * desc->N * (int64_t)element;
+}
+
 struct iris_op_needs iris_op_desc_needs(const struct iris_op_desc *desc, int world_size)
 {
     struct iris_op_needs needs = {0, 0, 0};
@@ -82,8 +91,7 @@ struct iris_op_needs iris_op_desc_needs(const struct iris_op_desc *desc, int wor
     struct iris_reduce_layout layout;
 
     if (iris_is_by_packets(desc->variant)) {
-        packets = iris_packet_layout_make(
-            desc->M * desc->N * (int64_t)iris_dtype_nbytes(desc->dtype), world_size);
+        packets = iris_packet_layout_make(iris_op_desc_packet_nbytes(desc), world_size);
         needs.packets =
             (uint64_t)(desc->variant == IRIS_VARIANT_LL ? world_size * packets.words
                                                         : packets.results + packets.words);

@@ -44,6 +44,9 @@ static inline bool iris_is_by_packets(enum iris_variant variant)
     return variant == IRIS_VARIANT_LL || variant == IRIS_VARIANT_LL_TWO_SHOT;
 }
 
+/* What a call by packets exchanges. */
+int64_t iris_op_desc_packet_nbytes(const struct iris_op_desc *desc);
+
 /* What a workspace must have room for. */
 struct iris_op_needs {
     uint64_t flags_count; /* of one half */

@@ -100,12 +100,26 @@ static enum iris_status run_call(struct iris_context *ctx, const struct iris_op_
     op->call->packets_half_count = storage->room.packets;
     if (capturing) /* replays are not described on the board: no mismatch is ever about them */
         op->call->board_number = UINT32_MAX;
-    IRIS_TRY(iris_storage_before_call(ctx, storage, stream, capturing));
+    if (capturing)
+        storage->captured = true;
+    IRIS_TRY(iris_stream_order_before(ctx->ops, ctx->device, &storage->order, stream, capturing));
     IRIS_TRY(prepare_call(ctx, desc, op, storage, stream));
     IRIS_TRY(launch_kernel(ctx, desc, desc->operation, op, stream));
-    IRIS_TRY(iris_storage_after_call(ctx, storage, stream, capturing));
+    IRIS_TRY(iris_stream_order_after(ctx->ops, ctx->device, &storage->order, stream, capturing));
     ctx->last_op = *desc;
     return asynchronous ? IRIS_OK : verdict(ctx, desc, control->calls != before);
+}
+
+static const char *preamble_of(enum iris_operation operation)
+{
+    switch (operation) {
+    case IRIS_OP_ALL_REDUCE:
+        return "all_reduce_preamble, or ";
+    case IRIS_OP_MATMUL_ALL_REDUCE:
+        return "matmul_all_reduce_preamble, or ";
+    default:
+        return "";
+    }
 }
 
 /* Allocation is collective and synchronises: neither can be captured. */
@@ -121,9 +135,9 @@ static enum iris_status check_capture(struct iris_workspace *workspace,
     return IRIS_FAIL(
         IRIS_ESTATE,
         "%s: its workspace has no room for this call and cannot allocate while a graph "
-        "is captured; call %s_preamble, or the operation once, with this shape, config "
-        "and workspace before the capture",
-        iris_operation_name(desc->operation), iris_operation_name(desc->operation));
+        "is captured; call %sthe operation once, with this shape, config and workspace before the "
+        "capture",
+        iris_operation_name(desc->operation), preamble_of(desc->operation));
 }
 
 enum iris_status iris_op_run(struct iris_context *ctx, const struct iris_op_desc *desc,

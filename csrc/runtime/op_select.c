@@ -206,6 +206,27 @@ static enum iris_variant choose_all_reduce(const struct iris_context *ctx,
     return row->variant;
 }
 
+/* Of the variants by packets the one that stands for what all_reduce would take. */
+static enum iris_variant choose_by_packets(const struct iris_context *ctx,
+                                           const struct iris_op_desc *desc, uint64_t nbytes)
+{
+    const enum iris_variant variant = choose_all_reduce(ctx, desc, nbytes);
+
+    return variant == IRIS_VARIANT_LL || variant == IRIS_VARIANT_ONE_SHOT
+               ? IRIS_VARIANT_LL
+               : IRIS_VARIANT_LL_TWO_SHOT;
+}
+
+/* Where not every rank would own a block, two crossings could not even do their work. */
+static void prefer_one_crossing(const struct iris_context *ctx, struct iris_op_desc *desc)
+{
+    const struct iris_packet_layout packets =
+        iris_packet_layout_make(iris_op_desc_packet_nbytes(desc), ctx->world_size);
+
+    if (desc->variant == IRIS_VARIANT_LL_TWO_SHOT && !iris_packet_all_own(&packets))
+        desc->variant = IRIS_VARIANT_LL;
+}
+
 static enum iris_status check_all_reduce(const struct iris_op_desc *desc)
 {
     const bool floating = desc->dtype == IRIS_DTYPE_F32 || desc->dtype == IRIS_DTYPE_F16 ||
@@ -229,8 +250,6 @@ static enum iris_status select_variant(const struct iris_context *ctx,
                                        const struct iris_config *config, struct iris_op_desc *desc)
 {
     const uint64_t nbytes = (uint64_t)desc->M * (uint64_t)desc->N * iris_dtype_nbytes(desc->dtype);
-    const struct iris_packet_layout packets =
-        iris_packet_layout_make((int64_t)nbytes, ctx->world_size);
 
     desc->variant = config->variant;
     switch (desc->operation) {
@@ -246,10 +265,18 @@ static enum iris_status select_variant(const struct iris_context *ctx,
     case IRIS_OP_ALL_REDUCE:
         if (desc->variant == IRIS_VARIANT_NONE)
             desc->variant = choose_all_reduce(ctx, desc, nbytes);
-        /* Where not every rank would own a block, two crossings could not even do their work. */
-        if (desc->variant == IRIS_VARIANT_LL_TWO_SHOT && !iris_packet_all_own(&packets))
-            desc->variant = IRIS_VARIANT_LL;
+        prefer_one_crossing(ctx, desc);
         return check_all_reduce(desc);
+    case IRIS_OP_ALL_REDUCE_RMSNORM:
+        if (desc->variant == IRIS_VARIANT_NONE)
+            desc->variant = choose_by_packets(ctx, desc, nbytes);
+        if (!iris_is_by_packets(desc->variant))
+            return IRIS_FAIL(IRIS_EINVAL,
+                             "all_reduce_variant: expected 'll' or 'll_two_shot' for "
+                             "all_reduce_rmsnorm, got '%s'",
+                             iris_variant_name(desc->variant));
+        prefer_one_crossing(ctx, desc);
+        return IRIS_OK;
     case IRIS_OP_REDUCE_SCATTER:
     case IRIS_OP_REDUCE:
         desc->variant = IRIS_VARIANT_TWO_SHOT;
@@ -271,11 +298,11 @@ static uint32_t enough_work_groups(const struct iris_context *ctx, const struct 
     int64_t wanted = work_groups, limit = work_groups;
 
     if (iris_is_by_packets(desc->variant)) {
-        wanted =
-            iris_ceil_div(iris_packet_layout_make(desc->N * (int64_t)iris_dtype_nbytes(desc->dtype),
-                                                  ctx->world_size)
-                              .words,
-                          threads);
+        const struct iris_packet_layout packets =
+            iris_packet_layout_make(iris_op_desc_packet_nbytes(desc), ctx->world_size);
+        wanted = iris_ceil_div(packets.words, threads);
+        if (desc->operation == IRIS_OP_ALL_REDUCE_RMSNORM) /* one for each row */
+            wanted = desc->M > 0 ? desc->M : 1;
         if (iris_device_traits(ctx->device)->asynchronous && asked == 0)
             limit *= PACKET_GROUPS_PER_UNIT;
     } else if (desc->operation == IRIS_OP_ALL_REDUCE) {

@@ -41,8 +41,7 @@ static void remove_storage(struct iris_context *ctx, struct iris_storage *storag
     while (*link != storage)
         link = &(*link)->next;
     *link = storage->next;
-    if (storage->event != NULL && ctx->device != NULL)
-        ctx->ops->event_destroy(ctx->device, storage->event);
+    iris_stream_order_destroy(ctx->ops, ctx->device, &storage->order);
     free(storage);
 }
 
@@ -109,33 +108,6 @@ static enum iris_status read_calls(const struct iris_context *ctx,
     IRIS_TRY(ctx->ops->synchronize(ctx->device));
     return ctx->ops->memory_read(ctx->device, out, &iris_storage_control(ctx, storage)->calls,
                                  sizeof *out);
-}
-
-enum iris_status iris_storage_before_call(struct iris_context *ctx, struct iris_storage *storage,
-                                          void *stream, bool capturing)
-{
-    if (capturing) {
-        storage->captured = true;
-        return IRIS_OK;
-    }
-    if (!storage->used || storage->stream == stream)
-        return IRIS_OK;
-    if (storage->event != NULL)
-        return ctx->ops->event_wait(ctx->device, stream, storage->event);
-    /* The first change of streams: most storages never see one, and are spared the events. */
-    storage->shared_by_streams = true;
-    return ctx->ops->synchronize(ctx->device);
-}
-
-enum iris_status iris_storage_after_call(struct iris_context *ctx, struct iris_storage *storage,
-                                         void *stream, bool capturing)
-{
-    if (capturing || !iris_device_traits(ctx->device)->asynchronous)
-        return IRIS_OK;
-    storage->used = true;
-    storage->stream = stream;
-    return storage->shared_by_streams ? ctx->ops->event_record(ctx->device, stream, &storage->event)
-                                      : IRIS_OK;
 }
 
 /* ---- making a storage ---- */

@@ -14,6 +14,7 @@
 
 #include "context.h"
 #include "op_desc.h"
+#include "stream_order.h"
 
 struct iris_storage {
     struct iris_storage *next;
@@ -23,10 +24,7 @@ struct iris_storage {
     bool dirty;       /* a call on it was broken off: nobody may use it again */
     bool captured;    /* a graph holds its addresses: it is never given back */
     uint64_t checked; /* heap generation at which the block was last known to be live */
-    /* Asynchronous devices: the stream of the last call that was not captured, and, once a second
-     * stream has been used, the end of that call, so that a call on the other comes after it. */
-    bool used, shared_by_streams;
-    void *stream, *event;
+    struct iris_stream_order order;
     struct iris_block block;
     struct iris_op_needs room;
     uint64_t flags_offset; /* from the heap base */
@@ -47,14 +45,6 @@ bool iris_workspace_has_room(struct iris_workspace *workspace, const struct iris
  * called what. Returns the IRIS_EINVAL that all ranks return. */
 enum iris_status iris_workspace_settle_mismatch(struct iris_context *ctx,
                                                 const struct iris_op_desc *desc);
-
-/* Orders a call on `stream` after the last one on the storage; `after` the call, marks its end.
- * No-ops on synchronous devices. While capturing the graph's own order counts, and the storage is
- * kept for good. */
-enum iris_status iris_storage_before_call(struct iris_context *ctx, struct iris_storage *storage,
-                                          void *stream, bool capturing);
-enum iris_status iris_storage_after_call(struct iris_context *ctx, struct iris_storage *storage,
-                                         void *stream, bool capturing);
 
 /* The device address, in this process, of the storage's control; the host must not read it. */
 struct iris_workspace_control *iris_storage_control(const struct iris_context *ctx,

@@ -7,6 +7,7 @@ instruction on part of the lanes, and stores v10, v11, s[10:11] and SCC. What th
 told by AMD's ISA documents of MI200, MI300 and MI350.
 """
 
+import math
 import struct
 
 import machine
@@ -172,6 +173,9 @@ FLOAT = {
     "v_trunc_f32_e32 v10, v2": lambda a, b, c: float(int(a)),
     "v_rcp_f32_e32 v10, v2": lambda a, b, c: 1.0 / a,
     "v_rcp_iflag_f32_e32 v10, v2": lambda a, b, c: 1.0 / a,
+    "v_mul_f32_e32 v10, v2, v2\nv_rsq_f32_e32 v10, v10": lambda a, b, c: (
+        1.0 / math.sqrt(float(numpy.float32(a * a)))
+    ),
     "v_mov_b32_e32 v10, v4\nv_fmac_f32_e32 v10, v2, v3": lambda a, b, c: a * b + c,
 }
 GFX90A_FLOAT = {

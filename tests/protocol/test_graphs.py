@@ -9,6 +9,7 @@ import os
 import time
 
 import cases
+import norms
 import pytest
 import torch
 
@@ -120,6 +121,91 @@ def test_all_reduce_replays(ctx, variant):
         error = (output - total * (turn % 7 + 1)).abs() - tolerance * (turn % 7 + 1)
         assert bool((error <= 0).all()), f"rank {ctx.rank} turn {turn}"
     assert workspace.call_counter == done - 1000
+
+
+@ranks(2, 4, deadline=120)
+def test_messages_and_remote_memory_replay(ctx):
+    """Round a ring: a message, all_to_all with sizes, put with signal and wait, get; eager calls
+    between the replays."""
+    world, rank = ctx.world_size, ctx.rank
+    right, left = (rank + 1) % world, (rank - 1) % world
+    n = 50000
+    value, message, copied = (torch.zeros(n) for _ in range(3))
+    place, word = ctx.zeros(n), ctx.zeros(1, dtype=torch.int32)
+    sizes = [(rank + peer) % 3 * 1000 for peer in range(world)]
+    dealt, swapped = torch.zeros(sum(sizes)), torch.zeros(sum(sizes))
+    ctx.barrier()
+
+    def round_the_ring():
+        dealt.copy_(value[: dealt.numel()])
+        ctx.ccl.send(value[:20000], right)  # fits into the slots
+        ctx.ccl.recv(message[:20000], left)
+        ctx.ccl.all_to_all(swapped, dealt, output_split_sizes=sizes, input_split_sizes=sizes)
+        ctx.put(place, value, right)
+        ctx.signal(word, right, op="add")
+        ctx.wait(word, consume=True)
+        ctx.device_barrier()
+        ctx.get(copied, place, right)
+        ctx.device_barrier()
+
+    graph = captured(round_the_ring)
+    for turn in range(200):
+        value.fill_(100.0 * turn + rank)
+        (round_the_ring if turn % 10 == 9 else graph.replay)()
+        assert bool((message[:20000] == 100.0 * turn + left).all()), f"rank {rank} turn {turn}"
+        assert bool((place == 100.0 * turn + left).all()), f"rank {rank} turn {turn}"
+        assert bool((copied == 100.0 * turn + rank).all()), f"rank {rank} turn {turn}"
+        expected = [100.0 * turn + peer for peer in range(world) for _ in range(sizes[peer])]
+        assert swapped.tolist() == expected, f"rank {rank} turn {turn}"
+
+
+@ranks(2, deadline=120)
+def test_a_long_message_replays(ctx):
+    """Longer than the slots: it needs the receiver, whose graph is another one."""
+    value, got = torch.zeros(3_000_001), torch.zeros(3_000_001)
+    if ctx.rank == 0:
+        graph = captured(lambda: ctx.ccl.send(value, 1))
+    else:
+        graph = captured(lambda: ctx.ccl.recv(got, 0))
+    for turn in range(50):
+        value.fill_(turn)
+        graph.replay()
+        if ctx.rank == 1:
+            assert bool((got == turn).all())
+
+
+@pytest.mark.parametrize("variant", ["ll", "ll_two_shot"])
+@ranks(2, 4, deadline=120)
+def test_all_reduce_rmsnorm_replays(ctx, variant):
+    layer = norms.Layer(ctx, (17, 1000), torch.bfloat16, variant)
+    workspace = iris_c.FusedWorkspace(ctx, "all_reduce_rmsnorm")
+    layer.call(workspace=workspace)
+    graph = captured(lambda: layer.call(workspace=workspace))
+    for turn in range(20):
+        layer.refill(turn)
+        graph.replay()
+        layer.check()
+    assert workspace.call_counter == 21
+
+
+@ranks(4, deadline=120)
+def test_a_graph_with_calls_of_groups_and_of_the_world(ctx):
+    """Two contexts in one graph, and two groups side by side."""
+    group = (0, 2) if ctx.rank % 2 == 0 else (1, 3)
+    n = 4000
+    given, partial, total = torch.zeros(n), torch.zeros(n), torch.zeros(n)
+
+    def body():
+        ctx.ccl.all_reduce(partial, given, group=group)
+        ctx.ccl.all_reduce(total, partial)
+
+    body()
+    graph = captured(body)
+    for turn in range(100):
+        given.fill_(turn + ctx.rank)
+        (body if turn % 7 == 6 else graph.replay)()
+        assert bool((partial == 2 * turn + sum(group)).all())
+        assert bool((total == 2 * (4 * turn + 6)).all())
 
 
 @ranks(2)

@@ -196,9 +196,9 @@ static bool run_group(struct work_group *group, uint32_t slice)
         struct wave *w = &group->wave[i];
         if (device->adversarial)
             pthread_mutex_lock(&device->lock);
-        if (w->state == WAVE_ENDED)
+        if (w->state == WAVE_ENDED || w->state == WAVE_AT_BARRIER)
             memory_stir(w);
-        else if (w->state != WAVE_AT_BARRIER)
+        else
             run_wave(w, slice);
         if (device->adversarial)
             pthread_mutex_unlock(&device->lock);

@@ -382,7 +382,8 @@ void memory_stir(struct wave *w)
 {
     if (!device_of(w)->adversarial)
         return;
-    if (by_chance(w, w->state == WAVE_ENDED ? 64 : 16))
+    const bool rests = w->state == WAVE_ENDED || w->state == WAVE_AT_BARRIER;
+    if (by_chance(w, rests ? 64 : 16))
         LET_GO_IF(w, by_chance(w, 4));
     if (by_chance(w, 16))
         cache_evict(l2_of(w), 8, &device_of(w)->random);

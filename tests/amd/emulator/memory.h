@@ -66,7 +66,7 @@ void memory_write_back(struct wave *w);
 void memory_invalidate_l1(struct wave *w);
 void memory_invalidate_l2(struct wave *w);
 /* Called now and then: evicts some dirty bytes and lets some stores go, those of a wave that has
- * ended too. */
+ * ended or stands at a barrier too: no store is withheld for ever. */
 void memory_stir(struct wave *w);
 /* Called when all waves wait: what is dirty must not stay so for ever. */
 void memory_idle(struct device *device);

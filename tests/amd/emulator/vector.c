@@ -248,6 +248,7 @@ static inline uint32_t to_unsigned(float value)
 UNARY(v_trunc_f32, as_bits(truncf(FA)))
 /* The hardware's is within one unit in the last place of the quotient. */
 UNARY(v_rcp_f32, as_bits(1.0f / FA))
+UNARY(v_rsq_f32, as_bits((float)(1.0 / sqrt((double)FA))))
 UNARY(v_cvt_f32_u32, as_bits((float)a))
 UNARY(v_cvt_f32_i32, as_bits((float)(int32_t)a))
 UNARY(v_cvt_u32_f32, to_unsigned(FA))
@@ -532,6 +533,7 @@ const struct operation vector_operations[] = {
     ROW(v_bitop3_b32, 4),
     ROW(v_trunc_f32, 2),
     ROW(v_rcp_f32, 2),
+    ROW(v_rsq_f32, 2),
     {"v_rcp_iflag_f32", v_rcp_f32, 2, OPERAND_VECTOR},
     ROW(v_cvt_f32_u32, 2),
     ROW(v_cvt_f32_i32, 2),

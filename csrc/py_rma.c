@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * put, get, signal and wait.
+ */
+#include "py_rma.h"
+
+#include <string.h>
+
+#include "py_context.h"
+#include "py_tensor.h"
+
+static struct iris_context *core(PyObject *object)
+{
+    return ((struct iris_py_context *)object)->ctx;
+}
+
+/* The index of `value` among `count` names; NULL: *out keeps what it holds. */
+static int name_index(const char *argument, PyObject *value, const char *const *names, int count,
+                      int *out)
+{
+    const char *text;
+    char all[64] = "";
+
+    if (!value)
+        return 0;
+    text = PyUnicode_Check(value) ? PyUnicode_AsUTF8AndSize(value, NULL) : NULL;
+    if (!text && PyErr_Occurred())
+        return -1;
+    for (int i = 0; text && i < count; i++) {
+        if (strcmp(text, names[i]) == 0) {
+            *out = i;
+            return 0;
+        }
+    }
+    for (int i = 0; i < count; i++) {
+        if (i > 0)
+            strncat(all, ", ", sizeof all - strlen(all) - 1);
+        strncat(all, names[i], sizeof all - strlen(all) - 1);
+    }
+    PyErr_Format(PyExc_ValueError, "%s: expected one of %s, got %R", argument, all, value);
+    return -1;
+}
+
+/* ---- put, get ---- */
+
+typedef enum iris_status copy_function(struct iris_context *, const struct iris_tensor *,
+                                       const struct iris_tensor *, int, void *);
+
+static PyObject *copy(PyObject *object, PyTypeObject *cls, const char *name,
+                      copy_function *function, PyObject *const *args, Py_ssize_t nargs,
+                      PyObject *kwnames)
+{
+    const struct iris_py_signature signature = {
+        .function = name,
+        .count = 4,
+        .required = 3,
+        .positional = 4,
+        .names = {IRIS_PY_NAME_dst, IRIS_PY_NAME_src, IRIS_PY_NAME_peer, IRIS_PY_NAME_stream},
+    };
+    struct iris_py_state *state = PyType_GetModuleState(cls);
+    struct iris_context *ctx = core(object);
+    PyObject *v[IRIS_PY_MAX_PARAMETERS];
+    struct iris_py_tensor dst, src;
+    PyObject *result = NULL;
+    enum iris_status status;
+    void *stream = NULL;
+    int peer = 0;
+
+    if (iris_py_parse(state, &signature, args, nargs, kwnames, v) < 0 ||
+        iris_py_int("peer", v[2], &peer) < 0 ||
+        iris_py_context_stream(state, ctx, v[3], &stream) < 0 ||
+        iris_py_tensor_output(state, "dst", v[0], &dst) < 0)
+        return NULL;
+    if (iris_py_tensor_from_object(state, "src", v[1], &src) < 0)
+        goto release_dst;
+    Py_BEGIN_ALLOW_THREADS
+    status = function(ctx, &dst.tensor, &src.tensor, peer, stream);
+    Py_END_ALLOW_THREADS
+    result = status == IRIS_OK ? Py_NewRef(Py_None) : iris_py_raise(state, status);
+    iris_py_tensor_release(&src);
+release_dst:
+    iris_py_tensor_release(&dst);
+    return result;
+}
+
+const char iris_py_put_doc[] =
+    "put($self, /, dst, src, peer, stream=None)\n--\n\n"
+    "Copy src to where dst lies in rank `peer`'s heap. Not collective.\n\n"
+    "On a stream (None: torch's current one); can be captured in a graph. The peer may read it\n"
+    "after a signal that follows on the stream, or after a device_barrier.\n\n"
+    "Parameters\n----------\n"
+    "dst : tensor\n    In this rank's heap, contiguous: the place, at the same offset, on the "
+    "peer.\n"
+    "src : tensor\n    Contiguous, anywhere, of dst's dtype and number of elements.\n"
+    "peer : int";
+
+PyObject *iris_py_context_put(PyObject *object, PyTypeObject *cls, PyObject *const *args,
+                              Py_ssize_t nargs, PyObject *kwnames)
+{
+    return copy(object, cls, "put", iris_rma_put, args, nargs, kwnames);
+}
+
+const char iris_py_get_doc[] =
+    "get($self, /, dst, src, peer, stream=None)\n--\n\n"
+    "Copy what lies where src is, in rank `peer`'s heap, to dst. Not collective.\n\n"
+    "Parameters\n----------\n"
+    "dst : tensor\n    Contiguous, anywhere.\n"
+    "src : tensor\n    In this rank's heap, contiguous: the place, at the same offset, on the "
+    "peer.\n"
+    "peer : int";
+
+PyObject *iris_py_context_get(PyObject *object, PyTypeObject *cls, PyObject *const *args,
+                              Py_ssize_t nargs, PyObject *kwnames)
+{
+    return copy(object, cls, "get", iris_rma_get, args, nargs, kwnames);
+}
+
+/* ---- signal, wait ---- */
+
+/* An int32; NULL: *out keeps what it holds. */
+static int read_value(PyObject *value, int32_t *out)
+{
+    int number = *out;
+
+    if (iris_py_int("value", value, &number) < 0)
+        return -1;
+    *out = number;
+    return 0;
+}
+
+const char iris_py_signal_doc[] =
+    "signal($self, /, word, peer, value=1, op='set', stream=None)\n--\n\n"
+    "Write rank `peer`'s word once everything before it on the stream is done.\n\n"
+    "What this rank has put is then visible to whoever has waited for the word. Not\n"
+    "collective; can be captured in a graph.\n\n"
+    "Parameters\n----------\n"
+    "word : tensor\n    One int32 in this rank's heap: the place, at the same offset, on the "
+    "peer.\n"
+    "peer : int\n"
+    "value : int\n    Of 32 bits.\n"
+    "op : str\n    'set', or 'add' (atomically, wraps).";
+
+PyObject *iris_py_context_signal(PyObject *object, PyTypeObject *cls, PyObject *const *args,
+                                 Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const char *const ops[] = {
+        [IRIS_SIGNAL_OP_SET] = "set",
+        [IRIS_SIGNAL_OP_ADD] = "add",
+    };
+    static const struct iris_py_signature signature = {
+        .function = "signal",
+        .count = 5,
+        .required = 2,
+        .positional = 5,
+        .names = {IRIS_PY_NAME_word, IRIS_PY_NAME_peer, IRIS_PY_NAME_value, IRIS_PY_NAME_op,
+                  IRIS_PY_NAME_stream},
+    };
+    struct iris_py_state *state = PyType_GetModuleState(cls);
+    struct iris_context *ctx = core(object);
+    PyObject *v[IRIS_PY_MAX_PARAMETERS];
+    struct iris_py_tensor word;
+    enum iris_status status;
+    int peer = 0, op = IRIS_SIGNAL_OP_SET;
+    int32_t value = 1;
+    void *stream = NULL;
+
+    if (iris_py_parse(state, &signature, args, nargs, kwnames, v) < 0 ||
+        iris_py_int("peer", v[1], &peer) < 0 || read_value(v[2], &value) < 0 ||
+        name_index("op", v[3], ops, IRIS_SIGNAL_OP_COUNT, &op) < 0 ||
+        iris_py_context_stream(state, ctx, v[4], &stream) < 0 ||
+        iris_py_tensor_output(state, "word", v[0], &word) < 0)
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    status = iris_rma_signal(ctx, &word.tensor, peer, value, (enum iris_signal_op)op, stream);
+    Py_END_ALLOW_THREADS
+    iris_py_tensor_release(&word);
+    return status == IRIS_OK ? Py_NewRef(Py_None) : iris_py_raise(state, status);
+}
+
+const char iris_py_wait_doc[] =
+    "wait($self, /, word, value=1, compare='ge', consume=False, stream=None)\n--\n\n"
+    "Hold the stream until this rank's word compares so with `value`.\n\n"
+    "What the signaller put before is then visible. Bounded by the context's timeout. Not\n"
+    "collective; can be captured in a graph. Signals that add and waits that consume make a\n"
+    "semaphore, which needs no reset between the replays of a graph.\n\n"
+    "Parameters\n----------\n"
+    "word : tensor\n    One int32 in this rank's heap.\n"
+    "value : int\n    Of 32 bits, signed.\n"
+    "compare : str\n    'eq', 'ne', 'gt', 'ge', 'lt' or 'le'.\n"
+    "consume : bool\n    Subtract value from the word afterwards, atomically.\n\n"
+    "Raises\n------\n"
+    "SignalTimeout\n    On a GPU by the next operation of the context.";
+
+PyObject *iris_py_context_wait(PyObject *object, PyTypeObject *cls, PyObject *const *args,
+                               Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const char *const compares[] = {
+        [IRIS_COMPARE_EQ] = "eq", [IRIS_COMPARE_NE] = "ne", [IRIS_COMPARE_GT] = "gt",
+        [IRIS_COMPARE_GE] = "ge", [IRIS_COMPARE_LT] = "lt", [IRIS_COMPARE_LE] = "le",
+    };
+    static const struct iris_py_signature signature = {
+        .function = "wait",
+        .count = 5,
+        .required = 1,
+        .positional = 5,
+        .names = {IRIS_PY_NAME_word, IRIS_PY_NAME_value, IRIS_PY_NAME_compare, IRIS_PY_NAME_consume,
+                  IRIS_PY_NAME_stream},
+    };
+    struct iris_py_state *state = PyType_GetModuleState(cls);
+    struct iris_context *ctx = core(object);
+    PyObject *v[IRIS_PY_MAX_PARAMETERS];
+    struct iris_py_tensor word;
+    enum iris_status status;
+    int compare = IRIS_COMPARE_GE;
+    bool consume = false;
+    int32_t value = 1;
+    void *stream = NULL;
+
+    if (iris_py_parse(state, &signature, args, nargs, kwnames, v) < 0 ||
+        read_value(v[1], &value) < 0 ||
+        name_index("compare", v[2], compares, IRIS_COMPARE_COUNT, &compare) < 0 ||
+        iris_py_bool(v[3], &consume) < 0 || iris_py_context_stream(state, ctx, v[4], &stream) < 0 ||
+        iris_py_tensor_output(state, "word", v[0], &word) < 0)
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    status = iris_rma_wait(ctx, &word.tensor, value, (enum iris_compare)compare, consume, stream);
+    Py_END_ALLOW_THREADS
+    iris_py_tensor_release(&word);
+    return status == IRIS_OK ? Py_NewRef(Py_None) : iris_py_raise(state, status);
+}

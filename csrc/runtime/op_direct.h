@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * Launching what concerns two ranks, or one, and is agreed on with nobody: no workspace, no board.
+ */
+#ifndef IRIS_OP_DIRECT_H
+#define IRIS_OP_DIRECT_H
+
+#include "context.h"
+
+/* A kernel of instances.def under (kernel, NONE, U8), and what it is to wait for. */
+struct iris_direct_launch {
+    enum iris_operation operation; /* as messages name it */
+    enum iris_operation kernel;
+    uint32_t work_groups;
+    struct iris_call_args *call; /* the start of the arguments; filled here */
+    const void *args;
+    size_t args_nbytes;
+    bool sends, receives; /* through channels */
+    bool counts;          /* the kernel calls count_completed: it can fail */
+    void *stream;
+};
+
+/* On a synchronous device IRIS_OK means done. */
+enum iris_status iris_direct_run(struct iris_context *ctx, const struct iris_direct_launch *launch);
+
+#endif

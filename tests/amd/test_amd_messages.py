@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: MIT
+# SPDX-FileCopyrightText: The iris_c authors
+"""Messages, RMA and all_reduce_rmsnorm by the shipped code objects on emulated GPUs."""
+
+import cases
+import machine
+import pytest
+import torch
+from test_amd_collectives import BEHAVIOURS, Exchange
+
+import iris_c
+
+CHUNK = 32 << 10
+
+
+def messages(ctx, memory):
+    """Between all pairs, more than a lane's slots hold; then with a size for each pair."""
+    exchange, world, rank = Exchange(ctx, memory), ctx.world_size, ctx.rank
+    for number, n in enumerate((1, 5, CHUNK + 1, 9 * CHUNK + 3)):
+        for src in range(world):
+            dst = (src + 1 + number) % world
+            if src == dst:
+                continue
+            if rank == src:
+                exchange.call("send", exchange.mine(n, torch.uint8, False), dst=dst)
+            elif rank == dst:
+                got = exchange.tensor(n, torch.uint8, False)
+                exchange.call("recv", got, src=src)
+                assert torch.equal(got, cases.contribution(src, n, torch.uint8)), (n, src)
+        exchange.done()
+    generator = torch.Generator().manual_seed(5)
+    for largest in (3, 9000):
+        sizes = torch.randint(0, largest, (world, world), generator=generator)
+        parts = [
+            [
+                cases.contribution(world * s + t, int(sizes[s][t]), torch.float32)
+                for t in range(world)
+            ]
+            for s in range(world)
+        ]
+        given = exchange.tensor(int(sizes[rank].sum()), torch.float32, False)
+        given.copy_(torch.cat(parts[rank]))
+        output = exchange.tensor(int(sizes[:, rank].sum()), torch.float32, False)
+        exchange.call(
+            "all_to_all", output, given, output_split_sizes=sizes[:, rank].tolist(),
+            input_split_sizes=sizes[rank].tolist(),
+        )  # fmt: skip
+        assert torch.equal(output, torch.cat([parts[s][rank] for s in range(world)]))
+        exchange.done()
+
+
+def remote_memory(ctx, memory):
+    """A semaphore round the ring."""
+    exchange, world = Exchange(ctx, memory), ctx.world_size
+    right, left = (ctx.rank + 1) % world, (ctx.rank - 1) % world
+    word, taken = (exchange.tensor(1, torch.int32, True).zero_() for _ in range(2))
+    for n in (1, 7, 70001):
+        place = exchange.tensor(n, torch.uint8, True)
+        given = exchange.mine(n, torch.uint8, False)
+        ctx.barrier()
+        for turn in range(3):
+            given.copy_(cases.contribution(ctx.rank, n, torch.uint8, turn))
+            ctx.put(*(memory.passed(t) for t in (place, given)), right)
+            ctx.signal(memory.passed(word), right, op="add")
+            ctx.wait(memory.passed(word), consume=True)
+            assert memory.library.hipDeviceSynchronize() == 0
+            assert torch.equal(place, cases.contribution(left, n, torch.uint8, turn)), (n, turn)
+            ctx.signal(memory.passed(taken), left, n + turn)
+            ctx.wait(memory.passed(taken), n + turn, "eq")
+        assert memory.library.hipDeviceSynchronize() == 0
+        got = exchange.tensor(n, torch.uint8, False)
+        ctx.get(*(memory.passed(t) for t in (got, place)), right)
+        assert memory.library.hipDeviceSynchronize() == 0
+        assert torch.equal(got, cases.contribution(ctx.rank, n, torch.uint8, 2))
+        ctx.barrier()
+    assert int(word) == 0
+
+
+def norms(ctx, memory):
+    exchange = Exchange(ctx, memory)
+    for number, (rows, columns) in enumerate(((1, 8), (5, 129), (9, 1024), (0, 4))):
+        for dtype in cases.DTYPES:
+            for variant in ("ll", "ll_two_shot"):
+                n = rows * columns
+                output, residual_out = (exchange.tensor(n, dtype, False) for _ in range(2))
+                given = exchange.mine(n, dtype, number % 2 == 0)
+                residual = exchange.tensor(n, dtype, False).copy_(cases.contribution(21, n, dtype))
+                weight = exchange.tensor(columns, dtype, False)
+                weight.copy_(cases.contribution(20, columns, dtype))
+                exchange.call(
+                    "all_reduce_rmsnorm",
+                    *(t.view(rows, columns) for t in (output, residual_out, given, residual)),
+                    weight, eps=1e-5, config=iris_c.ccl.Config(all_reduce_variant=variant),
+                )  # fmt: skip
+                inputs = [cases.contribution(r, n, dtype) for r in (*range(ctx.world_size), 21)]
+                total = sum(x.double() for x in inputs)
+                magnitude = sum(x.double().abs() for x in inputs)
+                u, e = cases.UNIT_ROUNDOFF[dtype], cases.UNIT_ROUNDOFF[torch.float32]
+                small, what = cases.SMALLEST[dtype], f"{rows}x{columns} {dtype} {variant}"
+                if n > 0:
+                    bound = 1.01 * u * total.abs() + e * len(inputs) * magnitude + small
+                    cases.check_close(residual_out[None], total[None], bound[None], what)
+                    x = residual_out.double().view(rows, columns)
+                    scale = 1 / ((x**2).mean(-1, keepdim=True) + 1e-5).sqrt()
+                    expected = x * scale * weight.double()
+                    bound = (1.01 * u + e * (columns + 8)) * expected.abs() + small
+                    cases.check_close(output.view(rows, columns), expected, bound, what)
+                exchange.done()
+
+
+@pytest.mark.parametrize("body", [messages, remote_memory, norms], ids=lambda body: body.__name__)
+@pytest.mark.parametrize("behaviour", BEHAVIOURS)
+@pytest.mark.parametrize("arch", machine.ARCHES)
+def test_direct(emulated, arch, behaviour, body):
+    emulated(arch, **BEHAVIOURS[behaviour]).run(body, 3)
