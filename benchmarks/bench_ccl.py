@@ -6,7 +6,8 @@ python benchmarks/bench_ccl.py --ranks 2
 python benchmarks/bench_ccl.py --bytes 8192 16777216 --off-heap
 torchrun --nproc-per-node 4 benchmarks/bench_ccl.py --dtype bfloat16 --graph --calls 20   # GPUs
 
-On GPUs torch's symmetric-memory operations, one_shot and two_shot, stand at the end of a row.
+On GPUs torch's symmetric-memory operations, one_shot and two_shot, stand at the end of a row, and
+vLLM's custom all-reduce where vLLM is installed.
 --variant all measures every variant: what the choice of config=None is made from.
 """
 
@@ -57,7 +58,7 @@ def measure(ranks: harness.Ranks, nbytes, dtype, variant, on_heap, run) -> harne
         lambda: ccl.all_reduce(output, given, config=config, workspace=workspace),
         lambda: peers.all_reduce(theirs),
         repeats=max(ranks.repeats, 200 if nbytes <= 65536 and device.type == "cpu" else 0),
-        others=peers.symmetric_all_reduces(given),
+        others={**peers.symmetric_all_reduces(given), **peers.vllm_all_reduces(given)},
     )
 
 

@@ -171,13 +171,15 @@ class Ranks:
         peer,
         repeats: int = 0,
         others=None,
+        of_sum=None,
     ) -> Row:
         """Checks that ``ours()`` leaves the sum over ranks of ``partial`` (float64) in ``output``,
-        times it beside ``peer()`` and the further peers in ``others``, by name, checks again, and
-        fills in the row. The same on all ranks."""
+        or ``of_sum`` of it, times it beside ``peer()`` and the further peers in ``others``, by
+        name, checks again, and fills in the row. The same on all ranks."""
         expected = partial.clone()
         dist.all_reduce(expected)
         self._require_a_bound_that_tells(row, partial, expected)
+        expected = of_sum(expected) if of_sum else expected
         row.error = self._error(output, expected, ours)
         if row.correct:
             others = others or {}

@@ -69,6 +69,20 @@ def all_reduce(tensor: torch.Tensor) -> None:
     dist.all_reduce(tensor)
 
 
+def vllm_all_reduces(tensor: torch.Tensor) -> dict:
+    """vLLM's custom all-reduce, where vLLM is installed and offers it for such a tensor."""
+    if tensor.device.type == "cpu" or dist.get_world_size() == 1:
+        return {}
+    try:
+        from vllm.distributed.device_communicators.custom_all_reduce import CustomAllreduce
+    except ImportError:
+        return {}
+    custom = CustomAllreduce(dist.new_group(backend="gloo"), tensor.device)
+    if custom.disabled or not custom.should_custom_ar(tensor):
+        return {}
+    return {"vllm": lambda: custom.all_reduce(tensor, registered=False)}
+
+
 def symmetric_all_reduces(tensor: torch.Tensor) -> dict:
     """torch's symmetric-memory all_reduces of a tensor like this one, by name; none on the cpu."""
     if tensor.device.type == "cpu" or dist.get_world_size() == 1 or tensor.numel() % 64 != 0:
@@ -84,3 +98,10 @@ def symmetric_all_reduces(tensor: torch.Tensor) -> dict:
         "one_shot": lambda: ops.one_shot_all_reduce_out(given, "sum", group, out),
         "two_shot": lambda: ops.two_shot_all_reduce_(given, "sum", group),
     }
+
+
+def all_reduce_rmsnorm(tensor, residual, weight, eps: float) -> torch.Tensor:
+    """tensor = sum over ranks of tensor + residual, in place; its RMSNorm."""
+    dist.all_reduce(tensor)
+    tensor.add_(residual)
+    return torch.nn.functional.rms_norm(tensor, weight.shape, weight, eps)

@@ -50,7 +50,7 @@ class Layer:
         u, e = cases.UNIT_ROUNDOFF[self.dtype], cases.UNIT_ROUNDOFF[torch.float32]
         total, magnitude = sum(inputs), sum(x.abs() for x in inputs)
         bound = 1.01 * u * total.abs() + e * len(inputs) * magnitude + cases.SMALLEST[self.dtype]
-        residual = self.residual_out.cpu().double()
+        residual = self.residual_out.double()
         what = f"{self.shape} {self.dtype} {self.config.all_reduce_variant}"
         cases.check_close(residual.view(-1, columns), total.view(-1, columns),
                           bound.view(-1, columns), f"residual_out {what}")  # fmt: skip
@@ -58,5 +58,5 @@ class Layer:
         mean = (residual**2).mean(-1, keepdim=True) + EPS
         expected = residual * self.drawn(20, self.shape[-1:], self.salt).double() / mean.sqrt()
         bound = (1.01 * u + e * (columns + 8)) * expected.abs() + cases.SMALLEST[self.dtype]
-        cases.check_close(self.output.cpu().view(-1, columns), expected.view(-1, columns),
+        cases.check_close(self.output.view(-1, columns), expected.view(-1, columns),
                           bound.view(-1, columns), f"output {what}")  # fmt: skip
