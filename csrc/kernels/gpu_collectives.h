@@ -16,28 +16,33 @@
 namespace iris
 {
 
-constexpr int kernel_threads(iris_operation operation, iris_dtype dtype)
+/* iris_gpu_threads_of at compile time, where no function of the host can be called: threads of a
+ * kernel's group, and of its block, in which a tensor-core product has more groups. */
+constexpr int32_t group_threads(iris_operation operation)
 {
-#if defined(__CUDACC__)
-    return operation == IRIS_OP_MATMUL_ALL_REDUCE && dtype != IRIS_DTYPE_F32 ? IRIS_SM90_THREADS
-                                                                             : IRIS_GPU_THREADS;
-#else
-    return operation == IRIS_OP_NONE || dtype == IRIS_DTYPE_COUNT ? 0 : IRIS_GPU_THREADS;
-#endif
+    return operation == IRIS_OP_ALL_REDUCE_RMSNORM ? IRIS_ROW_THREADS : IRIS_GPU_THREADS;
 }
 
-/* All threads of the block as one group. */
-IRIS_INLINE work_group whole_block()
+constexpr int32_t kernel_threads(iris_operation operation, iris_dtype dtype)
+{
+#if defined(__CUDACC__)
+    if (operation == IRIS_OP_MATMUL_ALL_REDUCE && dtype != IRIS_DTYPE_F32)
+        return IRIS_SM90_THREADS;
+#endif
+    return dtype == IRIS_DTYPE_COUNT ? 0 : group_threads(operation);
+}
+
+/* The block's first `threads` as one group. */
+IRIS_INLINE work_group whole_block(int32_t threads)
 {
     IRIS_SHARED static uint32_t word;
 #if defined(__CUDACC__)
-    return {
-        (int32_t)blockIdx.x, (int32_t)gridDim.x, (int32_t)threadIdx.x, IRIS_GPU_THREADS, 0, &word};
+    return {(int32_t)blockIdx.x, (int32_t)gridDim.x, (int32_t)threadIdx.x, threads, 0, &word};
 #else
     return {(int32_t)__builtin_amdgcn_workgroup_id_x(),
-            (int32_t)(__builtin_amdgcn_grid_size_x() / IRIS_GPU_THREADS),
+            (int32_t)(__builtin_amdgcn_grid_size_x() / (uint32_t)threads),
             (int32_t)__builtin_amdgcn_workitem_id_x(),
-            IRIS_GPU_THREADS,
+            threads,
             0,
             &word};
 #endif

@@ -12,8 +12,10 @@
 
 #include "abi.h"
 
-/* Every kernel but the tensor-core products of sm_90a. */
+/* Most kernels; the tensor-core products of sm_90a, and the rows of all_reduce_rmsnorm, where a
+ * thread has few words to wait for, have more. */
 #define IRIS_GPU_THREADS 256
+#define IRIS_ROW_THREADS 1024
 
 /* An owner's run of a plain reduction is reduced by so many work-groups: a rank owns only one run
  * in world_size. */
@@ -44,6 +46,15 @@ struct iris_gpu_block {
 static inline bool iris_is_tensor_core_product(bool sm90, uint32_t operation, enum iris_dtype dtype)
 {
     return sm90 && operation == IRIS_OP_MATMUL_ALL_REDUCE && dtype != IRIS_DTYPE_F32;
+}
+
+/* Threads of a block. */
+static inline int32_t iris_gpu_threads_of(bool sm90, uint32_t operation, enum iris_dtype dtype)
+{
+    if (operation == IRIS_OP_ALL_REDUCE_RMSNORM)
+        return IRIS_ROW_THREADS;
+    return iris_is_tensor_core_product(sm90, operation, dtype) ? IRIS_SM90_THREADS
+                                                               : IRIS_GPU_THREADS;
 }
 
 /* See struct iris_reduce_layout. */

@@ -33,7 +33,11 @@ struct row {
      run<arguments, kernel>},
 const row rows[] = {
 #include "instances.def"
-};
+    /* Of the host alone: the last step of all_reduce_rmsnorm. */
+    IRIS_INSTANCE(ALL_REDUCE_RMSNORM, NONE, F32, iris_rmsnorm_args, iris::rmsnorm<float>)
+        IRIS_INSTANCE(ALL_REDUCE_RMSNORM, NONE, F16, iris_rmsnorm_args, iris::rmsnorm<iris::half_t>)
+            IRIS_INSTANCE(ALL_REDUCE_RMSNORM, NONE, BF16, iris_rmsnorm_args,
+                          iris::rmsnorm<iris::bfloat16_t>)};
 #undef IRIS_INSTANCE
 
 } // namespace

@@ -13,6 +13,7 @@
 #ifndef IRIS_RMSNORM_H
 #define IRIS_RMSNORM_H
 
+#include "gpu_launch.h"
 #include "packets.h"
 
 #if !defined(IRIS_GPU)
@@ -47,7 +48,7 @@ IRIS_INLINE float squared(float x)
 IRIS_INLINE float group_sum(work_group wg, float value)
 {
 #if defined(IRIS_GPU)
-    constexpr int32_t kThreads = 256, kParts = 16;
+    constexpr int32_t kThreads = IRIS_ROW_THREADS, kParts = 32;
     IRIS_SHARED static float values[kThreads], sums[kParts];
     float sum = 0;
     values[wg.thread] = value;
@@ -67,6 +68,50 @@ IRIS_INLINE float group_sum(work_group wg, float value)
     return value;
 #endif
 }
+
+#if !defined(IRIS_GPU)
+/* From residual_out to output on the host, where a row passes in pieces that stay in L1. */
+inline void normalize_rows(work_group wg, const iris_rmsnorm_args &args, iris_dtype dtype)
+{
+    constexpr int64_t kPiece = 1024;
+    const iris_row_ops *ops = iris_row_ops_for(dtype);
+    const int64_t columns = args.reduce.N, size = dtype == IRIS_DTYPE_F32 ? 4 : 2;
+    float x[kPiece], w[kPiece];
+
+    for (int64_t row = wg.index; row < args.reduce.M; row += wg.count) {
+        const char *from = device_pointer<const char>(args.residual_out) + row * columns * size;
+        char *to = device_pointer<char>(args.reduce.output.address) + row * columns * size;
+        float squares[16] = {}, sum = 0;
+        for (int64_t at = 0; at < columns; at += kPiece) {
+            const int64_t n = columns - at < kPiece ? columns - at : kPiece;
+            ops->load(x, from + at * size, n);
+            for (int64_t i = n; i % 16 != 0; ++i)
+                x[i] = 0;
+            for (int64_t i = 0; i < n; i += 16)
+                for (int k = 0; k < 16; ++k)
+                    squares[k] += x[i + k] * x[i + k];
+        }
+        for (float part : squares)
+            sum += part;
+        const float scale = reciprocal_sqrt(sum * args.reduce.reduce_scale + args.eps);
+        for (int64_t at = 0; at < columns; at += kPiece) {
+            const int64_t n = columns - at < kPiece ? columns - at : kPiece;
+            ops->load(x, from + at * size, n);
+            ops->load(w, device_pointer<const char>(args.weight) + at * size, n);
+            for (int64_t i = 0; i < n; ++i)
+                x[i] = x[i] * scale * w[i];
+            ops->store(to + at * size, x, n);
+        }
+    }
+}
+
+/* The end of all_reduce_rmsnorm in the variants of the host that are not by packets: an all_reduce
+ * has left residual_out. */
+template <typename T> inline void rmsnorm(work_group wg, const iris_rmsnorm_args &args)
+{
+    normalize_rows(wg, args, dtype_of<T>::value);
+}
+#endif
 
 template <typename T> class row_words
 {
@@ -130,6 +175,17 @@ template <typename T> class row_words
     /* From residual_out to output, after all words of the group's rows have been stored. */
     IRIS_INLINE void normalize() const
     {
+#if defined(IRIS_GPU)
+        normalize_by_words();
+#else
+        normalize_rows(wg_, args_, dtype_of<T>::value);
+#endif
+    }
+
+  private:
+#if defined(IRIS_GPU)
+    IRIS_INLINE void normalize_by_words() const
+    {
         IRIS_NO_UNROLL
         for (int64_t row = first_row(); row < args_.reduce.M; row += wg_.count) {
             float squares = 0;
@@ -154,8 +210,8 @@ template <typename T> class row_words
             });
         }
     }
+#endif
 
-  private:
     IRIS_INLINE int64_t first_row() const
     {
         return in_lanes((int64_t)wg_.index);
@@ -176,12 +232,14 @@ template <typename T> class row_words
         return first_of_row(at.row + wg_.count);
     }
 
+#if defined(IRIS_GPU)
     template <class Visit> IRIS_INLINE void for_each_of_row(int64_t row, Visit visit) const
     {
         IRIS_NO_UNROLL
         for (int64_t i = wg_.thread; i < row_words_; i += wg_.threads)
             visit(place{row, i * kWord<T>, 0});
     }
+#endif
 
     /* Elements of the row from the place on. */
     IRIS_INLINE int64_t left(place at) const

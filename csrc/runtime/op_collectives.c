@@ -4,6 +4,7 @@
  * The plain collectives: argument checks, descriptions, kernel arguments.
  */
 #include "op_check.h"
+#include "op_direct.h"
 #include "op_launch.h"
 #include "op_select.h"
 
@@ -82,10 +83,12 @@ static enum iris_status check_overlap(const struct iris_op_desc *desc,
                      iris_variant_name(desc->variant));
 }
 
-/* The input as a rows x n matrix of runs. output NULL: another rank gets the result. */
+/* The input as a rows x n matrix of runs. output NULL: another rank gets the result. `addend`,
+ * equal on all ranks and added once, may be NULL. */
 static enum iris_status run_reduction(struct iris_context *ctx, enum iris_operation operation,
                                       const struct iris_tensor *output,
-                                      const struct iris_tensor *input, int64_t rows, int64_t n,
+                                      const struct iris_tensor *input,
+                                      const struct iris_tensor *addend, int64_t rows, int64_t n,
                                       int root, const struct iris_op_options *options)
 {
     const bool averages = options->reduce_op == IRIS_REDUCE_AVG;
@@ -100,6 +103,7 @@ static enum iris_status run_reduction(struct iris_context *ctx, enum iris_operat
     struct iris_reduce_args args = {
         .a = {(uint64_t)(uintptr_t)input->data, n, 1},
         .output = {output != NULL ? (uint64_t)(uintptr_t)output->data : 0, n, 1},
+        .bias = {address_of(addend), n, 1},
         .output_offset = output != NULL ? iris_tensor_heap_offset(ctx, output) : IRIS_STAGED,
         .M = rows,
         .N = n,
@@ -133,8 +137,8 @@ enum iris_status iris_all_reduce(struct iris_context *ctx, const struct iris_ten
     IRIS_TRY(check_pair(ctx, output, input));
     IRIS_TRY(iris_check_reducible("input", input));
     IRIS_TRY(check_numel("output", output, iris_tensor_numel(input), "as many as input"));
-    return run_reduction(ctx, IRIS_OP_ALL_REDUCE, output, input, 1, iris_tensor_numel(input), -1,
-                         options);
+    return run_reduction(ctx, IRIS_OP_ALL_REDUCE, output, input, NULL, 1, iris_tensor_numel(input),
+                         -1, options);
 }
 
 enum iris_status iris_reduce_scatter(struct iris_context *ctx, const struct iris_tensor *output,
@@ -147,7 +151,7 @@ enum iris_status iris_reduce_scatter(struct iris_context *ctx, const struct iris
     IRIS_TRY(iris_check_reducible("input", input));
     IRIS_TRY(check_numel("input", input, n * ctx->world_size, "world_size times output's"));
     IRIS_TRY(iris_check_disjoint("output", output, "input", input));
-    return run_reduction(ctx, IRIS_OP_REDUCE_SCATTER, output, input, ctx->world_size, n, -1,
+    return run_reduction(ctx, IRIS_OP_REDUCE_SCATTER, output, input, NULL, ctx->world_size, n, -1,
                          options);
 }
 
@@ -166,7 +170,7 @@ enum iris_status iris_reduce(struct iris_context *ctx, const struct iris_tensor 
     IRIS_TRY(iris_check_reducible("input", input));
     if (here != NULL)
         IRIS_TRY(check_numel("output", here, iris_tensor_numel(input), "as many as input"));
-    return run_reduction(ctx, IRIS_OP_REDUCE, here, input, 1, iris_tensor_numel(input), dst,
+    return run_reduction(ctx, IRIS_OP_REDUCE, here, input, NULL, 1, iris_tensor_numel(input), dst,
                          options);
 }
 
@@ -220,6 +224,40 @@ static enum iris_status check_rmsnorm(const struct iris_context *ctx,
     return check_same_or_apart("residual_out", t->residual_out, "residual", t->residual);
 }
 
+/* The two steps of the host's variants. */
+static enum iris_status sum_into_residual(struct iris_context *ctx,
+                                          const struct iris_rmsnorm_tensors *t,
+                                          enum iris_variant variant,
+                                          const struct iris_op_options *options)
+{
+    struct iris_config config =
+        options->config != NULL ? *options->config : (struct iris_config){0};
+    struct iris_op_options chosen = *options;
+
+    config.variant = variant;
+    chosen.config = &config;
+    return run_reduction(ctx, IRIS_OP_ALL_REDUCE_RMSNORM, t->residual_out, t->input, t->residual, 1,
+                         iris_tensor_numel(t->input), -1, &chosen);
+}
+
+static enum iris_status normalize(struct iris_context *ctx, struct iris_rmsnorm_args *args,
+                                  enum iris_dtype dtype, void *stream)
+{
+    const struct iris_direct_launch launch = {
+        .operation = IRIS_OP_ALL_REDUCE_RMSNORM,
+        .kernel = IRIS_OP_ALL_REDUCE_RMSNORM,
+        .dtype = dtype,
+        .work_groups = (uint32_t)ctx->ops->compute_units(ctx->device),
+        .call = &args->reduce.call,
+        .args = args,
+        .args_nbytes = sizeof *args,
+        .continues = true,
+        .stream = stream,
+    };
+
+    return iris_direct_run(ctx, &launch);
+}
+
 enum iris_status iris_all_reduce_rmsnorm(struct iris_context *ctx,
                                          const struct iris_rmsnorm_tensors *tensors, double eps,
                                          const struct iris_op_options *options)
@@ -238,6 +276,8 @@ enum iris_status iris_all_reduce_rmsnorm(struct iris_context *ctx,
     desc.N = input->shape[input->ndim - 1];
     desc.M = iris_tensor_numel(input) / desc.N;
     IRIS_TRY(iris_op_select(ctx, options->config, &desc, &launch.work_groups));
+    if (!iris_is_by_packets(desc.variant))
+        IRIS_TRY(sum_into_residual(ctx, tensors, desc.variant, options));
     args.reduce.a.address = address_of(input);
     args.reduce.output.address = address_of(tensors->output);
     args.reduce.M = desc.M;
@@ -247,7 +287,9 @@ enum iris_status iris_all_reduce_rmsnorm(struct iris_context *ctx,
     args.residual = address_of(tensors->residual);
     args.residual_out = address_of(tensors->residual_out);
     args.weight = address_of(tensors->weight);
-    return iris_op_run(ctx, &desc, &launch, options);
+    if (iris_is_by_packets(desc.variant))
+        return iris_op_run(ctx, &desc, &launch, options);
+    return options->prepare ? IRIS_OK : normalize(ctx, &args, desc.dtype, options->stream);
 }
 
 /* ---- transfers: all_gather, broadcast, all_to_all, gather, scatter ---- */

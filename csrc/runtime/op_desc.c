@@ -102,6 +102,7 @@ struct iris_op_needs iris_op_desc_needs(const struct iris_op_desc *desc, int wor
     case IRIS_OP_ALL_REDUCE:
     case IRIS_OP_REDUCE_SCATTER:
     case IRIS_OP_REDUCE:
+    case IRIS_OP_ALL_REDUCE_RMSNORM:
         schedule = iris_schedule_make(desc->M, desc->N, desc->block_m, desc->block_n,
                                       desc->group_size_m, world_size);
         layout = iris_reduce_layout_make(&schedule, desc->operation, desc->variant,

@@ -36,7 +36,7 @@ static enum iris_status launch_direct(struct iris_context *ctx, const struct iri
     const bool asynchronous = iris_device_traits(ctx->device)->asynchronous;
     const bool capturing = iris_context_is_capturing(ctx, d->stream);
     const struct iris_launch launch = {
-        .kernel = IRIS_KERNEL_ID(d->kernel, IRIS_VARIANT_NONE, IRIS_DTYPE_U8),
+        .kernel = IRIS_KERNEL_ID(d->kernel, IRIS_VARIANT_NONE, d->dtype),
         .work_groups = d->work_groups,
         .args = d->args,
         .args_nbytes = d->args_nbytes,
@@ -60,7 +60,7 @@ enum iris_status iris_direct_run(struct iris_context *ctx, const struct iris_dir
     enum iris_status status;
 
     pthread_mutex_lock(&ctx->op_lock);
-    status = iris_op_begin(ctx, d->operation);
+    status = d->continues ? iris_context_check(ctx) : iris_op_begin(ctx, d->operation);
     if (status == IRIS_OK && d->work_groups > 0)
         status = launch_direct(ctx, d);
     pthread_mutex_unlock(&ctx->op_lock);

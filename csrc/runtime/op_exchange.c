@@ -93,6 +93,7 @@ static enum iris_status run_exchange(struct iris_context *ctx, enum iris_operati
     struct iris_direct_launch launch = {
         .operation = operation,
         .kernel = IRIS_OP_SEND,
+        .dtype = IRIS_DTYPE_U8,
         .call = &args->call,
         .args = args,
         .args_nbytes = sizeof *args,

@@ -15,13 +15,21 @@ enum iris_status iris_op_begin(struct iris_context *ctx, enum iris_operation ope
     return iris_context_poll(ctx, operation);
 }
 
+/* Operations that are an all_reduce as far as the kernel goes. */
+static enum iris_operation kernel_of(enum iris_operation operation, enum iris_variant variant)
+{
+    const bool in_steps = operation == IRIS_OP_ALL_REDUCE_RMSNORM && !iris_is_by_packets(variant);
+
+    return operation == IRIS_OP_REDUCE || in_steps ? IRIS_OP_ALL_REDUCE : operation;
+}
+
 static enum iris_status launch_kernel(struct iris_context *ctx, const struct iris_op_desc *desc,
                                       enum iris_operation operation,
                                       const struct iris_op_launch *op, void *stream)
 {
     const struct iris_launch launch = {
         .kernel = IRIS_KERNEL_ID(
-            operation == IRIS_OP_REDUCE ? IRIS_OP_ALL_REDUCE : operation,
+            kernel_of(operation, desc->variant),
             desc->variant == IRIS_VARIANT_ONE_SHOT_LEGACY ? IRIS_VARIANT_ONE_SHOT : desc->variant,
             op->kernel_dtype),
         .work_groups = op->work_groups,

@@ -59,6 +59,7 @@ static enum iris_status run_copy(struct iris_context *ctx, enum iris_operation o
     const struct iris_direct_launch launch = {
         .operation = operation,
         .kernel = IRIS_OP_PUT,
+        .dtype = IRIS_DTYPE_U8,
         .work_groups = (uint32_t)(shares < units ? shares : units),
         .call = &args.call,
         .args = &args,
@@ -111,6 +112,7 @@ static enum iris_status run_word(struct iris_context *ctx, enum iris_operation o
     const struct iris_direct_launch launch = {
         .operation = operation,
         .kernel = operation,
+        .dtype = IRIS_DTYPE_U8,
         .work_groups = 1,
         .call = &args->call,
         .args = args,

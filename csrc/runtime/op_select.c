@@ -206,17 +206,6 @@ static enum iris_variant choose_all_reduce(const struct iris_context *ctx,
     return row->variant;
 }
 
-/* Of the variants by packets the one that stands for what all_reduce would take. */
-static enum iris_variant choose_by_packets(const struct iris_context *ctx,
-                                           const struct iris_op_desc *desc, uint64_t nbytes)
-{
-    const enum iris_variant variant = choose_all_reduce(ctx, desc, nbytes);
-
-    return variant == IRIS_VARIANT_LL || variant == IRIS_VARIANT_ONE_SHOT
-               ? IRIS_VARIANT_LL
-               : IRIS_VARIANT_LL_TWO_SHOT;
-}
-
 /* Where not every rank would own a block, two crossings could not even do their work. */
 static void prefer_one_crossing(const struct iris_context *ctx, struct iris_op_desc *desc)
 {
@@ -225,6 +214,29 @@ static void prefer_one_crossing(const struct iris_context *ctx, struct iris_op_d
 
     if (desc->variant == IRIS_VARIANT_LL_TWO_SHOT && !iris_packet_all_own(&packets))
         desc->variant = IRIS_VARIANT_LL;
+}
+
+/* On a GPU one kernel, by packets. On the host, where a word at a time is slow, the all_reduce's
+ * variants too, with the norm as a step of its own. */
+static enum iris_status select_rmsnorm(const struct iris_context *ctx, struct iris_op_desc *desc,
+                                       uint64_t nbytes)
+{
+    const bool host = !iris_device_traits(ctx->device)->asynchronous;
+
+    if (desc->variant == IRIS_VARIANT_NONE) {
+        desc->variant = choose_all_reduce(ctx, desc, nbytes);
+        if (desc->variant == IRIS_VARIANT_TWO_SHOT && !host)
+            desc->variant = IRIS_VARIANT_LL_TWO_SHOT;
+    }
+    prefer_one_crossing(ctx, desc);
+    if (iris_is_by_packets(desc->variant) || (host && (desc->variant == IRIS_VARIANT_ONE_SHOT ||
+                                                       desc->variant == IRIS_VARIANT_TWO_SHOT)))
+        return IRIS_OK;
+    return IRIS_FAIL(IRIS_EINVAL,
+                     "all_reduce_variant: expected 'll'%s or 'll_two_shot' for "
+                     "all_reduce_rmsnorm on the %s backend, got '%s'",
+                     host ? ", 'one_shot', 'two_shot'" : "", ctx->ops->name,
+                     iris_variant_name(desc->variant));
 }
 
 static enum iris_status check_all_reduce(const struct iris_op_desc *desc)
@@ -268,15 +280,7 @@ static enum iris_status select_variant(const struct iris_context *ctx,
         prefer_one_crossing(ctx, desc);
         return check_all_reduce(desc);
     case IRIS_OP_ALL_REDUCE_RMSNORM:
-        if (desc->variant == IRIS_VARIANT_NONE)
-            desc->variant = choose_by_packets(ctx, desc, nbytes);
-        if (!iris_is_by_packets(desc->variant))
-            return IRIS_FAIL(IRIS_EINVAL,
-                             "all_reduce_variant: expected 'll' or 'll_two_shot' for "
-                             "all_reduce_rmsnorm, got '%s'",
-                             iris_variant_name(desc->variant));
-        prefer_one_crossing(ctx, desc);
-        return IRIS_OK;
+        return select_rmsnorm(ctx, desc, nbytes);
     case IRIS_OP_REDUCE_SCATTER:
     case IRIS_OP_REDUCE:
         desc->variant = IRIS_VARIANT_TWO_SHOT;
@@ -303,9 +307,10 @@ static uint32_t enough_work_groups(const struct iris_context *ctx, const struct 
         wanted = iris_ceil_div(packets.words, threads);
         if (desc->operation == IRIS_OP_ALL_REDUCE_RMSNORM) /* one for each row */
             wanted = desc->M > 0 ? desc->M : 1;
-        if (iris_device_traits(ctx->device)->asynchronous && asked == 0)
+        else if (iris_device_traits(ctx->device)->asynchronous && asked == 0)
             limit *= PACKET_GROUPS_PER_UNIT;
-    } else if (desc->operation == IRIS_OP_ALL_REDUCE) {
+    } else if (desc->operation == IRIS_OP_ALL_REDUCE ||
+               desc->operation == IRIS_OP_ALL_REDUCE_RMSNORM) {
         wanted = iris_ceil_div(desc->N > 0 ? desc->N : 1, desc->block_n) *
                  (iris_device_traits(ctx->device)->asynchronous ? IRIS_RUN_PIECES : 1);
     }
