@@ -125,6 +125,48 @@ def _move(at: _Rank, operation: str, dtype: str, turn: int) -> float:
     return 0.0 if numpy.array_equal(at.filler.read(output), expected) else math.inf
 
 
+def _ring(at: _Rank, operation: str, dtype: str, turn: int) -> float:
+    """From the left neighbour: a message, or a put that a signal follows."""
+    world, self, name = at.ctx.world_size, at.ctx.rank, f"{operation}/{dtype}/{turn}"
+    right, left = (self + 1) % world, (self - 1) % world
+    given = at.buffer((COUNT,), dtype, at.inputs(self, name, (COUNT,), dtype))
+    output = at.buffer((COUNT,), dtype)
+    if operation == "send, recv" and world > 1:
+        at.ctx.ccl.send(given, right)  # buffered
+        at.ctx.ccl.recv(output, left)
+    elif operation == "send, recv":
+        return 0.0
+    else:
+        word = at.buffer((1,), "int32", numpy.zeros(1, numpy.int32))
+        at.ctx.barrier()
+        at.ctx.put(output, given, right)
+        at.ctx.signal(word, right)
+        at.ctx.wait(word)
+    expected = at.inputs(left, name, (COUNT,), dtype)
+    return 0.0 if numpy.array_equal(at.filler.read(output), expected) else math.inf
+
+
+def _norm(at: _Rank, dtype: str, turn: int) -> float:
+    """all_reduce_rmsnorm of a few rows."""
+    world, name, shape = at.ctx.world_size, f"rmsnorm/{dtype}/{turn}", (4, COUNT // 4)
+    inputs = [at.inputs(rank, name, shape, dtype) for rank in (*range(world), world, world + 1)]
+    weight = inputs[world + 1][0]
+    given, residual, scale = (
+        at.buffer(x.shape, dtype, x) for x in (inputs[at.ctx.rank], inputs[world], weight)
+    )
+    output, residual_out = (at.buffer(shape, dtype) for _ in range(2))
+    at.ctx.ccl.all_reduce_rmsnorm(output, residual_out, given, residual, scale, 1e-5)
+    terms = [x.astype(numpy.float64) for x in inputs[: world + 1]]
+    total, magnitude = sum(terms), sum(numpy.abs(x) for x in terms)
+    bound = 1.01 * UNIT[dtype] * numpy.abs(total) + SMALLEST[dtype]
+    worst = at.worst(residual_out, total, bound + UNIT["float32"] * (world + 1) * magnitude)
+    x = at.filler.read(residual_out).astype(numpy.float64)
+    mean = (x**2).mean(-1, keepdims=True) + 1e-5
+    expected = x / numpy.sqrt(mean) * weight.astype(numpy.float64)
+    bound = (1.01 * UNIT[dtype] + UNIT["float32"] * COUNT) * numpy.abs(expected) + SMALLEST[dtype]
+    return max(worst, at.worst(output, expected, bound))
+
+
 def _checks():
     """(what, body of (rank, turn)) in the order of the table."""
     for variant in VARIANTS:
@@ -150,6 +192,17 @@ def _checks():
                 (operation, "", dtype),
                 lambda at, turn, o=operation, d=dtype: _move(at, o, d, turn),
             )
+    for operation in ("send, recv", "put, signal, wait"):
+        for dtype in ("float32", "bfloat16"):
+            yield (
+                (operation, "", dtype),
+                lambda at, turn, o=operation, d=dtype: _ring(at, o, d, turn),
+            )
+    for dtype in UNIT:
+        yield (
+            ("all_reduce_rmsnorm", "", dtype),
+            lambda at, turn, d=dtype: _norm(at, d, turn),
+        )
 
 
 def _body(ctx) -> list[dict]:

@@ -177,6 +177,92 @@ static void collectives(struct iris_context *ctx, const struct rank_args *self, 
     free(out);
 }
 
+static struct iris_tensor vector(void *data, int64_t n)
+{
+    return (struct iris_tensor){.data = data,
+                                .ndim = 1,
+                                .shape = {n},
+                                .stride = {1},
+                                .dtype = IRIS_DTYPE_F32,
+                                .on_cpu = true};
+}
+
+/* Round a ring: even ranks send first, so that messages longer than the slots get through too. */
+static void messages(struct iris_context *ctx, const struct rank_args *self, int64_t n, int call)
+{
+    const int W = self->world, right = (self->rank + 1) % W, left = (self->rank + W - 1) % W;
+    int64_t sent[IRIS_MAX_RANKS], received[IRIS_MAX_RANKS], at = 0;
+    float *in = filled(self->rank, 3, n * W, call), *out = malloc((size_t)(n * W) * sizeof *out);
+    const struct iris_tensor message = vector(in, n), got = vector(out, n);
+    struct iris_tensor dealt = vector(in, 0), swapped = vector(out, 0);
+
+    for (int turn = 0; W > 1 && turn < 2; ++turn) {
+        if (self->rank % 2 == turn)
+            MUST(iris_send(ctx, &message, right, NULL));
+        else
+            MUST(iris_recv(ctx, &got, left, NULL));
+    }
+    for (int64_t i = 0; W > 1 && i < n; ++i)
+        CHECK(out[i] == element(left, 3, i, call), "recv n %lld element %lld", (long long)n,
+              (long long)i);
+    for (int r = 0; r < W; ++r) { /* some of them nothing */
+        sent[r] = (self->rank + 2 * r + call) % 3 * n / 2;
+        received[r] = (r + 2 * self->rank + call) % 3 * n / 2;
+        dealt.shape[0] += sent[r] = sent[r] < n ? sent[r] : n;
+        swapped.shape[0] += received[r] = received[r] < n ? received[r] : n;
+    }
+    MUST(iris_all_to_all_v(ctx, &swapped, &dealt, received, sent, NULL));
+    for (int r = 0; r < W; ++r) {
+        int64_t first = 0; /* of what r deals out to this rank */
+        for (int to = 0; to < self->rank; ++to) {
+            const int64_t size = (r + 2 * to + call) % 3 * n / 2;
+            first += size < n ? size : n;
+        }
+        for (int64_t i = 0; i < received[r]; ++i)
+            CHECK(out[at + i] == element(r, 3, first + i, call), "all_to_all_v n %lld from %d",
+                  (long long)n, r);
+        at += received[r];
+    }
+    free(in);
+    free(out);
+}
+
+/* put, signal, wait: the words are semaphores, nothing else brings the ranks together. */
+static void remote_memory(struct iris_context *ctx, const struct rank_args *self, int calls)
+{
+    enum { N = 5000 };
+    const int W = self->world, right = (self->rank + 1) % W, left = (self->rank + W - 1) % W;
+    struct iris_allocation *place = NULL, *words = NULL;
+
+    MUST(iris_allocation_create(ctx, N * sizeof(float), &place));
+    MUST(iris_allocation_create(ctx, 2 * sizeof(int32_t), &words));
+    int32_t *word = iris_allocation_data(words);
+    const float *arrived = iris_allocation_data(place);
+    struct iris_tensor full = vector(word, 1), taken = vector(word + 1, 1);
+    const struct iris_tensor target = vector(iris_allocation_data(place), N);
+
+    full.dtype = taken.dtype = IRIS_DTYPE_I32;
+    word[0] = word[1] = 0;
+    MUST(iris_context_barrier(ctx, NULL));
+    for (int call = 0; call < calls; ++call) {
+        float *in = filled(self->rank, 3, N, call);
+        const struct iris_tensor source = vector(in, N);
+
+        MUST(iris_rma_put(ctx, &target, &source, right, NULL));
+        MUST(iris_rma_signal(ctx, &full, right, 1, IRIS_SIGNAL_OP_ADD, NULL));
+        MUST(iris_rma_wait(ctx, &full, 1, IRIS_COMPARE_GE, true, NULL));
+        for (int64_t i = 0; i < N; ++i)
+            CHECK(arrived[i] == element(left, 3, i, call), "put call %d element %lld", call,
+                  (long long)i);
+        MUST(iris_rma_signal(ctx, &taken, left, call + 1, IRIS_SIGNAL_OP_SET, NULL));
+        MUST(iris_rma_wait(ctx, &taken, call + 1, IRIS_COMPARE_EQ, false, NULL));
+        free(in);
+    }
+    MUST(iris_context_barrier(ctx, NULL));
+    iris_allocation_release(words);
+    iris_allocation_release(place);
+}
+
 /* Back-to-back calls on one workspace with nothing between them that would bring the ranks
  * together: no allocation, no barrier, no wait for the peers' completion. What keeps a fast rank
  * from overwriting what a slow one still reads is the protocol alone. Runs across the wrap. */
@@ -261,6 +347,9 @@ static void *rank_main(void *arg)
         }
         MUST(iris_context_device_barrier(ctx, NULL));
     }
+    for (int64_t n = 1; n < 200000; n = n * 6 + 1, ++call)
+        messages(ctx, self, n, call);
+    remote_memory(ctx, self, 50);
     reuse(ctx, self, 400);
     MUST(iris_context_barrier(ctx, NULL));
     MUST(iris_workspace_set_calls(workspace, INT32_MAX - 100));

@@ -16,6 +16,7 @@ import pytest
 SYNC = "csrc/kernels/sync.h"
 PRIMITIVES = "csrc/kernels/sync_host.h"
 EXCHANGE = "csrc/kernels/reduce_exchange.h"
+CHANNEL = "csrc/kernels/channel.h"
 THREAD = "-fsanitize=thread"
 
 # name: (file, what stands there, what is put there, compiler flag)
@@ -64,6 +65,24 @@ MUTANTS = {
         THREAD,
     ),
     "packets are not waited for": (SYNC, "if (missing < 0)", "if (missing < 99)", ""),
+    "a message's slots are filled before they are empty": (
+        CHANNEL,
+        "count_ - seen < IRIS_CHANNEL_SLOTS",
+        "count_ - seen < IRIS_CHANNEL_SLOTS + 1",
+        THREAD,
+    ),
+    "a message's chunk is not waited for": (
+        CHANNEL,
+        "(int32_t)(seen - count_) > 0",
+        "(int32_t)(seen - count_) >= 0",
+        THREAD,
+    ),
+    "a signal to a word does not release": (
+        PRIMITIVES,
+        "__atomic_fetch_add(word, value, __ATOMIC_RELEASE);",
+        "__atomic_fetch_add(word, value, __ATOMIC_RELAXED);",
+        THREAD,
+    ),
     "a rank's partial is dropped": (
         "csrc/kernels/tile_host.h",
         "for (int32_t s = 1; s < sources; ++s)",
