@@ -59,8 +59,8 @@ format: $(VENV)/tools
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/bench_launch.py
-	$(BIN)/python benchmarks/bench_matmul_all_reduce.py --gemm
-	$(BIN)/python benchmarks/bench_matmul_all_reduce.py --ranks $(RANKS)
+	$(BIN)/python benchmarks/bench_matmul.py --gemm
+	$(BIN)/python benchmarks/bench_matmul.py --ranks $(RANKS)
 	$(BIN)/python benchmarks/bench_ccl.py --ranks $(RANKS)
 
 model: $(VENV)/tools

@@ -11,7 +11,7 @@ Exits with 1 if a row is wrong or a rank fails.
 
 import sys
 
-import bench_matmul_all_reduce as bench
+import bench_matmul as bench
 import harness
 import torch
 
@@ -21,7 +21,12 @@ LAYERS = [(512, 1024, 4096), (128, 2048, 8192)]
 
 def body(ranks, options):
     cases = [
-        ((tokens, width, hidden // ranks.ctx.world_size), dtype, variant)
+        (
+            bench.AllReduce.name,
+            (tokens, width, hidden // ranks.ctx.world_size),
+            dtype,
+            variant,
+        )
         for tokens, width, hidden in LAYERS
         for dtype in (torch.float32, torch.bfloat16)
         for variant in bench.VARIANTS

@@ -39,7 +39,25 @@ def matmul_all_reduce(out: torch.Tensor, A: torch.Tensor, B: torch.Tensor) -> No
         dist.all_reduce(out)
 
 
-def matmul_all_reduce_name(device: torch.device) -> str:
+def matmul_reduce_scatter(share, out: torch.Tensor, A: torch.Tensor, B: torch.Tensor) -> None:
+    """share = this rank's rows of the sum over ranks of A @ B; `out` is overwritten."""
+    torch.mm(A, B, out=out)
+    if dist.get_world_size() > 1:
+        dist.reduce_scatter_tensor(share, out)
+
+
+def symmetric_matmul_reduce_scatter(A: torch.Tensor, B: torch.Tensor):
+    """The same by torch's fused operation, as a function to call; None where there is none."""
+    if A.device.type == "cpu" or dist.get_world_size() == 1:
+        return None
+    import torch.distributed._symmetric_memory as symm_mem
+
+    group = dist.group.WORLD.group_name
+    symm_mem.enable_symm_mem_for_group(group)
+    return lambda: torch.ops.symm_mem.fused_matmul_reduce_scatter(A, B, "sum", 0, group)
+
+
+def product_name(device: torch.device) -> str:
     return f"mm+{backend(device)}" if dist.get_world_size() > 1 else "torch.mm"
 
 

@@ -31,6 +31,7 @@
     X(ctx)                                                                                         \
     X(cuda_stream)                                                                                 \
     X(dst)                                                                                         \
+    X(dim)                                                                                         \
     X(dl_device)                                                                                   \
     X(dtype)                                                                                       \
     X(input)                                                                                       \

@@ -12,10 +12,11 @@
 #include "py_call.h"
 #include "py_tensor.h"
 
-/* ---- matmul_all_reduce ---- */
+/* ---- products ---- */
 
-static PyObject *matmul_all_reduce(struct iris_py_call *call, PyObject *C_value, PyObject *A_value,
-                                   PyObject *B_value, PyObject *bias_value)
+/* dim: of matmul_reduce_scatter; -1: matmul_all_reduce. */
+static PyObject *matmul(struct iris_py_call *call, PyObject *C_value, PyObject *A_value,
+                        PyObject *B_value, PyObject *bias_value, int dim)
 {
     const bool has_bias = bias_value && bias_value != Py_None;
     struct iris_py_tensor C, A, B, bias;
@@ -33,8 +34,12 @@ static PyObject *matmul_all_reduce(struct iris_py_call *call, PyObject *C_value,
     if (iris_py_tensor_stream(call->state, call->ctx, &C, &call->options.stream) < 0)
         goto release_bias;
     Py_BEGIN_ALLOW_THREADS
-    status = iris_matmul_all_reduce(call->ctx, &C.tensor, &A.tensor, &B.tensor,
-                                    has_bias ? &bias.tensor : NULL, &call->options);
+    if (dim < 0)
+        status = iris_matmul_all_reduce(call->ctx, &C.tensor, &A.tensor, &B.tensor,
+                                        has_bias ? &bias.tensor : NULL, &call->options);
+    else
+        status = iris_matmul_reduce_scatter(call->ctx, &C.tensor, &A.tensor, &B.tensor,
+                                            has_bias ? &bias.tensor : NULL, dim, &call->options);
     Py_END_ALLOW_THREADS
     result = iris_py_call_end(call, status);
 release_bias:
@@ -91,7 +96,7 @@ static PyObject *ops_matmul_all_reduce(PyObject *module, PyObject *const *args, 
         iris_py_call_begin(module, IRIS_OP_MATMUL_ALL_REDUCE, v[0],
                            &(struct iris_py_choices){v[6], v[7], v[5], NULL}, &call) < 0)
         return NULL;
-    return matmul_all_reduce(&call, v[1], v[2], v[3], v[4]);
+    return matmul(&call, v[1], v[2], v[3], v[4], -1);
 }
 
 PyDoc_STRVAR(matmul_all_reduce_preamble_doc,
@@ -121,7 +126,97 @@ static PyObject *ops_matmul_all_reduce_preamble(PyObject *module, PyObject *cons
                            &(struct iris_py_choices){v[4], v[5], NULL, NULL}, &call) < 0)
         return NULL;
     call.options.prepare = true;
-    return matmul_all_reduce(&call, v[1], v[2], v[3], v[6]);
+    return matmul(&call, v[1], v[2], v[3], v[6], -1);
+}
+
+/* ---- matmul_reduce_scatter ---- */
+
+#define MATMUL_REDUCE_SCATTER_PARAMETERS                                                           \
+    "Parameters\n----------\n"                                                                     \
+    "ctx : Context\n"                                                                              \
+    "C : tensor\n    (M / world_size, N) for dim 0, (M, N / world_size) for dim 1. Anywhere.\n"    \
+    "A : tensor (M, K)\n    This rank's columns of the left factor; any strides.\n"                \
+    "B : tensor (K, N)\n    This rank's rows of the right factor; any strides.\n"
+
+/* dim as a non-negative number, so that -1 can mean none. */
+static int read_dim(PyObject *value, int *out)
+{
+    if (iris_py_int("dim", value, out) < 0)
+        return -1;
+    if (*out >= 0)
+        return 0;
+    PyErr_Format(PyExc_ValueError, "dim: expected 0 or 1, got %d", *out);
+    return -1;
+}
+
+PyDoc_STRVAR(
+    matmul_reduce_scatter_doc,
+    "matmul_reduce_scatter($module, ctx, C, A, B, bias=None, dim=0, async_op=False, config=None, "
+    "workspace=None)\n--\n\n"
+    "C = this rank's share of the sum over ranks of A_r @ B_r, + bias, in one launch.\n\n"
+    "Collective. float32, float16 or bfloat16, the same for all tensors; the sum is in float32,\n"
+    "in rank order.\n\n" MATMUL_REDUCE_SCATTER_PARAMETERS
+    "bias : tensor or None\n    Broadcasts to C, added once.\n"
+    "dim : int\n    0: rank r gets the r-th of world_size equal parts of the rows; 1: of the "
+    "columns.\n"
+    "async_op : bool\n    Without effect: it ends when this rank's result is "
+    "complete.\n" MATMUL_ALL_REDUCE_TAIL IRIS_PY_OP_RETURNS IRIS_PY_OP_RAISES);
+
+static PyObject *ops_matmul_reduce_scatter(PyObject *module, PyObject *const *args,
+                                           Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const struct iris_py_signature signature = {
+        .function = "matmul_reduce_scatter",
+        .count = 9,
+        .required = 4,
+        .positional = 9,
+        .names = {IRIS_PY_NAME_ctx, IRIS_PY_NAME_C, IRIS_PY_NAME_A, IRIS_PY_NAME_B,
+                  IRIS_PY_NAME_bias, IRIS_PY_NAME_dim, IRIS_PY_NAME_async_op, IRIS_PY_NAME_config,
+                  IRIS_PY_NAME_workspace},
+    };
+    PyObject *v[IRIS_PY_MAX_PARAMETERS];
+    struct iris_py_call call;
+    int dim = 0;
+
+    if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
+        iris_py_call_begin(module, IRIS_OP_MATMUL_REDUCE_SCATTER, v[0],
+                           &(struct iris_py_choices){v[7], v[8], v[6], NULL}, &call) < 0 ||
+        read_dim(v[5], &dim) < 0)
+        return NULL;
+    return matmul(&call, v[1], v[2], v[3], v[4], dim);
+}
+
+PyDoc_STRVAR(
+    matmul_reduce_scatter_preamble_doc,
+    "matmul_reduce_scatter_preamble($module, ctx, C, A, B, config=None, workspace=None, *, "
+    "bias=None, dim=0)\n--\n\n"
+    "Agree on such a call and allocate for it, without computing. Collective.\n\n"
+    "Optional: a call does it when needed. Calls that follow with the same arguments\n"
+    "allocate nothing and can be captured in a graph.\n\n" MATMUL_REDUCE_SCATTER_PARAMETERS
+        MATMUL_ALL_REDUCE_TAIL IRIS_PY_OP_RETURNS IRIS_PY_OP_RAISES);
+
+static PyObject *ops_matmul_reduce_scatter_preamble(PyObject *module, PyObject *const *args,
+                                                    Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const struct iris_py_signature signature = {
+        .function = "matmul_reduce_scatter_preamble",
+        .count = 8,
+        .required = 4,
+        .positional = 6,
+        .names = {IRIS_PY_NAME_ctx, IRIS_PY_NAME_C, IRIS_PY_NAME_A, IRIS_PY_NAME_B,
+                  IRIS_PY_NAME_config, IRIS_PY_NAME_workspace, IRIS_PY_NAME_bias, IRIS_PY_NAME_dim},
+    };
+    PyObject *v[IRIS_PY_MAX_PARAMETERS];
+    struct iris_py_call call;
+    int dim = 0;
+
+    if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
+        iris_py_call_begin(module, IRIS_OP_MATMUL_REDUCE_SCATTER, v[0],
+                           &(struct iris_py_choices){v[4], v[5], NULL, NULL}, &call) < 0 ||
+        read_dim(v[7], &dim) < 0)
+        return NULL;
+    call.options.prepare = true;
+    return matmul(&call, v[1], v[2], v[3], v[6], dim);
 }
 
 /* ---- configs ---- */
@@ -183,6 +278,8 @@ static PyObject *ops_cpu_isa(PyObject *IRIS_UNUSED(module), PyObject *IRIS_UNUSE
 PyMethodDef iris_py_ops_methods[] = {
     {"matmul_all_reduce", OP(matmul_all_reduce)},
     {"matmul_all_reduce_preamble", OP(matmul_all_reduce_preamble)},
+    {"matmul_reduce_scatter", OP(matmul_reduce_scatter)},
+    {"matmul_reduce_scatter_preamble", OP(matmul_reduce_scatter_preamble)},
     {"backends", ops_backends, METH_NOARGS, backends_doc},
     {"cpu_isa", ops_cpu_isa, METH_NOARGS, cpu_isa_doc},
     {"_config_validate", ops_config_validate, METH_VARARGS, config_validate_doc},

@@ -7,7 +7,13 @@ Every function takes the context first; ``ctx.ops`` is this module bound to a co
 
 from __future__ import annotations
 
-from iris_c._C import FusedWorkspace, matmul_all_reduce, matmul_all_reduce_preamble
+from iris_c._C import (
+    FusedWorkspace,
+    matmul_all_reduce,
+    matmul_all_reduce_preamble,
+    matmul_reduce_scatter,
+    matmul_reduce_scatter_preamble,
+)
 from iris_c.config import FusedConfig
 
 __all__ = [
@@ -15,6 +21,8 @@ __all__ = [
     "FusedWorkspace",
     "matmul_all_reduce",
     "matmul_all_reduce_preamble",
+    "matmul_reduce_scatter",
+    "matmul_reduce_scatter_preamble",
     "select_config",
 ]
 
@@ -63,6 +71,20 @@ class BoundOps:
     ) -> FusedWorkspace:
         """See :func:`iris_c.ops.matmul_all_reduce_preamble`."""
         return matmul_all_reduce_preamble(self._ctx, C, A, B, config, workspace, bias=bias)
+
+    def matmul_reduce_scatter(
+        self, C, A, B, bias=None, dim=0, async_op=False, config=None, workspace=None
+    ) -> FusedWorkspace:
+        """See :func:`iris_c.ops.matmul_reduce_scatter`."""
+        return matmul_reduce_scatter(self._ctx, C, A, B, bias, dim, async_op, config, workspace)
+
+    def matmul_reduce_scatter_preamble(
+        self, C, A, B, config=None, workspace=None, *, bias=None, dim=0
+    ) -> FusedWorkspace:
+        """See :func:`iris_c.ops.matmul_reduce_scatter_preamble`."""
+        return matmul_reduce_scatter_preamble(
+            self._ctx, C, A, B, config, workspace, bias=bias, dim=dim
+        )
 
     def select_config(self, M, N, K, dtype, config=None, operation="matmul_all_reduce"):
         """See :func:`iris_c.ops.select_config`."""

@@ -60,8 +60,13 @@ enum iris_operation {
     IRIS_OP_GET = 17,
     IRIS_OP_SIGNAL = 18,
     IRIS_OP_WAIT = 19,
-    IRIS_OP_COUNT = 20
+    IRIS_OP_MATMUL_REDUCE_SCATTER = 20,
+    IRIS_OP_COUNT = 21
 };
+
+/* Operations whose partial tiles are matrix products. */
+#define IRIS_IS_PRODUCT(operation)                                                                 \
+    ((operation) == IRIS_OP_MATMUL_ALL_REDUCE || (operation) == IRIS_OP_MATMUL_REDUCE_SCATTER)
 
 enum iris_variant {
     IRIS_VARIANT_NONE = 0,
@@ -224,16 +229,18 @@ struct iris_matrix_args {
     int64_t stride_col;
 };
 
-/* matmul_all_reduce, all_reduce and reduce_scatter: what the reduction exchange of
- * reduce_exchange.h needs. */
+/* Reductions of products and of tensors: what the reduction exchange of reduce_exchange.h needs. */
 struct iris_reduce_args {
     struct iris_call_args call;
     struct iris_matrix_args a;      /* all_reduce, reduce_scatter: the input */
     struct iris_matrix_args b;      /* matmul only */
-    struct iris_matrix_args output; /* matmul, all_reduce: (M, N); reduce_scatter: (1, N) */
+    struct iris_matrix_args output; /* (M, N); of a scattered result this rank's share of it */
     struct iris_matrix_args bias;   /* address 0: none; strides 0 broadcast */
     uint64_t output_offset;         /* the output in the heap, or IRIS_STAGED */
     int64_t M, N, K;
+    int64_t share_m, share_n; /* a scattered result: (r share_m, r share_n) is where rank r's share
+                                 begins; one of them is 0. Both 0: all ranks get all of it. A
+                                 tensor's reduce_scatter has a row for each rank */
     int32_t block_m, block_n, block_k;
     int32_t group_size_m; /* tile rows per group of the tile order */
     uint32_t ending;      /* enum iris_ending */
@@ -256,7 +263,7 @@ struct iris_tensor_map {
     uint64_t opaque[16];
 } __attribute__((aligned(64)));
 
-/* matmul_all_reduce. */
+/* matmul_all_reduce, matmul_reduce_scatter. */
 struct iris_product_args {
     struct iris_reduce_args reduce;
     uint32_t a_map_kind; /* enum iris_tensor_map_kind; only ever non-zero on sm_90a */

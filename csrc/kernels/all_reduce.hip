@@ -20,6 +20,12 @@ void all_reduce(work_group wg, const iris_reduce_args &args)
     run_reduce_exchange<T, kVariant>(wg, args, input);
 }
 
+template <typename T, iris_variant kVariant>
+void reduce_scatter(work_group wg, const iris_reduce_args &args)
+{
+    all_reduce<T, kVariant>(wg, args);
+}
+
 /* The preparation of a call in the variants atomic and spinlock, of products too. */
 template <typename T, iris_variant kVariant>
 void clear_sums(work_group wg, const iris_reduce_args &args)

@@ -18,19 +18,16 @@ namespace iris
 
 /* iris_gpu_threads_of at compile time, where no function of the host can be called: threads of a
  * kernel's group, and of its block, in which a tensor-core product has more groups. */
-constexpr int32_t group_threads(iris_operation operation)
-{
-    return operation == IRIS_OP_ALL_REDUCE_RMSNORM ? IRIS_ROW_THREADS : IRIS_GPU_THREADS;
-}
+template <iris_operation kOperation>
+constexpr int32_t group_threads =
+    kOperation == IRIS_OP_ALL_REDUCE_RMSNORM ? IRIS_ROW_THREADS : IRIS_GPU_THREADS;
 
-constexpr int32_t kernel_threads(iris_operation operation, iris_dtype dtype)
-{
+template <iris_operation kOperation, iris_dtype kDtype>
+constexpr int32_t kernel_threads =
 #if defined(__CUDACC__)
-    if (operation == IRIS_OP_MATMUL_ALL_REDUCE && dtype != IRIS_DTYPE_F32)
-        return IRIS_SM90_THREADS;
+    IRIS_IS_PRODUCT(kOperation) && kDtype != IRIS_DTYPE_F32 ? IRIS_SM90_THREADS :
 #endif
-    return dtype == IRIS_DTYPE_COUNT ? 0 : group_threads(operation);
-}
+                                                            group_threads<kOperation>;
 
 /* The block's first `threads` as one group. */
 IRIS_INLINE work_group whole_block(int32_t threads)
@@ -57,12 +54,12 @@ IRIS_INLINE int64_t first_tile(work_group wg, int32_t dies)
     return wg.index % dies * (wg.count / dies) + wg.index / dies;
 }
 
-template <typename T, iris_variant kVariant>
-IRIS_INLINE void all_reduce(work_group wg, const iris_reduce_args &args)
+template <typename T, iris_variant kVariant, bool kScatters>
+IRIS_INLINE void reduce_runs(work_group wg, const iris_reduce_args &args)
 {
     IRIS_SHARED static exchange_shared shared;
     const call_state call = call_begin(args.call);
-    gpu_exchange<T, kVariant, run_geometry<T>> exchange(wg, args, call, &shared);
+    gpu_exchange<T, kVariant, run_geometry<T>, kScatters> exchange(wg, args, call, &shared);
     const matrix<const T> input = as_matrix<const T>(args.a);
     const bool vector = has_vector_rows<T>(args.a.address, args.a.stride_row, args.a.stride_col);
 
@@ -85,12 +82,24 @@ IRIS_INLINE void all_reduce(work_group wg, const iris_reduce_args &args)
     exchange.bring_on();
 }
 
+template <typename T, iris_variant kVariant>
+IRIS_INLINE void all_reduce(work_group wg, const iris_reduce_args &args)
+{
+    reduce_runs<T, kVariant, false>(wg, args);
+}
+
+template <typename T, iris_variant kVariant>
+IRIS_INLINE void reduce_scatter(work_group wg, const iris_reduce_args &args)
+{
+    reduce_runs<T, kVariant, true>(wg, args);
+}
+
 /* The preparation of a call in the variants atomic and spinlock, of products too. */
 template <typename T, iris_variant kVariant>
 IRIS_INLINE void clear_sums(work_group wg, const iris_reduce_args &args)
 {
     const call_state call = call_begin(args.call);
-    gpu_exchange<T, kVariant, run_geometry<T>>(wg, args, call, nullptr).clear_sums();
+    gpu_exchange<T, kVariant, run_geometry<T>, false>(wg, args, call, nullptr).clear_sums();
 }
 
 } // namespace iris

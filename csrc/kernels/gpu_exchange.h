@@ -14,8 +14,7 @@
  *   atomic    this rank                      partial added to every rank's fp32 sum
  *   spinlock  this rank                      the same, under one lock per tile
  *
- * Who computes never waits before it has pushed everything, so waits form no circle.
- */
+ * Who computes never waits before it has pushed everything, so waits form no circle. */
 #ifndef IRIS_GPU_EXCHANGE_H
 #define IRIS_GPU_EXCHANGE_H
 
@@ -27,16 +26,16 @@
 namespace iris
 {
 
-template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
+/* kScatters: each rank gets its share of the result, nobody's else. */
+template <typename T, iris_variant kVariant, class Geometry, bool kScatters> class gpu_exchange
 {
   public:
     IRIS_INLINE gpu_exchange(work_group wg, const iris_reduce_args &args, const call_state &call,
                              exchange_shared *shared)
         : wg_(wg), args_(args), call_(call), geometry_(args), shared_(shared),
-          schedule_(in_lanes(iris_schedule_make(args.M, args.N, args.block_m, args.block_n,
-                                                args.group_size_m, args.call.world_size))),
-          layout_(in_lanes(iris_reduce_layout_make(&schedule_, args.call.operation, kVariant,
-                                                   sizeof(T), Geometry::kParts))),
+          schedule_(in_lanes(gpu_schedule<kScatters>(args))),
+          layout_(in_lanes(iris_reduce_layout_make(&schedule_, kScatters, kVariant, sizeof(T),
+                                                   Geometry::kParts))),
           rank_(args.call.rank), world_(args.call.world_size)
     {
     }
@@ -53,7 +52,7 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
 
     IRIS_INLINE iris_tile_coord coord(int64_t tile) const
     {
-        return iris_tile_coord_of(&schedule_, tile);
+        return gpu_tile_coord<kScatters>(&schedule_, args_, tile);
     }
 
     IRIS_INLINE const Geometry &geometry() const
@@ -65,7 +64,7 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
 
     IRIS_INLINE void announce_output() const
     {
-        if (!is_local())
+        if (!is_local() && !kScatters)
             announce(wg_, call_, args_.output_offset, args_.output.stride_row,
                      args_.output.stride_col);
     }
@@ -119,7 +118,7 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
     /* Waits for the peers' arrival and looks up where they want their results. */
     IRIS_INLINE bool open_results()
     {
-        if (scatters() || kVariant == IRIS_VARIANT_ONE_SHOT)
+        if (kScatters || kVariant == IRIS_VARIANT_ONE_SHOT)
             return true;
         if (!wait_all_peers(wg_, call_, call_.control->arrived, IRIS_SIGNAL_ARRIVED))
             return false;
@@ -170,9 +169,14 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
         return !Geometry::kProduct && kVariant == IRIS_VARIANT_ONE_SHOT && tiles() > 0;
     }
 
-    IRIS_INLINE bool scatters() const
+    /* Where a chunk of a tile of this rank's lies in its own output. */
+    IRIS_INLINE int64_t own_row(const iris_tile_coord &at, int32_t chunk) const
     {
-        return args_.call.operation == IRIS_OP_REDUCE_SCATTER;
+        return at.row + geometry_.row(chunk) - (kScatters ? rank_ * args_.share_m : 0);
+    }
+    IRIS_INLINE int64_t own_col(const iris_tile_coord &at, int32_t chunk) const
+    {
+        return at.col + geometry_.col(chunk) - (kScatters ? rank_ * args_.share_n : 0);
     }
 
     IRIS_INLINE uint64_t half_offset() const
@@ -214,9 +218,9 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
                 visit(chunk);
     }
 
-    /* Reduces a piece of a tile over the ranks, ((p_0 + p_1) + p_2) + ..., and publishes it. The
-     * partials lie `stride` bytes apart, the first at `first`. What bounds it is the latency of
-     * memory, so a thread has kBatch chunks from kSources ranks in flight. */
+    /* Reduces a piece of a tile, ((p_0 + p_1) + p_2) + ..., and publishes it; the partials lie
+     * `stride` bytes apart. The latency of memory bounds it: kBatch chunks of kSources ranks are in
+     * flight. */
     IRIS_INLINE void sum_piece(int64_t tile, const iris_tile_coord &at, int32_t piece,
                                const char *first, uint64_t stride, bool push) const
     {
@@ -272,10 +276,8 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
         if (!Geometry::kProduct || args_.bias.address == 0)
             return;
         const matrix<const T> bias =
-            as_matrix<const T>(args_.bias)
-                .tile(at.row + geometry_.row(chunk), at.col + geometry_.col(chunk));
-        const int32_t last =
-            at.cols - 1 - geometry_.col(chunk); /* what is past it is never stored */
+            as_matrix<const T>(args_.bias).tile(own_row(at, chunk), own_col(at, chunk));
+        const int32_t last = at.cols - 1 - geometry_.col(chunk); /* past it nothing is stored */
 #pragma unroll
         for (int i = 0; i < kChunk<T>; ++i)
             if constexpr (Geometry::kProduct)
@@ -285,10 +287,8 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
     /* Stores a chunk of this rank's own output. */
     IRIS_INLINE void store_own(const iris_tile_coord &at, int32_t chunk, const chunk16 &c) const
     {
-        /* reduce_scatter: the output is this rank's row of the (world_size, N) input. */
-        const int64_t row = scatters() ? 0 : at.row + geometry_.row(chunk);
         const matrix<T> output =
-            as_matrix<T>(args_.output).tile(row, at.col + geometry_.col(chunk));
+            as_matrix<T>(args_.output).tile(own_row(at, chunk), own_col(at, chunk));
         store_run(output.data, output.stride_col, at.cols - geometry_.col(chunk),
                   has_vector_rows<T>(args_.output.address, args_.output.stride_row,
                                      args_.output.stride_col),
@@ -368,12 +368,12 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
             return false;
         sum_piece(tile, at, (int32_t)(next_unit_ % Geometry::kPieces),
                   slot(rank_, layout_.partials_offset, index),
-                  (uint64_t)schedule_.share_max * layout_.tile_nbytes, !scatters());
+                  (uint64_t)schedule_.share_max * layout_.tile_nbytes, !kScatters);
         next_unit_ += wg_.count;
         return true;
     }
 
-    /* reduce_scatter is the first half of it: the result stays with the owner. */
+    /* A scattered result is the first half of it: it stays with the owner. */
     IRIS_INLINE void two_shot()
     {
         if (!open_results())
@@ -567,7 +567,7 @@ template <typename T, iris_variant kVariant, class Geometry> class gpu_exchange
     IRIS_INLINE void finish()
     {
         const bool elsewhere = !Geometry::kProduct && args_.root >= 0 && args_.root != rank_;
-        if (args_.output_offset != IRIS_STAGED || scatters() || elsewhere)
+        if (args_.output_offset != IRIS_STAGED || kScatters || elsewhere)
             return end();
         deliver(wg_, call_);
         if (!wait_delivered(wg_, call_))

@@ -8,6 +8,7 @@
 #define IRIS_GPU_GEOMETRY_H
 
 #include "gpu_launch.h"
+#include "schedule.h"
 #include "tile_gpu.h"
 
 namespace iris
@@ -101,6 +102,27 @@ struct partial_place {
     int32_t rank;
     int64_t flag;
 };
+
+/* ---- which tiles there are ---- */
+
+template <bool kScatters> IRIS_INLINE iris_schedule gpu_schedule(const iris_reduce_args &args)
+{
+    return iris_share_schedule_make(args.M, args.N, kScatters ? args.share_m : 0,
+                                    kScatters ? args.share_n : 0, args.block_m, args.block_n,
+                                    args.group_size_m, args.call.world_size);
+}
+
+/* Of a scattered result, too, tile t is rank t mod W's. */
+template <bool kScatters>
+IRIS_INLINE iris_tile_coord gpu_tile_coord(const iris_schedule *schedule,
+                                           const iris_reduce_args &args, int64_t tile)
+{
+    if constexpr (kScatters)
+        return iris_share_tile_coord(schedule, iris_dealt_owner(schedule, tile),
+                                     tile / schedule->world_size, args.share_m, args.share_n);
+    else
+        return iris_tile_coord_of(schedule, tile);
+}
 
 /* ---- reducing chunks ---- */
 

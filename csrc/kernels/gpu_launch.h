@@ -45,7 +45,7 @@ struct iris_gpu_block {
 
 static inline bool iris_is_tensor_core_product(bool sm90, uint32_t operation, enum iris_dtype dtype)
 {
-    return sm90 && operation == IRIS_OP_MATMUL_ALL_REDUCE && dtype != IRIS_DTYPE_F32;
+    return sm90 && IRIS_IS_PRODUCT(operation) && dtype != IRIS_DTYPE_F32;
 }
 
 /* Threads of a block. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * matmul_all_reduce on a GPU: C = sum over ranks of A_r @ B_r (+ bias), the product and the
- * exchange in one launch.
+ * matmul_all_reduce and matmul_reduce_scatter on a GPU: C = sum over ranks of A_r @ B_r (+ bias),
+ * or this rank's share of it, the product and the exchange in one launch.
  */
 #ifndef IRIS_GPU_MATMUL_H
 #define IRIS_GPU_MATMUL_H
@@ -18,14 +18,14 @@ namespace iris
 template <typename T>
 using simt_geometry = product_geometry<T, IRIS_SIMT_BLOCK_M, IRIS_SIMT_BLOCK_N, 1, false>;
 
-template <typename T, iris_variant kVariant>
-IRIS_INLINE void simt_matmul_all_reduce(work_group wg, const iris_reduce_args &args)
+template <typename T, iris_variant kVariant, bool kScatters>
+IRIS_INLINE void simt_matmul(work_group wg, const iris_reduce_args &args)
 {
     using unit = matrix_unit<T>;
     IRIS_SHARED static gemm_shared gemm;
     IRIS_SHARED static exchange_shared shared;
     const call_state call = call_begin(args.call);
-    gpu_exchange<T, kVariant, simt_geometry<T>> exchange(wg, args, call, &shared);
+    gpu_exchange<T, kVariant, simt_geometry<T>, kScatters> exchange(wg, args, call, &shared);
     typename unit::accumulator acc;
 
     exchange.announce_output();
@@ -50,9 +50,10 @@ IRIS_INLINE void simt_matmul_all_reduce(work_group wg, const iris_reduce_args &a
 /* ---- tensor cores, with roles ---- */
 
 /* Everything a role needs to walk the tiles. */
-template <typename T, iris_variant kVariantOfCall> struct sm90_call {
+template <typename T, iris_variant kVariantOfCall, bool kScattersOfCall> struct sm90_call {
     using element = T;
     static constexpr iris_variant kVariant = kVariantOfCall;
+    static constexpr bool kScatters = kScattersOfCall;
 
     const iris_product_args &args;
     sm90_shared *shared;
@@ -64,11 +65,9 @@ template <typename T, iris_variant kVariantOfCall> struct sm90_call {
 
     template <class Visit> IRIS_INLINE void for_each_tile(Visit visit) const
     {
-        const iris_reduce_args &r = args.reduce;
-        const iris_schedule schedule =
-            iris_schedule_make(r.M, r.N, r.block_m, r.block_n, r.group_size_m, r.call.world_size);
+        const iris_schedule schedule = gpu_schedule<kScatters>(args.reduce);
         for (int64_t tile = blockIdx.x; tile < schedule.tiles; tile += gridDim.x)
-            visit(tile, iris_tile_coord_of(&schedule, tile));
+            visit(tile, gpu_tile_coord<kScatters>(&schedule, args.reduce, tile));
     }
 };
 
@@ -225,7 +224,7 @@ template <int32_t kTileN, class Call> IRIS_INLINE void serve_tiles(const Call &c
     /* The counter does not move before the exchange warps of all blocks have ended, and they need
      * what the storer stores: both read the same number. */
     const call_state call = call_begin(c.args.reduce.call);
-    gpu_exchange<T, Call::kVariant, geometry> exchange(
+    gpu_exchange<T, Call::kVariant, geometry, Call::kScatters> exchange(
         wg, c.args.reduce, call, reinterpret_cast<exchange_shared *>(c.shared->exchange));
     if (warp == 1) {
         store_tiles<kTileN>(c, call, exchange);
@@ -238,8 +237,8 @@ template <int32_t kTileN, class Call> IRIS_INLINE void serve_tiles(const Call &c
     }
 }
 
-template <typename T, iris_variant kVariant>
-IRIS_INLINE void tensor_core_matmul_all_reduce(const iris_product_args &args)
+template <typename T, iris_variant kVariant, bool kScatters>
+IRIS_INLINE void tensor_core_matmul(const iris_product_args &args)
 {
     extern IRIS_SHARED __align__(1024) char dynamic_shared[];
     sm90_shared *shared = reinterpret_cast<sm90_shared *>(dynamic_shared);
@@ -254,7 +253,7 @@ IRIS_INLINE void tensor_core_matmul_all_reduce(const iris_product_args &args)
         fence_mbarrier_init();
     }
     __syncthreads();
-    const sm90_call<T, kVariant> c = {args, shared};
+    const sm90_call<T, kVariant, kScatters> c = {args, shared};
 
     /* Both need the 168 registers a thread that there are: the one for its accumulators, the other
      * for what it has in flight. */
@@ -273,15 +272,27 @@ IRIS_INLINE void tensor_core_matmul_all_reduce(const iris_product_args &args)
 
 #endif
 
-template <typename T, iris_variant kVariant>
-IRIS_INLINE void matmul_all_reduce(work_group wg, const iris_product_args &args)
+template <typename T, iris_variant kVariant, bool kScatters>
+IRIS_INLINE void matmul(work_group wg, const iris_product_args &args)
 {
 #if defined(__CUDACC__)
     if constexpr (sizeof(T) == 2)
-        return tensor_core_matmul_all_reduce<T, kVariant>(args);
+        return tensor_core_matmul<T, kVariant, kScatters>(args);
     else
 #endif
-        simt_matmul_all_reduce<T, kVariant>(wg, args.reduce);
+        simt_matmul<T, kVariant, kScatters>(wg, args.reduce);
+}
+
+template <typename T, iris_variant kVariant>
+IRIS_INLINE void matmul_all_reduce(work_group wg, const iris_product_args &args)
+{
+    matmul<T, kVariant, false>(wg, args);
+}
+
+template <typename T, iris_variant kVariant>
+IRIS_INLINE void matmul_reduce_scatter(work_group wg, const iris_product_args &args)
+{
+    matmul<T, kVariant, true>(wg, args);
 }
 
 } // namespace iris

@@ -9,7 +9,7 @@
 #include "all_reduce.hip"
 #include "barrier.hip"
 #include "exchange.hip"
-#include "matmul_all_reduce.hip"
+#include "matmul.hip"
 #include "rma.hip"
 #include "rmsnorm.h"
 #include "transfer.hip"

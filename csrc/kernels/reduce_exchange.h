@@ -52,16 +52,17 @@ template <typename T, class Producer> class reduce_exchange
     reduce_exchange(work_group wg, const iris_reduce_args &args, const Producer &producer,
                     iris_variant variant)
         : wg_(wg), args_(args), producer_(producer), call_(call_begin(args.call)),
-          schedule_(iris_schedule_make(args.M, args.N, args.block_m, args.block_n,
-                                       args.group_size_m, args.call.world_size)),
-          layout_(iris_reduce_layout_make(&schedule_, args.call.operation, variant, sizeof(T), 0)),
+          schedule_(iris_share_schedule_make(args.M, args.N, args.share_m, args.share_n,
+                                             args.block_m, args.block_n, args.group_size_m,
+                                             args.call.world_size)),
+          layout_(iris_reduce_layout_make(&schedule_, scatters(), variant, sizeof(T), 0)),
           acc_(accumulator_make<acc_t<T>>(wg, {args.block_m, args.block_n, args.block_k},
                                           producer.inner_dimension())),
           rank_(args.call.rank), world_(args.call.world_size)
     {
     }
 
-    /* reduce_scatter is the first half of it: the result stays with the owner. */
+    /* A scattered result is the first half of it: it stays with the owner. */
     void two_shot()
     {
         announce_output();
@@ -105,7 +106,7 @@ template <typename T, class Producer> class reduce_exchange
             deliver(wg_, call_);
         for (int64_t step = wg_.index; step < schedule_.tiles; step += wg_.count) {
             const int64_t tile = iris_tile_at(&schedule_, rank_, step);
-            const iris_tile_coord at = iris_tile_coord_of(&schedule_, tile);
+            const iris_tile_coord at = coord(tile);
             if (!wait_partials(wg_, call_, tile, tile, schedule_.tiles, rank_))
                 return;
             tile_rank_sum<T>(wg_, acc_, partial_slot(rank_, tile),
@@ -147,7 +148,7 @@ template <typename T, class Producer> class reduce_exchange
         }
         if (rank_ != last) {
             for (int64_t tile = wg_.index; tile < schedule_.tiles; tile += wg_.count) {
-                const iris_tile_coord at = iris_tile_coord_of(&schedule_, tile);
+                const iris_tile_coord at = coord(tile);
                 if (!wait_tile(wg_, call_, layout_.result_flags + tile,
                                {IRIS_SIGNAL_RESULT, previous, (int32_t)tile}))
                     return;
@@ -202,7 +203,7 @@ template <typename T, class Producer> class reduce_exchange
   private:
     bool scatters() const
     {
-        return args_.call.operation == IRIS_OP_REDUCE_SCATTER;
+        return args_.share_m != 0 || args_.share_n != 0;
     }
 
     /* one_shot of a tensor: the result is each rank's own affair, and the partials have told every
@@ -260,9 +261,26 @@ template <typename T, class Producer> class reduce_exchange
         return source * schedule_.share_max + tile - iris_share_begin(&schedule_, owner);
     }
 
+    iris_tile_coord coord(int64_t tile) const
+    {
+        if (!scatters())
+            return iris_tile_coord_of(&schedule_, tile);
+        const int32_t owner = iris_tile_owner(&schedule_, tile);
+        return iris_share_tile_coord(&schedule_, owner, tile - iris_share_begin(&schedule_, owner),
+                                     args_.share_m, args_.share_n);
+    }
+
+    /* What lies in this rank's output, or is laid over it, where one of its tiles does. */
+    template <typename U>
+    matrix<U> own_part(const iris_matrix_args &whole, const iris_tile_coord &at) const
+    {
+        return as_matrix<U>(whole).tile(at.row - rank_ * args_.share_m,
+                                        at.col - rank_ * args_.share_n);
+    }
+
     matrix<T> own_output(const iris_tile_coord &at) const
     {
-        return as_matrix<T>(args_.output).tile(at.row, at.col);
+        return own_part<T>(args_.output, at);
     }
 
     /* Where this rank finds a result that was pushed to it. */
@@ -274,12 +292,14 @@ template <typename T, class Producer> class reduce_exchange
 
     void announce_output()
     {
-        announce(wg_, call_, args_.output_offset, args_.output.stride_row, args_.output.stride_col);
+        if (!scatters())
+            announce(wg_, call_, args_.output_offset, args_.output.stride_row,
+                     args_.output.stride_col);
     }
 
     iris_tile_coord produce(int64_t tile)
     {
-        const iris_tile_coord at = iris_tile_coord_of(&schedule_, tile);
+        const iris_tile_coord at = coord(tile);
         producer_.produce(wg_, acc_, at);
         return at;
     }
@@ -294,8 +314,7 @@ template <typename T, class Producer> class reduce_exchange
     {
         if constexpr (!is_integer<T>::value)
             if (args_.bias.address != 0)
-                tile_add(wg_, acc_, as_matrix<const T>(args_.bias).tile(at.row, at.col),
-                         size_of(at));
+                tile_add(wg_, acc_, own_part<const T>(args_.bias, at), size_of(at));
     }
 
     void push_partial(int32_t target, int64_t index, const iris_tile_coord &at)
@@ -324,15 +343,11 @@ template <typename T, class Producer> class reduce_exchange
     /* Stores the accumulator, now a result of this rank's share, wherever it belongs. */
     bool publish(int64_t tile, const iris_tile_coord &at)
     {
-        if (scatters()) { /* the output is this rank's row of the (world_size, N) input */
-            tile_store(wg_, as_matrix<T>(args_.output).tile(0, at.col), acc_, size_of(at));
-            return true;
-        }
         add_bias(at);
         if (args_.root >= 0 && args_.root != rank_)
             return push_result(args_.root, tile, at);
         tile_store(wg_, own_output(at), acc_, size_of(at));
-        for (int32_t hop = 1; args_.root < 0 && hop < world_; ++hop)
+        for (int32_t hop = 1; args_.root < 0 && !scatters() && hop < world_; ++hop)
             if (!push_result((rank_ + hop) % world_, tile, at))
                 return false;
         return true;
@@ -364,7 +379,7 @@ template <typename T, class Producer> class reduce_exchange
         /* This rank's own share of each sum was added by this very work-group. */
         for (int64_t step = wg_.index; step < schedule_.tiles; step += wg_.count) {
             const int64_t tile = iris_tile_at(&schedule_, rank_, step);
-            const iris_tile_coord at = iris_tile_coord_of(&schedule_, tile);
+            const iris_tile_coord at = coord(tile);
             tile_load(wg_, acc_, constant(packed<acc_t<T>>(ring_slot(rank_, tile))), size_of(at));
             conclude(at);
             add_bias(at);
@@ -385,7 +400,7 @@ template <typename T, class Producer> class reduce_exchange
             for (int64_t tile = wg_.index; tile < schedule_.tiles; tile += wg_.count) {
                 if (stored_by_itself(tile))
                     continue;
-                const iris_tile_coord at = iris_tile_coord_of(&schedule_, tile);
+                const iris_tile_coord at = coord(tile);
                 tile_load(wg_, acc_, constant(received_result(tile, at)), size_of(at));
                 tile_store(wg_, own_output(at), acc_, size_of(at));
             }

@@ -95,6 +95,36 @@ IRIS_FUNCTION struct iris_tile_coord iris_tile_coord_of(const struct iris_schedu
     return c;
 }
 
+/* ---- scattered results: the tiles are those of W shares of equal shape ---- */
+
+/* share_m, share_n as in struct iris_reduce_args. Both 0: as iris_schedule_make. Else all but the
+ * number of tiles is that of one share. */
+IRIS_FUNCTION struct iris_schedule iris_share_schedule_make(int64_t M, int64_t N, int64_t share_m,
+                                                            int64_t share_n, int32_t block_m,
+                                                            int32_t block_n, int32_t group_size_m,
+                                                            int32_t world_size)
+{
+    struct iris_schedule s =
+        iris_schedule_make(share_m != 0 ? share_m : M, share_n != 0 ? share_n : N, block_m, block_n,
+                           group_size_m, world_size);
+    if (share_m != 0 || share_n != 0) {
+        s.share_max = s.tiles;
+        s.tiles *= world_size;
+    }
+    return s;
+}
+
+/* The `local`-th tile of rank `owner`'s share, in the whole matrix. */
+IRIS_FUNCTION struct iris_tile_coord iris_share_tile_coord(const struct iris_schedule *s,
+                                                           int32_t owner, int64_t local,
+                                                           int64_t share_m, int64_t share_n)
+{
+    struct iris_tile_coord c = iris_tile_coord_of(s, local);
+    c.row += owner * share_m;
+    c.col += owner * share_n;
+    return c;
+}
+
 /* The first tile that rank `rank` owns; for rank == world_size, the number of tiles. */
 IRIS_FUNCTION int64_t iris_share_begin(const struct iris_schedule *s, int32_t rank)
 {
@@ -203,9 +233,10 @@ struct iris_reduce_layout {
     int64_t flags_count;
 };
 
-IRIS_FUNCTION struct iris_reduce_layout
-iris_reduce_layout_make(const struct iris_schedule *s, uint32_t operation, uint32_t variant,
-                        uint32_t element_nbytes, int32_t gpu_parts)
+IRIS_FUNCTION struct iris_reduce_layout iris_reduce_layout_make(const struct iris_schedule *s,
+                                                                bool scatters, uint32_t variant,
+                                                                uint32_t element_nbytes,
+                                                                int32_t gpu_parts)
 {
     const int64_t parts = gpu_parts > 0 ? gpu_parts : 1;
     const uint64_t elements = (uint64_t)s->block_m * (uint64_t)s->block_n;
@@ -228,7 +259,7 @@ iris_reduce_layout_make(const struct iris_schedule *s, uint32_t operation, uint3
         l.flags_count = s->world_size * s->share_max * parts;
         l.results_offset = (uint64_t)(s->world_size * s->share_max) * l.tile_nbytes;
         l.half_nbytes = l.results_offset;
-        if (operation != IRIS_OP_REDUCE_SCATTER)
+        if (!scatters)
             l.half_nbytes += tiles * l.tile_nbytes;
         break;
     case IRIS_VARIANT_ONE_SHOT:

@@ -187,6 +187,15 @@ enum iris_status iris_matmul_all_reduce(struct iris_context *ctx, const struct i
                                         const struct iris_tensor *bias,
                                         const struct iris_op_options *options);
 
+/* The same, of which each rank gets its share: C (M / world_size, N) for dim 0, (M, N / world_size)
+ * for dim 1, where bias broadcasts to C. In rank order: the same bits in every run. async_op has no
+ * effect: nobody else writes or reads C. */
+enum iris_status iris_matmul_reduce_scatter(struct iris_context *ctx, const struct iris_tensor *C,
+                                            const struct iris_tensor *A,
+                                            const struct iris_tensor *B,
+                                            const struct iris_tensor *bias, int dim,
+                                            const struct iris_op_options *options);
+
 /* The collectives take contiguous tensors of any shape. */
 /* output = input reduced over the ranks; fp32, fp16, bf16, int32, int64; any variant, but atomic
  * and spinlock only sums and averages of floating point. In place (output the very input) in

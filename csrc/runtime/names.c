@@ -39,6 +39,7 @@ static const char *const operations[IRIS_OP_COUNT] = {
     [IRIS_OP_GET] = "get",
     [IRIS_OP_SIGNAL] = "signal",
     [IRIS_OP_WAIT] = "wait",
+    [IRIS_OP_MATMUL_REDUCE_SCATTER] = "matmul_reduce_scatter",
 };
 
 static const char *const variants[IRIS_VARIANT_COUNT] = {

@@ -92,10 +92,12 @@ static enum iris_status run_reduction(struct iris_context *ctx, enum iris_operat
                                       int root, const struct iris_op_options *options)
 {
     const bool averages = options->reduce_op == IRIS_REDUCE_AVG;
+    const int64_t share_m = operation == IRIS_OP_REDUCE_SCATTER ? 1 : 0; /* of rows */
     struct iris_op_desc desc = {.operation = operation,
                                 .dtype = input->dtype,
                                 .M = rows,
                                 .N = n,
+                                .share_m = share_m,
                                 .prepare = options->prepare,
                                 .reduce_op = options->reduce_op,
                                 .in_place = output != NULL && output->data == input->data,
@@ -107,6 +109,7 @@ static enum iris_status run_reduction(struct iris_context *ctx, enum iris_operat
         .output_offset = output != NULL ? iris_tensor_heap_offset(ctx, output) : IRIS_STAGED,
         .M = rows,
         .N = n,
+        .share_m = share_m,
         .ending = IRIS_ENDING_LOCAL,
         .reduce_op = (uint32_t)options->reduce_op,
         .root = root,
@@ -123,9 +126,7 @@ static enum iris_status run_reduction(struct iris_context *ctx, enum iris_operat
     args.block_m = desc.block_m;
     args.block_n = desc.block_n;
     args.block_k = desc.block_k;
-    /* A share of reduce_scatter is one rank's row. On the cpu shares are contiguous: row after row.
-     * On a GPU tiles are dealt to the ranks in turn: one tile of each row in turn. */
-    desc.group_size_m = desc.gpu_parts > 0 ? (int32_t)rows : 1;
+    desc.group_size_m = 1;
     args.group_size_m = desc.group_size_m;
     return iris_op_run(ctx, &desc, &launch, options);
 }

@@ -20,7 +20,7 @@ void iris_op_desc_format(const struct iris_op_desc *desc, char text[IRIS_OP_TEXT
     const char *separator = desc->variant == IRIS_VARIANT_NONE ? "" : ", ";
     char extent[80], blocks[48] = "", source[24] = "", op[16] = "";
 
-    if (desc->operation == IRIS_OP_MATMUL_ALL_REDUCE) {
+    if (IRIS_IS_PRODUCT(desc->operation)) {
         (void)snprintf(extent, sizeof extent, "M=%lld, N=%lld, K=%lld", (long long)desc->M,
                        (long long)desc->N, (long long)desc->K);
         (void)snprintf(blocks, sizeof blocks, ", blocks %dx%dx%d", desc->block_m, desc->block_n,
@@ -28,6 +28,8 @@ void iris_op_desc_format(const struct iris_op_desc *desc, char text[IRIS_OP_TEXT
     } else {
         (void)snprintf(extent, sizeof extent, "%lld elements", (long long)(desc->M * desc->N));
     }
+    if (desc->operation == IRIS_OP_MATMUL_REDUCE_SCATTER)
+        (void)snprintf(source, sizeof source, ", dim=%d", desc->share_n != 0 ? 1 : 0);
     if (desc->source >= 0)
         (void)snprintf(source, sizeof source, ", %s=%d", iris_root_name(desc->operation),
                        desc->source);
@@ -58,6 +60,8 @@ uint32_t iris_op_desc_signature(const struct iris_op_desc *desc)
         (uint64_t)desc->M,
         (uint64_t)desc->N,
         (uint64_t)desc->K,
+        (uint64_t)desc->share_m,
+        (uint64_t)desc->share_n,
         (uint64_t)desc->block_m,
         (uint64_t)desc->block_n,
         (uint64_t)desc->block_k,
@@ -99,14 +103,17 @@ struct iris_op_needs iris_op_desc_needs(const struct iris_op_desc *desc, int wor
     }
     switch (desc->operation) {
     case IRIS_OP_MATMUL_ALL_REDUCE:
+    case IRIS_OP_MATMUL_REDUCE_SCATTER:
     case IRIS_OP_ALL_REDUCE:
     case IRIS_OP_REDUCE_SCATTER:
     case IRIS_OP_REDUCE:
     case IRIS_OP_ALL_REDUCE_RMSNORM:
-        schedule = iris_schedule_make(desc->M, desc->N, desc->block_m, desc->block_n,
-                                      desc->group_size_m, world_size);
-        layout = iris_reduce_layout_make(&schedule, desc->operation, desc->variant,
-                                         (uint32_t)iris_dtype_nbytes(desc->dtype), desc->gpu_parts);
+        schedule =
+            iris_share_schedule_make(desc->M, desc->N, desc->share_m, desc->share_n, desc->block_m,
+                                     desc->block_n, desc->group_size_m, world_size);
+        layout = iris_reduce_layout_make(&schedule, desc->share_m != 0 || desc->share_n != 0,
+                                         desc->variant, (uint32_t)iris_dtype_nbytes(desc->dtype),
+                                         desc->gpu_parts);
         needs.flags_count = (uint64_t)layout.flags_count;
         needs.half_nbytes = layout.half_nbytes;
         break;

@@ -18,6 +18,7 @@ struct iris_op_desc {
     enum iris_variant variant;
     enum iris_dtype dtype;
     int64_t M, N, K;
+    int64_t share_m, share_n; /* see iris_reduce_args */
     int32_t block_m, block_n, block_k;
     int32_t group_size_m;
     bool has_bias;

@@ -89,11 +89,13 @@ static void select_product_blocks(const struct iris_context *ctx, struct iris_op
     /* The thread count may differ between ranks, so it has no say here. */
     const int64_t wanted = 4 * (int64_t)ctx->world_size;
     const bool free_m = desc->block_m == 0, free_n = desc->block_n == 0;
+    const int64_t rows = desc->share_m != 0 ? desc->share_m : desc->M;
+    const int64_t cols = desc->share_n != 0 ? desc->share_n : desc->N;
 
     if (free_m)
-        desc->block_m = at_most(CPU_BLOCK_M, desc->M);
+        desc->block_m = at_most(CPU_BLOCK_M, rows);
     if (free_n)
-        desc->block_n = at_most(CPU_BLOCK_N, desc->N);
+        desc->block_n = at_most(CPU_BLOCK_N, cols);
     while (iris_ceil_div(desc->M, desc->block_m) * iris_ceil_div(desc->N, desc->block_n) < wanted) {
         if (free_n && desc->block_n > CPU_BLOCK_MIN && desc->block_n >= desc->block_m)
             desc->block_n = (desc->block_n + 1) / 2;
@@ -187,7 +189,7 @@ static enum iris_status select_gpu(const struct iris_context *ctx, const struct 
 {
     desc->gpu_parts =
         iris_gpu_parts_of(iris_device_traits(ctx->device)->sm90, desc->operation, desc->dtype);
-    if (desc->operation == IRIS_OP_MATMUL_ALL_REDUCE)
+    if (IRIS_IS_PRODUCT(desc->operation))
         return select_gpu_product(ctx, config, desc);
     select_gpu_run(config, desc);
     return IRIS_OK;
@@ -281,6 +283,14 @@ static enum iris_status select_variant(const struct iris_context *ctx,
         return check_all_reduce(desc);
     case IRIS_OP_ALL_REDUCE_RMSNORM:
         return select_rmsnorm(ctx, desc, nbytes);
+    case IRIS_OP_MATMUL_REDUCE_SCATTER:
+        if (desc->variant != IRIS_VARIANT_NONE && desc->variant != IRIS_VARIANT_TWO_SHOT)
+            return IRIS_FAIL(IRIS_EINVAL,
+                             "all_reduce_variant: expected 'two_shot' for matmul_reduce_scatter, "
+                             "got '%s'",
+                             iris_variant_name(desc->variant));
+        desc->variant = IRIS_VARIANT_TWO_SHOT;
+        return IRIS_OK;
     case IRIS_OP_REDUCE_SCATTER:
     case IRIS_OP_REDUCE:
         desc->variant = IRIS_VARIANT_TWO_SHOT;
@@ -340,7 +350,7 @@ enum iris_status iris_op_select(const struct iris_context *ctx, const struct iri
     desc->block_n = at_most(config->block_size_n, desc->N);
     desc->block_k = config->block_size_k != 0 ? config->block_size_k : CPU_BLOCK_K;
     desc->group_size_m = config->group_size_m != 0 ? config->group_size_m : CPU_GROUP_SIZE_M;
-    if (desc->operation == IRIS_OP_MATMUL_ALL_REDUCE)
+    if (IRIS_IS_PRODUCT(desc->operation))
         select_product_blocks(ctx, desc);
     else
         select_run(ctx, desc);

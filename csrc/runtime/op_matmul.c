@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * matmul_all_reduce: argument checks, description, kernel arguments.
+ * matmul_all_reduce, matmul_reduce_scatter: argument checks, description, kernel arguments.
  */
 #include "../kernels/gpu_launch.h"
 #include "op_check.h"
@@ -63,18 +63,38 @@ static enum iris_status check_operands(const struct iris_context *ctx, const str
                          "(%lld, %lld)",
                          (long long)A->shape[1], (long long)A->shape[0], (long long)A->shape[1],
                          (long long)B->shape[0], (long long)B->shape[1]);
-    if (C->shape[0] != A->shape[0] || C->shape[1] != B->shape[1])
-        return IRIS_FAIL(IRIS_EINVAL,
-                         "C: expected shape (%lld, %lld), the rows of A and the columns of B, got "
-                         "(%lld, %lld)",
-                         (long long)A->shape[0], (long long)B->shape[1], (long long)C->shape[0],
-                         (long long)C->shape[1]);
     IRIS_TRY(iris_check_output("C", C));
     IRIS_TRY(iris_check_disjoint("C", C, "A", A));
     return iris_check_disjoint("C", C, "B", B);
 }
 
-/* The bias as an (M, N) matrix, with stride 0 where it broadcasts. */
+/* C is as the product, along `dim` (-1: neither) divided by the ranks. Fills in the shares. */
+static enum iris_status check_result(const struct iris_context *ctx, const struct iris_tensor *C,
+                                     int dim, struct iris_op_desc *desc)
+{
+    const int64_t whole[] = {desc->M, desc->N};
+    int64_t expected[] = {desc->M, desc->N};
+
+    if (dim >= 0) {
+        if (whole[dim] % ctx->world_size != 0)
+            return IRIS_FAIL(IRIS_EINVAL,
+                             "%s: expected %s in a multiple of world_size %d for dim=%d, got %lld",
+                             dim == 0 ? "A" : "B", dim == 0 ? "rows" : "columns", ctx->world_size,
+                             dim, (long long)whole[dim]);
+        expected[dim] /= ctx->world_size;
+        *(dim == 0 ? &desc->share_m : &desc->share_n) = expected[dim];
+    }
+    if (C->shape[0] == expected[0] && C->shape[1] == expected[1])
+        return IRIS_OK;
+    return IRIS_FAIL(IRIS_EINVAL,
+                     "C: expected shape (%lld, %lld), the rows of A and the columns of B%s, got "
+                     "(%lld, %lld)",
+                     (long long)expected[0], (long long)expected[1],
+                     dim >= 0 ? ", one of them over world_size" : "", (long long)C->shape[0],
+                     (long long)C->shape[1]);
+}
+
+/* The bias as a matrix of C's shape, with stride 0 where it broadcasts. */
 static enum iris_status broadcast_bias(const struct iris_context *ctx,
                                        const struct iris_tensor *bias, const struct iris_tensor *C,
                                        struct iris_matrix_args *out)
@@ -98,12 +118,14 @@ static enum iris_status broadcast_bias(const struct iris_context *ctx,
     return IRIS_OK;
 }
 
-enum iris_status iris_matmul_all_reduce(struct iris_context *ctx, const struct iris_tensor *C,
-                                        const struct iris_tensor *A, const struct iris_tensor *B,
-                                        const struct iris_tensor *bias,
-                                        const struct iris_op_options *options)
+/* dim: along which the result is scattered; -1: all ranks get all of it. */
+static enum iris_status run_product(struct iris_context *ctx, enum iris_operation operation,
+                                    int dim, const struct iris_tensor *C,
+                                    const struct iris_tensor *A, const struct iris_tensor *B,
+                                    const struct iris_tensor *bias,
+                                    const struct iris_op_options *options)
 {
-    struct iris_op_desc desc = {.operation = IRIS_OP_MATMUL_ALL_REDUCE, .source = -1};
+    struct iris_op_desc desc = {.operation = operation, .source = -1};
     struct iris_product_args product = {0};
     struct iris_reduce_args *const args = &product.reduce;
     struct iris_op_launch launch = {
@@ -111,12 +133,13 @@ enum iris_status iris_matmul_all_reduce(struct iris_context *ctx, const struct i
 
     IRIS_TRY(iris_context_check(ctx));
     IRIS_TRY(check_operands(ctx, C, A, B));
-    if (bias != NULL)
-        IRIS_TRY(broadcast_bias(ctx, bias, C, &args->bias));
     desc.dtype = A->dtype;
     desc.M = A->shape[0];
     desc.N = B->shape[1];
     desc.K = A->shape[1];
+    IRIS_TRY(check_result(ctx, C, dim, &desc));
+    if (bias != NULL)
+        IRIS_TRY(broadcast_bias(ctx, bias, C, &args->bias));
     desc.has_bias = bias != NULL;
     desc.prepare = options->prepare;
     IRIS_TRY(iris_op_select(ctx, options->config, &desc, &launch.work_groups));
@@ -128,13 +151,18 @@ enum iris_status iris_matmul_all_reduce(struct iris_context *ctx, const struct i
     args->M = desc.M;
     args->N = desc.N;
     args->K = desc.K;
+    args->share_m = desc.share_m;
+    args->share_n = desc.share_n;
     args->block_m = desc.block_m;
     args->block_n = desc.block_n;
     args->block_k = desc.block_k;
     args->group_size_m = desc.group_size_m;
     args->reduce_scale = 1.0f;
     args->root = -1;
-    args->ending = options->async_op ? IRIS_ENDING_TELLS : IRIS_ENDING_WAITS;
+    /* Nobody else writes or reads a share of the result. */
+    args->ending = dim >= 0            ? IRIS_ENDING_LOCAL
+                   : options->async_op ? IRIS_ENDING_TELLS
+                                       : IRIS_ENDING_WAITS;
     args->num_xcds = options->config != NULL && options->config->num_xcds != 0
                          ? options->config->num_xcds
                          : iris_device_traits(ctx->device)->dies;
@@ -146,4 +174,23 @@ enum iris_status iris_matmul_all_reduce(struct iris_context *ctx, const struct i
                                       &product.c_map) == IRIS_TENSOR_MAP_K;
     launch.kernel_dtype = desc.dtype;
     return iris_op_run(ctx, &desc, &launch, options);
+}
+
+enum iris_status iris_matmul_all_reduce(struct iris_context *ctx, const struct iris_tensor *C,
+                                        const struct iris_tensor *A, const struct iris_tensor *B,
+                                        const struct iris_tensor *bias,
+                                        const struct iris_op_options *options)
+{
+    return run_product(ctx, IRIS_OP_MATMUL_ALL_REDUCE, -1, C, A, B, bias, options);
+}
+
+enum iris_status iris_matmul_reduce_scatter(struct iris_context *ctx, const struct iris_tensor *C,
+                                            const struct iris_tensor *A,
+                                            const struct iris_tensor *B,
+                                            const struct iris_tensor *bias, int dim,
+                                            const struct iris_op_options *options)
+{
+    if (dim != 0 && dim != 1)
+        return IRIS_FAIL(IRIS_EINVAL, "dim: expected 0 or 1, got %d", dim);
+    return run_product(ctx, IRIS_OP_MATMUL_REDUCE_SCATTER, dim, C, A, B, bias, options);
 }

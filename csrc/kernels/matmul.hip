@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * matmul_all_reduce on the host: C = sum over ranks of A_r @ B_r (+ bias), the product and the
- * exchange in one launch. A work-group computes one tile of this rank's product at a time and hands
- * it to the reduction exchange while the next is computed; reduce_exchange.h has the variants.
+ * matmul_all_reduce and matmul_reduce_scatter on the host: C = sum over ranks of A_r @ B_r (+
+ * bias), or this rank's share of it, the product and the exchange in one launch. A work-group
+ * computes one tile of this rank's product at a time and hands it to the reduction exchange while
+ * the next is computed; reduce_exchange.h has the variants.
  *
  * Also clear_sums, the per-call preparation of the variants atomic and spinlock.
  */
@@ -35,6 +36,13 @@ void matmul_all_reduce(work_group wg, const iris_product_args &args)
     const product_producer<T> product = {as_matrix<const T>(args.reduce.a),
                                          as_matrix<const T>(args.reduce.b), args.reduce.K};
     run_reduce_exchange<T, kVariant>(wg, args.reduce, product);
+}
+
+/* The arguments say where the shares are. */
+template <typename T, iris_variant kVariant>
+void matmul_reduce_scatter(work_group wg, const iris_product_args &args)
+{
+    matmul_all_reduce<T, kVariant>(wg, args);
 }
 
 } // namespace iris

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: MIT
+# SPDX-FileCopyrightText: The iris_c authors
+"""The fused products beside torch.mm and torch.distributed's collective.
+
+python benchmarks/bench_matmul.py                                 # matmul_all_reduce
+python benchmarks/bench_matmul.py --op matmul_reduce_scatter
+python benchmarks/bench_matmul.py --shape 512 4096 2048 --variant all --ranks 4
+python benchmarks/bench_matmul.py --gemm                          # our product alone, one rank
+python benchmarks/bench_matmul.py --layers --ranks 4 --dtype bfloat16                 # GPUs
+torchrun --nproc-per-node 2 benchmarks/bench_matmul.py
+
+On GPUs torch's symmetric-memory operation for the same stands at the end of a row.
+
+With --gemm the operation runs in a world of one: the time is of the whole call, the store of C
+included, beside torch.mm.
+"""
+
+import os
+import sys
+
+import harness
+import peers
+import torch
+
+import iris_c
+
+# Tensor-parallel layers on GPUs: M, N and the K of all ranks together.
+LAYERS = [
+    (1024, 3584, 8192),
+    (4096, 4096, 4096),
+    (4096, 11008, 4096),
+    (4096, 14336, 4096),
+    (8192, 8192, 8192),
+    (8192, 8192, 28672),
+    (16384, 3584, 8192),
+]
+# Whole products, with --gemm on GPUs.
+PRODUCTS = [
+    (4096, 4096, 4096),
+    (8192, 8192, 8192),
+    (4096, 4096, 1024),
+    (4096, 14336, 1024),
+    (8192, 8192, 2048),
+    (8192, 8192, 7168),
+]
+# What a GPU can send at best, in bytes a second: an H200's copy engine.
+WIRE = 390e9
+# The cpu: communication-bound, then arithmetic-bound; K is a rank's share.
+SHAPES = [
+    (2048, 2048, 64),
+    (2048, 2048, 128),
+    (2048, 2048, 1024),
+    (512, 4096, 2048),
+]
+VARIANTS = ("two_shot", "one_shot", "ring", "atomic", "spinlock")
+# Relative to the largest element of the result: fp32 accumulation, one rounding per partial sum
+# and one of the result, whose unit roundoff is 2**-24, 2**-11, 2**-8; four times as much at most.
+BOUND = {torch.float32: 4e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
+
+
+class AllReduce:
+    """matmul_all_reduce and what it is compared with."""
+
+    name = "matmul_all_reduce"
+    crossings = 2  # how often a rank's part of the result crosses its links
+
+    def __init__(self, ranks, A, B, dtype, config):
+        self.ctx, self.A, self.B, self.config = ranks.ctx, A, B, config
+        self.workspace = iris_c.FusedWorkspace(ranks.ctx, self.name)
+        self.out = torch.empty(A.shape[0], B.shape[1], dtype=dtype, device=A.device)
+        self.C = ranks.ctx.empty(A.shape[0], B.shape[1], dtype=dtype)
+
+    def run(self):
+        self.ctx.ops.matmul_all_reduce(
+            self.C, self.A, self.B, config=self.config, workspace=self.workspace
+        )
+
+    def peer(self):
+        peers.matmul_all_reduce(self.out, self.A, self.B)
+
+    def others(self):
+        symmetric = peers.symmetric_matmul_all_reduce(self.A, self.B)
+        return {} if symmetric is None else {"mm+symm_mem": symmetric}
+
+    def of_sum(self, total):
+        return total
+
+
+class ReduceScatter(AllReduce):
+    """matmul_reduce_scatter by rows."""
+
+    name = "matmul_reduce_scatter"
+    crossings = 1
+
+    def __init__(self, ranks, A, B, dtype, config):
+        super().__init__(ranks, A, B, dtype, config)
+        rows = A.shape[0] // ranks.ctx.world_size
+        self.share = torch.empty(rows, B.shape[1], dtype=dtype, device=A.device)
+        self.C = torch.empty_like(self.share)
+
+    def run(self):
+        self.ctx.ops.matmul_reduce_scatter(
+            self.C, self.A, self.B, config=self.config, workspace=self.workspace
+        )
+
+    def peer(self):
+        peers.matmul_reduce_scatter(self.share, self.out, self.A, self.B)
+
+    def others(self):
+        symmetric = peers.symmetric_matmul_reduce_scatter(self.A, self.B)
+        return {} if symmetric is None else {"fused symm_mem": symmetric}
+
+    def of_sum(self, total):
+        return total.chunk(self.ctx.world_size)[self.ctx.rank]
+
+
+OPERATIONS = {operation.name: operation for operation in (AllReduce, ReduceScatter)}
+
+
+def measure(ranks: harness.Ranks, operation, shape, dtype, variant) -> harness.Row:
+    M, N, K = shape
+    ctx, device = ranks.ctx, ranks.device
+    A = torch.randn(M, K, device=device).to(dtype)
+    B = torch.randn(K, N, device=device).to(dtype)
+    config = iris_c.FusedConfig(all_reduce_variant=variant)
+    case = OPERATIONS[operation](ranks, A, B, dtype, config)
+    flop = 2 * M * N * K
+    others = case.others()
+    if others:
+        others = {"mm": lambda: torch.mm(A, B, out=case.out), **others}
+    row = harness.Row(
+        operation if ctx.world_size > 1 else "product alone",
+        f"{M}x{N}x{K}",
+        str(dtype).removeprefix("torch."),
+        variant,
+        flop,
+        float("inf"),
+        BOUND[dtype],
+        peers.product_name(device),
+        work=flop,
+    )
+    ranks.time(
+        row,
+        A.double() @ B.double(),
+        case.C,
+        case.run,
+        case.peer,
+        others=others,
+        of_sum=case.of_sum,
+    )
+    if "mm" in row.others:
+        sent = case.crossings * (ctx.world_size - 1) / ctx.world_size * M * N * dtype.itemsize
+        row.limit = max(row.others["mm"].median, sent / WIRE)
+    return row
+
+
+def body(ranks, options):
+    return ranks.each(options.cases, measure)
+
+
+def main() -> int:
+    arguments = harness.parser(__doc__.splitlines()[0])
+    arguments.add_argument("--op", choices=OPERATIONS, default=AllReduce.name)
+    arguments.add_argument("--shape", type=int, nargs=3, metavar=("M", "N", "K"), action="append")
+    arguments.add_argument("--dtype", choices=harness.DTYPES, default="float32")
+    arguments.add_argument("--variant", choices=(*VARIANTS, "all"), default="two_shot")
+    arguments.add_argument("--gemm", action="store_true", help="one rank against torch.mm")
+    arguments.add_argument(
+        "--layers", action="store_true", help="GPUs: the shapes of tensor-parallel layers"
+    )
+    arguments.add_argument(
+        "--products", action="store_true", help="GPUs, with --gemm: large products"
+    )
+    options = arguments.parse_args()
+    variants = VARIANTS if options.variant == "all" else (options.variant,)
+    dtype = harness.DTYPES[options.dtype]
+    options.ranks = 1 if options.gemm else options.ranks
+    shapes = [tuple(shape) for shape in options.shape or SHAPES]
+    if options.layers:
+        ranks = int(os.environ.get("WORLD_SIZE", options.ranks))
+        shapes = [(M, N, K // ranks) for M, N, K in LAYERS]
+    elif options.products:
+        shapes = PRODUCTS
+    options.cases = [
+        (options.op, shape, dtype, variant) for shape in shapes for variant in variants
+    ]
+    return harness.run(body, options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
