@@ -127,11 +127,13 @@ template <typename T> class tile_operand
           stride_k_(stride_k), count_(count), K_(K)
     {
         const uint64_t address = matrix.address;
+        /* Of a scattered result a tile begins anywhere. */
+        const uint64_t first_address = address + (uint64_t)first * sizeof(T);
         operand_order order = operand_order::elements;
         if (has_vector_rows<T>(address, stride_mn, stride_k))
             order = operand_order::k_runs;
-        else if (has_vector_rows<T>(address, stride_k, stride_mn))
-            order = operand_order::mn_runs; /* `first` is a multiple of the block */
+        else if (has_vector_rows<T>(first_address, stride_k, stride_mn))
+            order = operand_order::mn_runs;
         order_ = (operand_order)uniform((int64_t)order);
     }
 

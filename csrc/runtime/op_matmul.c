@@ -15,12 +15,15 @@ static struct iris_matrix_args matrix_args(const struct iris_tensor *tensor)
 }
 
 /* Describes a matrix of (mn, k) elements to the tensor copy engine, if the device has one that can
- * read it. Strides of dimensions of size 1 may be anything. */
+ * read it. Strides of dimensions of size 1 may be anything. Tiles begin at multiples of block_mn
+ * behind multiples of share_mn; along its contiguous dimension the engine reads from whole chunks
+ * on, else it is an illegal instruction. */
 static enum iris_tensor_map_kind map_operand(const struct iris_context *ctx,
                                              const struct iris_tensor *tensor, int mn, int k,
-                                             int32_t block_mn, struct iris_tensor_map *out)
+                                             int32_t block_mn, int64_t share_mn,
+                                             struct iris_tensor_map *out)
 {
-    enum { LINE_ELEMENTS = 64 }; /* of 128 bytes, the engine's swizzle */
+    enum { LINE_ELEMENTS = 64, /* of 128 bytes, the engine's swizzle */ CHUNK_ELEMENTS = 8 };
     const int inner_of[] = {k, mn};
 
     if (ctx->ops->tensor_map == NULL || iris_dtype_nbytes(tensor->dtype) != 2)
@@ -38,6 +41,8 @@ static enum iris_tensor_map_kind map_operand(const struct iris_context *ctx,
             .box_inner = LINE_ELEMENTS,
             .box_outer = inner == k ? (uint32_t)block_mn : LINE_ELEMENTS,
         };
+        if (inner == mn && share_mn % CHUNK_ELEMENTS != 0)
+            continue;
         if ((tensor->stride[inner] == 1 || tensor->shape[inner] == 1) &&
             ctx->ops->tensor_map(ctx->device, &request, out))
             return inner == k ? IRIS_TENSOR_MAP_K : IRIS_TENSOR_MAP_MN;
@@ -166,11 +171,11 @@ static enum iris_status run_product(struct iris_context *ctx, enum iris_operatio
     args->num_xcds = options->config != NULL && options->config->num_xcds != 0
                          ? options->config->num_xcds
                          : iris_device_traits(ctx->device)->dies;
-    product.a_map_kind = map_operand(ctx, A, 0, 1, desc.block_m, &product.a_map);
-    product.b_map_kind = map_operand(ctx, B, 1, 0, desc.block_n, &product.b_map);
+    product.a_map_kind = map_operand(ctx, A, 0, 1, desc.block_m, desc.share_m, &product.a_map);
+    product.b_map_kind = map_operand(ctx, B, 1, 0, desc.block_n, desc.share_n, &product.b_map);
     /* Alone there is nothing to exchange, and a product without a bias is the result. */
     product.c_is_mapped = ctx->world_size == 1 && bias == NULL &&
-                          map_operand(ctx, C, 0, 1, desc.block_m / IRIS_SM90_PARTS,
+                          map_operand(ctx, C, 0, 1, desc.block_m / IRIS_SM90_PARTS, 0,
                                       &product.c_map) == IRIS_TENSOR_MAP_K;
     launch.kernel_dtype = desc.dtype;
     return iris_op_run(ctx, &desc, &launch, options);

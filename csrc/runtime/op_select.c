@@ -52,6 +52,10 @@ static const struct choice gpu_choices[] = {
     {IRIS_MAX_RANKS, UINT64_MAX, IRIS_VARIANT_TWO_SHOT},
 };
 
+/* all_reduce_rmsnorm on a GPU: the largest message that one crossing is faster for, measured on
+ * four H200s by benchmarks/bench_rmsnorm.py. */
+enum { RMSNORM_LL = 128 << 10 };
+
 enum { BLOCK_LIMIT = 1 << 20 };
 
 static enum iris_status check_block(const char *field, int32_t value)
@@ -225,11 +229,10 @@ static enum iris_status select_rmsnorm(const struct iris_context *ctx, struct ir
 {
     const bool host = !iris_device_traits(ctx->device)->asynchronous;
 
-    if (desc->variant == IRIS_VARIANT_NONE) {
-        desc->variant = choose_all_reduce(ctx, desc, nbytes);
-        if (desc->variant == IRIS_VARIANT_TWO_SHOT && !host)
-            desc->variant = IRIS_VARIANT_LL_TWO_SHOT;
-    }
+    if (desc->variant == IRIS_VARIANT_NONE)
+        desc->variant = host                   ? choose_all_reduce(ctx, desc, nbytes)
+                        : nbytes <= RMSNORM_LL ? IRIS_VARIANT_LL
+                                               : IRIS_VARIANT_LL_TWO_SHOT;
     prefer_one_crossing(ctx, desc);
     if (iris_is_by_packets(desc->variant) || (host && (desc->variant == IRIS_VARIANT_ONE_SHOT ||
                                                        desc->variant == IRIS_VARIANT_TWO_SHOT)))
