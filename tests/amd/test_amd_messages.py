@@ -108,7 +108,36 @@ def norms(ctx, memory):
                 exchange.done()
 
 
-@pytest.mark.parametrize("body", [messages, remote_memory, norms], ids=lambda body: body.__name__)
+def scattered_products(ctx, memory):
+    """matmul_reduce_scatter along both dimensions, shares that are no multiple of anything."""
+    exchange, world = Exchange(ctx, memory), ctx.world_size
+    for number, (M, N, K, b) in enumerate(
+        ((1, 1, 1, "row"), (33, 47, 29, "transposed"), (130, 20, 70, "row"), (9, 150, 40, "padded"))
+    ):
+        for dtype in cases.DTYPES:
+            for dim in (0, 1):
+                rows, cols = (M * world, N) if dim == 0 else (M, N * world)
+                case = cases.Case(rows, cols, K, b=b)
+
+                def allocate(*sizes, dtype=dtype):
+                    return memory.ordinary(*sizes, dtype=dtype)
+
+                A, B = cases.operands(case, ctx.rank, dtype, str(number), allocate)
+                C = exchange.tensor(M * N, dtype, False).view(M, N)
+                passed = [memory.passed(tensor) for tensor in (C, A, B)]
+                ctx.ops.matmul_reduce_scatter(*passed, dim=dim)
+                assert memory.library.hipDeviceSynchronize() == 0
+                expected, bound = cases.reference(case, world, dtype, str(number))
+                cases.check_close(
+                    C, expected.chunk(world, dim)[ctx.rank], bound.chunk(world, dim)[ctx.rank],
+                    f"{case} {dtype} dim {dim}",
+                )  # fmt: skip
+                exchange.done()
+
+
+@pytest.mark.parametrize(
+    "body", [messages, remote_memory, norms, scattered_products], ids=lambda body: body.__name__
+)
 @pytest.mark.parametrize("behaviour", BEHAVIOURS)
 @pytest.mark.parametrize("arch", machine.ARCHES)
 def test_direct(emulated, arch, behaviour, body):

@@ -208,6 +208,37 @@ def test_a_graph_with_calls_of_groups_and_of_the_world(ctx):
         assert bool((total == 2 * (4 * turn + 6)).all())
 
 
+@pytest.mark.parametrize("dim", [0, 1])
+@ranks(2, 4, deadline=120)
+def test_matmul_reduce_scatter_replays(ctx, dim):
+    """The wrap of the counter inside a graph of several calls."""
+    world = ctx.world_size
+    case = cases.Case(120 * world if dim == 0 else 120, 90 * world if dim == 1 else 90, 70)
+    workspace = iris_c.FusedWorkspace(ctx, "matmul_reduce_scatter")
+    A, B = (torch.empty(shape, dtype=torch.bfloat16)
+            for shape in ((case.M, case.K), (case.K, case.N)))  # fmt: skip
+    C = torch.empty(120, 90, dtype=torch.bfloat16)
+    ctx.ops.matmul_reduce_scatter_preamble(C, A, B, workspace=workspace, dim=dim)
+
+    def several():
+        for _ in range(3):
+            ctx.ops.matmul_reduce_scatter(C, A, B, dim=dim, workspace=workspace)
+
+    graph = captured(several)
+    workspace._set_calls(2**31 - 1 - 25)
+    ctx.barrier()
+    for turn in range(20):
+        for mine, drawn in zip((A, B), cases.operands(case, ctx.rank, torch.bfloat16, str(turn)),
+                               strict=True):  # fmt: skip
+            mine.copy_(drawn)
+        cases.poisoned(C)
+        (several if turn % 4 == 3 else graph.replay)()
+        whole = cases.reference(case, world, torch.bfloat16, str(turn))
+        expected, bound = (x.chunk(world, dim)[ctx.rank] for x in whole)
+        cases.check_close(C, expected, bound, f"rank {ctx.rank} turn {turn}")
+    assert workspace.call_counter == 60 - 25
+
+
 @ranks(2)
 def test_a_capture_of_all_reduce_that_would_allocate_is_refused(ctx):
     """After a preamble for one variant, a call of another."""
