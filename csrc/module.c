@@ -47,6 +47,7 @@ static int module_exec(PyObject *module)
         add_type(module, &iris_py_workspace_spec, &state->workspace_type) < 0)
         return -1;
     if (PyModule_AddFunctions(module, iris_py_ccl_methods) < 0 ||
+        PyModule_AddFunctions(module, iris_py_matmul_methods) < 0 ||
         PyModule_AddFunctions(module, iris_py_rmsnorm_methods) < 0 ||
         PyModule_AddFunctions(module, iris_py_message_methods) < 0)
         return -1;

@@ -9,7 +9,8 @@
 #include "py_common.h"
 
 extern PyMethodDef iris_py_ops_methods[];
-extern PyMethodDef iris_py_ccl_methods[]; /* collectives */
+extern PyMethodDef iris_py_matmul_methods[]; /* fused products */
+extern PyMethodDef iris_py_ccl_methods[];    /* collectives */
 extern PyMethodDef iris_py_rmsnorm_methods[];
 extern PyMethodDef iris_py_message_methods[];
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from iris_c._C import (
     FusedWorkspace,
+    matmul_all_gather,
+    matmul_all_gather_preamble,
     matmul_all_reduce,
     matmul_all_reduce_preamble,
     matmul_reduce_scatter,
@@ -19,6 +21,8 @@ from iris_c.config import FusedConfig
 __all__ = [
     "FusedConfig",
     "FusedWorkspace",
+    "matmul_all_gather",
+    "matmul_all_gather_preamble",
     "matmul_all_reduce",
     "matmul_all_reduce_preamble",
     "matmul_reduce_scatter",
@@ -85,6 +89,18 @@ class BoundOps:
         return matmul_reduce_scatter_preamble(
             self._ctx, C, A, B, config, workspace, bias=bias, dim=dim
         )
+
+    def matmul_all_gather(
+        self, C, A, B, bias=None, async_op=False, config=None, workspace=None
+    ) -> FusedWorkspace:
+        """See :func:`iris_c.ops.matmul_all_gather`."""
+        return matmul_all_gather(self._ctx, C, A, B, bias, async_op, config, workspace)
+
+    def matmul_all_gather_preamble(
+        self, C, A, B, config=None, workspace=None, *, bias=None
+    ) -> FusedWorkspace:
+        """See :func:`iris_c.ops.matmul_all_gather_preamble`."""
+        return matmul_all_gather_preamble(self._ctx, C, A, B, config, workspace, bias=bias)
 
     def select_config(self, M, N, K, dtype, config=None, operation="matmul_all_reduce"):
         """See :func:`iris_c.ops.select_config`."""

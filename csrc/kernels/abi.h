@@ -61,12 +61,14 @@ enum iris_operation {
     IRIS_OP_SIGNAL = 18,
     IRIS_OP_WAIT = 19,
     IRIS_OP_MATMUL_REDUCE_SCATTER = 20,
-    IRIS_OP_COUNT = 21
+    IRIS_OP_MATMUL_ALL_GATHER = 21,
+    IRIS_OP_COUNT = 22
 };
 
 /* Operations whose partial tiles are matrix products. */
 #define IRIS_IS_PRODUCT(operation)                                                                 \
-    ((operation) == IRIS_OP_MATMUL_ALL_REDUCE || (operation) == IRIS_OP_MATMUL_REDUCE_SCATTER)
+    ((operation) == IRIS_OP_MATMUL_ALL_REDUCE || (operation) == IRIS_OP_MATMUL_REDUCE_SCATTER ||   \
+     (operation) == IRIS_OP_MATMUL_ALL_GATHER)
 
 enum iris_variant {
     IRIS_VARIANT_NONE = 0,
@@ -238,8 +240,8 @@ struct iris_reduce_args {
     struct iris_matrix_args bias;   /* address 0: none; strides 0 broadcast */
     uint64_t output_offset;         /* the output in the heap, or IRIS_STAGED */
     int64_t M, N, K;
-    int64_t share_m, share_n; /* a scattered result: (r share_m, r share_n) is where rank r's share
-                                 begins; one of them is 0. Both 0: all ranks get all of it. A
+    int64_t share_m, share_n; /* a scattered or gathered result: (r share_m, r share_n) is where
+                                 rank r's share begins; one of them is 0. Both 0: none has one. A
                                  tensor's reduce_scatter has a row for each rank */
     int32_t block_m, block_n, block_k;
     int32_t group_size_m; /* tile rows per group of the tile order */
@@ -263,7 +265,7 @@ struct iris_tensor_map {
     uint64_t opaque[16];
 } __attribute__((aligned(64)));
 
-/* matmul_all_reduce, matmul_reduce_scatter. */
+/* The operations that are IRIS_IS_PRODUCT. */
 struct iris_product_args {
     struct iris_reduce_args reduce;
     uint32_t a_map_kind; /* enum iris_tensor_map_kind; only ever non-zero on sm_90a */

@@ -26,7 +26,7 @@ namespace iris
 class channel_lane
 {
   public:
-    IRIS_INLINE channel_lane() = default;
+    channel_lane() = default;
 
     /* This rank's end of lane `lane` to or from `peer`, with the message's part of it to move. */
     IRIS_INLINE channel_lane(const iris_exchange_args &args, bool sending, int32_t peer,

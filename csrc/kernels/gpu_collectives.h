@@ -54,12 +54,12 @@ IRIS_INLINE int64_t first_tile(work_group wg, int32_t dies)
     return wg.index % dies * (wg.count / dies) + wg.index / dies;
 }
 
-template <typename T, iris_variant kVariant, bool kScatters>
+template <typename T, iris_variant kVariant, result kResult>
 IRIS_INLINE void reduce_runs(work_group wg, const iris_reduce_args &args)
 {
     IRIS_SHARED static exchange_shared shared;
     const call_state call = call_begin(args.call);
-    gpu_exchange<T, kVariant, run_geometry<T>, kScatters> exchange(wg, args, call, &shared);
+    gpu_exchange<T, kVariant, run_geometry<T>, kResult> exchange(wg, args, call, &shared);
     const matrix<const T> input = as_matrix<const T>(args.a);
     const bool vector = has_vector_rows<T>(args.a.address, args.a.stride_row, args.a.stride_col);
 
@@ -85,13 +85,13 @@ IRIS_INLINE void reduce_runs(work_group wg, const iris_reduce_args &args)
 template <typename T, iris_variant kVariant>
 IRIS_INLINE void all_reduce(work_group wg, const iris_reduce_args &args)
 {
-    reduce_runs<T, kVariant, false>(wg, args);
+    reduce_runs<T, kVariant, result::everywhere>(wg, args);
 }
 
 template <typename T, iris_variant kVariant>
 IRIS_INLINE void reduce_scatter(work_group wg, const iris_reduce_args &args)
 {
-    reduce_runs<T, kVariant, true>(wg, args);
+    reduce_runs<T, kVariant, result::scattered>(wg, args);
 }
 
 /* The preparation of a call in the variants atomic and spinlock, of products too. */
@@ -99,7 +99,8 @@ template <typename T, iris_variant kVariant>
 IRIS_INLINE void clear_sums(work_group wg, const iris_reduce_args &args)
 {
     const call_state call = call_begin(args.call);
-    gpu_exchange<T, kVariant, run_geometry<T>, false>(wg, args, call, nullptr).clear_sums();
+    gpu_exchange<T, kVariant, run_geometry<T>, result::everywhere>(wg, args, call, nullptr)
+        .clear_sums();
 }
 
 } // namespace iris

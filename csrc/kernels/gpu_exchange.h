@@ -26,14 +26,16 @@
 namespace iris
 {
 
-/* kScatters: each rank gets its share of the result, nobody's else. */
-template <typename T, iris_variant kVariant, class Geometry, bool kScatters> class gpu_exchange
+template <typename T, iris_variant kVariant, class Geometry, result kResult> class gpu_exchange
 {
+    static constexpr bool kScatters = kResult == result::scattered;
+    static constexpr bool kGathers = kResult == result::gathered;
+
   public:
     IRIS_INLINE gpu_exchange(work_group wg, const iris_reduce_args &args, const call_state &call,
                              exchange_shared *shared)
         : wg_(wg), args_(args), call_(call), geometry_(args), shared_(shared),
-          schedule_(in_lanes(gpu_schedule<kScatters>(args))),
+          schedule_(in_lanes(gpu_schedule<kResult>(args))),
           layout_(in_lanes(iris_reduce_layout_make(&schedule_, kScatters, kVariant, sizeof(T),
                                                    Geometry::kParts))),
           rank_(args.call.rank), world_(args.call.world_size)
@@ -42,7 +44,7 @@ template <typename T, iris_variant kVariant, class Geometry, bool kScatters> cla
 
     IRIS_INLINE int64_t tiles() const
     {
-        return uniform(schedule_.tiles);
+        return uniform(gpu_tiles<kResult>(&schedule_));
     }
 
     IRIS_INLINE int32_t ranks() const
@@ -52,7 +54,7 @@ template <typename T, iris_variant kVariant, class Geometry, bool kScatters> cla
 
     IRIS_INLINE iris_tile_coord coord(int64_t tile) const
     {
-        return gpu_tile_coord<kScatters>(&schedule_, args_, tile);
+        return gpu_tile_coord<kResult>(&schedule_, args_, tile);
     }
 
     IRIS_INLINE const Geometry &geometry() const
@@ -81,7 +83,9 @@ template <typename T, iris_variant kVariant, class Geometry, bool kScatters> cla
     /* The i-th of partial_places() places of `tile`; the flag of its first part. */
     IRIS_INLINE partial_place place_of(int64_t tile, int32_t i) const
     {
-        if constexpr (kVariant == IRIS_VARIANT_TWO_SHOT) {
+        if constexpr (kGathers) {
+            return {slot(rank_, layout_.partials_offset, tile), rank_, tile * Geometry::kParts};
+        } else if constexpr (kVariant == IRIS_VARIANT_TWO_SHOT) {
             const int64_t index = rank_ * schedule_.share_max + tile / world_;
             const int32_t owner = iris_dealt_owner(&schedule_, tile);
             return {slot(owner, layout_.partials_offset, index), owner, index * Geometry::kParts};
@@ -99,7 +103,9 @@ template <typename T, iris_variant kVariant, class Geometry, bool kScatters> cla
     /* All that is left of the call; to be called once by every work-group. */
     IRIS_INLINE void bring_on()
     {
-        if constexpr (kVariant == IRIS_VARIANT_TWO_SHOT)
+        if constexpr (kGathers)
+            gather();
+        else if constexpr (kVariant == IRIS_VARIANT_TWO_SHOT)
             two_shot();
         else if constexpr (kVariant == IRIS_VARIANT_ONE_SHOT)
             one_shot();
@@ -169,14 +175,14 @@ template <typename T, iris_variant kVariant, class Geometry, bool kScatters> cla
         return !Geometry::kProduct && kVariant == IRIS_VARIANT_ONE_SHOT && tiles() > 0;
     }
 
-    /* Where a chunk of a tile of this rank's lies in its own output. */
-    IRIS_INLINE int64_t own_row(const iris_tile_coord &at, int32_t chunk) const
+    /* Where a chunk of a tile of this rank's lies in its share, if `kShares`, else in the whole. */
+    template <bool kShares>
+    IRIS_INLINE matrix<T> part_at(const iris_matrix_args &of, const iris_tile_coord &at,
+                                  int32_t chunk) const
     {
-        return at.row + geometry_.row(chunk) - (kScatters ? rank_ * args_.share_m : 0);
-    }
-    IRIS_INLINE int64_t own_col(const iris_tile_coord &at, int32_t chunk) const
-    {
-        return at.col + geometry_.col(chunk) - (kScatters ? rank_ * args_.share_n : 0);
+        return as_matrix<T>(of).tile(
+            at.row + geometry_.row(chunk) - (kShares ? rank_ * args_.share_m : 0),
+            at.col + geometry_.col(chunk) - (kShares ? rank_ * args_.share_n : 0));
     }
 
     IRIS_INLINE uint64_t half_offset() const
@@ -225,7 +231,7 @@ template <typename T, iris_variant kVariant, class Geometry, bool kScatters> cla
                                const char *first, uint64_t stride, bool push) const
     {
         constexpr int32_t kBatch = kExchangeBatch, kSources = 4;
-        const int32_t world = ranks();
+        const int32_t world = kGathers ? 1 : ranks();
         const int32_t total = geometry_.chunks();
         const int32_t size = (total + Geometry::kPieces - 1) / Geometry::kPieces;
         const int32_t begin = piece * size;
@@ -275,8 +281,7 @@ template <typename T, iris_variant kVariant, class Geometry, bool kScatters> cla
     {
         if (!Geometry::kProduct || args_.bias.address == 0)
             return;
-        const matrix<const T> bias =
-            as_matrix<const T>(args_.bias).tile(own_row(at, chunk), own_col(at, chunk));
+        const matrix<T> bias = part_at < kScatters || kGathers > (args_.bias, at, chunk);
         const int32_t last = at.cols - 1 - geometry_.col(chunk); /* past it nothing is stored */
 #pragma unroll
         for (int i = 0; i < kChunk<T>; ++i)
@@ -287,8 +292,7 @@ template <typename T, iris_variant kVariant, class Geometry, bool kScatters> cla
     /* Stores a chunk of this rank's own output. */
     IRIS_INLINE void store_own(const iris_tile_coord &at, int32_t chunk, const chunk16 &c) const
     {
-        const matrix<T> output =
-            as_matrix<T>(args_.output).tile(own_row(at, chunk), own_col(at, chunk));
+        const matrix<T> output = part_at<kScatters>(args_.output, at, chunk);
         store_run(output.data, output.stride_col, at.cols - geometry_.col(chunk),
                   has_vector_rows<T>(args_.output.address, args_.output.stride_row,
                                      args_.output.stride_col),
@@ -382,6 +386,27 @@ template <typename T, iris_variant kVariant, class Geometry, bool kScatters> cla
         while (next_unit_ < uniform(owned_units()))
             if (!bring_on_unit())
                 return;
+        finish();
+    }
+
+    /* ---- gathered products ---- */
+
+    IRIS_INLINE void gather()
+    {
+        const int64_t units = schedule_.share_max * Geometry::kPieces;
+        if (!open_results())
+            return;
+        IRIS_NO_UNROLL
+        for (int64_t unit = wg_.index; unit < uniform(units); unit += wg_.count) {
+            const int64_t tile = unit / Geometry::kPieces;
+            const iris_tile_coord at =
+                iris_share_tile_coord(&schedule_, rank_, tile, args_.share_m, args_.share_n);
+            if (!wait_tile(wg_, call_, flag_of(tile, unit),
+                           {IRIS_SIGNAL_PARTIAL, rank_, (int32_t)tile}))
+                return;
+            sum_piece(rank_ * schedule_.share_max + tile, at, (int32_t)(unit % Geometry::kPieces),
+                      slot(rank_, layout_.partials_offset, tile), 0, true);
+        }
         finish();
     }
 
@@ -556,8 +581,19 @@ template <typename T, iris_variant kVariant, class Geometry, bool kScatters> cla
         return load_run(output.data, output.stride_col, at.cols - geometry_.col(chunk), false);
     }
 
+    IRIS_INLINE iris_tile_coord received_coord(int64_t tile) const
+    {
+        const int64_t source = kGathers ? tile / schedule_.share_max : 0;
+        return kGathers ? iris_share_tile_coord(&schedule_, (int32_t)source,
+                                                tile - source * schedule_.share_max, args_.share_m,
+                                                args_.share_n)
+                        : coord(tile);
+    }
+
     IRIS_INLINE bool stored_by_itself(int64_t tile) const
     {
+        if constexpr (kGathers)
+            return tile / schedule_.share_max == rank_;
         if constexpr (kVariant == IRIS_VARIANT_RING)
             return rank_ == world_ - 1;
         return iris_dealt_owner(&schedule_, tile) == rank_;
@@ -573,10 +609,10 @@ template <typename T, iris_variant kVariant, class Geometry, bool kScatters> cla
         if (!wait_delivered(wg_, call_))
             return;
         IRIS_NO_UNROLL
-        for (int64_t tile = wg_.index; tile < tiles(); tile += wg_.count) {
+        for (int64_t tile = wg_.index; tile < uniform(schedule_.tiles); tile += wg_.count) {
             if (stored_by_itself(tile))
                 continue;
-            const iris_tile_coord at = coord(tile);
+            const iris_tile_coord at = received_coord(tile);
             for_each_chunk(at, 0, 1, [&](int32_t chunk) {
                 store_own(at, chunk, load_received(tile, at, chunk));
             });

@@ -105,19 +105,30 @@ struct partial_place {
 
 /* ---- which tiles there are ---- */
 
-template <bool kScatters> IRIS_INLINE iris_schedule gpu_schedule(const iris_reduce_args &args)
+/* Who gets what. Scattered: each rank its share of the sum. Gathered: all ranks all shares, of
+ * which each is one rank's product; nothing is added up. */
+enum class result { everywhere, scattered, gathered };
+
+/* Every tile that a rank computes. */
+template <result kResult> IRIS_INLINE int64_t gpu_tiles(const iris_schedule *schedule)
 {
-    return iris_share_schedule_make(args.M, args.N, kScatters ? args.share_m : 0,
-                                    kScatters ? args.share_n : 0, args.block_m, args.block_n,
+    return kResult == result::gathered ? schedule->share_max : schedule->tiles;
+}
+
+template <result kResult> IRIS_INLINE iris_schedule gpu_schedule(const iris_reduce_args &args)
+{
+    constexpr bool kShares = kResult != result::everywhere;
+    return iris_share_schedule_make(args.M, args.N, kShares ? args.share_m : 0,
+                                    kShares ? args.share_n : 0, args.block_m, args.block_n,
                                     args.group_size_m, args.call.world_size);
 }
 
-/* Of a scattered result, too, tile t is rank t mod W's. */
-template <bool kScatters>
+/* Where a tile's operands begin. Of a scattered result, too, tile t is rank t mod W's. */
+template <result kResult>
 IRIS_INLINE iris_tile_coord gpu_tile_coord(const iris_schedule *schedule,
                                            const iris_reduce_args &args, int64_t tile)
 {
-    if constexpr (kScatters)
+    if constexpr (kResult == result::scattered)
         return iris_share_tile_coord(schedule, iris_dealt_owner(schedule, tile),
                                      tile / schedule->world_size, args.share_m, args.share_n);
     else

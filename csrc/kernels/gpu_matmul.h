@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * matmul_all_reduce and matmul_reduce_scatter on a GPU: C = sum over ranks of A_r @ B_r (+ bias),
- * or this rank's share of it, the product and the exchange in one launch.
+ * The fused products on a GPU: C = sum over ranks of A_r @ B_r (+ bias), or this rank's share of
+ * it, or all ranks' A_r @ B_r one below the other; the product and the exchange in one launch.
  */
 #ifndef IRIS_GPU_MATMUL_H
 #define IRIS_GPU_MATMUL_H
@@ -18,14 +18,14 @@ namespace iris
 template <typename T>
 using simt_geometry = product_geometry<T, IRIS_SIMT_BLOCK_M, IRIS_SIMT_BLOCK_N, 1, false>;
 
-template <typename T, iris_variant kVariant, bool kScatters>
+template <typename T, iris_variant kVariant, result kResult>
 IRIS_INLINE void simt_matmul(work_group wg, const iris_reduce_args &args)
 {
     using unit = matrix_unit<T>;
     IRIS_SHARED static gemm_shared gemm;
     IRIS_SHARED static exchange_shared shared;
     const call_state call = call_begin(args.call);
-    gpu_exchange<T, kVariant, simt_geometry<T>, kScatters> exchange(wg, args, call, &shared);
+    gpu_exchange<T, kVariant, simt_geometry<T>, kResult> exchange(wg, args, call, &shared);
     typename unit::accumulator acc;
 
     exchange.announce_output();
@@ -50,10 +50,10 @@ IRIS_INLINE void simt_matmul(work_group wg, const iris_reduce_args &args)
 /* ---- tensor cores, with roles ---- */
 
 /* Everything a role needs to walk the tiles. */
-template <typename T, iris_variant kVariantOfCall, bool kScattersOfCall> struct sm90_call {
+template <typename T, iris_variant kVariantOfCall, result kResultOfCall> struct sm90_call {
     using element = T;
     static constexpr iris_variant kVariant = kVariantOfCall;
-    static constexpr bool kScatters = kScattersOfCall;
+    static constexpr result kResult = kResultOfCall;
 
     const iris_product_args &args;
     sm90_shared *shared;
@@ -65,9 +65,9 @@ template <typename T, iris_variant kVariantOfCall, bool kScattersOfCall> struct 
 
     template <class Visit> IRIS_INLINE void for_each_tile(Visit visit) const
     {
-        const iris_schedule schedule = gpu_schedule<kScatters>(args.reduce);
-        for (int64_t tile = blockIdx.x; tile < schedule.tiles; tile += gridDim.x)
-            visit(tile, gpu_tile_coord<kScatters>(&schedule, args.reduce, tile));
+        const iris_schedule schedule = gpu_schedule<kResult>(args.reduce);
+        for (int64_t tile = blockIdx.x; tile < gpu_tiles<kResult>(&schedule); tile += gridDim.x)
+            visit(tile, gpu_tile_coord<kResult>(&schedule, args.reduce, tile));
     }
 };
 
@@ -224,7 +224,7 @@ template <int32_t kTileN, class Call> IRIS_INLINE void serve_tiles(const Call &c
     /* The counter does not move before the exchange warps of all blocks have ended, and they need
      * what the storer stores: both read the same number. */
     const call_state call = call_begin(c.args.reduce.call);
-    gpu_exchange<T, Call::kVariant, geometry, Call::kScatters> exchange(
+    gpu_exchange<T, Call::kVariant, geometry, Call::kResult> exchange(
         wg, c.args.reduce, call, reinterpret_cast<exchange_shared *>(c.shared->exchange));
     if (warp == 1) {
         store_tiles<kTileN>(c, call, exchange);
@@ -237,7 +237,7 @@ template <int32_t kTileN, class Call> IRIS_INLINE void serve_tiles(const Call &c
     }
 }
 
-template <typename T, iris_variant kVariant, bool kScatters>
+template <typename T, iris_variant kVariant, result kResult>
 IRIS_INLINE void tensor_core_matmul(const iris_product_args &args)
 {
     extern IRIS_SHARED __align__(1024) char dynamic_shared[];
@@ -253,7 +253,7 @@ IRIS_INLINE void tensor_core_matmul(const iris_product_args &args)
         fence_mbarrier_init();
     }
     __syncthreads();
-    const sm90_call<T, kVariant, kScatters> c = {args, shared};
+    const sm90_call<T, kVariant, kResult> c = {args, shared};
 
     /* Both need the 168 registers a thread that there are: the one for its accumulators, the other
      * for what it has in flight. */
@@ -272,27 +272,33 @@ IRIS_INLINE void tensor_core_matmul(const iris_product_args &args)
 
 #endif
 
-template <typename T, iris_variant kVariant, bool kScatters>
+template <typename T, iris_variant kVariant, result kResult>
 IRIS_INLINE void matmul(work_group wg, const iris_product_args &args)
 {
 #if defined(__CUDACC__)
     if constexpr (sizeof(T) == 2)
-        return tensor_core_matmul<T, kVariant, kScatters>(args);
+        return tensor_core_matmul<T, kVariant, kResult>(args);
     else
 #endif
-        simt_matmul<T, kVariant, kScatters>(wg, args.reduce);
+        simt_matmul<T, kVariant, kResult>(wg, args.reduce);
 }
 
 template <typename T, iris_variant kVariant>
 IRIS_INLINE void matmul_all_reduce(work_group wg, const iris_product_args &args)
 {
-    matmul<T, kVariant, false>(wg, args);
+    matmul<T, kVariant, result::everywhere>(wg, args);
 }
 
 template <typename T, iris_variant kVariant>
 IRIS_INLINE void matmul_reduce_scatter(work_group wg, const iris_product_args &args)
 {
-    matmul<T, kVariant, true>(wg, args);
+    matmul<T, kVariant, result::scattered>(wg, args);
+}
+
+template <typename T, iris_variant kVariant>
+IRIS_INLINE void matmul_all_gather(work_group wg, const iris_product_args &args)
+{
+    matmul<T, kVariant, result::gathered>(wg, args);
 }
 
 } // namespace iris

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * matmul_all_reduce and matmul_reduce_scatter on the host: C = sum over ranks of A_r @ B_r (+
- * bias), or this rank's share of it, the product and the exchange in one launch. A work-group
- * computes one tile of this rank's product at a time and hands it to the reduction exchange while
- * the next is computed; reduce_exchange.h has the variants.
+ * The fused products on the host: C = sum over ranks of A_r @ B_r (+ bias), or this rank's share of
+ * it, or all ranks' A_r @ B_r one below the other; the product and the exchange in one launch. A
+ * work-group computes one tile of this rank's product at a time and hands it to the reduction
+ * exchange while the next is computed; reduce_exchange.h has the variants.
  *
  * Also clear_sums, the per-call preparation of the variants atomic and spinlock.
  */
@@ -30,11 +30,15 @@ template <typename T> struct product_producer {
     }
 };
 
+template <typename T> product_producer<T> producer_of(const iris_product_args &args)
+{
+    return {as_matrix<const T>(args.reduce.a), as_matrix<const T>(args.reduce.b), args.reduce.K};
+}
+
 template <typename T, iris_variant kVariant>
 void matmul_all_reduce(work_group wg, const iris_product_args &args)
 {
-    const product_producer<T> product = {as_matrix<const T>(args.reduce.a),
-                                         as_matrix<const T>(args.reduce.b), args.reduce.K};
+    const product_producer<T> product = producer_of<T>(args);
     run_reduce_exchange<T, kVariant>(wg, args.reduce, product);
 }
 
@@ -43,6 +47,13 @@ template <typename T, iris_variant kVariant>
 void matmul_reduce_scatter(work_group wg, const iris_product_args &args)
 {
     matmul_all_reduce<T, kVariant>(wg, args);
+}
+
+template <typename T, iris_variant kVariant>
+void matmul_all_gather(work_group wg, const iris_product_args &args)
+{
+    const product_producer<T> product = producer_of<T>(args);
+    reduce_exchange<T, product_producer<T>>(wg, args.reduce, product, kVariant).gather();
 }
 
 } // namespace iris

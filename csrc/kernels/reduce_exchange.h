@@ -89,6 +89,24 @@ template <typename T, class Producer> class reduce_exchange
         finish();
     }
 
+    /* No reduction: this rank's product is a part of everybody's result. */
+    void gather()
+    {
+        announce_output();
+        for (int64_t local = wg_.index; local < schedule_.share_max; local += wg_.count) {
+            const int64_t tile = iris_share_begin(&schedule_, rank_) + local;
+            const iris_tile_coord at = coord(tile);
+            producer_.produce(wg_, acc_, iris_tile_coord_of(&schedule_, local));
+            add_bias(at);
+            tile_store(wg_, own_output(at), acc_, size_of(at));
+            for (int32_t hop = 1; hop < world_; ++hop)
+                if (!push_result((rank_ + hop) % world_, tile, at))
+                    return;
+        }
+        deliver(wg_, call_);
+        finish();
+    }
+
     void one_shot()
     {
         if (!is_local())
@@ -203,6 +221,16 @@ template <typename T, class Producer> class reduce_exchange
   private:
     bool scatters() const
     {
+        return has_shares() && !gathers();
+    }
+
+    bool gathers() const
+    {
+        return args_.call.operation == IRIS_OP_MATMUL_ALL_GATHER;
+    }
+
+    bool has_shares() const
+    {
         return args_.share_m != 0 || args_.share_n != 0;
     }
 
@@ -263,14 +291,14 @@ template <typename T, class Producer> class reduce_exchange
 
     iris_tile_coord coord(int64_t tile) const
     {
-        if (!scatters())
+        if (!has_shares())
             return iris_tile_coord_of(&schedule_, tile);
         const int32_t owner = iris_tile_owner(&schedule_, tile);
         return iris_share_tile_coord(&schedule_, owner, tile - iris_share_begin(&schedule_, owner),
                                      args_.share_m, args_.share_n);
     }
 
-    /* What lies in this rank's output, or is laid over it, where one of its tiles does. */
+    /* What lies in a matrix as large as this rank's share where one of its tiles does. */
     template <typename U>
     matrix<U> own_part(const iris_matrix_args &whole, const iris_tile_coord &at) const
     {
@@ -280,7 +308,8 @@ template <typename T, class Producer> class reduce_exchange
 
     matrix<T> own_output(const iris_tile_coord &at) const
     {
-        return own_part<T>(args_.output, at);
+        return scatters() ? own_part<T>(args_.output, at)
+                          : as_matrix<T>(args_.output).tile(at.row, at.col);
     }
 
     /* Where this rank finds a result that was pushed to it. */

@@ -196,6 +196,13 @@ enum iris_status iris_matmul_reduce_scatter(struct iris_context *ctx, const stru
                                             const struct iris_tensor *bias, int dim,
                                             const struct iris_op_options *options);
 
+/* C (world_size * M, N): its r-th M rows = A_r (M, K) @ B_r (K, N) + bias_r, which broadcasts to
+ * (M, N) and, like B, is each rank's own. Otherwise as iris_matmul_all_reduce. */
+enum iris_status iris_matmul_all_gather(struct iris_context *ctx, const struct iris_tensor *C,
+                                        const struct iris_tensor *A, const struct iris_tensor *B,
+                                        const struct iris_tensor *bias,
+                                        const struct iris_op_options *options);
+
 /* The collectives take contiguous tensors of any shape. */
 /* output = input reduced over the ranks; fp32, fp16, bf16, int32, int64; any variant, but atomic
  * and spinlock only sums and averages of floating point. In place (output the very input) in

@@ -40,6 +40,7 @@ static const char *const operations[IRIS_OP_COUNT] = {
     [IRIS_OP_SIGNAL] = "signal",
     [IRIS_OP_WAIT] = "wait",
     [IRIS_OP_MATMUL_REDUCE_SCATTER] = "matmul_reduce_scatter",
+    [IRIS_OP_MATMUL_ALL_GATHER] = "matmul_all_gather",
 };
 
 static const char *const variants[IRIS_VARIANT_COUNT] = {

@@ -78,6 +78,12 @@ uint32_t iris_op_desc_signature(const struct iris_op_desc *desc)
     return hash;
 }
 
+static bool scatters(const struct iris_op_desc *desc)
+{
+    return (desc->share_m != 0 || desc->share_n != 0) &&
+           desc->operation != IRIS_OP_MATMUL_ALL_GATHER;
+}
+
 int64_t iris_op_desc_packet_nbytes(const struct iris_op_desc *desc)
 {
     const uint64_t element = iris_dtype_nbytes(desc->dtype);
@@ -104,6 +110,7 @@ struct iris_op_needs iris_op_desc_needs(const struct iris_op_desc *desc, int wor
     switch (desc->operation) {
     case IRIS_OP_MATMUL_ALL_REDUCE:
     case IRIS_OP_MATMUL_REDUCE_SCATTER:
+    case IRIS_OP_MATMUL_ALL_GATHER:
     case IRIS_OP_ALL_REDUCE:
     case IRIS_OP_REDUCE_SCATTER:
     case IRIS_OP_REDUCE:
@@ -111,9 +118,8 @@ struct iris_op_needs iris_op_desc_needs(const struct iris_op_desc *desc, int wor
         schedule =
             iris_share_schedule_make(desc->M, desc->N, desc->share_m, desc->share_n, desc->block_m,
                                      desc->block_n, desc->group_size_m, world_size);
-        layout = iris_reduce_layout_make(&schedule, desc->share_m != 0 || desc->share_n != 0,
-                                         desc->variant, (uint32_t)iris_dtype_nbytes(desc->dtype),
-                                         desc->gpu_parts);
+        layout = iris_reduce_layout_make(&schedule, scatters(desc), desc->variant,
+                                         (uint32_t)iris_dtype_nbytes(desc->dtype), desc->gpu_parts);
         needs.flags_count = (uint64_t)layout.flags_count;
         needs.half_nbytes = layout.half_nbytes;
         break;

@@ -127,6 +127,8 @@ static const char *preamble_of(enum iris_operation operation)
         return "matmul_all_reduce_preamble, or ";
     case IRIS_OP_MATMUL_REDUCE_SCATTER:
         return "matmul_reduce_scatter_preamble, or ";
+    case IRIS_OP_MATMUL_ALL_GATHER:
+        return "matmul_all_gather_preamble, or ";
     default:
         return "";
     }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * matmul_all_reduce, matmul_reduce_scatter: argument checks, description, kernel arguments.
+ * matmul_all_reduce, matmul_reduce_scatter, matmul_all_gather: argument checks, description, kernel
+ * arguments.
  */
 #include "../kernels/gpu_launch.h"
 #include "op_check.h"
@@ -73,14 +74,19 @@ static enum iris_status check_operands(const struct iris_context *ctx, const str
     return iris_check_disjoint("C", C, "B", B);
 }
 
-/* C is as the product, along `dim` (-1: neither) divided by the ranks. Fills in the shares. */
+/* C is as the product: along `dim` (-1: neither) divided by the ranks, or, gathered, W times as
+ * many rows. Fills in the shares, and makes M and N those of all ranks' result together. */
 static enum iris_status check_result(const struct iris_context *ctx, const struct iris_tensor *C,
                                      int dim, struct iris_op_desc *desc)
 {
     const int64_t whole[] = {desc->M, desc->N};
     int64_t expected[] = {desc->M, desc->N};
 
-    if (dim >= 0) {
+    if (desc->operation == IRIS_OP_MATMUL_ALL_GATHER) {
+        desc->share_m = desc->M;
+        desc->M *= ctx->world_size;
+        expected[0] = desc->M;
+    } else if (dim >= 0) {
         if (whole[dim] % ctx->world_size != 0)
             return IRIS_FAIL(IRIS_EINVAL,
                              "%s: expected %s in a multiple of world_size %d for dim=%d, got %lld",
@@ -95,14 +101,16 @@ static enum iris_status check_result(const struct iris_context *ctx, const struc
                      "C: expected shape (%lld, %lld), the rows of A and the columns of B%s, got "
                      "(%lld, %lld)",
                      (long long)expected[0], (long long)expected[1],
-                     dim >= 0 ? ", one of them over world_size" : "", (long long)C->shape[0],
-                     (long long)C->shape[1]);
+                     dim >= 0             ? ", one of them over world_size"
+                     : desc->share_m != 0 ? ", those of all ranks"
+                                          : "",
+                     (long long)C->shape[0], (long long)C->shape[1]);
 }
 
-/* The bias as a matrix of C's shape, with stride 0 where it broadcasts. */
+/* The bias as a matrix of num_rows rows and C's columns, with stride 0 where it broadcasts. */
 static enum iris_status broadcast_bias(const struct iris_context *ctx,
                                        const struct iris_tensor *bias, const struct iris_tensor *C,
-                                       struct iris_matrix_args *out)
+                                       int64_t num_rows, struct iris_matrix_args *out)
 {
     const int rows = bias->ndim - 2, cols = bias->ndim - 1; /* dimensions that broadcast to those */
 
@@ -110,11 +118,11 @@ static enum iris_status broadcast_bias(const struct iris_context *ctx,
     IRIS_TRY(iris_check_dtype("bias", bias, C->dtype, "A"));
     if (bias->ndim < 1 || bias->ndim > 2 ||
         (bias->shape[cols] != 1 && bias->shape[cols] != C->shape[1]) ||
-        (rows >= 0 && bias->shape[rows] != 1 && bias->shape[rows] != C->shape[0]))
+        (rows >= 0 && bias->shape[rows] != 1 && bias->shape[rows] != num_rows))
         return IRIS_FAIL(IRIS_EINVAL,
                          "bias: expected a shape that broadcasts to (%lld, %lld), got %d-D with "
                          "last size %lld",
-                         (long long)C->shape[0], (long long)C->shape[1], bias->ndim,
+                         (long long)num_rows, (long long)C->shape[1], bias->ndim,
                          bias->ndim > 0 ? (long long)bias->shape[cols] : 1LL);
     IRIS_TRY(iris_check_disjoint("C", C, "bias", bias));
     out->address = (uint64_t)(uintptr_t)bias->data;
@@ -135,6 +143,7 @@ static enum iris_status run_product(struct iris_context *ctx, enum iris_operatio
     struct iris_reduce_args *const args = &product.reduce;
     struct iris_op_launch launch = {
         .call = &args->call, .args = &product, .args_nbytes = sizeof product};
+    int64_t own_rows; /* of the bias */
 
     IRIS_TRY(iris_context_check(ctx));
     IRIS_TRY(check_operands(ctx, C, A, B));
@@ -143,8 +152,9 @@ static enum iris_status run_product(struct iris_context *ctx, enum iris_operatio
     desc.N = B->shape[1];
     desc.K = A->shape[1];
     IRIS_TRY(check_result(ctx, C, dim, &desc));
+    own_rows = operation == IRIS_OP_MATMUL_ALL_GATHER ? desc.share_m : C->shape[0];
     if (bias != NULL)
-        IRIS_TRY(broadcast_bias(ctx, bias, C, &args->bias));
+        IRIS_TRY(broadcast_bias(ctx, bias, C, own_rows, &args->bias));
     desc.has_bias = bias != NULL;
     desc.prepare = options->prepare;
     IRIS_TRY(iris_op_select(ctx, options->config, &desc, &launch.work_groups));
@@ -171,7 +181,8 @@ static enum iris_status run_product(struct iris_context *ctx, enum iris_operatio
     args->num_xcds = options->config != NULL && options->config->num_xcds != 0
                          ? options->config->num_xcds
                          : iris_device_traits(ctx->device)->dies;
-    product.a_map_kind = map_operand(ctx, A, 0, 1, desc.block_m, desc.share_m, &product.a_map);
+    product.a_map_kind =
+        map_operand(ctx, A, 0, 1, desc.block_m, dim == 0 ? desc.share_m : 0, &product.a_map);
     product.b_map_kind = map_operand(ctx, B, 1, 0, desc.block_n, desc.share_n, &product.b_map);
     /* Alone there is nothing to exchange, and a product without a bias is the result. */
     product.c_is_mapped = ctx->world_size == 1 && bias == NULL &&
@@ -198,4 +209,12 @@ enum iris_status iris_matmul_reduce_scatter(struct iris_context *ctx, const stru
     if (dim != 0 && dim != 1)
         return IRIS_FAIL(IRIS_EINVAL, "dim: expected 0 or 1, got %d", dim);
     return run_product(ctx, IRIS_OP_MATMUL_REDUCE_SCATTER, dim, C, A, B, bias, options);
+}
+
+enum iris_status iris_matmul_all_gather(struct iris_context *ctx, const struct iris_tensor *C,
+                                        const struct iris_tensor *A, const struct iris_tensor *B,
+                                        const struct iris_tensor *bias,
+                                        const struct iris_op_options *options)
+{
+    return run_product(ctx, IRIS_OP_MATMUL_ALL_GATHER, -1, C, A, B, bias, options);
 }

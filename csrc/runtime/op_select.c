@@ -139,8 +139,9 @@ static enum iris_status check_gpu_block(const struct iris_context *ctx, const ch
 static int32_t choose_tile_width(const struct iris_config *config, const struct iris_op_desc *desc)
 {
     enum { MULTIPROCESSORS = 132 };
+    const int64_t rows = desc->operation == IRIS_OP_MATMUL_ALL_GATHER ? desc->share_m : desc->M;
     const int64_t wide_tiles =
-        iris_ceil_div(desc->M, IRIS_SM90_BLOCK_M) * iris_ceil_div(desc->N, IRIS_SM90_BLOCK_N);
+        iris_ceil_div(rows, IRIS_SM90_BLOCK_M) * iris_ceil_div(desc->N, IRIS_SM90_BLOCK_N);
 
     if (config->block_size_n == IRIS_SM90_BLOCK_N ||
         config->block_size_n == IRIS_SM90_NARROW_BLOCK_N)
@@ -287,11 +288,11 @@ static enum iris_status select_variant(const struct iris_context *ctx,
     case IRIS_OP_ALL_REDUCE_RMSNORM:
         return select_rmsnorm(ctx, desc, nbytes);
     case IRIS_OP_MATMUL_REDUCE_SCATTER:
+    case IRIS_OP_MATMUL_ALL_GATHER:
         if (desc->variant != IRIS_VARIANT_NONE && desc->variant != IRIS_VARIANT_TWO_SHOT)
-            return IRIS_FAIL(IRIS_EINVAL,
-                             "all_reduce_variant: expected 'two_shot' for matmul_reduce_scatter, "
-                             "got '%s'",
-                             iris_variant_name(desc->variant));
+            return IRIS_FAIL(
+                IRIS_EINVAL, "all_reduce_variant: expected 'two_shot' for %s, got '%s'",
+                iris_operation_name(desc->operation), iris_variant_name(desc->variant));
         desc->variant = IRIS_VARIANT_TWO_SHOT;
         return IRIS_OK;
     case IRIS_OP_REDUCE_SCATTER:
