@@ -3,7 +3,7 @@
 """The fused products beside torch.mm and torch.distributed's collective.
 
 python benchmarks/bench_matmul.py                                 # matmul_all_reduce
-python benchmarks/bench_matmul.py --op matmul_reduce_scatter
+python benchmarks/bench_matmul.py --op matmul_reduce_scatter      # or matmul_all_gather
 python benchmarks/bench_matmul.py --shape 512 4096 2048 --variant all --ranks 4
 python benchmarks/bench_matmul.py --gemm                          # our product alone, one rank
 python benchmarks/bench_matmul.py --layers --ranks 4 --dtype bfloat16                 # GPUs
@@ -78,6 +78,9 @@ class AllReduce:
     def peer(self):
         peers.matmul_all_reduce(self.out, self.A, self.B)
 
+    def partial(self):
+        return self.A.double() @ self.B.double()
+
     def others(self):
         symmetric = peers.symmetric_matmul_all_reduce(self.A, self.B)
         return {} if symmetric is None else {"mm+symm_mem": symmetric}
@@ -114,7 +117,41 @@ class ReduceScatter(AllReduce):
         return total.chunk(self.ctx.world_size)[self.ctx.rank]
 
 
-OPERATIONS = {operation.name: operation for operation in (AllReduce, ReduceScatter)}
+class AllGather(AllReduce):
+    """matmul_all_gather: M is the rows of all ranks together, K is whole."""
+
+    name = "matmul_all_gather"
+    crossings = 1
+
+    def __init__(self, ranks, A, B, dtype, config):
+        self.ctx, self.B, self.config = ranks.ctx, B, config
+        self.A = A.chunk(ranks.ctx.world_size)[ranks.ctx.rank].clone()
+        self.workspace = iris_c.FusedWorkspace(ranks.ctx, self.name)
+        rows = self.A.shape[0]
+        self.share = torch.empty(rows, B.shape[1], dtype=dtype, device=A.device)
+        self.out = torch.empty(A.shape[0], B.shape[1], dtype=dtype, device=A.device)
+        self.C = ranks.ctx.empty(A.shape[0], B.shape[1], dtype=dtype)
+
+    def run(self):
+        self.ctx.ops.matmul_all_gather(
+            self.C, self.A, self.B, config=self.config, workspace=self.workspace
+        )
+
+    def peer(self):
+        peers.matmul_all_gather(self.out, self.share, self.A, self.B)
+
+    def others(self):
+        return {}
+
+    def partial(self):
+        """What, added over the ranks, is the result: this rank's rows among zeros."""
+        partial = torch.zeros(self.out.shape, dtype=torch.float64, device=self.A.device)
+        rows = partial.chunk(self.ctx.world_size)[self.ctx.rank]
+        rows.copy_(self.A.double() @ self.B.double())
+        return partial
+
+
+OPERATIONS = {operation.name: operation for operation in (AllReduce, ReduceScatter, AllGather)}
 
 
 def measure(ranks: harness.Ranks, operation, shape, dtype, variant) -> harness.Row:
@@ -124,9 +161,9 @@ def measure(ranks: harness.Ranks, operation, shape, dtype, variant) -> harness.R
     B = torch.randn(K, N, device=device).to(dtype)
     config = iris_c.FusedConfig(all_reduce_variant=variant)
     case = OPERATIONS[operation](ranks, A, B, dtype, config)
-    flop = 2 * M * N * K
+    flop = 2 * case.A.shape[0] * N * K
     others = case.others()
-    if others:
+    if device.type != "cpu" and case.A.shape[0] == M:
         others = {"mm": lambda: torch.mm(A, B, out=case.out), **others}
     row = harness.Row(
         operation if ctx.world_size > 1 else "product alone",
@@ -141,7 +178,7 @@ def measure(ranks: harness.Ranks, operation, shape, dtype, variant) -> harness.R
     )
     ranks.time(
         row,
-        A.double() @ B.double(),
+        case.partial(),
         case.C,
         case.run,
         case.peer,
@@ -178,7 +215,8 @@ def main() -> int:
     shapes = [tuple(shape) for shape in options.shape or SHAPES]
     if options.layers:
         ranks = int(os.environ.get("WORLD_SIZE", options.ranks))
-        shapes = [(M, N, K // ranks) for M, N, K in LAYERS]
+        whole = options.op == AllGather.name
+        shapes = [(M, N, K if whole else K // ranks) for M, N, K in LAYERS]
     elif options.products:
         shapes = PRODUCTS
     options.cases = [

@@ -46,6 +46,13 @@ def matmul_reduce_scatter(share, out: torch.Tensor, A: torch.Tensor, B: torch.Te
         dist.reduce_scatter_tensor(share, out)
 
 
+def matmul_all_gather(out, share: torch.Tensor, A: torch.Tensor, B: torch.Tensor) -> None:
+    """out = all ranks' A @ B one below the other; `share` is overwritten."""
+    torch.mm(A, B, out=share)
+    if dist.get_world_size() > 1:
+        dist.all_gather_into_tensor(out, share)
+
+
 def symmetric_matmul_reduce_scatter(A: torch.Tensor, B: torch.Tensor):
     """The same by torch's fused operation, as a function to call; None where there is none."""
     if A.device.type == "cpu" or dist.get_world_size() == 1:

@@ -18,12 +18,12 @@ namespace iris
  * row by row. Swizzled: a part, kRows / kParts rows, lies as it left shared memory, in panels as
  * wide as one line of the copy engines (8 chunks), in which a row's chunks change places with the
  * row, so that writing a column of chunks there meets no bank twice. */
-template <typename T, int kRows, int kCols, int kPartCount, bool kSwizzled>
+template <typename T, int kRows, int kCols, int kPartCount, bool kSwizzled, int kPieceCount>
 struct product_geometry {
     static constexpr int32_t kRowChunks = kCols / kChunk<T>;
     static constexpr int32_t kLineChunks = 8;
     static constexpr int32_t kPartRows = kRows / kPartCount;
-    static constexpr int32_t kPieces = 8;
+    static constexpr int32_t kPieces = kPieceCount; /* that are brought on one by one */
     static constexpr int32_t kParts = kPartCount;
     static constexpr bool kProduct = true;
 
@@ -173,11 +173,12 @@ IRIS_INLINE void conclude_chunk(chunk_values<T> &values, const iris_reduce_args 
             values[i] = concluded(values[i], args.reduce_op, world, args.reduce_scale);
 }
 
-/* Chunks of a tile that a thread sums at once: more where few threads bring on. */
+/* Chunks of a tile that a thread sums at once: more where few threads bring on, and most where they
+ * store to one place only, so that sums are all there is to do. */
 #if defined(__CUDACC__)
-constexpr int32_t kExchangeBatch = 2;
+template <result kResult> constexpr int32_t kExchangeBatch = kResult == result::scattered ? 3 : 2;
 #else
-constexpr int32_t kExchangeBatch = 1;
+template <result kResult> constexpr int32_t kExchangeBatch = 1;
 #endif
 
 } // namespace iris

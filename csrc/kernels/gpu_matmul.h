@@ -16,7 +16,7 @@ namespace iris
 /* ---- one group that computes and pushes its tiles, then brings on ---- */
 
 template <typename T>
-using simt_geometry = product_geometry<T, IRIS_SIMT_BLOCK_M, IRIS_SIMT_BLOCK_N, 1, false>;
+using simt_geometry = product_geometry<T, IRIS_SIMT_BLOCK_M, IRIS_SIMT_BLOCK_N, 1, false, 8>;
 
 template <typename T, iris_variant kVariant, result kResult>
 IRIS_INLINE void simt_matmul(work_group wg, const iris_reduce_args &args)
@@ -212,7 +212,9 @@ IRIS_INLINE void store_tiles(const Call &c, const call_state &call, const Exchan
 template <int32_t kTileN, class Call> IRIS_INLINE void serve_tiles(const Call &c, bool by_elements)
 {
     using T = typename Call::element;
-    using geometry = product_geometry<T, kTileM, kTileN, IRIS_SM90_PARTS, true>;
+    /* A rank that sums only its share has half as many, larger pieces to wait for. */
+    constexpr int kPieces = Call::kResult == result::scattered ? 4 : 8;
+    using geometry = product_geometry<T, kTileM, kTileN, IRIS_SM90_PARTS, true, kPieces>;
     const int32_t warp = (int32_t)threadIdx.x / 32;
     /* The exchange warps; the storer only asks it for places. */
     const work_group wg = {(int32_t)blockIdx.x, (int32_t)gridDim.x, (int32_t)threadIdx.x - 64,
