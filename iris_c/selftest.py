@@ -125,6 +125,33 @@ def _move(at: _Rank, operation: str, dtype: str, turn: int) -> float:
     return 0.0 if numpy.array_equal(at.filler.read(output), expected) else math.inf
 
 
+def _share(at: _Rank, operation: str, dtype: str, turn: int) -> float:
+    """matmul_reduce_scatter by rows, and matmul_all_gather."""
+    M, N, K = 37, 130, 70
+    world, self, name = at.ctx.world_size, at.ctx.rank, f"{operation}/{dtype}/{turn}"
+    scatters = operation == "matmul_reduce_scatter"
+    shapes = {"A": (M * world if scatters else M, K), "B": (K, N)}
+    A, B = (at.buffer(s, dtype, at.inputs(self, n + name, s, dtype)) for n, s in shapes.items())
+    C = at.buffer((M if scatters else M * world, N), dtype)
+    getattr(at.ctx.ops, operation)(C, A, B)
+    products, magnitudes = [], []
+    for rank in range(world):
+        a, b = (at.inputs(rank, n + name, s, dtype).astype(numpy.float64)
+                for n, s in shapes.items())  # fmt: skip
+        products.append(a @ b)
+        magnitudes.append(numpy.abs(a) @ numpy.abs(b))
+    own = slice(self * M, (self + 1) * M)
+    if scatters:
+        expected, magnitude = sum(products)[own], sum(magnitudes)[own]
+        rounded = sum(numpy.abs(x) for x in products)[own]
+    else:
+        expected, magnitude = numpy.concatenate(products), numpy.concatenate(magnitudes)
+        rounded = numpy.abs(expected)
+    bound = 1.01 * UNIT[dtype] * (rounded + numpy.abs(expected))
+    bound += UNIT["float32"] * (K + world + 2) * magnitude + SMALLEST[dtype] * (world + 1)
+    return at.worst(C, expected, bound)
+
+
 def _ring(at: _Rank, operation: str, dtype: str, turn: int) -> float:
     """From the left neighbour: a message, or a put that a signal follows."""
     world, self, name = at.ctx.world_size, at.ctx.rank, f"{operation}/{dtype}/{turn}"
@@ -174,6 +201,12 @@ def _checks():
             yield (
                 ("matmul_all_reduce", variant, dtype),
                 lambda at, turn, v=variant, d=dtype: _product(at, v, d, turn),
+            )
+    for operation in ("matmul_reduce_scatter", "matmul_all_gather"):
+        for dtype in UNIT:
+            yield (
+                (operation, "", dtype),
+                lambda at, turn, o=operation, d=dtype: _share(at, o, d, turn),
             )
     for operation, variants in (
         ("all_reduce", ("ll", "ll_two_shot", *VARIANTS)),

@@ -135,9 +135,32 @@ def scattered_products(ctx, memory):
                 exchange.done()
 
 
-@pytest.mark.parametrize(
-    "body", [messages, remote_memory, norms, scattered_products], ids=lambda body: body.__name__
-)
+def gathered_products(ctx, memory):
+    """matmul_all_gather, results in the heap and outside of it."""
+    exchange, world = Exchange(ctx, memory), ctx.world_size
+    for number, (M, N, K) in enumerate(((1, 1, 1), (33, 47, 29), (140, 20, 70))):
+        for dtype in cases.DTYPES:
+            case = cases.Case(M, N, K)
+            A, B = cases.operands(
+                case, ctx.rank, dtype, "",
+                lambda *sizes, dtype=dtype: memory.ordinary(*sizes, dtype=dtype),
+            )  # fmt: skip
+            C = exchange.tensor(M * world * N, dtype, number % 2 == 0).view(M * world, N)
+            ctx.ops.matmul_all_gather(*(memory.passed(tensor) for tensor in (C, A, B)))
+            assert memory.library.hipDeviceSynchronize() == 0
+            u, e = cases.UNIT_ROUNDOFF[dtype], cases.UNIT_ROUNDOFF[torch.float32]
+            for rank in range(world):
+                a, b = (x.double() for x in cases.operands(case, rank, dtype, ""))
+                bound = 2.02 * u * (a @ b).abs() + e * (K + 2) * (a.abs() @ b.abs())
+                cases.check_close(C.chunk(world)[rank], a @ b, bound + 2 * cases.SMALLEST[dtype],
+                                  f"{case} {dtype} rows of rank {rank}")  # fmt: skip
+            exchange.done()
+
+
+BODIES = [messages, remote_memory, norms, scattered_products, gathered_products]
+
+
+@pytest.mark.parametrize("body", BODIES, ids=lambda body: body.__name__)
 @pytest.mark.parametrize("behaviour", BEHAVIOURS)
 @pytest.mark.parametrize("arch", machine.ARCHES)
 def test_direct(emulated, arch, behaviour, body):

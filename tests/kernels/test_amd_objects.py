@@ -98,7 +98,9 @@ def test_matrix_instructions_and_wide_accesses(read):
     target, _, kernels = read
     for name, kernel in kernels.items():
         names = kernel.names()
-        match = re.fullmatch(r"iris_MATMUL_(?:ALL_REDUCE|REDUCE_SCATTER)_\w+?_(F32|F16|BF16)", name)
+        match = re.fullmatch(
+            r"iris_MATMUL_(?:ALL_REDUCE|REDUCE_SCATTER|ALL_GATHER)_\w+?_(F32|F16|BF16)", name
+        )
         if match:
             wanted = MATRIX_INSTRUCTIONS[match.group(1)][target]
             assert names[wanted] >= 8, f"{name}: {names[wanted]} of {wanted}"
