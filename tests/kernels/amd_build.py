@@ -74,7 +74,7 @@ def mutant(name: str, target: str, directory, left_out: str) -> pathlib.Path:
     kept = [
         line
         for line in table.read_text().splitlines()
-        if not re.match(rf"IRIS_(FLOAT_INSTANCES|INSTANCE)\(({left_out})", line)
+        if not re.match(rf"IRIS_(\w+_INSTANCES|INSTANCE)\(({left_out})", line)
     ]
     table.write_text("\n".join(kept) + "\n")
     return compiled(target, directory, root=directory)
