@@ -117,6 +117,63 @@ static void matmul(struct iris_context *ctx, const struct rank_args *self,
     free(bias);
 }
 
+/* matmul_reduce_scatter by rows and by columns, M or N of them for each rank, and
+ * matmul_all_gather; results off the heap and on it. */
+static void shared_products(struct iris_context *ctx, const struct rank_args *self, int64_t M,
+                            int64_t N, int64_t K, int call)
+{
+    const struct iris_config config = {.block_size_m = 16, .block_size_n = 16, .num_sms = 2};
+    const struct iris_op_options options = {.config = &config, .async_op = call % 2 == 0};
+    const int64_t W = self->world;
+    struct iris_allocation *allocation = NULL;
+    int wrong = 0;
+
+    MUST(iris_allocation_create(ctx, (size_t)(M * W * N) * sizeof(float), &allocation));
+    for (int dim = 0; dim < 2; ++dim) {
+        const int64_t rows = dim == 0 ? M * W : M, cols = dim == 0 ? N : N * W;
+        float *a = filled(self->rank, 0, rows * K, call);
+        float *b = filled(self->rank, 1, K * cols, call), *c = malloc((size_t)(M * N) * sizeof *c);
+        const struct iris_tensor A = matrix(a, rows, K), B = matrix(b, K, cols),
+                                 C = matrix(c, M, N);
+
+        MUST(iris_matmul_reduce_scatter(ctx, &C, &A, &B, NULL, dim, &options));
+        for (int64_t i = 0; i < M * N; ++i) {
+            const int64_t row = i / N + (dim == 0 ? self->rank * M : 0);
+            const int64_t col = i % N + (dim == 1 ? self->rank * N : 0);
+            float want = 0;
+            for (int r = 0; r < W; ++r)
+                for (int64_t k = 0; k < K; ++k)
+                    want += element(r, 0, row * K + k, call) * element(r, 1, k * cols + col, call);
+            wrong += c[i] != want;
+        }
+        free(a);
+        free(b);
+        free(c);
+    }
+    CHECK(wrong == 0, "matmul_reduce_scatter call %d rank %d: %d wrong", call, self->rank, wrong);
+
+    float *a = filled(self->rank, 0, M * K, call), *b = filled(self->rank, 1, K * N, call);
+    float *c = call % 3 == self->rank % 3 ? malloc((size_t)(M * W * N) * sizeof *c)
+                                          : iris_allocation_data(allocation);
+    const struct iris_tensor A = matrix(a, M, K), B = matrix(b, K, N), C = matrix(c, M * W, N);
+
+    MUST(iris_matmul_all_gather(ctx, &C, &A, &B, NULL, &options));
+    for (int64_t i = 0; i < M * W * N; ++i) {
+        const int r = (int)(i / N / M);
+        float want = 0;
+        for (int64_t k = 0; k < K; ++k)
+            want +=
+                element(r, 0, (i / N - r * M) * K + k, call) * element(r, 1, k * N + i % N, call);
+        wrong += c[i] != want;
+    }
+    CHECK(wrong == 0, "matmul_all_gather call %d rank %d: %d wrong", call, self->rank, wrong);
+    if (c != iris_allocation_data(allocation))
+        free(c);
+    free(a);
+    free(b);
+    iris_allocation_release(allocation);
+}
+
 static void collectives(struct iris_context *ctx, const struct rank_args *self, int64_t n, int call)
 {
     const int W = self->world;
@@ -336,6 +393,8 @@ static void *rank_main(void *arg)
                        call % 3 != (self->rank & 1), call % 2 == 0, call);
         for (int64_t n = 1; n < 3000; n = n * 5 + 2, ++call)
             collectives(ctx, self, n, call);
+        for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; ++s, ++call)
+            shared_products(ctx, self, shapes[s][0], shapes[s][1], shapes[s][2], call);
         if (round == 0) { /* the rest runs across the wrap of the signal values */
             MUST(iris_context_workspace(ctx, IRIS_OP_MATMUL_ALL_REDUCE, &workspace));
             MUST(iris_context_barrier(ctx, NULL));
