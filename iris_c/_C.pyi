@@ -100,6 +100,7 @@ class Context:
         num_threads: int = 0,
         debug: bool = False,
         kernel_directory: str = "",
+        ranks: Sequence[int] | None = None,
     ) -> Self: ...
     @property
     def rank(self) -> int: ...
@@ -114,6 +115,8 @@ class Context:
     @property
     def heap_used(self) -> int: ...
     @property
+    def ranks(self) -> tuple[int, ...]: ...
+    @property
     def closed(self) -> bool: ...
     def get_rank(self) -> int: ...
     def get_num_ranks(self) -> int: ...
@@ -123,6 +126,19 @@ class Context:
     def device_barrier(self, stream: Any = None) -> None: ...
     def is_symmetric(self, tensor: Any, /) -> bool: ...
     def allocate(self, shape: int | Sequence[int], dtype: Any = "uint8") -> Buffer: ...
+    def put(self, dst: Any, src: Any, peer: int, stream: Any = None) -> None: ...
+    def get(self, dst: Any, src: Any, peer: int, stream: Any = None) -> None: ...
+    def signal(
+        self, word: Any, peer: int, value: int = 1, op: str = "set", stream: Any = None
+    ) -> None: ...
+    def wait(
+        self,
+        word: Any,
+        value: int = 1,
+        compare: str = "ge",
+        consume: bool = False,
+        stream: Any = None,
+    ) -> None: ...
     def _select_config(
         self, operation: str, M: int, N: int, K: int, dtype: Any, fields: tuple[Any, ...], /
     ) -> tuple[Any, ...]: ...
@@ -156,6 +172,48 @@ def matmul_all_reduce_preamble(
     *,
     bias: Any = None,
 ) -> FusedWorkspace: ...
+def matmul_reduce_scatter(
+    ctx: Context,
+    C: Any,
+    A: Any,
+    B: Any,
+    bias: Any = None,
+    dim: int = 0,
+    async_op: bool = False,
+    config: _Config | None = None,
+    workspace: FusedWorkspace | None = None,
+) -> FusedWorkspace: ...
+def matmul_reduce_scatter_preamble(
+    ctx: Context,
+    C: Any,
+    A: Any,
+    B: Any,
+    config: _Config | None = None,
+    workspace: FusedWorkspace | None = None,
+    *,
+    bias: Any = None,
+    dim: int = 0,
+) -> FusedWorkspace: ...
+def matmul_all_gather(
+    ctx: Context,
+    C: Any,
+    A: Any,
+    B: Any,
+    bias: Any = None,
+    async_op: bool = False,
+    config: _Config | None = None,
+    workspace: FusedWorkspace | None = None,
+) -> FusedWorkspace: ...
+def matmul_all_gather_preamble(
+    ctx: Context,
+    C: Any,
+    A: Any,
+    B: Any,
+    config: _Config | None = None,
+    workspace: FusedWorkspace | None = None,
+    *,
+    bias: Any = None,
+) -> FusedWorkspace: ...
 def all_reduce(
     ctx: Context,
     output: Any,
@@ -164,6 +222,7 @@ def all_reduce(
     async_op: bool = False,
     config: _Config | None = None,
     workspace: FusedWorkspace | None = None,
+    group: Sequence[int] | None = None,
 ) -> FusedWorkspace: ...
 def all_reduce_preamble(
     ctx: Context,
@@ -171,6 +230,20 @@ def all_reduce_preamble(
     input: Any,
     config: _Config | None = None,
     workspace: FusedWorkspace | None = None,
+    group: Sequence[int] | None = None,
+) -> FusedWorkspace: ...
+def all_reduce_rmsnorm(
+    ctx: Context,
+    output: Any,
+    residual_out: Any,
+    input: Any,
+    residual: Any,
+    weight: Any,
+    eps: float = 1e-06,
+    async_op: bool = False,
+    config: _Config | None = None,
+    workspace: FusedWorkspace | None = None,
+    group: Sequence[int] | None = None,
 ) -> FusedWorkspace: ...
 def reduce_scatter(
     ctx: Context,
@@ -180,6 +253,7 @@ def reduce_scatter(
     async_op: bool = False,
     config: _Config | None = None,
     workspace: FusedWorkspace | None = None,
+    group: Sequence[int] | None = None,
 ) -> FusedWorkspace: ...
 def all_gather(
     ctx: Context,
@@ -188,6 +262,7 @@ def all_gather(
     async_op: bool = False,
     config: _Config | None = None,
     workspace: FusedWorkspace | None = None,
+    group: Sequence[int] | None = None,
 ) -> FusedWorkspace: ...
 def all_to_all(
     ctx: Context,
@@ -196,6 +271,9 @@ def all_to_all(
     async_op: bool = False,
     config: _Config | None = None,
     workspace: FusedWorkspace | None = None,
+    output_split_sizes: Sequence[int] | None = None,
+    input_split_sizes: Sequence[int] | None = None,
+    group: Sequence[int] | None = None,
 ) -> FusedWorkspace: ...
 def broadcast(
     ctx: Context,
@@ -204,35 +282,51 @@ def broadcast(
     async_op: bool = False,
     config: _Config | None = None,
     workspace: FusedWorkspace | None = None,
+    group: Sequence[int] | None = None,
 ) -> FusedWorkspace: ...
 def reduce(
     ctx: Context,
-    output: Any,
+    output: Any | None,
     input: Any,
     dst: int = 0,
     op: Any = "sum",
     async_op: bool = False,
     config: _Config | None = None,
     workspace: FusedWorkspace | None = None,
+    group: Sequence[int] | None = None,
 ) -> FusedWorkspace: ...
 def gather(
     ctx: Context,
-    output: Any,
+    output: Any | None,
     input: Any,
     dst: int = 0,
     async_op: bool = False,
     config: _Config | None = None,
     workspace: FusedWorkspace | None = None,
+    group: Sequence[int] | None = None,
 ) -> FusedWorkspace: ...
 def scatter(
     ctx: Context,
     output: Any,
-    input: Any,
+    input: Any | None,
     src: int = 0,
     async_op: bool = False,
     config: _Config | None = None,
     workspace: FusedWorkspace | None = None,
+    group: Sequence[int] | None = None,
 ) -> FusedWorkspace: ...
+def send(
+    ctx: Context,
+    tensor: Any,
+    dst: int,
+    group: Sequence[int] | None = None,
+) -> None: ...
+def recv(
+    ctx: Context,
+    tensor: Any,
+    src: int,
+    group: Sequence[int] | None = None,
+) -> None: ...
 def backends() -> list[str]: ...
 def cpu_isa() -> str: ...
 def _config_validate(fields: tuple[Any, ...], world_size: int, /) -> None: ...
