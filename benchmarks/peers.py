@@ -8,6 +8,8 @@ to wait for a device that works asynchronously.
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import torch.distributed as dist
 
@@ -94,16 +96,22 @@ def all_reduce(tensor: torch.Tensor) -> None:
     dist.all_reduce(tensor)
 
 
+@functools.cache
+def _vllm_communicator(device: torch.device):
+    """None without vLLM."""
+    try:
+        from vllm.distributed.device_communicators.custom_all_reduce import CustomAllreduce
+    except ImportError:
+        return None
+    return CustomAllreduce(dist.new_group(backend="gloo"), device)
+
+
 def vllm_all_reduces(tensor: torch.Tensor) -> dict:
     """vLLM's custom all-reduce, where vLLM is installed and offers it for such a tensor."""
     if tensor.device.type == "cpu" or dist.get_world_size() == 1:
         return {}
-    try:
-        from vllm.distributed.device_communicators.custom_all_reduce import CustomAllreduce
-    except ImportError:
-        return {}
-    custom = CustomAllreduce(dist.new_group(backend="gloo"), tensor.device)
-    if custom.disabled or not custom.should_custom_ar(tensor):
+    custom = _vllm_communicator(tensor.device)
+    if custom is None or custom.disabled or not custom.should_custom_ar(tensor):
         return {}
     return {"vllm": lambda: custom.all_reduce(tensor, registered=False)}
 

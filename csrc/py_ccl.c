@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * One thin function per collective, as in py_ops.c.
+ * One thin function per collective, as in py_matmul.c.
  */
 #include "py_ops.h"
 
@@ -213,6 +213,64 @@ static PyObject *ops_all_gather(PyObject *module, PyObject *const *args, Py_ssiz
                             kwnames);
 }
 
+PyDoc_STRVAR(all_to_all_doc,
+             "all_to_all($module, ctx, output, input, async_op=False, config=None, "
+             "workspace=None, output_split_sizes=None, input_split_sizes=None, group=None)\n--\n\n"
+             "output's r-th part = rank r's input's part for this rank. Collective.\n\n"
+             "Parameters\n----------\n"
+             "ctx : Context\n"
+             "output, input : tensor\n    Contiguous, of one dtype. Without sizes world_size equal "
+             "parts.\n"
+             "async_op : bool\n    Without effect: it ends when this rank's result is complete.\n"
+             "config : ccl.Config or None\n    None chooses.\n"
+             "workspace : FusedWorkspace or None\n    None uses the context's own.\n"
+             "output_split_sizes, input_split_sizes : sequence of int or None\n"
+             "    Both or none: rows, counted in the first dimension, from and to each rank. They\n"
+             "    may be 0. What one rank sends another must expect; then it travels as by send\n"
+             "    and recv, and needs no workspace.\n" IRIS_PY_OP_GROUP
+             "\n" IRIS_PY_OP_RETURNS IRIS_PY_OP_RAISES);
+
+static PyObject *ops_all_to_all(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
+                                PyObject *kwnames)
+{
+    static const struct iris_py_signature signature = {
+        .function = "all_to_all",
+        .count = 9,
+        .required = 3,
+        .positional = 9,
+        .names = {IRIS_PY_NAME_ctx, IRIS_PY_NAME_output, IRIS_PY_NAME_input, IRIS_PY_NAME_async_op,
+                  IRIS_PY_NAME_config, IRIS_PY_NAME_workspace, IRIS_PY_NAME_output_split_sizes,
+                  IRIS_PY_NAME_input_split_sizes, IRIS_PY_NAME_group},
+    };
+    int64_t output_sizes[IRIS_MAX_RANKS], input_sizes[IRIS_MAX_RANKS];
+    PyObject *v[IRIS_PY_MAX_PARAMETERS];
+    struct iris_py_call call;
+    bool has_output_sizes, has_input_sizes;
+
+    if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
+        iris_py_call_begin(module, IRIS_OP_ALL_TO_ALL, v[0],
+                           &(struct iris_py_choices){v[4], v[5], v[3], v[8]}, &call) < 0)
+        return NULL;
+    has_output_sizes = v[6] && v[6] != Py_None;
+    has_input_sizes = v[7] && v[7] != Py_None;
+    if (has_output_sizes != has_input_sizes) {
+        PyErr_Format(PyExc_ValueError, "%s: expected sizes, as %s has, got None",
+                     has_output_sizes ? "input_split_sizes" : "output_split_sizes",
+                     has_output_sizes ? "output_split_sizes" : "input_split_sizes");
+        return NULL;
+    }
+    if (has_output_sizes) {
+        const int count = iris_context_world_size(call.ctx);
+
+        if (iris_py_int64s("output_split_sizes", v[6], count, output_sizes) < 0 ||
+            iris_py_int64s("input_split_sizes", v[7], count, input_sizes) < 0)
+            return NULL;
+        call.options.output_sizes = output_sizes;
+        call.options.input_sizes = input_sizes;
+    }
+    return collective(&call, iris_all_to_all, v[1], v[2]);
+}
+
 PyDoc_STRVAR(broadcast_doc, "broadcast($module, ctx, tensor, src=0, async_op=False, config=None, "
                             "workspace=None, group=None)\n--\n\n"
                             "tensor = rank src's tensor, in place. Collective.\n\n"
@@ -399,6 +457,7 @@ PyMethodDef iris_py_ccl_methods[] = {
     {"all_reduce_preamble", OP(all_reduce_preamble)},
     {"reduce_scatter", OP(reduce_scatter)},
     {"all_gather", OP(all_gather)},
+    {"all_to_all", OP(all_to_all)},
     {"broadcast", OP(broadcast)},
     {"reduce", OP(reduce)},
     {"gather", OP(gather)},

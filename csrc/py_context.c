@@ -89,9 +89,8 @@ static PyObject *context_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
         return NULL;
     }
     self->ctx = ctx;
-    self->is_group = ranks_value != Py_None;
     for (int i = 0; i < options.world_size; i++)
-        self->ranks[i] = self->is_group ? (int)ranks[i] : i;
+        self->ranks[i] = ranks_value != Py_None ? (int)ranks[i] : i;
     return (PyObject *)self;
 }
 

@@ -14,8 +14,7 @@ struct iris_py_context {
     /* Python faces of the context's own workspaces, made when first asked for; owned. They do not
      * refer back to this object, so there is no cycle. */
     PyObject *workspaces[IRIS_OP_COUNT];
-    /* A group's: what its members are called where it was made. */
-    bool is_group;
+    /* What the members are called where the group was made; not a group: all ranks. */
     int ranks[IRIS_MAX_RANKS];
 };
 

@@ -60,6 +60,52 @@ release_C:
     return result;
 }
 
+/* The products with the parameters (ctx, C, A, B, bias, async_op, config, workspace). */
+static PyObject *product(PyObject *module, const char *name, enum iris_operation operation,
+                         PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    const struct iris_py_signature signature = {
+        .function = name,
+        .count = 8,
+        .required = 4,
+        .positional = 8,
+        .names = {IRIS_PY_NAME_ctx, IRIS_PY_NAME_C, IRIS_PY_NAME_A, IRIS_PY_NAME_B,
+                  IRIS_PY_NAME_bias, IRIS_PY_NAME_async_op, IRIS_PY_NAME_config,
+                  IRIS_PY_NAME_workspace},
+    };
+    PyObject *v[IRIS_PY_MAX_PARAMETERS];
+    struct iris_py_call call;
+
+    if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
+        iris_py_call_begin(module, operation, v[0],
+                           &(struct iris_py_choices){v[6], v[7], v[5], NULL}, &call) < 0)
+        return NULL;
+    return matmul(&call, operation, v[1], v[2], v[3], v[4], 0);
+}
+
+/* Their preambles: (ctx, C, A, B, config, workspace, *, bias). */
+static PyObject *product_preamble(PyObject *module, const char *name, enum iris_operation operation,
+                                  PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    const struct iris_py_signature signature = {
+        .function = name,
+        .count = 7,
+        .required = 4,
+        .positional = 6,
+        .names = {IRIS_PY_NAME_ctx, IRIS_PY_NAME_C, IRIS_PY_NAME_A, IRIS_PY_NAME_B,
+                  IRIS_PY_NAME_config, IRIS_PY_NAME_workspace, IRIS_PY_NAME_bias},
+    };
+    PyObject *v[IRIS_PY_MAX_PARAMETERS];
+    struct iris_py_call call;
+
+    if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
+        iris_py_call_begin(module, operation, v[0],
+                           &(struct iris_py_choices){v[4], v[5], NULL, NULL}, &call) < 0)
+        return NULL;
+    call.options.prepare = true;
+    return matmul(&call, operation, v[1], v[2], v[3], v[6], 0);
+}
+
 #define MATMUL_ALL_REDUCE_PARAMETERS                                                               \
     "Parameters\n----------\n"                                                                     \
     "ctx : Context\n"                                                                              \
@@ -86,23 +132,7 @@ PyDoc_STRVAR(matmul_all_reduce_doc,
 static PyObject *ops_matmul_all_reduce(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
                                        PyObject *kwnames)
 {
-    static const struct iris_py_signature signature = {
-        .function = "matmul_all_reduce",
-        .count = 8,
-        .required = 4,
-        .positional = 8,
-        .names = {IRIS_PY_NAME_ctx, IRIS_PY_NAME_C, IRIS_PY_NAME_A, IRIS_PY_NAME_B,
-                  IRIS_PY_NAME_bias, IRIS_PY_NAME_async_op, IRIS_PY_NAME_config,
-                  IRIS_PY_NAME_workspace},
-    };
-    PyObject *v[IRIS_PY_MAX_PARAMETERS];
-    struct iris_py_call call;
-
-    if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
-        iris_py_call_begin(module, IRIS_OP_MATMUL_ALL_REDUCE, v[0],
-                           &(struct iris_py_choices){v[6], v[7], v[5], NULL}, &call) < 0)
-        return NULL;
-    return matmul(&call, IRIS_OP_MATMUL_ALL_REDUCE, v[1], v[2], v[3], v[4], 0);
+    return product(module, "matmul_all_reduce", IRIS_OP_MATMUL_ALL_REDUCE, args, nargs, kwnames);
 }
 
 PyDoc_STRVAR(matmul_all_reduce_preamble_doc,
@@ -116,23 +146,8 @@ PyDoc_STRVAR(matmul_all_reduce_preamble_doc,
 static PyObject *ops_matmul_all_reduce_preamble(PyObject *module, PyObject *const *args,
                                                 Py_ssize_t nargs, PyObject *kwnames)
 {
-    static const struct iris_py_signature signature = {
-        .function = "matmul_all_reduce_preamble",
-        .count = 7,
-        .required = 4,
-        .positional = 6,
-        .names = {IRIS_PY_NAME_ctx, IRIS_PY_NAME_C, IRIS_PY_NAME_A, IRIS_PY_NAME_B,
-                  IRIS_PY_NAME_config, IRIS_PY_NAME_workspace, IRIS_PY_NAME_bias},
-    };
-    PyObject *v[IRIS_PY_MAX_PARAMETERS];
-    struct iris_py_call call;
-
-    if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
-        iris_py_call_begin(module, IRIS_OP_MATMUL_ALL_REDUCE, v[0],
-                           &(struct iris_py_choices){v[4], v[5], NULL, NULL}, &call) < 0)
-        return NULL;
-    call.options.prepare = true;
-    return matmul(&call, IRIS_OP_MATMUL_ALL_REDUCE, v[1], v[2], v[3], v[6], 0);
+    return product_preamble(module, "matmul_all_reduce_preamble", IRIS_OP_MATMUL_ALL_REDUCE, args,
+                            nargs, kwnames);
 }
 
 /* ---- matmul_reduce_scatter ---- */
@@ -239,23 +254,7 @@ PyDoc_STRVAR(
 static PyObject *ops_matmul_all_gather(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
                                        PyObject *kwnames)
 {
-    static const struct iris_py_signature signature = {
-        .function = "matmul_all_gather",
-        .count = 8,
-        .required = 4,
-        .positional = 8,
-        .names = {IRIS_PY_NAME_ctx, IRIS_PY_NAME_C, IRIS_PY_NAME_A, IRIS_PY_NAME_B,
-                  IRIS_PY_NAME_bias, IRIS_PY_NAME_async_op, IRIS_PY_NAME_config,
-                  IRIS_PY_NAME_workspace},
-    };
-    PyObject *v[IRIS_PY_MAX_PARAMETERS];
-    struct iris_py_call call;
-
-    if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
-        iris_py_call_begin(module, IRIS_OP_MATMUL_ALL_GATHER, v[0],
-                           &(struct iris_py_choices){v[6], v[7], v[5], NULL}, &call) < 0)
-        return NULL;
-    return matmul(&call, IRIS_OP_MATMUL_ALL_GATHER, v[1], v[2], v[3], v[4], 0);
+    return product(module, "matmul_all_gather", IRIS_OP_MATMUL_ALL_GATHER, args, nargs, kwnames);
 }
 
 PyDoc_STRVAR(matmul_all_gather_preamble_doc,
@@ -269,23 +268,8 @@ PyDoc_STRVAR(matmul_all_gather_preamble_doc,
 static PyObject *ops_matmul_all_gather_preamble(PyObject *module, PyObject *const *args,
                                                 Py_ssize_t nargs, PyObject *kwnames)
 {
-    static const struct iris_py_signature signature = {
-        .function = "matmul_all_gather_preamble",
-        .count = 7,
-        .required = 4,
-        .positional = 6,
-        .names = {IRIS_PY_NAME_ctx, IRIS_PY_NAME_C, IRIS_PY_NAME_A, IRIS_PY_NAME_B,
-                  IRIS_PY_NAME_config, IRIS_PY_NAME_workspace, IRIS_PY_NAME_bias},
-    };
-    PyObject *v[IRIS_PY_MAX_PARAMETERS];
-    struct iris_py_call call;
-
-    if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
-        iris_py_call_begin(module, IRIS_OP_MATMUL_ALL_GATHER, v[0],
-                           &(struct iris_py_choices){v[4], v[5], NULL, NULL}, &call) < 0)
-        return NULL;
-    call.options.prepare = true;
-    return matmul(&call, IRIS_OP_MATMUL_ALL_GATHER, v[1], v[2], v[3], v[6], 0);
+    return product_preamble(module, "matmul_all_gather_preamble", IRIS_OP_MATMUL_ALL_GATHER, args,
+                            nargs, kwnames);
 }
 
 #define OP(name) (PyCFunction)(void (*)(void)) ops_##name, METH_FASTCALL | METH_KEYWORDS, name##_doc

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * Messages as functions of the extension module: send, recv, all_to_all.
+ * Messages between two ranks as functions of the extension module.
  */
 #include "py_ops.h"
 
@@ -13,20 +13,38 @@
 typedef enum iris_status message_function(struct iris_context *, const struct iris_tensor *, int,
                                           void *);
 
-static PyObject *message(struct iris_py_call *call, message_function *function,
-                         struct iris_py_tensor *tensor, int other)
+/* send and recv: (ctx, tensor, the other rank, group). */
+static PyObject *message(PyObject *module, const char *name, enum iris_py_name other_name,
+                         const char *other_text, bool receives, message_function *function,
+                         PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
+    const struct iris_py_signature signature = {
+        .function = name,
+        .count = 4,
+        .required = 3,
+        .positional = 4,
+        .names = {IRIS_PY_NAME_ctx, IRIS_PY_NAME_tensor, other_name, IRIS_PY_NAME_group},
+    };
+    PyObject *v[IRIS_PY_MAX_PARAMETERS], *result = NULL;
+    struct iris_py_tensor tensor;
     enum iris_status status;
-    PyObject *result = NULL;
+    struct iris_py_call call;
+    int other = 0;
 
-    if (iris_py_tensor_stream(call->state, call->ctx, tensor, &call->options.stream) < 0)
+    if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
+        iris_py_call_begin_direct(module, v[0], v[3], &call) < 0 ||
+        iris_py_call_rank(&call, other_text, v[2], &other) < 0 ||
+        (receives ? iris_py_tensor_output : iris_py_tensor_from_object)(call.state, "tensor", v[1],
+                                                                        &tensor) < 0)
+        return NULL;
+    if (iris_py_tensor_stream(call.state, call.ctx, &tensor, &call.options.stream) < 0)
         goto finally;
     Py_BEGIN_ALLOW_THREADS
-    status = function(call->ctx, &tensor->tensor, other, call->options.stream);
+    status = function(call.ctx, &tensor.tensor, other, call.options.stream);
     Py_END_ALLOW_THREADS
-    result = iris_py_call_end_direct(call, status);
+    result = iris_py_call_end_direct(&call, status);
 finally:
-    iris_py_tensor_release(tensor);
+    iris_py_tensor_release(&tensor);
     return result;
 }
 
@@ -53,24 +71,7 @@ PyDoc_STRVAR(send_doc,
 static PyObject *ops_send(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
                           PyObject *kwnames)
 {
-    static const struct iris_py_signature signature = {
-        .function = "send",
-        .count = 4,
-        .required = 3,
-        .positional = 4,
-        .names = {IRIS_PY_NAME_ctx, IRIS_PY_NAME_tensor, IRIS_PY_NAME_dst, IRIS_PY_NAME_group},
-    };
-    PyObject *v[IRIS_PY_MAX_PARAMETERS];
-    struct iris_py_tensor tensor;
-    struct iris_py_call call;
-    int dst = 0;
-
-    if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
-        iris_py_call_begin_direct(module, v[0], v[3], &call) < 0 ||
-        iris_py_call_rank(&call, "dst", v[2], &dst) < 0 ||
-        iris_py_tensor_from_object(call.state, "tensor", v[1], &tensor) < 0)
-        return NULL;
-    return message(&call, iris_send, &tensor, dst);
+    return message(module, "send", IRIS_PY_NAME_dst, "dst", false, iris_send, args, nargs, kwnames);
 }
 
 PyDoc_STRVAR(recv_doc, "recv($module, ctx, tensor, src, group=None)\n--\n\n"
@@ -84,112 +85,7 @@ PyDoc_STRVAR(recv_doc, "recv($module, ctx, tensor, src, group=None)\n--\n\n"
 static PyObject *ops_recv(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
                           PyObject *kwnames)
 {
-    static const struct iris_py_signature signature = {
-        .function = "recv",
-        .count = 4,
-        .required = 3,
-        .positional = 4,
-        .names = {IRIS_PY_NAME_ctx, IRIS_PY_NAME_tensor, IRIS_PY_NAME_src, IRIS_PY_NAME_group},
-    };
-    PyObject *v[IRIS_PY_MAX_PARAMETERS];
-    struct iris_py_tensor tensor;
-    struct iris_py_call call;
-    int src = 0;
-
-    if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
-        iris_py_call_begin_direct(module, v[0], v[3], &call) < 0 ||
-        iris_py_call_rank(&call, "src", v[2], &src) < 0 ||
-        iris_py_tensor_output(call.state, "tensor", v[1], &tensor) < 0)
-        return NULL;
-    return message(&call, iris_recv, &tensor, src);
-}
-
-/* ---- all_to_all ---- */
-
-/* Equal parts (both sizes NULL or None), or rows for each rank. */
-static PyObject *all_to_all(struct iris_py_call *call, PyObject *output_value,
-                            PyObject *input_value, const int64_t *output_sizes,
-                            const int64_t *input_sizes)
-{
-    struct iris_py_tensor output, input;
-    PyObject *result = NULL;
-    enum iris_status status;
-
-    if (iris_py_tensor_output(call->state, "output", output_value, &output) < 0)
-        return NULL;
-    if (iris_py_tensor_from_object(call->state, "input", input_value, &input) < 0)
-        goto release_output;
-    if (iris_py_tensor_stream(call->state, call->ctx, &output, &call->options.stream) < 0)
-        goto release_input;
-    Py_BEGIN_ALLOW_THREADS
-    if (output_sizes)
-        status = iris_all_to_all_v(call->ctx, &output.tensor, &input.tensor, output_sizes,
-                                   input_sizes, call->options.stream);
-    else
-        status = iris_all_to_all(call->ctx, &output.tensor, &input.tensor, &call->options);
-    Py_END_ALLOW_THREADS
-    result = iris_py_call_end(call, status);
-release_input:
-    iris_py_tensor_release(&input);
-release_output:
-    iris_py_tensor_release(&output);
-    return result;
-}
-
-PyDoc_STRVAR(all_to_all_doc,
-             "all_to_all($module, ctx, output, input, async_op=False, config=None, "
-             "workspace=None, output_split_sizes=None, input_split_sizes=None, group=None)\n--\n\n"
-             "output's r-th part = rank r's input's part for this rank. Collective.\n\n"
-             "Parameters\n----------\n"
-             "ctx : Context\n"
-             "output, input : tensor\n    Contiguous, of one dtype. Without sizes world_size equal "
-             "parts.\n"
-             "async_op : bool\n    Without effect: it ends when this rank's result is complete.\n"
-             "config : ccl.Config or None\n    None chooses.\n"
-             "workspace : FusedWorkspace or None\n    None uses the context's own.\n"
-             "output_split_sizes, input_split_sizes : sequence of int or None\n"
-             "    Both or none: rows, counted in the first dimension, from and to each rank. They\n"
-             "    may be 0. What one rank sends another must expect; then it travels as by send\n"
-             "    and recv, and needs no workspace.\n" IRIS_PY_OP_GROUP
-             "\n" IRIS_PY_OP_RETURNS IRIS_PY_OP_RAISES);
-
-static PyObject *ops_all_to_all(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
-                                PyObject *kwnames)
-{
-    static const struct iris_py_signature signature = {
-        .function = "all_to_all",
-        .count = 9,
-        .required = 3,
-        .positional = 9,
-        .names = {IRIS_PY_NAME_ctx, IRIS_PY_NAME_output, IRIS_PY_NAME_input, IRIS_PY_NAME_async_op,
-                  IRIS_PY_NAME_config, IRIS_PY_NAME_workspace, IRIS_PY_NAME_output_split_sizes,
-                  IRIS_PY_NAME_input_split_sizes, IRIS_PY_NAME_group},
-    };
-    int64_t output_sizes[IRIS_MAX_RANKS], input_sizes[IRIS_MAX_RANKS];
-    PyObject *v[IRIS_PY_MAX_PARAMETERS];
-    struct iris_py_call call;
-    bool has_output_sizes, has_input_sizes;
-    int world_size;
-
-    if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
-        iris_py_call_begin(module, IRIS_OP_ALL_TO_ALL, v[0],
-                           &(struct iris_py_choices){v[4], v[5], v[3], v[8]}, &call) < 0)
-        return NULL;
-    world_size = iris_context_world_size(call.ctx);
-    has_output_sizes = v[6] && v[6] != Py_None;
-    has_input_sizes = v[7] && v[7] != Py_None;
-    if (has_output_sizes != has_input_sizes) {
-        PyErr_Format(PyExc_ValueError, "%s: expected sizes, as %s has, got None",
-                     has_output_sizes ? "input_split_sizes" : "output_split_sizes",
-                     has_output_sizes ? "output_split_sizes" : "input_split_sizes");
-        return NULL;
-    }
-    if (!has_output_sizes)
-        return all_to_all(&call, v[1], v[2], NULL, NULL);
-    if (iris_py_int64s("output_split_sizes", v[6], world_size, output_sizes) < 0 ||
-        iris_py_int64s("input_split_sizes", v[7], world_size, input_sizes) < 0)
-        return NULL;
-    return all_to_all(&call, v[1], v[2], output_sizes, input_sizes);
+    return message(module, "recv", IRIS_PY_NAME_src, "src", true, iris_recv, args, nargs, kwnames);
 }
 
 #define OP(name) (PyCFunction)(void (*)(void)) ops_##name, METH_FASTCALL | METH_KEYWORDS, name##_doc
@@ -197,6 +93,5 @@ static PyObject *ops_all_to_all(PyObject *module, PyObject *const *args, Py_ssiz
 PyMethodDef iris_py_message_methods[] = {
     {"send", OP(send)},
     {"recv", OP(recv)},
-    {"all_to_all", OP(all_to_all)},
     {NULL, NULL, 0, NULL},
 };

@@ -169,6 +169,23 @@ def reference(case: Case, world_size: int, dtype: torch.dtype, salt: str = "", d
     return total, bound + SMALLEST[dtype] * (world_size + 1)
 
 
+def gathered(case, world, dtype, salt="", bias=None):
+    """All ranks' products one below the other, with ``bias(rank)``, and their errors' bound."""
+    total, bounds = [], []
+    u, e = UNIT_ROUNDOFF[dtype], UNIT_ROUNDOFF[torch.float32]
+    for rank in range(world):
+        a, b = (x.double() for x in operands(case, rank, dtype, salt))
+        product, magnitude = a @ b, a.abs() @ b.abs()
+        if bias is not None:
+            product, magnitude = product + bias(rank), magnitude + bias(rank).abs()
+        total.append(product)
+        # Through its staging a product is rounded before the bias is added.
+        bounds.append(1.01 * u * (product.abs() + (magnitude if bias is not None else 0))
+                      + u * product.abs() + e * (case.K + 2) * magnitude
+                      + 2 * SMALLEST[dtype])  # fmt: skip
+    return torch.cat(total), torch.cat(bounds)
+
+
 def check_close(actual: torch.Tensor, expected: torch.Tensor, bound: torch.Tensor, what="") -> None:
     """Raises AssertionError with the worst element, its values and how many are wrong."""
     error = (actual.double() - expected).abs()

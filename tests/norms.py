@@ -10,6 +10,21 @@ import iris_c
 EPS = 1e-5
 
 
+def check(terms, weight, residual_out, output, dtype, what: str) -> None:
+    """Both results, rows x columns, of the sum of `terms` (the ranks' inputs and the residual)."""
+    columns = output.shape[-1]
+    u, e = cases.UNIT_ROUNDOFF[dtype], cases.UNIT_ROUNDOFF[torch.float32]
+    terms = [x.double().view(output.shape) for x in terms]
+    total, magnitude = sum(terms), sum(x.abs() for x in terms)
+    bound = 1.01 * u * total.abs() + e * len(terms) * magnitude + cases.SMALLEST[dtype]
+    cases.check_close(residual_out, total, bound, f"residual_out {what}")
+    # From what residual_out holds: one rounding, and an fp32 sum of squares.
+    residual = residual_out.double()
+    expected = residual * weight.double() / ((residual**2).mean(-1, keepdim=True) + EPS).sqrt()
+    bound = (1.01 * u + e * (columns + 8)) * expected.abs() + cases.SMALLEST[dtype]
+    cases.check_close(output, expected, bound, f"output {what}")
+
+
 class Layer:
     """One call's tensors; inputs that every rank can compute."""
 
@@ -41,22 +56,11 @@ class Layer:
         )  # fmt: skip
 
     def check(self):
-        inputs = [self.drawn(r, self.shape, self.salt).double() for r in range(self.ctx.world_size)]
+        terms = [self.drawn(r, self.shape, self.salt) for r in range(self.ctx.world_size)]
         if self.residual is not None:
-            inputs.append(self.drawn(21, self.shape, self.salt).double())
-        if not inputs[0].numel():
-            return
-        columns = self.shape[-1]
-        u, e = cases.UNIT_ROUNDOFF[self.dtype], cases.UNIT_ROUNDOFF[torch.float32]
-        total, magnitude = sum(inputs), sum(x.abs() for x in inputs)
-        bound = 1.01 * u * total.abs() + e * len(inputs) * magnitude + cases.SMALLEST[self.dtype]
-        residual = self.residual_out.double()
-        what = f"{self.shape} {self.dtype} {self.config.all_reduce_variant}"
-        cases.check_close(residual.view(-1, columns), total.view(-1, columns),
-                          bound.view(-1, columns), f"residual_out {what}")  # fmt: skip
-        # From what residual_out holds: one rounding, and an fp32 sum of squares.
-        mean = (residual**2).mean(-1, keepdim=True) + EPS
-        expected = residual * self.drawn(20, self.shape[-1:], self.salt).double() / mean.sqrt()
-        bound = (1.01 * u + e * (columns + 8)) * expected.abs() + cases.SMALLEST[self.dtype]
-        cases.check_close(self.output.view(-1, columns), expected.view(-1, columns),
-                          bound.view(-1, columns), f"output {what}")  # fmt: skip
+            terms.append(self.drawn(21, self.shape, self.salt))
+        if terms[0].numel():
+            rows = (-1, self.shape[-1])
+            check(terms, self.drawn(20, self.shape[-1:], self.salt), self.residual_out.view(rows),
+                  self.output.view(rows), self.dtype,
+                  f"{self.shape} {self.dtype} {self.config.all_reduce_variant}")  # fmt: skip

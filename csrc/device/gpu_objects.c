@@ -135,7 +135,7 @@ static enum iris_status find_kernel(struct gpu_objects *objects, uint32_t kernel
         return IRIS_FAIL(IRIS_EDRIVER, "code objects: the build has no kernel %u", kernel_id);
     IRIS_TRY(
         GPU_CALL(objects->driver, module_function, &function, objects->module, instance->name));
-    kernel->threads = iris_gpu_threads_of(objects->sm90, instance->operation, instance->dtype);
+    kernel->threads = IRIS_BLOCK_THREADS(objects->sm90, instance->operation, instance->dtype);
     kernel->shared_nbytes = 0;
     if (iris_is_tensor_core_product(objects->sm90, instance->operation, instance->dtype)) {
         kernel->shared_nbytes = IRIS_SM90_SHARED_NBYTES;

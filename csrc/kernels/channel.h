@@ -17,6 +17,7 @@
 #ifndef IRIS_CHANNEL_H
 #define IRIS_CHANNEL_H
 
+#include "schedule.h"
 #include "sync.h"
 #include "tile.h"
 
@@ -26,7 +27,7 @@ namespace iris
 class channel_lane
 {
   public:
-    channel_lane() = default;
+    channel_lane() = default; /* of no lane: to be assigned */
 
     /* This rank's end of lane `lane` to or from `peer`, with the message's part of it to move. */
     IRIS_INLINE channel_lane(const iris_exchange_args &args, bool sending, int32_t peer,
@@ -41,16 +42,9 @@ class channel_lane
         count_ = (uint32_t)load_relaxed(sending ? &own->sent : &own->received);
     }
 
-    /* Lanes in use for a message. Even one without bytes takes a chunk, to be compared. */
-    IRIS_INLINE static int32_t lanes_of(const iris_exchange_args &args, uint64_t nbytes)
-    {
-        const uint64_t chunks = chunks_of(nbytes);
-        return chunks < (uint64_t)args.lanes ? (int32_t)chunks : args.lanes;
-    }
-
     IRIS_INLINE bool is_done() const
     {
-        return chunk_ >= chunks_of(nbytes_);
+        return chunk_ >= iris_message_chunks(nbytes_);
     }
 
     /* What the next chunk waits for: a full slot, or an empty one. */
@@ -118,12 +112,6 @@ class channel_lane
     }
 
   private:
-    IRIS_INLINE static uint64_t chunks_of(uint64_t nbytes)
-    {
-        return nbytes > IRIS_CHANNEL_CHUNK ? (nbytes + IRIS_CHANNEL_CHUNK - 1) / IRIS_CHANNEL_CHUNK
-                                           : 1;
-    }
-
     /* On rank `at`, the lane that it shares with `peer`. */
     IRIS_INLINE iris_channel_lane *lane_at(const iris_exchange_args &args, int32_t at,
                                            int32_t peer) const
@@ -142,12 +130,12 @@ class channel_lane
                                       slots * IRIS_CHANNEL_CHUNK);
     }
 
-    bool sending_ = false;
-    int32_t peer_ = 0, lane_ = 0;
-    char *address_ = nullptr;
-    uint64_t nbytes_ = 0;
-    uint64_t chunk_ = 1;
-    uint32_t count_ = 0; /* chunks through this lane and direction before this one */
+    bool sending_;
+    int32_t peer_, lane_;
+    char *address_;
+    uint64_t nbytes_;
+    uint64_t chunk_; /* the next one of this lane's */
+    uint32_t count_; /* chunks through this lane and direction before this one */
 };
 
 } // namespace iris

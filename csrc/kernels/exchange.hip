@@ -34,7 +34,7 @@ IRIS_INLINE exchange_task find_task(const iris_exchange_args &args, int32_t t)
         const iris_messages &messages = sending ? args.send : args.receive;
         if (hop == 0 || (messages.peers >> peer & 1u) == 0)
             continue;
-        const int32_t lanes = channel_lane::lanes_of(args, messages.nbytes[peer]);
+        const int32_t lanes = iris_message_lanes(messages.nbytes[peer], args.lanes);
         if (t < lanes)
             return {false, sending, peer, t};
         t -= lanes;

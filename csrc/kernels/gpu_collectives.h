@@ -16,18 +16,11 @@
 namespace iris
 {
 
-/* iris_gpu_threads_of at compile time, where no function of the host can be called: threads of a
- * kernel's group, and of its block, in which a tensor-core product has more groups. */
-template <iris_operation kOperation>
-constexpr int32_t group_threads =
-    kOperation == IRIS_OP_ALL_REDUCE_RMSNORM ? IRIS_ROW_THREADS : IRIS_GPU_THREADS;
-
-template <iris_operation kOperation, iris_dtype kDtype>
-constexpr int32_t kernel_threads =
 #if defined(__CUDACC__)
-    IRIS_IS_PRODUCT(kOperation) && kDtype != IRIS_DTYPE_F32 ? IRIS_SM90_THREADS :
+constexpr bool kSm90 = true;
+#else
+constexpr bool kSm90 = false;
 #endif
-                                                            group_threads<kOperation>;
 
 /* The block's first `threads` as one group. */
 IRIS_INLINE work_group whole_block(int32_t threads)

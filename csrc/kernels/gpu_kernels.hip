@@ -47,10 +47,10 @@ template <typename Args> IRIS_INLINE const Args &at_hand(work_group wg, const Ar
 } // namespace iris
 
 #define IRIS_INSTANCE(operation, variant, dtype, arguments, kernel)                                \
-    IRIS_KERNEL((iris::kernel_threads<IRIS_OP_##operation, IRIS_DTYPE_##dtype>))                   \
+    IRIS_KERNEL(IRIS_BLOCK_THREADS(iris::kSm90, IRIS_OP_##operation, IRIS_DTYPE_##dtype))          \
     iris_##operation##_##variant##_##dtype(IRIS_ARGUMENTS(arguments) args)                         \
     {                                                                                              \
-        const iris::work_group wg = iris::whole_block(iris::group_threads<IRIS_OP_##operation>);   \
+        const iris::work_group wg = iris::whole_block(IRIS_GROUP_THREADS(IRIS_OP_##operation));    \
         kernel(wg, iris::at_hand(wg, args));                                                       \
     }
 #include "instances.def"

@@ -43,18 +43,19 @@ struct iris_gpu_block {
     int32_t m, n, k;
 };
 
+/* As expressions, for compile time too, where a kernel can call no function of the host. */
+#define IRIS_IS_TENSOR_CORE_PRODUCT(sm90, operation, dtype)                                        \
+    ((sm90) && IRIS_IS_PRODUCT(operation) && (dtype) != IRIS_DTYPE_F32)
+/* Threads of a kernel's group, and of its block, in which a tensor-core product has more groups. */
+#define IRIS_GROUP_THREADS(operation)                                                              \
+    ((operation) == IRIS_OP_ALL_REDUCE_RMSNORM ? IRIS_ROW_THREADS : IRIS_GPU_THREADS)
+#define IRIS_BLOCK_THREADS(sm90, operation, dtype)                                                 \
+    (IRIS_IS_TENSOR_CORE_PRODUCT(sm90, operation, dtype) ? IRIS_SM90_THREADS                       \
+                                                         : IRIS_GROUP_THREADS(operation))
+
 static inline bool iris_is_tensor_core_product(bool sm90, uint32_t operation, enum iris_dtype dtype)
 {
-    return sm90 && IRIS_IS_PRODUCT(operation) && dtype != IRIS_DTYPE_F32;
-}
-
-/* Threads of a block. */
-static inline int32_t iris_gpu_threads_of(bool sm90, uint32_t operation, enum iris_dtype dtype)
-{
-    if (operation == IRIS_OP_ALL_REDUCE_RMSNORM)
-        return IRIS_ROW_THREADS;
-    return iris_is_tensor_core_product(sm90, operation, dtype) ? IRIS_SM90_THREADS
-                                                               : IRIS_GPU_THREADS;
+    return IRIS_IS_TENSOR_CORE_PRODUCT(sm90, operation, dtype);
 }
 
 /* See struct iris_reduce_layout. */

@@ -21,6 +21,7 @@ template <typename T, iris_variant kVariant, class Geometry, result kResult> cla
   public:
     static constexpr bool kScatters = kResult == result::scattered;
     static constexpr bool kGathers = kResult == result::gathered;
+    static constexpr bool kHasShares = kScatters || kGathers;
 
     IRIS_INLINE gpu_results(work_group wg, const iris_reduce_args &args, const call_state &call,
                             exchange_shared *shared)
@@ -121,7 +122,7 @@ template <typename T, iris_variant kVariant, class Geometry, result kResult> cla
     {
         if (!Geometry::kProduct || args_.bias.address == 0)
             return;
-        const matrix<T> bias = part_at < kScatters || kGathers > (args_.bias, at, chunk);
+        const matrix<T> bias = part_at<kHasShares>(args_.bias, at, chunk);
         const int32_t last = at.cols - 1 - geometry_.col(chunk); /* past it nothing is stored */
 #pragma unroll
         for (int i = 0; i < kChunk<T>; ++i)

@@ -35,6 +35,7 @@ IRIS_INLINE float reciprocal_sqrt(float x)
 #endif
 }
 
+#if defined(IRIS_GPU)
 IRIS_INLINE float squared(float x)
 {
     float square = x * x;
@@ -47,7 +48,6 @@ IRIS_INLINE float squared(float x)
 /* The sum of all threads' values, in one order whatever the threads do. Called by all of them. */
 IRIS_INLINE float group_sum(work_group wg, float value)
 {
-#if defined(IRIS_GPU)
     constexpr int32_t kThreads = IRIS_ROW_THREADS, kParts = 32;
     IRIS_SHARED static float values[kThreads], sums[kParts];
     float sum = 0;
@@ -63,13 +63,8 @@ IRIS_INLINE float group_sum(work_group wg, float value)
     for (int32_t i = 0; i < kParts; ++i)
         sum += sums[i];
     return sum;
-#else
-    (void)wg;
-    return value;
-#endif
 }
-
-#if !defined(IRIS_GPU)
+#else
 /* From residual_out to output on the host, where a row passes in pieces that stay in L1. */
 inline void normalize_rows(work_group wg, const iris_rmsnorm_args &args, iris_dtype dtype)
 {

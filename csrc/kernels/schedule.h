@@ -210,6 +210,21 @@ IRIS_FUNCTION bool iris_packet_all_own(const struct iris_packet_layout *l)
     return iris_ceil_div(l->words, IRIS_PACKET_BLOCK) >= l->world_size;
 }
 
+/* ---- messages ---- */
+
+/* Even a message without bytes takes a chunk, to be compared. */
+IRIS_FUNCTION uint64_t iris_message_chunks(uint64_t nbytes)
+{
+    return nbytes > IRIS_CHANNEL_CHUNK ? (nbytes + IRIS_CHANNEL_CHUNK - 1) / IRIS_CHANNEL_CHUNK : 1;
+}
+
+/* How many of a channel's lanes it uses. */
+IRIS_FUNCTION int32_t iris_message_lanes(uint64_t nbytes, int32_t lanes)
+{
+    const uint64_t chunks = iris_message_chunks(nbytes);
+    return chunks < (uint64_t)lanes ? (int32_t)chunks : lanes;
+}
+
 /* ---- staging ---- */
 
 /* A staged tile is packed, block_n elements a row, and starts at a multiple of this. */

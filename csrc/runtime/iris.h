@@ -175,6 +175,8 @@ struct iris_op_options {
     bool prepare;  /* true: agree and allocate, launch nothing (the preamble) */
     enum iris_reduce_op reduce_op; /* reductions of tensors */
     void *stream;                  /* cpu: NULL */
+    /* all_to_all: rows (elements of dimension 0) from and to each rank; both NULL: equal parts. */
+    const int64_t *output_sizes, *input_sizes;
 };
 
 /* All collective, all may wait, all with the argument checks of docs/api.md. */
@@ -221,7 +223,8 @@ enum iris_status iris_reduce(struct iris_context *ctx, const struct iris_tensor 
                              const struct iris_op_options *options);
 /* residual_out = the sum of the ranks' inputs + residual, output = residual_out * weight /
  * sqrt(mean of its squares over the last dimension + eps); fp32, fp16, bf16, sums in fp32. The
- * output may be the input, residual_out may be residual. Variants ll and ll_two_shot. */
+ * output may be the input, residual_out may be residual. Variants ll and ll_two_shot, on the cpu
+ * also one_shot and two_shot. */
 struct iris_rmsnorm_tensors {
     const struct iris_tensor *output, *residual_out; /* as input */
     const struct iris_tensor *input;                 /* (..., n) */
@@ -248,7 +251,9 @@ enum iris_status iris_all_gather(struct iris_context *ctx, const struct iris_ten
 /* tensor = rank src's tensor, in place; any dtype. */
 enum iris_status iris_broadcast(struct iris_context *ctx, const struct iris_tensor *tensor, int src,
                                 const struct iris_op_options *options);
-/* output's r-th of world_size equal parts = rank r's input's own-rank-th; any dtype. */
+/* output's r-th of world_size equal parts = rank r's input's own-rank-th; any dtype. With sizes in
+ * the options it is a message for each pair of ranks, ordered with sends and receipts: what one
+ * rank sends the other expects, and the workspace is not used. */
 enum iris_status iris_all_to_all(struct iris_context *ctx, const struct iris_tensor *output,
                                  const struct iris_tensor *input,
                                  const struct iris_op_options *options);
@@ -265,12 +270,6 @@ enum iris_status iris_send(struct iris_context *ctx, const struct iris_tensor *t
                            void *stream);
 enum iris_status iris_recv(struct iris_context *ctx, const struct iris_tensor *tensor, int src,
                            void *stream);
-/* A message for each pair of ranks: sizes[r] rows (elements of dimension 0) to and from rank r. All
- * ranks call it; ordered with sends and receipts. */
-enum iris_status iris_all_to_all_v(struct iris_context *ctx, const struct iris_tensor *output,
-                                   const struct iris_tensor *input, const int64_t *output_sizes,
-                                   const int64_t *input_sizes, void *stream);
-
 /* Copies src to where dst, which is in the heap, lies on rank `peer`. Contiguous, one dtype. */
 enum iris_status iris_rma_put(struct iris_context *ctx, const struct iris_tensor *dst,
                               const struct iris_tensor *src, int peer, void *stream);

@@ -203,6 +203,30 @@ enum iris_status iris_check_disjoint(const char *output_name, const struct iris_
                      output_name, input_name);
 }
 
+enum iris_status iris_check_numel(const char *name, const struct iris_tensor *tensor,
+                                  int64_t expected, const char *why)
+{
+    const int64_t numel = iris_tensor_numel(tensor);
+
+    if (numel == expected)
+        return IRIS_OK;
+    return IRIS_FAIL(IRIS_EINVAL, "%s: expected %lld elements (%s), got %lld", name,
+                     (long long)expected, why, (long long)numel);
+}
+
+enum iris_status iris_check_pair(const struct iris_context *ctx, const char *output_name,
+                                 const struct iris_tensor *output, const char *input_name,
+                                 const struct iris_tensor *input)
+{
+    IRIS_TRY(iris_context_check(ctx));
+    IRIS_TRY(iris_check_device(ctx, output_name, output));
+    IRIS_TRY(iris_check_device(ctx, input_name, input));
+    IRIS_TRY(iris_check_dtype(input_name, input, output->dtype, output_name));
+    IRIS_TRY(iris_check_contiguous(output_name, output));
+    IRIS_TRY(iris_check_contiguous(input_name, input));
+    return iris_check_output(output_name, output);
+}
+
 uint64_t iris_tensor_heap_offset(const struct iris_context *ctx, const struct iris_tensor *tensor)
 {
     const struct span span = span_of(tensor);

@@ -29,6 +29,15 @@ enum iris_status iris_check_output(const char *name, const struct iris_tensor *t
 enum iris_status iris_check_disjoint(const char *output_name, const struct iris_tensor *output,
                                      const char *input_name, const struct iris_tensor *input);
 
+/* So many elements; `why` is for the message: "as many as input". */
+enum iris_status iris_check_numel(const char *name, const struct iris_tensor *tensor,
+                                  int64_t expected, const char *why);
+/* What is asked of the two tensors of an operation that copies or reduces: an open context, its
+ * device, one dtype, contiguous, the first one an output. */
+enum iris_status iris_check_pair(const struct iris_context *ctx, const char *output_name,
+                                 const struct iris_tensor *output, const char *input_name,
+                                 const struct iris_tensor *input);
+
 /* Where `tensor` starts in this rank's heap, from the heap base; IRIS_STAGED when not all of it
  * lies there. */
 uint64_t iris_tensor_heap_offset(const struct iris_context *ctx, const struct iris_tensor *tensor);

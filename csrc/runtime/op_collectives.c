@@ -5,30 +5,14 @@
  */
 #include "op_check.h"
 #include "op_direct.h"
+#include "op_exchange.h"
 #include "op_launch.h"
 #include "op_select.h"
 
 static enum iris_status check_pair(const struct iris_context *ctx, const struct iris_tensor *output,
                                    const struct iris_tensor *input)
 {
-    IRIS_TRY(iris_context_check(ctx));
-    IRIS_TRY(iris_check_device(ctx, "output", output));
-    IRIS_TRY(iris_check_device(ctx, "input", input));
-    IRIS_TRY(iris_check_dtype("input", input, output->dtype, "output"));
-    IRIS_TRY(iris_check_contiguous("output", output));
-    IRIS_TRY(iris_check_contiguous("input", input));
-    return iris_check_output("output", output);
-}
-
-static enum iris_status check_numel(const char *name, const struct iris_tensor *tensor,
-                                    int64_t expected, const char *why)
-{
-    const int64_t numel = iris_tensor_numel(tensor);
-
-    if (numel == expected)
-        return IRIS_OK;
-    return IRIS_FAIL(IRIS_EINVAL, "%s: expected %lld elements (%s), got %lld", name,
-                     (long long)expected, why, (long long)numel);
+    return iris_check_pair(ctx, "output", output, "input", input);
 }
 
 static enum iris_status check_root(const struct iris_context *ctx, enum iris_operation operation,
@@ -137,7 +121,7 @@ enum iris_status iris_all_reduce(struct iris_context *ctx, const struct iris_ten
 {
     IRIS_TRY(check_pair(ctx, output, input));
     IRIS_TRY(iris_check_reducible("input", input));
-    IRIS_TRY(check_numel("output", output, iris_tensor_numel(input), "as many as input"));
+    IRIS_TRY(iris_check_numel("output", output, iris_tensor_numel(input), "as many as input"));
     return run_reduction(ctx, IRIS_OP_ALL_REDUCE, output, input, NULL, 1, iris_tensor_numel(input),
                          -1, options);
 }
@@ -150,7 +134,7 @@ enum iris_status iris_reduce_scatter(struct iris_context *ctx, const struct iris
 
     IRIS_TRY(check_pair(ctx, output, input));
     IRIS_TRY(iris_check_reducible("input", input));
-    IRIS_TRY(check_numel("input", input, n * ctx->world_size, "world_size times output's"));
+    IRIS_TRY(iris_check_numel("input", input, n * ctx->world_size, "world_size times output's"));
     IRIS_TRY(iris_check_disjoint("output", output, "input", input));
     return run_reduction(ctx, IRIS_OP_REDUCE_SCATTER, output, input, NULL, ctx->world_size, n, -1,
                          options);
@@ -170,7 +154,7 @@ enum iris_status iris_reduce(struct iris_context *ctx, const struct iris_tensor 
     IRIS_TRY(check_pair(ctx, here != NULL ? here : input, input));
     IRIS_TRY(iris_check_reducible("input", input));
     if (here != NULL)
-        IRIS_TRY(check_numel("output", here, iris_tensor_numel(input), "as many as input"));
+        IRIS_TRY(iris_check_numel("output", here, iris_tensor_numel(input), "as many as input"));
     return run_reduction(ctx, IRIS_OP_REDUCE, here, input, NULL, 1, iris_tensor_numel(input), dst,
                          options);
 }
@@ -189,7 +173,7 @@ static enum iris_status check_row_tensor(const struct iris_context *ctx, const c
     IRIS_TRY(iris_check_device(ctx, name, tensor));
     IRIS_TRY(iris_check_dtype(name, tensor, input->dtype, "input"));
     IRIS_TRY(iris_check_contiguous(name, tensor));
-    return check_numel(name, tensor, iris_tensor_numel(input), "as many as input");
+    return iris_check_numel(name, tensor, iris_tensor_numel(input), "as many as input");
 }
 
 static enum iris_status check_rmsnorm(const struct iris_context *ctx,
@@ -211,8 +195,8 @@ static enum iris_status check_rmsnorm(const struct iris_context *ctx,
     IRIS_TRY(iris_check_device(ctx, "weight", t->weight));
     IRIS_TRY(iris_check_dtype("weight", t->weight, input->dtype, "input"));
     IRIS_TRY(iris_check_contiguous("weight", t->weight));
-    IRIS_TRY(
-        check_numel("weight", t->weight, input->shape[input->ndim - 1], "the last size of input"));
+    IRIS_TRY(iris_check_numel("weight", t->weight, input->shape[input->ndim - 1],
+                              "the last size of input"));
     IRIS_TRY(check_same_or_apart("output", t->output, "input", input));
     IRIS_TRY(iris_check_disjoint("residual_out", t->residual_out, "output", t->output));
     IRIS_TRY(iris_check_disjoint("residual_out", t->residual_out, "input", input));
@@ -365,8 +349,8 @@ enum iris_status iris_all_gather(struct iris_context *ctx, const struct iris_ten
     const char *own_place;
 
     IRIS_TRY(check_pair(ctx, output, input));
-    IRIS_TRY(
-        check_numel("output", output, transfer.n * ctx->world_size, "world_size times input's"));
+    IRIS_TRY(iris_check_numel("output", output, transfer.n * ctx->world_size,
+                              "world_size times input's"));
     /* In place, as NCCL has it: the input is the output's own part. */
     own_place = (const char *)output->data +
                 (size_t)(ctx->rank * transfer.n) * iris_dtype_nbytes(input->dtype);
@@ -412,9 +396,9 @@ enum iris_status iris_gather(struct iris_context *ctx, const struct iris_tensor 
     IRIS_TRY(check_pair(ctx, here != NULL ? here : input, input));
     transfer.n = iris_tensor_numel(input);
     if (here != NULL) {
-        IRIS_TRY(check_numel("output", here, transfer.n * ctx->world_size,
-                             "world_size times "
-                             "input's"));
+        IRIS_TRY(iris_check_numel("output", here, transfer.n * ctx->world_size,
+                                  "world_size times "
+                                  "input's"));
         IRIS_TRY(iris_check_disjoint("output", here, "input", input));
     }
     return run_transfer(ctx, &transfer, here, input, options);
@@ -441,9 +425,9 @@ enum iris_status iris_scatter(struct iris_context *ctx, const struct iris_tensor
     IRIS_TRY(check_pair(ctx, output, here != NULL ? here : output));
     transfer.n = iris_tensor_numel(output);
     if (here != NULL) {
-        IRIS_TRY(check_numel("input", here, transfer.n * ctx->world_size,
-                             "world_size times "
-                             "output's"));
+        IRIS_TRY(iris_check_numel("input", here, transfer.n * ctx->world_size,
+                                  "world_size times "
+                                  "output's"));
         IRIS_TRY(iris_check_disjoint("output", output, "input", here));
     }
     return run_transfer(ctx, &transfer, output, here, options);
@@ -464,8 +448,10 @@ enum iris_status iris_all_to_all(struct iris_context *ctx, const struct iris_ten
         .source = -1,
     };
 
+    if (options->output_sizes != NULL)
+        return iris_exchange_all_to_all(ctx, output, input, options);
     IRIS_TRY(check_pair(ctx, output, input));
-    IRIS_TRY(check_numel("output", output, numel, "as many as input"));
+    IRIS_TRY(iris_check_numel("output", output, numel, "as many as input"));
     if (numel % ctx->world_size != 0)
         return IRIS_FAIL(IRIS_EINVAL,
                          "input: expected elements in multiples of world_size %d, got %lld",

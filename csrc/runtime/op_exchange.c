@@ -7,6 +7,7 @@
 
 #include <time.h>
 
+#include "../kernels/schedule.h"
 #include "clock.h"
 #include "op_check.h"
 #include "op_direct.h"
@@ -42,17 +43,13 @@ static void add_message(struct iris_messages *messages, int peer, uint64_t addre
 /* How many lanes find_task in exchange.hip deals out for these messages. */
 static uint32_t count_tasks(const struct iris_context *ctx, const struct iris_messages *messages)
 {
-    const uint64_t limit = (uint64_t)ctx->channel_lanes;
-    uint64_t tasks = 0;
+    uint32_t tasks = 0;
 
     for (int peer = 0; peer < ctx->world_size; ++peer) {
-        const uint64_t nbytes = messages->nbytes[peer];
-        const uint64_t chunks = (nbytes + IRIS_CHANNEL_CHUNK - 1) / IRIS_CHANNEL_CHUNK;
-        if (peer == ctx->rank || (messages->peers >> peer & 1u) == 0)
-            continue;
-        tasks += chunks == 0 ? 1 : chunks < limit ? chunks : limit;
+        if (peer != ctx->rank && (messages->peers >> peer & 1u) != 0)
+            tasks += (uint32_t)iris_message_lanes(messages->nbytes[peer], ctx->channel_lanes);
     }
-    return (uint32_t)tasks;
+    return tasks;
 }
 
 /* Whether `peer` has taken all that was sent to it; true also when there is no telling. */
@@ -170,24 +167,23 @@ static enum iris_status split(const struct iris_context *ctx, const char *tensor
     return IRIS_OK;
 }
 
-enum iris_status iris_all_to_all_v(struct iris_context *ctx, const struct iris_tensor *output,
-                                   const struct iris_tensor *input, const int64_t *output_sizes,
-                                   const int64_t *input_sizes, void *stream)
+enum iris_status iris_exchange_all_to_all(struct iris_context *ctx,
+                                          const struct iris_tensor *output,
+                                          const struct iris_tensor *input,
+                                          const struct iris_op_options *options)
 {
     struct iris_exchange_args args = {0};
 
-    IRIS_TRY(check_message(ctx, "output", output));
-    IRIS_TRY(check_message(ctx, "input", input));
-    IRIS_TRY(iris_check_dtype("input", input, output->dtype, "output"));
-    IRIS_TRY(iris_check_output("output", output));
+    IRIS_TRY(iris_check_pair(ctx, "output", output, "input", input));
     IRIS_TRY(iris_check_disjoint("output", output, "input", input));
-    IRIS_TRY(split(ctx, "output", output, "output_split_sizes", output_sizes, &args.receive));
-    IRIS_TRY(split(ctx, "input", input, "input_split_sizes", input_sizes, &args.send));
+    IRIS_TRY(
+        split(ctx, "output", output, "output_split_sizes", options->output_sizes, &args.receive));
+    IRIS_TRY(split(ctx, "input", input, "input_split_sizes", options->input_sizes, &args.send));
     if (args.receive.nbytes[ctx->rank] != args.send.nbytes[ctx->rank])
         return IRIS_FAIL(IRIS_EINVAL,
                          "output_split_sizes: expected %llu bytes from this rank to itself as in "
                          "input_split_sizes, got %llu",
                          (unsigned long long)args.send.nbytes[ctx->rank],
                          (unsigned long long)args.receive.nbytes[ctx->rank]);
-    return run_exchange(ctx, IRIS_OP_ALL_TO_ALL_V, &args, stream);
+    return run_exchange(ctx, IRIS_OP_ALL_TO_ALL_V, &args, options->stream);
 }

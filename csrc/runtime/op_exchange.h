@@ -1,12 +1,18 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * What a context's end has to do with messages.
+ * What other parts of the runtime have to do with messages.
  */
 #ifndef IRIS_OP_EXCHANGE_H
 #define IRIS_OP_EXCHANGE_H
 
 #include "context.h"
+
+/* iris_all_to_all with sizes. */
+enum iris_status iris_exchange_all_to_all(struct iris_context *ctx,
+                                          const struct iris_tensor *output,
+                                          const struct iris_tensor *input,
+                                          const struct iris_op_options *options);
 
 /* Waits, within the context's timeout, until the peers have taken what was sent to them: who leaves
  * first ends their calls. The device is idle. */

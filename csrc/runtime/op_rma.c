@@ -37,17 +37,8 @@ static enum iris_status translate(const struct iris_context *ctx, const char *na
 static enum iris_status check_copy(const struct iris_context *ctx, const struct iris_tensor *dst,
                                    const struct iris_tensor *src)
 {
-    IRIS_TRY(iris_context_check(ctx));
-    IRIS_TRY(iris_check_device(ctx, "dst", dst));
-    IRIS_TRY(iris_check_device(ctx, "src", src));
-    IRIS_TRY(iris_check_dtype("src", src, dst->dtype, "dst"));
-    IRIS_TRY(iris_check_contiguous("dst", dst));
-    IRIS_TRY(iris_check_contiguous("src", src));
-    IRIS_TRY(iris_check_output("dst", dst));
-    if (iris_tensor_numel(dst) != iris_tensor_numel(src))
-        return IRIS_FAIL(IRIS_EINVAL, "src: expected %lld elements, as many as dst, got %lld",
-                         (long long)iris_tensor_numel(dst), (long long)iris_tensor_numel(src));
-    return IRIS_OK;
+    IRIS_TRY(iris_check_pair(ctx, "dst", dst, "src", src));
+    return iris_check_numel("src", src, iris_tensor_numel(dst), "as many as dst");
 }
 
 static enum iris_status run_copy(struct iris_context *ctx, enum iris_operation operation,

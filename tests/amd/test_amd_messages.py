@@ -4,6 +4,7 @@
 
 import cases
 import machine
+import norms
 import pytest
 import torch
 from test_amd_collectives import BEHAVIOURS, Exchange
@@ -76,7 +77,7 @@ def remote_memory(ctx, memory):
     assert int(word) == 0
 
 
-def norms(ctx, memory):
+def normalized_sums(ctx, memory):
     exchange = Exchange(ctx, memory)
     for number, (rows, columns) in enumerate(((1, 8), (5, 129), (9, 1024), (0, 4))):
         for dtype in cases.DTYPES:
@@ -90,21 +91,12 @@ def norms(ctx, memory):
                 exchange.call(
                     "all_reduce_rmsnorm",
                     *(t.view(rows, columns) for t in (output, residual_out, given, residual)),
-                    weight, eps=1e-5, config=iris_c.ccl.Config(all_reduce_variant=variant),
+                    weight, eps=norms.EPS, config=iris_c.ccl.Config(all_reduce_variant=variant),
                 )  # fmt: skip
-                inputs = [cases.contribution(r, n, dtype) for r in (*range(ctx.world_size), 21)]
-                total = sum(x.double() for x in inputs)
-                magnitude = sum(x.double().abs() for x in inputs)
-                u, e = cases.UNIT_ROUNDOFF[dtype], cases.UNIT_ROUNDOFF[torch.float32]
-                small, what = cases.SMALLEST[dtype], f"{rows}x{columns} {dtype} {variant}"
                 if n > 0:
-                    bound = 1.01 * u * total.abs() + e * len(inputs) * magnitude + small
-                    cases.check_close(residual_out[None], total[None], bound[None], what)
-                    x = residual_out.double().view(rows, columns)
-                    scale = 1 / ((x**2).mean(-1, keepdim=True) + 1e-5).sqrt()
-                    expected = x * scale * weight.double()
-                    bound = (1.01 * u + e * (columns + 8)) * expected.abs() + small
-                    cases.check_close(output.view(rows, columns), expected, bound, what)
+                    terms = [cases.contribution(r, n, dtype) for r in (*range(ctx.world_size), 21)]
+                    results = (t.view(rows, columns) for t in (residual_out, output))
+                    norms.check(terms, weight, *results, dtype, f"{rows}x{columns} {variant}")
                 exchange.done()
 
 
@@ -148,16 +140,12 @@ def gathered_products(ctx, memory):
             C = exchange.tensor(M * world * N, dtype, number % 2 == 0).view(M * world, N)
             ctx.ops.matmul_all_gather(*(memory.passed(tensor) for tensor in (C, A, B)))
             assert memory.library.hipDeviceSynchronize() == 0
-            u, e = cases.UNIT_ROUNDOFF[dtype], cases.UNIT_ROUNDOFF[torch.float32]
-            for rank in range(world):
-                a, b = (x.double() for x in cases.operands(case, rank, dtype, ""))
-                bound = 2.02 * u * (a @ b).abs() + e * (K + 2) * (a.abs() @ b.abs())
-                cases.check_close(C.chunk(world)[rank], a @ b, bound + 2 * cases.SMALLEST[dtype],
-                                  f"{case} {dtype} rows of rank {rank}")  # fmt: skip
+            expected, bound = cases.gathered(case, world, dtype)
+            cases.check_close(C, expected, bound, f"{case} {dtype}")
             exchange.done()
 
 
-BODIES = [messages, remote_memory, norms, scattered_products, gathered_products]
+BODIES = [messages, remote_memory, normalized_sums, scattered_products, gathered_products]
 
 
 @pytest.mark.parametrize("body", BODIES, ids=lambda body: body.__name__)

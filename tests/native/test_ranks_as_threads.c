@@ -268,7 +268,8 @@ static void messages(struct iris_context *ctx, const struct rank_args *self, int
         dealt.shape[0] += sent[r] = sent[r] < n ? sent[r] : n;
         swapped.shape[0] += received[r] = received[r] < n ? received[r] : n;
     }
-    MUST(iris_all_to_all_v(ctx, &swapped, &dealt, received, sent, NULL));
+    const struct iris_op_options options = {.output_sizes = received, .input_sizes = sent};
+    MUST(iris_all_to_all(ctx, &swapped, &dealt, &options));
     for (int r = 0; r < W; ++r) {
         int64_t first = 0; /* of what r deals out to this rank */
         for (int to = 0; to < self->rank; ++to) {

@@ -12,23 +12,6 @@ import iris_c
 from iris_c.testing import ranks
 
 
-def expectation(case, world, dtype, salt, bias):
-    """All ranks' products one below the other, and the bound of their errors."""
-    total, bounds = [], []
-    u, e = cases.UNIT_ROUNDOFF[dtype], cases.UNIT_ROUNDOFF[torch.float32]
-    for rank in range(world):
-        a, b = (x.double() for x in cases.operands(case, rank, dtype, salt))
-        product, magnitude = a @ b, a.abs() @ b.abs()
-        if bias is not None:
-            product, magnitude = product + bias(rank), magnitude + bias(rank).abs()
-        total.append(product)
-        # Through its staging a product is rounded before the bias is added.
-        bounds.append(1.01 * u * (product.abs() + (magnitude if bias is not None else 0))
-                      + u * product.abs() + e * (case.K + 2) * magnitude
-                      + 2 * cases.SMALLEST[dtype])  # fmt: skip
-    return torch.cat(total), torch.cat(bounds)
-
-
 def check(ctx, case, dtype, on_heap, salt="", bias_shape=None, workspace=None):
     case = dataclasses.replace(case, bias="")
     world, rank = ctx.world_size, ctx.rank
@@ -47,7 +30,7 @@ def check(ctx, case, dtype, on_heap, salt="", bias_shape=None, workspace=None):
     if bias_shape is not None:
         bias = torch.empty(bias_shape, dtype=dtype).copy_(bias_of(rank))
     ctx.ops.matmul_all_gather(C, A, B, bias=bias, workspace=workspace)
-    expected, bound = expectation(
+    expected, bound = cases.gathered(
         case, world, dtype, salt, None if bias is None else lambda which: bias_of(which).double()
     )
     cases.check_close(C, expected, bound, f"rank {rank} {case} {dtype} {salt}")
@@ -85,7 +68,7 @@ def test_some_results_on_the_heap_and_some_off(ctx):
         C = on_heap if (turn + ctx.rank) % 2 else torch.empty(99, 70)
         cases.poisoned(C)
         ctx.ops.matmul_all_gather(C, A, B)
-        expected, bound = expectation(case, 3, torch.float32, "", None)
+        expected, bound = cases.gathered(case, 3, torch.float32)
         cases.check_close(C, expected, bound)
         ctx.barrier()  # the heap's is poisoned again
 
