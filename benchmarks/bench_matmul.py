@@ -3,7 +3,8 @@
 """The fused products beside torch.mm and torch.distributed's collective.
 
 python benchmarks/bench_matmul.py                                 # matmul_all_reduce
-python benchmarks/bench_matmul.py --op matmul_reduce_scatter      # or matmul_all_gather
+python benchmarks/bench_matmul.py --op matmul_reduce_scatter      # or matmul_all_gather,
+                    # all_gather_matmul, all_gather_matmul_hbm_buffer, the same with :1 (along K)
 python benchmarks/bench_matmul.py --shape 512 4096 2048 --variant all --ranks 4
 python benchmarks/bench_matmul.py --gemm                          # our product alone, one rank
 python benchmarks/bench_matmul.py --layers --ranks 4 --dtype bfloat16                 # GPUs
@@ -88,6 +89,10 @@ class AllReduce:
     def of_sum(self, total):
         return total
 
+    def sent(self, M, N, K):
+        """Elements that cross the links, but for a rank's own part of them."""
+        return self.crossings * M * N
+
 
 class ReduceScatter(AllReduce):
     """matmul_reduce_scatter by rows."""
@@ -151,7 +156,73 @@ class AllGather(AllReduce):
         return partial
 
 
-OPERATIONS = {operation.name: operation for operation in (AllReduce, ReduceScatter, AllGather)}
+class AllGatherMatmul(AllReduce):
+    """all_gather_matmul along M: M and K are the joined operand's, N is this rank's."""
+
+    name = "all_gather_matmul"
+    crossings = 1
+    dim = 0
+
+    def __init__(self, ranks, A, B, dtype, config):
+        self.ctx, self.B, self.config = ranks.ctx, B, config
+        world, rank = ranks.ctx.world_size, ranks.ctx.rank
+        self.A = A.chunk(world, self.dim)[rank].clone()
+        self.workspace = iris_c.FusedWorkspace(ranks.ctx, self.name)
+        self.out = torch.empty(A.shape[0], B.shape[1], dtype=dtype, device=A.device)
+        self.C = torch.empty_like(self.out)
+        self.joined = torch.empty_like(A)
+
+    def run(self):
+        getattr(self.ctx.ops, self.name)(
+            self.C, self.A, self.B, gather_dim=self.dim, config=self.config,
+            workspace=self.workspace,
+        )  # fmt: skip
+
+    def peer(self):
+        peers.all_gather_matmul(self.out, self.joined, self.A, self.B, self.dim)
+
+    def others(self):
+        symmetric = peers.symmetric_all_gather_matmul(self.A, self.B, self.dim)
+        return {} if symmetric is None else {"fused symm_mem": symmetric}
+
+    def partial(self):
+        """What, added over the ranks, is the joined operand: this rank's shard among zeros."""
+        partial = torch.zeros(self.joined.shape, dtype=torch.float64, device=self.A.device)
+        partial.chunk(self.ctx.world_size, self.dim)[self.ctx.rank].copy_(self.A)
+        return partial
+
+    def of_sum(self, total):
+        return total @ self.B.double()
+
+    def sent(self, M, N, K):
+        return M * K
+
+
+class AllGatherMatmulHbmBuffer(AllGatherMatmul):
+    """The same with transfer and product at once."""
+
+    name = "all_gather_matmul_hbm_buffer"
+
+
+class JoinedColumns(AllGatherMatmulHbmBuffer):
+    """The same along K."""
+
+    dim = 1
+
+
+OPERATIONS = {
+    operation.name: operation
+    for operation in (
+        AllReduce,
+        ReduceScatter,
+        AllGather,
+        AllGatherMatmul,
+        AllGatherMatmulHbmBuffer,
+    )
+}
+OPERATIONS["all_gather_matmul_hbm_buffer:1"] = JoinedColumns  # gather_dim=1
+# Operations that join their operand: the layer's N is divided among the ranks, K is whole.
+JOINING = (AllGatherMatmul.name, AllGatherMatmulHbmBuffer.name, "all_gather_matmul_hbm_buffer:1")
 
 
 def measure(ranks: harness.Ranks, operation, shape, dtype, variant) -> harness.Row:
@@ -159,9 +230,10 @@ def measure(ranks: harness.Ranks, operation, shape, dtype, variant) -> harness.R
     ctx, device = ranks.ctx, ranks.device
     A = torch.randn(M, K, device=device).to(dtype)
     B = torch.randn(K, N, device=device).to(dtype)
-    config = iris_c.FusedConfig(all_reduce_variant=variant)
+    variant = None if operation in JOINING else variant
+    config = iris_c.FusedConfig(all_reduce_variant=variant, **ranks.config)
     case = OPERATIONS[operation](ranks, A, B, dtype, config)
-    flop = 2 * case.A.shape[0] * N * K
+    flop = 2 * (M if operation in JOINING else case.A.shape[0]) * N * K
     others = case.others()
     if others:
         others = {"mm": lambda: torch.mm(A, B, out=case.out), **others}
@@ -169,7 +241,7 @@ def measure(ranks: harness.Ranks, operation, shape, dtype, variant) -> harness.R
         operation if ctx.world_size > 1 else "product alone",
         f"{M}x{N}x{K}",
         str(dtype).removeprefix("torch."),
-        variant,
+        variant or " ".join(f"{name}={value}" for name, value in ranks.config.items()),
         flop,
         float("inf"),
         BOUND[dtype],
@@ -186,12 +258,19 @@ def measure(ranks: harness.Ranks, operation, shape, dtype, variant) -> harness.R
         of_sum=case.of_sum,
     )
     if "mm" in row.others:
-        sent = case.crossings * (ctx.world_size - 1) / ctx.world_size * M * N * dtype.itemsize
+        sent = (ctx.world_size - 1) / ctx.world_size * case.sent(M, N, K) * dtype.itemsize
         row.limit = max(row.others["mm"].median, sent / WIRE)
     return row
 
 
+def setting(text: str) -> tuple[str, int | str]:
+    """'name=value', of a field of FusedConfig."""
+    name, _, value = text.partition("=")
+    return name, int(value) if value.isdigit() else value
+
+
 def body(ranks, options):
+    ranks.config = dict(options.config)
     return ranks.each(options.cases, measure)
 
 
@@ -201,6 +280,9 @@ def main() -> int:
     arguments.add_argument("--shape", type=int, nargs=3, metavar=("M", "N", "K"), action="append")
     arguments.add_argument("--dtype", choices=harness.DTYPES, default="float32")
     arguments.add_argument("--variant", choices=(*VARIANTS, "all"), default="two_shot")
+    arguments.add_argument(
+        "--config", type=setting, nargs="*", default=[], metavar="FIELD=VALUE", help="FusedConfig's"
+    )
     arguments.add_argument("--gemm", action="store_true", help="one rank against torch.mm")
     arguments.add_argument(
         "--layers", action="store_true", help="GPUs: the shapes of tensor-parallel layers"
@@ -215,8 +297,9 @@ def main() -> int:
     shapes = [tuple(shape) for shape in options.shape or SHAPES]
     if options.layers:
         ranks = int(os.environ.get("WORLD_SIZE", options.ranks))
-        whole = options.op == AllGather.name
-        shapes = [(M, N, K if whole else K // ranks) for M, N, K in LAYERS]
+        whole = options.op == AllGather.name or options.op in JOINING
+        divided = ranks if options.op in JOINING else 1
+        shapes = [(M, N // divided, K if whole else K // ranks) for M, N, K in LAYERS]
     elif options.products:
         shapes = PRODUCTS
     options.cases = [

@@ -55,6 +55,32 @@ def matmul_all_gather(out, share: torch.Tensor, A: torch.Tensor, B: torch.Tensor
         dist.all_gather_into_tensor(out, share)
 
 
+def all_gather_matmul(out, joined, A: torch.Tensor, B: torch.Tensor, dim: int) -> None:
+    """out = all ranks' A, joined along dim, @ B; `joined` is overwritten."""
+    world = dist.get_world_size()
+    if world == 1:
+        torch.mm(A, B, out=out)
+        return
+    if dim == 0:
+        dist.all_gather_into_tensor(joined, A)
+        torch.mm(joined, B, out=out)
+        return
+    parts = joined.view(world * A.shape[0], A.shape[1])
+    dist.all_gather_into_tensor(parts, A)
+    torch.mm(torch.cat(parts.chunk(world), 1), B, out=out)
+
+
+def symmetric_all_gather_matmul(A: torch.Tensor, B: torch.Tensor, dim: int):
+    """The same by torch's fused operation, as a function to call; None where there is none."""
+    if A.device.type == "cpu" or dist.get_world_size() == 1:
+        return None
+    import torch.distributed._symmetric_memory as symm_mem
+
+    group = dist.group.WORLD.group_name
+    symm_mem.enable_symm_mem_for_group(group)
+    return lambda: torch.ops.symm_mem.fused_all_gather_matmul(A, [B], dim, group)
+
+
 def symmetric_matmul_reduce_scatter(A: torch.Tensor, B: torch.Tensor):
     """The same by torch's fused operation, as a function to call; None where there is none."""
     if A.device.type == "cpu" or dist.get_world_size() == 1:

@@ -48,6 +48,7 @@ static int module_exec(PyObject *module)
         return -1;
     if (PyModule_AddFunctions(module, iris_py_ccl_methods) < 0 ||
         PyModule_AddFunctions(module, iris_py_matmul_methods) < 0 ||
+        PyModule_AddFunctions(module, iris_py_gather_matmul_methods) < 0 ||
         PyModule_AddFunctions(module, iris_py_rmsnorm_methods) < 0 ||
         PyModule_AddFunctions(module, iris_py_message_methods) < 0)
         return -1;

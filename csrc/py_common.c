@@ -509,6 +509,26 @@ static int config_variant(PyObject *value, enum iris_variant *out)
     return 0;
 }
 
+static int config_layout(PyObject *value, bool *m_contiguous)
+{
+    const char *name;
+
+    if (value == Py_None)
+        return 0;
+    if (!PyUnicode_Check(value))
+        return iris_py_type_error("staged_a_layout", "a str or None", value);
+    name = PyUnicode_AsUTF8AndSize(value, NULL);
+    if (!name)
+        return -1;
+    *m_contiguous = strcmp(name, "m_contiguous") == 0;
+    if (*m_contiguous || strcmp(name, "k_contiguous") == 0)
+        return 0;
+    PyErr_Format(PyExc_ValueError,
+                 "staged_a_layout: expected k_contiguous, m_contiguous or None, got '%.100s'",
+                 name);
+    return -1;
+}
+
 int iris_py_config_from_tuple(PyObject *tuple, struct iris_config *out)
 {
     struct iris_config config = {0};
@@ -516,20 +536,26 @@ int iris_py_config_from_tuple(PyObject *tuple, struct iris_config *out)
         const char *name;
         int32_t *target;
     } const fields[] = {
-        {"block_size_m", &config.block_size_m}, {"block_size_n", &config.block_size_n},
-        {"block_size_k", &config.block_size_k}, {"group_size_m", &config.group_size_m},
-        {"num_sms", &config.num_sms},           {"num_xcds", &config.num_xcds},
+        {"block_size_m", &config.block_size_m},
+        {"block_size_n", &config.block_size_n},
+        {"block_size_k", &config.block_size_k},
+        {"group_size_m", &config.group_size_m},
+        {"num_sms", &config.num_sms},
+        {"num_xcds", &config.num_xcds},
+        {"num_fetch_sms", &config.num_fetch_sms},
+        {"k_per_flag", &config.k_per_flag},
     };
     const int count = sizeof fields / sizeof fields[0];
 
-    if (!PyTuple_Check(tuple) || PyTuple_Size(tuple) != count + 1) {
-        PyErr_Format(PyExc_TypeError, "config: expected %d fields", count + 1);
+    if (!PyTuple_Check(tuple) || PyTuple_Size(tuple) != count + 2) {
+        PyErr_Format(PyExc_TypeError, "config: expected %d fields", count + 2);
         return -1;
     }
     for (int i = 0; i < count; i++) /* items are borrowed from the tuple */
         if (config_field(fields[i].name, PyTuple_GetItem(tuple, i), fields[i].target) < 0)
             return -1;
-    if (config_variant(PyTuple_GetItem(tuple, count), &config.variant) < 0)
+    if (config_variant(PyTuple_GetItem(tuple, count), &config.variant) < 0 ||
+        config_layout(PyTuple_GetItem(tuple, count + 1), &config.m_contiguous) < 0)
         return -1;
     *out = config;
     return 0;
@@ -537,10 +563,12 @@ int iris_py_config_from_tuple(PyObject *tuple, struct iris_config *out)
 
 PyObject *iris_py_config_to_tuple(const struct iris_config *config)
 {
-    return Py_BuildValue(
-        "(iiiiiiz)", config->block_size_m, config->block_size_n, config->block_size_k,
-        config->group_size_m, config->num_sms, config->num_xcds,
-        config->variant == IRIS_VARIANT_NONE ? NULL : iris_variant_name(config->variant));
+    return Py_BuildValue("(iiiiiiiizs)", config->block_size_m, config->block_size_n,
+                         config->block_size_k, config->group_size_m, config->num_sms,
+                         config->num_xcds, config->num_fetch_sms, config->k_per_flag,
+                         config->variant == IRIS_VARIANT_NONE ? NULL
+                                                              : iris_variant_name(config->variant),
+                         config->m_contiguous ? "m_contiguous" : "k_contiguous");
 }
 
 int iris_py_config(struct iris_py_state *state, PyObject *value, struct iris_config *out)

@@ -22,6 +22,8 @@
 /* Every keyword and attribute name the layer looks up, interned once per module. */
 #define IRIS_PY_NAMES(X)                                                                           \
     X(A)                                                                                           \
+    X(A_gathered)                                                                                  \
+    X(A_shard)                                                                                     \
     X(B)                                                                                           \
     X(C)                                                                                           \
     X(async_op)                                                                                    \
@@ -49,6 +51,7 @@
     X(compare)                                                                                     \
     X(consume)                                                                                     \
     X(eps)                                                                                         \
+    X(gather_dim)                                                                                  \
     X(group)                                                                                       \
     X(input_split_sizes)                                                                           \
     X(output_split_sizes)                                                                          \

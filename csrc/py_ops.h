@@ -10,7 +10,8 @@
 
 extern PyMethodDef iris_py_ops_methods[];
 extern PyMethodDef iris_py_matmul_methods[]; /* fused products */
-extern PyMethodDef iris_py_ccl_methods[];    /* collectives */
+extern PyMethodDef iris_py_gather_matmul_methods[];
+extern PyMethodDef iris_py_ccl_methods[]; /* collectives */
 extern PyMethodDef iris_py_rmsnorm_methods[];
 extern PyMethodDef iris_py_message_methods[];
 

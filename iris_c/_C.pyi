@@ -214,6 +214,52 @@ def matmul_all_gather_preamble(
     *,
     bias: Any = None,
 ) -> FusedWorkspace: ...
+def all_gather_matmul(
+    ctx: Context,
+    C: Any,
+    A_shard: Any,
+    B: Any,
+    bias: Any = None,
+    gather_dim: int = 0,
+    async_op: bool = False,
+    config: _Config | None = None,
+    workspace: FusedWorkspace | None = None,
+    *,
+    A_gathered: Any = None,
+) -> FusedWorkspace: ...
+def all_gather_matmul_preamble(
+    ctx: Context,
+    C: Any,
+    A_shard: Any,
+    B: Any,
+    config: _Config | None = None,
+    workspace: FusedWorkspace | None = None,
+    *,
+    gather_dim: int = 0,
+) -> FusedWorkspace: ...
+def all_gather_matmul_hbm_buffer(
+    ctx: Context,
+    C: Any,
+    A_shard: Any,
+    B: Any,
+    bias: Any = None,
+    gather_dim: int = 0,
+    async_op: bool = False,
+    config: _Config | None = None,
+    workspace: FusedWorkspace | None = None,
+    *,
+    A_gathered: Any = None,
+) -> FusedWorkspace: ...
+def all_gather_matmul_hbm_buffer_preamble(
+    ctx: Context,
+    C: Any,
+    A_shard: Any,
+    B: Any,
+    config: _Config | None = None,
+    workspace: FusedWorkspace | None = None,
+    *,
+    gather_dim: int = 0,
+) -> FusedWorkspace: ...
 def all_reduce(
     ctx: Context,
     output: Any,

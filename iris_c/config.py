@@ -41,8 +41,14 @@ class FusedConfig:
         Accelerator dies over which tiles are spread.
     all_reduce_variant : str or None
         'atomic', 'spinlock', 'one_shot', 'two_shot' or 'ring'; None chooses.
-    num_fetch_sms, k_per_flag : int or None
-        For operations that gather their input: work-groups that fetch, and columns per flag.
+    num_fetch_sms : int or None
+        Of a gathered operand: work-groups that do nothing but send; on sm_90a, in 16 bits, where
+        each has warps for it, those that send at all.
+    k_per_flag : int or None
+        Of a gathered operand: steps of block_size_k in the pieces that it is sent in.
+    staged_a_layout : str or None
+        'k_contiguous', which None means, or 'm_contiguous': how a gathered operand lies in the
+        receiver's buffers; best as it lies in the sender's memory.
     """
 
     block_size_m: int | None = None
@@ -54,14 +60,13 @@ class FusedConfig:
     all_reduce_variant: str | None = "two_shot"
     num_fetch_sms: int | None = None
     k_per_flag: int | None = None
+    staged_a_layout: str | None = None
 
     def validate(self, world_size: int | None = None) -> None:
         """Raise ValueError, naming field and value, if no operation could run like this.
 
         Without `world_size`, what depends on it is not checked.
         """
-        _check_positive("num_fetch_sms", self.num_fetch_sms)
-        _check_positive("k_per_flag", self.k_per_flag)
         _C._config_validate(self._as_tuple(), world_size or 0)
 
     def _as_tuple(self) -> tuple:
@@ -73,7 +78,10 @@ class FusedConfig:
             self.group_size_m,
             self.num_sms,
             self.num_xcds,
+            self.num_fetch_sms,
+            self.k_per_flag,
             self.all_reduce_variant,
+            self.staged_a_layout,
         )
 
 
@@ -113,5 +121,8 @@ class Config:
             None,
             self.comm_sms,
             self.num_xcds,
+            None,
+            None,
             self.all_reduce_variant,
+            None,
         )

@@ -9,6 +9,10 @@ from __future__ import annotations
 
 from iris_c._C import (
     FusedWorkspace,
+    all_gather_matmul,
+    all_gather_matmul_hbm_buffer,
+    all_gather_matmul_hbm_buffer_preamble,
+    all_gather_matmul_preamble,
     matmul_all_gather,
     matmul_all_gather_preamble,
     matmul_all_reduce,
@@ -21,6 +25,10 @@ from iris_c.config import FusedConfig
 __all__ = [
     "FusedConfig",
     "FusedWorkspace",
+    "all_gather_matmul",
+    "all_gather_matmul_hbm_buffer",
+    "all_gather_matmul_hbm_buffer_preamble",
+    "all_gather_matmul_preamble",
     "matmul_all_gather",
     "matmul_all_gather_preamble",
     "matmul_all_reduce",
@@ -51,9 +59,19 @@ def select_config(ctx, M, N, K, dtype, config=None, operation="matmul_all_reduce
 
     config = FusedConfig() if config is None else config
     fields = ctx._select_config(operation, M, N, K, dtype, config._as_tuple())
-    names = ("block_size_m", "block_size_n", "block_size_k", "group_size_m", "num_sms", "num_xcds")
+    names = (
+        "block_size_m",
+        "block_size_n",
+        "block_size_k",
+        "group_size_m",
+        "num_sms",
+        "num_xcds",
+        "num_fetch_sms",
+        "k_per_flag",
+    )
     chosen = {name: value or None for name, value in zip(names, fields, strict=False)}
-    return replace(config, **chosen, all_reduce_variant=fields[-1])
+    variant, layout = fields[len(names) :]
+    return replace(config, **chosen, all_reduce_variant=variant, staged_a_layout=layout)
 
 
 class BoundOps:
@@ -101,6 +119,76 @@ class BoundOps:
     ) -> FusedWorkspace:
         """See :func:`iris_c.ops.matmul_all_gather_preamble`."""
         return matmul_all_gather_preamble(self._ctx, C, A, B, config, workspace, bias=bias)
+
+    def all_gather_matmul(
+        self,
+        C,
+        A_shard,
+        B,
+        bias=None,
+        gather_dim=0,
+        async_op=False,
+        config=None,
+        workspace=None,
+        *,
+        A_gathered=None,
+    ) -> FusedWorkspace:
+        """See :func:`iris_c.ops.all_gather_matmul`."""
+        return all_gather_matmul(
+            self._ctx,
+            C,
+            A_shard,
+            B,
+            bias,
+            gather_dim,
+            async_op,
+            config,
+            workspace,
+            A_gathered=A_gathered,
+        )
+
+    def all_gather_matmul_preamble(
+        self, C, A_shard, B, config=None, workspace=None, *, gather_dim=0
+    ) -> FusedWorkspace:
+        """See :func:`iris_c.ops.all_gather_matmul_preamble`."""
+        return all_gather_matmul_preamble(
+            self._ctx, C, A_shard, B, config, workspace, gather_dim=gather_dim
+        )
+
+    def all_gather_matmul_hbm_buffer(
+        self,
+        C,
+        A_shard,
+        B,
+        bias=None,
+        gather_dim=0,
+        async_op=False,
+        config=None,
+        workspace=None,
+        *,
+        A_gathered=None,
+    ) -> FusedWorkspace:
+        """See :func:`iris_c.ops.all_gather_matmul_hbm_buffer`."""
+        return all_gather_matmul_hbm_buffer(
+            self._ctx,
+            C,
+            A_shard,
+            B,
+            bias,
+            gather_dim,
+            async_op,
+            config,
+            workspace,
+            A_gathered=A_gathered,
+        )
+
+    def all_gather_matmul_hbm_buffer_preamble(
+        self, C, A_shard, B, config=None, workspace=None, *, gather_dim=0
+    ) -> FusedWorkspace:
+        """See :func:`iris_c.ops.all_gather_matmul_hbm_buffer_preamble`."""
+        return all_gather_matmul_hbm_buffer_preamble(
+            self._ctx, C, A_shard, B, config, workspace, gather_dim=gather_dim
+        )
 
     def select_config(self, M, N, K, dtype, config=None, operation="matmul_all_reduce"):
         """See :func:`iris_c.ops.select_config`."""

@@ -152,6 +152,22 @@ def _share(at: _Rank, operation: str, dtype: str, turn: int) -> float:
     return at.worst(C, expected, bound)
 
 
+def _join(at: _Rank, operation: str, dtype: str, turn: int) -> float:
+    """all_gather_matmul in both forms, along both dimensions."""
+    M, N, K = 37, 130, 70
+    world, self, name, dim = at.ctx.world_size, at.ctx.rank, f"{operation}/{dtype}/{turn}", turn % 2
+    shards = [at.inputs(rank, "A" + name, (M, K), dtype) for rank in range(world)]
+    right = at.inputs(self, "B" + name, (K * world if dim == 1 else K, N), dtype)
+    joined = numpy.concatenate([x.astype(numpy.float64) for x in shards], dim)
+    C = at.buffer((joined.shape[0], N), dtype)
+    A, B = (at.buffer(x.shape, dtype, x) for x in (shards[self], right))
+    getattr(at.ctx.ops, operation)(C, A, B, gather_dim=dim)
+    expected = joined @ right.astype(numpy.float64)
+    magnitude = numpy.abs(joined) @ numpy.abs(right.astype(numpy.float64))
+    bound = 1.01 * UNIT[dtype] * numpy.abs(expected) + 2 * SMALLEST[dtype]
+    return at.worst(C, expected, bound + UNIT["float32"] * (joined.shape[1] + 2) * magnitude)
+
+
 def _ring(at: _Rank, operation: str, dtype: str, turn: int) -> float:
     """From the left neighbour: a message, or a put that a signal follows."""
     world, self, name = at.ctx.world_size, at.ctx.rank, f"{operation}/{dtype}/{turn}"
@@ -207,6 +223,12 @@ def _checks():
             yield (
                 (operation, "", dtype),
                 lambda at, turn, o=operation, d=dtype: _share(at, o, d, turn),
+            )
+    for operation in ("all_gather_matmul", "all_gather_matmul_hbm_buffer"):
+        for dtype in UNIT:
+            yield (
+                (operation, "", dtype),
+                lambda at, turn, o=operation, d=dtype: _join(at, o, d, turn),
             )
     for operation, variants in (
         ("all_reduce", ("ll", "ll_two_shot", *VARIANTS)),

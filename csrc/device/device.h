@@ -53,12 +53,13 @@ struct iris_device_traits {
 };
 
 /* How a matrix is to be described to a tensor copy engine: it reads boxes of `box_inner` x
- * `box_outer` elements of two bytes. */
+ * `box_outer` elements of two bytes, of one matrix or of one of a stack of equal ones. */
 struct iris_tensor_map_request {
     void *data;
     enum iris_dtype dtype;
     uint64_t inner, outer; /* sizes; inner is contiguous */
     uint64_t pitch_nbytes;
+    uint64_t depth, depth_nbytes; /* matrices, and from one to the next; depth 0: no stack */
     uint32_t box_inner, box_outer;
 };
 

@@ -62,13 +62,20 @@ enum iris_operation {
     IRIS_OP_WAIT = 19,
     IRIS_OP_MATMUL_REDUCE_SCATTER = 20,
     IRIS_OP_MATMUL_ALL_GATHER = 21,
-    IRIS_OP_COUNT = 22
+    IRIS_OP_ALL_GATHER_MATMUL = 22,
+    IRIS_OP_ALL_GATHER_MATMUL_HBM_BUFFER = 23, /* its kernel, with the product under way early */
+    IRIS_OP_COUNT = 24
 };
 
-/* Operations whose partial tiles are matrix products. */
+/* Operations that gather an operand of their product. */
+#define IRIS_IS_GATHERED_PRODUCT(operation)                                                        \
+    ((operation) == IRIS_OP_ALL_GATHER_MATMUL ||                                                   \
+     (operation) == IRIS_OP_ALL_GATHER_MATMUL_HBM_BUFFER)
+
+/* Operations whose tiles are matrix products. */
 #define IRIS_IS_PRODUCT(operation)                                                                 \
     ((operation) == IRIS_OP_MATMUL_ALL_REDUCE || (operation) == IRIS_OP_MATMUL_REDUCE_SCATTER ||   \
-     (operation) == IRIS_OP_MATMUL_ALL_GATHER)
+     (operation) == IRIS_OP_MATMUL_ALL_GATHER || IRIS_IS_GATHERED_PRODUCT(operation))
 
 enum iris_variant {
     IRIS_VARIANT_NONE = 0,
@@ -113,7 +120,8 @@ enum iris_signal {
     IRIS_SIGNAL_CHUNK = 8,     /* a piece of a message from the peer */
     IRIS_SIGNAL_ROOM = 9,  /* the peer took a piece of a message, so that another one has room */
     IRIS_SIGNAL_SIZE = 10, /* no wait: the peer sent a message of another size */
-    IRIS_SIGNAL_WORD = 11  /* the value of a user's word, see IRIS_OP_WAIT */
+    IRIS_SIGNAL_WORD = 11, /* the value of a user's word, see IRIS_OP_WAIT */
+    IRIS_SIGNAL_UNIT = 12  /* a piece of the peer's shard of a gathered operand */
 };
 
 /* Why waits end early: the low byte of iris_fault.abort; the culprit's rank stands above it, and
@@ -275,6 +283,57 @@ struct iris_product_args {
     struct iris_tensor_map a_map;
     struct iris_tensor_map b_map;
     struct iris_tensor_map c_map;
+};
+
+/* The tiles of an output; see schedule.h. */
+struct iris_schedule {
+    int64_t M, N;
+    int32_t block_m, block_n;
+    int64_t tiles_m, tiles_n, tiles;
+    int64_t group_size_m; /* tile rows per group, 1 <= group_size_m <= tiles_m */
+    int32_t world_size;
+    int64_t share_max; /* tiles of the largest share */
+};
+
+/* A rank's shard of A, (rows, cols), travels in units of unit_rows x unit_cols, each with a flag,
+ * and is staged in runs along K, or along M (m_contiguous). Shards of rows lie one after the other,
+ * lines padded for the copy engines; so do shards of columns on a GPU. On the host, whose product
+ * takes one matrix, shards of columns are joined. */
+struct iris_gather_layout {
+    int64_t rows, cols; /* of a shard */
+    int32_t unit_rows, unit_cols;
+    int32_t group_rows; /* rows of units that are sent together, column after column */
+    int32_t pad;
+    int64_t units_k;     /* side by side */
+    int64_t units;       /* of a shard; unit (i, j) is number i * units_k + j */
+    int64_t pitch;       /* elements from a line to the next */
+    uint64_t shard_step; /* bytes from a staged shard to the next */
+    uint64_t half_nbytes;
+    int64_t flags_count; /* of one half: flag of unit u of rank r at r * units + u */
+};
+
+/* The tiles of a product whose A is gathered: this rank's rows first, whose operand is at hand,
+ * then the peers' in turn, as they arrive together. */
+struct iris_gather_schedule {
+    struct iris_schedule tiles; /* with shards of rows, of a matrix whose shards are whole tiles */
+    int64_t share_m;            /* rows of a shard, if they are joined along M, else 0 */
+    int64_t share_tiles_m;      /* tile rows of one */
+};
+
+/* C = (the ranks' shards of A, joined along M or along K) @ B: the operations that are
+ * IRIS_IS_GATHERED_PRODUCT. */
+struct iris_gather_args {
+    struct iris_product_args product; /* of the whole A; `a` is this rank's shard */
+    struct iris_gather_layout layout;
+    struct iris_gather_schedule schedule;
+    struct iris_matrix_args gathered; /* where the joined A is wanted; address 0: nowhere */
+    int64_t share_k;                  /* columns of a shard, if they are joined along K, else 0 */
+    int32_t fetch_groups;   /* work-groups that only send; 0: each sends before it multiplies */
+    uint32_t m_contiguous;  /* staged shards are contiguous along M, not K */
+    uint32_t stages_own;    /* this rank's shard passes through its staging too */
+    uint32_t waits_for_all; /* nothing is multiplied before everything has arrived */
+    uint32_t pad;
+    struct iris_tensor_map staged_maps[2]; /* sm_90a: by the call's half */
 };
 
 /* all_gather, broadcast, all_to_all, gather, scatter: each sender r sends `nbytes` from

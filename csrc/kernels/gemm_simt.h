@@ -301,19 +301,19 @@ IRIS_INLINE void multiply_any(work_group wg, typename Unit::accumulator &acc, ti
     }
 }
 
+/* acc += A[row.., :] @ B[:, at.col..], for the first `inner` of K. */
 template <typename T, class Unit>
-IRIS_INLINE void simt_gemm(work_group wg, typename Unit::accumulator &acc,
-                           const iris_reduce_args &args, const iris_tile_coord &at,
-                           gemm_shared *shared)
+IRIS_INLINE void simt_gemm_add(work_group wg, typename Unit::accumulator &acc,
+                               const iris_matrix_args &A, int64_t row, const iris_matrix_args &B,
+                               const iris_tile_coord &at, int64_t inner, gemm_shared *shared)
 {
     constexpr int32_t kStep = kStageRowBytes / (int32_t)sizeof(T);
-    tile_operand<T> a(args.a, args.a.stride_row, args.a.stride_col, at.row, at.rows, args.K);
-    tile_operand<T> b(args.b, args.b.stride_col, args.b.stride_row, at.col, at.cols, args.K);
-    const int64_t K = uniform(args.K);
+    tile_operand<T> a(A, A.stride_row, A.stride_col, row, at.rows, inner);
+    tile_operand<T> b(B, B.stride_col, B.stride_row, at.col, at.cols, inner);
+    const int64_t K = uniform(inner);
     const bool runs = a.has_runs() && b.has_runs() && K / kStep <= INT32_MAX;
     const int32_t steps = uniform(runs ? (int32_t)(K / kStep) : 0);
 
-    Unit::clear(acc);
     if (steps > 0) {
         if (a.is_mn() && b.is_mn())
             multiply_runs<T, Unit, true, true>(wg, acc, a, b, steps, shared);
@@ -328,11 +328,29 @@ IRIS_INLINE void simt_gemm(work_group wg, typename Unit::accumulator &acc,
         multiply_any<T, Unit>(wg, acc, a, b, (int64_t)steps * kStep, K, shared);
 }
 
-/* Hands the tile, rounded to T, out as chunks: visit(chunk number, chunk), row by row, neighbouring
- * threads with neighbouring chunks. */
-template <typename T, class Unit, class Visit>
+template <typename T, class Unit>
+IRIS_INLINE void simt_gemm(work_group wg, typename Unit::accumulator &acc,
+                           const iris_reduce_args &args, const iris_tile_coord &at,
+                           gemm_shared *shared)
+{
+    Unit::clear(acc);
+    simt_gemm_add<T, Unit>(wg, acc, args.a, at.row, args.b, at, args.K, shared);
+}
+
+/* Adds nothing to a tile. */
+struct no_addend {
+    IRIS_INLINE float operator()(int32_t, int32_t) const
+    {
+        return -0.0f; /* leaves 0 and -0 as they are */
+    }
+};
+
+/* Hands the tile plus addend(row, col), rounded to T, out as chunks: visit(chunk number, chunk),
+ * row by row, neighbouring threads with neighbouring chunks. */
+template <typename T, class Unit, class Visit, class Addend = no_addend>
 IRIS_INLINE void for_each_tile_chunk(work_group wg, const typename Unit::accumulator &acc,
-                                     int32_t rows, gemm_shared *shared, Visit visit)
+                                     int32_t rows, gemm_shared *shared, Visit visit,
+                                     Addend addend = {})
 {
     constexpr int32_t kPitch = kSimtBlock * (int32_t)sizeof(T) + 16;
     constexpr int32_t kPassRows = sizeof(T) == 4 ? 64 : 128;
@@ -346,7 +364,11 @@ IRIS_INLINE void for_each_tile_chunk(work_group wg, const typename Unit::accumul
             if (row < pass || row >= pass + kPassRows)
                 return;
             T *target = reinterpret_cast<T *>(tile + (row - pass) * kPitch) + col;
-            store_values(target, values);
+            constexpr int kCount = sizeof values / sizeof(float);
+            float sums[kCount];
+            for (int i = 0; i < kCount; ++i)
+                sums[i] = values[i] + addend(row, col + i);
+            store_values(target, sums);
         });
         group_barrier(wg);
         for (int32_t chunk = wg.thread; chunk < kPassRows * kRowChunks; chunk += wg.threads) {

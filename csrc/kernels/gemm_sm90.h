@@ -91,6 +91,21 @@ IRIS_INLINE void load_operand(char *stage, const iris_tensor_map *map, uint32_t 
         copy_tensor(stage + block * kTileK * kLineBytes, map, mn + block * kSwizzleCols, k, full);
 }
 
+/* The same in a stack of matrices. */
+template <int32_t kRows>
+IRIS_INLINE void load_operand(char *stage, const iris_tensor_map *map, uint32_t kind, int32_t mn,
+                              int32_t k, int32_t depth, mbarrier *full)
+{
+    if (kind == IRIS_TENSOR_MAP_K) {
+        copy_tensor(stage, map, k, mn, depth, full);
+        return;
+    }
+#pragma unroll
+    for (int32_t block = 0; block < kRows / kSwizzleCols; ++block)
+        copy_tensor(stage + block * kTileK * kLineBytes, map, mn + block * kSwizzleCols, k, depth,
+                    full);
+}
+
 /* The same by threads, for any strides: in K order, zeros where the matrix has no element. */
 template <typename T, int32_t kRows>
 IRIS_INLINE void load_operand_elements(char *stage, const T *data, int64_t stride_mn,

@@ -9,6 +9,7 @@
 #include "barrier.hip"
 #include "exchange.hip"
 #include "gpu_collectives.h"
+#include "gpu_gather_matmul.h"
 #include "gpu_matmul.h"
 #include "rma.hip"
 #include "rmsnorm.h"

@@ -63,6 +63,12 @@ template <typename T, iris_variant kVariantOfCall, result kResultOfCall> struct 
         return (int32_t)((args.reduce.K + kTileK - 1) / kTileK);
     }
 
+    /* Between the product and its rounding: nothing, the exchange adds the bias. */
+    template <int32_t kTileN>
+    IRIS_INLINE void conclude(float (&)[kTileN / 2], int64_t, int32_t) const
+    {
+    }
+
     template <class Visit> IRIS_INLINE void for_each_tile(Visit visit) const
     {
         const iris_schedule schedule = gpu_schedule<kResult>(args.reduce);
@@ -131,8 +137,9 @@ IRIS_INLINE void multiply_tiles_in_order(const Call &c, int32_t half)
     stage_cursor cursor;
     float d[kTileN / 2];
 
-    c.for_each_tile([&](int64_t, const iris_tile_coord &) {
+    c.for_each_tile([&](int64_t tile, const iris_tile_coord &) {
         multiply_tile<T, kTileN, kAMn, kBMn>(d, c.shared, cursor, half, c.steps());
+        c.template conclude<kTileN>(d, tile, half);
         hand_over_part<T, kTileN>(d, c.shared, half);
     });
 }
@@ -186,25 +193,39 @@ IRIS_INLINE void signal_part(const call_state &call, const Exchange &exchange, i
     }
 }
 
-template <int32_t kTileN, class Exchange, class Call>
-IRIS_INLINE void store_tiles(const Call &c, const call_state &call, const Exchange &exchange)
+/* The storer's turns with the math warpgroups: store(tile, at, part, rows) each part that has rows
+ * in the matrix and be done with its shared memory, then stored(tile, part). */
+template <class Call, class Store, class Stored>
+IRIS_INLINE void for_each_part(const Call &c, Store store, Stored stored)
 {
-    const bool leads = threadIdx.x % 32 == 0;
-
     arrive_barrier(kPartFree, kGroupThreads + 32);
     c.for_each_tile([&](int64_t tile, const iris_tile_coord &at) {
         for (int32_t part = 0; part < IRIS_SM90_PARTS; ++part) {
             const int32_t rows = at.rows - part * kPartRows;
             sync_barrier(kPartFull + part, kGroupThreads + 32);
-            if (leads && rows > 0) {
-                store_part<kTileN>(c, exchange, tile, at, part, rows);
-                wait_bulk_read();
-            }
+            if (rows > 0)
+                store(tile, at, part, rows);
             __syncwarp();
             arrive_barrier(kPartFree + 1 - part, kGroupThreads + 32);
-            if (leads && c.args.c_is_mapped == 0 && (Exchange::kSignalsParts || part == 1))
-                signal_part(call, exchange, tile, Exchange::kSignalsParts ? part : 0);
+            stored(tile, part);
         }
+    });
+}
+
+template <int32_t kTileN, class Exchange, class Call>
+IRIS_INLINE void store_tiles(const Call &c, const call_state &call, const Exchange &exchange)
+{
+    const bool leads = threadIdx.x % 32 == 0;
+    const auto store = [&](int64_t tile, const iris_tile_coord &at, int32_t part, int32_t rows) {
+        if (!leads)
+            return;
+        store_part<kTileN>(c, exchange, tile, at, part, rows);
+        wait_bulk_read();
+    };
+
+    for_each_part(c, store, [&](int64_t tile, int32_t part) {
+        if (leads && c.args.c_is_mapped == 0 && (Exchange::kSignalsParts || part == 1))
+            signal_part(call, exchange, tile, Exchange::kSignalsParts ? part : 0);
     });
 }
 
@@ -239,6 +260,16 @@ template <int32_t kTileN, class Call> IRIS_INLINE void serve_tiles(const Call &c
     }
 }
 
+/* By one thread of the block. */
+IRIS_INLINE void init_stages(sm90_shared *shared, bool by_elements)
+{
+    for (int32_t stage = 0; stage < kStages; ++stage) {
+        init_mbarrier(&shared->full[stage], 1 + (by_elements ? kElementLoaders : 0));
+        init_mbarrier(&shared->empty[stage], 2);
+    }
+    fence_mbarrier_init();
+}
+
 template <typename T, iris_variant kVariant, result kResult>
 IRIS_INLINE void tensor_core_matmul(const iris_product_args &args)
 {
@@ -247,13 +278,8 @@ IRIS_INLINE void tensor_core_matmul(const iris_product_args &args)
     const int32_t warpgroup = (int32_t)threadIdx.x / kGroupThreads;
     const bool by_elements = args.a_map_kind == 0 || args.b_map_kind == 0;
 
-    if (threadIdx.x == 0) {
-        for (int32_t stage = 0; stage < kStages; ++stage) {
-            init_mbarrier(&shared->full[stage], 1 + (by_elements ? kElementLoaders : 0));
-            init_mbarrier(&shared->empty[stage], 2);
-        }
-        fence_mbarrier_init();
-    }
+    if (threadIdx.x == 0)
+        init_stages(shared, by_elements);
     __syncthreads();
     const sm90_call<T, kVariant, kResult> c = {args, shared};
 

@@ -9,6 +9,7 @@
 #include "all_reduce.hip"
 #include "barrier.hip"
 #include "exchange.hip"
+#include "gather_matmul.hip"
 #include "matmul.hip"
 #include "rma.hip"
 #include "rmsnorm.h"

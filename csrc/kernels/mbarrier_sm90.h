@@ -93,6 +93,16 @@ IRIS_INLINE void copy_tensor(char *target, const iris_tensor_map *map, int32_t i
                  : "memory");
 }
 
+/* The same of a stack of matrices; zeros outside the one at `depth`. */
+IRIS_INLINE void copy_tensor(char *target, const iris_tensor_map *map, int32_t inner, int32_t outer,
+                             int32_t depth, mbarrier *bar)
+{
+    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%2, %3, %4}], [%5];" ::"r"(shared_address(target)),
+                 "l"(map), "r"(inner), "r"(outer), "r"(depth), "r"(shared_address(bar))
+                 : "memory");
+}
+
 IRIS_INLINE void prefetch_tensor_map(const iris_tensor_map *map)
 {
     asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
@@ -116,6 +126,17 @@ IRIS_INLINE void copy_to_tensor(const iris_tensor_map *map, int32_t inner, int32
         : "memory");
 }
 
+/* The same in a stack of matrices; nothing outside the one at `depth`. */
+IRIS_INLINE void copy_to_tensor(const iris_tensor_map *map, int32_t inner, int32_t outer,
+                                int32_t depth, const char *source)
+{
+    asm volatile(
+        "cp.async.bulk.tensor.3d.global.shared::cta.bulk_group [%0, {%1, %2, %3}], [%4];" ::"l"(
+            map),
+        "r"(inner), "r"(outer), "r"(depth), "r"(shared_address(source))
+        : "memory");
+}
+
 IRIS_INLINE void commit_bulk()
 {
     asm volatile("cp.async.bulk.commit_group;" ::: "memory");
@@ -134,6 +155,13 @@ IRIS_INLINE void publish_bulk_stores()
     asm volatile("cp.async.bulk.wait_group 0;\n"
                  "fence.proxy.async;" ::
                      : "memory");
+}
+
+/* What this thread has acquired may be read by the engines at its command: generic stores, of a
+ * peer, come before the async proxy's loads. */
+IRIS_INLINE void acquire_for_engines()
+{
+    asm volatile("fence.proxy.async.global;" ::: "memory");
 }
 
 /* ---- wgmma ---- */

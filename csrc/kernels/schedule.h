@@ -34,15 +34,6 @@
 #define IRIS_FUNCTION static inline
 #endif
 
-struct iris_schedule {
-    int64_t M, N;
-    int32_t block_m, block_n;
-    int64_t tiles_m, tiles_n, tiles;
-    int64_t group_size_m; /* tile rows per group, 1 <= group_size_m <= tiles_m */
-    int32_t world_size;
-    int64_t share_max; /* tiles of the largest share */
-};
-
 struct iris_tile_coord {
     int64_t row, col;   /* of the tile's first element */
     int32_t rows, cols; /* inside the matrix */
@@ -223,6 +214,86 @@ IRIS_FUNCTION int32_t iris_message_lanes(uint64_t nbytes, int32_t lanes)
 {
     const uint64_t chunks = iris_message_chunks(nbytes);
     return chunks < (uint64_t)lanes ? (int32_t)chunks : lanes;
+}
+
+/* ---- gathered operands ---- */
+
+IRIS_FUNCTION struct iris_gather_layout
+iris_gather_layout_make(int64_t rows, int64_t cols, int32_t unit_rows, int32_t unit_cols,
+                        int32_t group_rows, bool m_contiguous, bool joins_cols,
+                        uint32_t element_nbytes, int32_t world_size)
+{
+    const int64_t lines = m_contiguous ? cols : rows, run = m_contiguous ? rows : cols;
+    struct iris_gather_layout l;
+
+    l.rows = rows;
+    l.cols = cols;
+    l.unit_rows = unit_rows;
+    l.unit_cols = unit_cols;
+    l.group_rows = group_rows;
+    l.pad = 0;
+    l.units_k = iris_ceil_div(cols, unit_cols);
+    l.units = iris_ceil_div(rows, unit_rows) * l.units_k;
+    if (joins_cols) {
+        l.pitch = m_contiguous ? run : run * world_size;
+        l.shard_step = (uint64_t)(m_contiguous ? lines * run : run) * element_nbytes;
+        l.half_nbytes = (uint64_t)(lines * run * world_size) * element_nbytes;
+    } else {
+        l.pitch = (int64_t)(iris_round_up((uint64_t)run * element_nbytes, 128) / element_nbytes);
+        l.shard_step = (uint64_t)(lines * l.pitch) * element_nbytes;
+        l.half_nbytes = l.shard_step * (uint64_t)world_size;
+    }
+    l.flags_count = l.units * world_size;
+    return l;
+}
+
+/* The n-th unit that is sent: of the rows that the receivers multiply at a time the first columns,
+ * then the next, as their products run along them. */
+IRIS_FUNCTION int64_t iris_gather_unit_at(const struct iris_gather_layout *l, int64_t n)
+{
+    const int64_t units_m = iris_ceil_div(l->rows, l->unit_rows);
+    const int64_t first_row = n / (l->group_rows * l->units_k) * l->group_rows;
+    const int64_t left = units_m - first_row;
+    const int64_t rows = left < l->group_rows ? left : l->group_rows;
+    const int64_t inside = n % (l->group_rows * l->units_k);
+
+    return (first_row + inside % rows) * l->units_k + inside / rows;
+}
+
+IRIS_FUNCTION struct iris_gather_schedule
+iris_gather_schedule_make(int64_t M, int64_t N, int64_t share_m, int32_t block_m, int32_t block_n,
+                          int32_t group_size_m, int32_t world_size)
+{
+    struct iris_gather_schedule s;
+    s.share_m = share_m;
+    s.share_tiles_m = iris_ceil_div(share_m, block_m);
+    s.tiles = iris_schedule_make(share_m != 0 ? s.share_tiles_m * world_size * block_m : M, N,
+                                 block_m, block_n, group_size_m, world_size);
+    return s;
+}
+
+/* The step-th tile in rank `rank`'s order; *source is whose rows it has, with shards of rows. */
+IRIS_FUNCTION struct iris_tile_coord iris_gather_tile_coord(const struct iris_gather_schedule *s,
+                                                            int32_t rank, int64_t step,
+                                                            int32_t *source)
+{
+    struct iris_tile_coord c = iris_tile_coord_of(&s->tiles, step);
+    const int32_t peers = s->tiles.world_size - 1;
+    int64_t row = c.row / s->tiles.block_m, left;
+
+    *source = rank;
+    if (s->share_m == 0)
+        return c;
+    if (row >= s->share_tiles_m) {
+        const int64_t later = row - s->share_tiles_m;
+        *source = (int32_t)((rank + 1 + later % peers) % s->tiles.world_size);
+        row = later / peers;
+    }
+    row *= s->tiles.block_m;
+    left = s->share_m - row;
+    c.rows = (int32_t)(left < s->tiles.block_m ? left : s->tiles.block_m);
+    c.row = *source * s->share_m + row;
+    return c;
 }
 
 /* ---- staging ---- */

@@ -13,10 +13,11 @@
  *   tile_store       a tile in memory = accumulator, rounded to the tile's dtype
  *   tile_atomic_add  a tile of float in memory += accumulator, element by element, atomically
  *   tile_add_into    a packed tile of float in memory += accumulator, under the caller's lock
+ *   copy_runs        rows of several matrices = rows of one
  *   copy_bytes, clear_bytes   plain bytes
  *
  * Accumulators are fp32 whatever the dtype in memory. Verbs handle tiles cut by the matrix's edge
- * (`extent`). copy_bytes and clear_bytes are there on every target.
+ * (`extent`). copy_runs, copy_bytes and clear_bytes are there on every target.
  */
 #ifndef IRIS_TILE_H
 #define IRIS_TILE_H

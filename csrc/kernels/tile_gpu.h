@@ -192,6 +192,97 @@ template <typename T> IRIS_INLINE void store_values(T *target, const float (&val
         pairs{{pack_pair<T>(values[0], values[1]), pack_pair<T>(values[2], values[3])}};
 }
 
+/* ---- rows, by the whole group ---- */
+
+/* This thread's chunks of a matrix, one after the other: row by row, neighbouring threads with
+ * neighbouring chunks. No division but for the first: a thread has little else to do. */
+class chunk_walk
+{
+  public:
+    IRIS_INLINE chunk_walk(work_group wg, int32_t row_chunks)
+        : row_chunks_(row_chunks), row_(wg.thread / row_chunks), chunk_(wg.thread % row_chunks),
+          rows_(wg.threads / row_chunks), chunks_(wg.threads % row_chunks)
+    {
+    }
+
+    IRIS_INLINE int32_t row() const
+    {
+        return row_;
+    }
+
+    /* Of the row. */
+    IRIS_INLINE int32_t chunk() const
+    {
+        return chunk_;
+    }
+
+    IRIS_INLINE void advance()
+    {
+        row_ += rows_;
+        chunk_ += chunks_;
+        if (chunk_ >= row_chunks_) {
+            chunk_ -= row_chunks_;
+            ++row_;
+        }
+    }
+
+  private:
+    int32_t row_chunks_, row_, chunk_, rows_, chunks_;
+};
+
+/* Copies the rows of a matrix to `count` others, target(i), which all have the strides and the
+ * alignment of the first. Each element is read once. */
+template <typename T, class Target>
+IRIS_INLINE void copy_runs(work_group wg, extent size, const matrix<const T> &source, int32_t count,
+                           Target target)
+{
+    /* In flight: enough to hide the latency of memory among some dozens of groups. More would only
+     * queue before a link, where what others load and store has to pass too. */
+    constexpr int32_t kBatch = 4;
+    constexpr int64_t kNone = INT64_MIN; /* of chunks */
+    const matrix<T> first = target(0);
+    const bool whole =
+        size.cols % kChunk<T> == 0 &&
+        has_vector_rows<T>((uint64_t)source.data, source.stride_row, source.stride_col) &&
+        has_vector_rows<T>((uint64_t)first.data, first.stride_row, first.stride_col);
+    chunk_walk at(wg, (size.cols + kChunk<T> - 1) / kChunk<T>);
+
+    if (!whole) {
+        IRIS_NO_UNROLL
+        for (; at.row() < size.rows; at.advance()) {
+            const int32_t col = at.chunk() * kChunk<T>;
+            const chunk16 c = load_run(source.tile(at.row(), col).data, source.stride_col,
+                                       size.cols - col, false);
+            IRIS_NO_UNROLL
+            for (int32_t t = 0; t < count; ++t)
+                store_run(target(t).tile(at.row(), col).data, first.stride_col, size.cols - col,
+                          false, c);
+        }
+        return;
+    }
+    IRIS_NO_UNROLL
+    while (at.row() < size.rows) {
+        chunk16 c[kBatch];
+        int64_t offset[kBatch];
+#pragma unroll
+        for (int32_t b = 0; b < kBatch; ++b, at.advance()) {
+            const int32_t col = at.chunk() * kChunk<T>;
+            offset[b] = at.row() < size.rows ? at.row() * first.stride_row + col : kNone;
+            if (offset[b] != kNone)
+                c[b] = load_chunk(reinterpret_cast<const char *>(
+                    source.data + at.row() * source.stride_row + col));
+        }
+        IRIS_NO_UNROLL
+        for (int32_t t = 0; t < count; ++t) {
+            T *const to = target(t).data;
+#pragma unroll
+            for (int32_t b = 0; b < kBatch; ++b)
+                if (offset[b] != kNone)
+                    store_chunk(reinterpret_cast<char *>(to + offset[b]), c[b]);
+        }
+    }
+}
+
 /* ---- plain bytes, by the whole group ---- */
 
 IRIS_INLINE void clear_bytes(work_group wg, void *target, uint64_t nbytes)

@@ -194,6 +194,26 @@ inline void tile_add_into(work_group, const matrix<float> &target, const accumul
         ops->reduce(target.data + i * target.stride_row, acc.row(i), size.cols, IRIS_REDUCE_SUM);
 }
 
+/* Copies the rows of a matrix to `count` others, target(i). */
+template <typename T, class Target>
+inline void copy_runs(work_group, extent size, const matrix<const T> &source, int32_t count,
+                      Target target)
+{
+    for (int32_t t = 0; t < count; ++t) {
+        const matrix<T> to = target(t);
+        for (int32_t i = 0; i < size.rows; ++i) {
+            T *row = to.data + i * to.stride_row;
+            const T *from = source.data + i * source.stride_row;
+            if (to.stride_col == 1 && source.stride_col == 1) {
+                memcpy(row, from, (size_t)size.cols * sizeof(T));
+                continue;
+            }
+            for (int32_t j = 0; j < size.cols; ++j)
+                row[j * to.stride_col] = from[j * source.stride_col];
+        }
+    }
+}
+
 inline void clear_bytes(work_group, void *target, uint64_t nbytes)
 {
     memset(target, 0, nbytes);

@@ -20,6 +20,7 @@ static const char *const signals[] = {
     [IRIS_SIGNAL_ROOM] = "the receipt of a piece of a message",
     [IRIS_SIGNAL_SIZE] = "the size of its message",
     [IRIS_SIGNAL_WORD] = "the value of a word",
+    [IRIS_SIGNAL_UNIT] = "a piece of its shard",
 };
 
 /* The ranks of a message gave it different sizes. Whatever has been received is not to be used. */

@@ -158,6 +158,9 @@ struct iris_config {
     int32_t group_size_m;
     int32_t num_sms; /* work-groups; cpu: threads */
     int32_t num_xcds;
+    int32_t num_fetch_sms; /* gathered operands: work-groups that only send, on sm_90a: that send */
+    int32_t k_per_flag;    /* the same: steps of block_size_k per flag */
+    bool m_contiguous;     /* the same: staged shards are contiguous along M, not K */
     enum iris_variant variant;
 };
 
@@ -204,6 +207,19 @@ enum iris_status iris_matmul_all_gather(struct iris_context *ctx, const struct i
                                         const struct iris_tensor *A, const struct iris_tensor *B,
                                         const struct iris_tensor *bias,
                                         const struct iris_op_options *options);
+
+/* C (M, N) = the ranks' A joined along gather_dim @ B, + bias, which broadcasts to (M, N) and, like
+ * B, is each rank's own. A: this rank's (M / world_size, K) for gather_dim 0, (M, K / world_size)
+ * for 1; B: (K, N). `joined`, (M, K), gets the joined A; it may be NULL, as may `bias`. Nobody else
+ * writes or reads C, so async_op has no effect. overlapped: what has arrived is multiplied while
+ * the rest is under way, else the product begins when all is there; two operations, each with its
+ * workspaces. */
+struct iris_gather_tensors {
+    const struct iris_tensor *C, *A, *B, *bias, *joined;
+};
+enum iris_status iris_all_gather_matmul(struct iris_context *ctx,
+                                        const struct iris_gather_tensors *tensors, int gather_dim,
+                                        bool overlapped, const struct iris_op_options *options);
 
 /* The collectives take contiguous tensors of any shape. */
 /* output = input reduced over the ranks; fp32, fp16, bf16, int32, int64; any variant, but atomic

@@ -41,6 +41,8 @@ static const char *const operations[IRIS_OP_COUNT] = {
     [IRIS_OP_WAIT] = "wait",
     [IRIS_OP_MATMUL_REDUCE_SCATTER] = "matmul_reduce_scatter",
     [IRIS_OP_MATMUL_ALL_GATHER] = "matmul_all_gather",
+    [IRIS_OP_ALL_GATHER_MATMUL] = "all_gather_matmul",
+    [IRIS_OP_ALL_GATHER_MATMUL_HBM_BUFFER] = "all_gather_matmul_hbm_buffer",
 };
 
 static const char *const variants[IRIS_VARIANT_COUNT] = {

@@ -8,8 +8,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "../kernels/schedule.h"
-
 const char *iris_root_name(enum iris_operation operation)
 {
     return operation == IRIS_OP_GATHER || operation == IRIS_OP_REDUCE ? "dst" : "src";
@@ -18,7 +16,7 @@ const char *iris_root_name(enum iris_operation operation)
 void iris_op_desc_format(const struct iris_op_desc *desc, char text[IRIS_OP_TEXT_NBYTES])
 {
     const char *separator = desc->variant == IRIS_VARIANT_NONE ? "" : ", ";
-    char extent[80], blocks[48] = "", source[24] = "", op[16] = "";
+    char extent[80], blocks[48] = "", source[40] = "", op[16] = "";
 
     if (IRIS_IS_PRODUCT(desc->operation)) {
         (void)snprintf(extent, sizeof extent, "M=%lld, N=%lld, K=%lld", (long long)desc->M,
@@ -30,6 +28,9 @@ void iris_op_desc_format(const struct iris_op_desc *desc, char text[IRIS_OP_TEXT
     }
     if (desc->operation == IRIS_OP_MATMUL_REDUCE_SCATTER)
         (void)snprintf(source, sizeof source, ", dim=%d", desc->share_n != 0 ? 1 : 0);
+    if (IRIS_IS_GATHERED_PRODUCT(desc->operation))
+        (void)snprintf(source, sizeof source, ", gather_dim=%d, %d%s", desc->share_k != 0 ? 1 : 0,
+                       desc->unit_k, desc->m_contiguous ? " by M" : "");
     if (desc->source >= 0)
         (void)snprintf(source, sizeof source, ", %s=%d", iris_root_name(desc->operation),
                        desc->source);
@@ -62,6 +63,9 @@ uint32_t iris_op_desc_signature(const struct iris_op_desc *desc)
         (uint64_t)desc->K,
         (uint64_t)desc->share_m,
         (uint64_t)desc->share_n,
+        (uint64_t)desc->share_k,
+        (uint64_t)desc->unit_k,
+        desc->m_contiguous,
         (uint64_t)desc->block_m,
         (uint64_t)desc->block_n,
         (uint64_t)desc->block_k,
@@ -93,12 +97,23 @@ int64_t iris_op_desc_packet_nbytes(const struct iris_op_desc *desc)
     return desc->M * desc->N * (int64_t)element;
 }
 
+struct iris_gather_layout iris_op_desc_gather(const struct iris_op_desc *desc, int world_size)
+{
+    const bool host = desc->gpu_parts == 0;
+
+    return iris_gather_layout_make(
+        desc->share_m != 0 ? desc->share_m : desc->M, desc->share_k != 0 ? desc->share_k : desc->K,
+        desc->block_m, desc->unit_k, desc->group_rows, desc->m_contiguous,
+        host && desc->share_k != 0, (uint32_t)iris_dtype_nbytes(desc->dtype), world_size);
+}
+
 struct iris_op_needs iris_op_desc_needs(const struct iris_op_desc *desc, int world_size)
 {
     struct iris_op_needs needs = {0, 0, 0};
     struct iris_packet_layout packets;
     struct iris_schedule schedule;
     struct iris_reduce_layout layout;
+    struct iris_gather_layout gather;
 
     if (iris_is_by_packets(desc->variant)) {
         packets = iris_packet_layout_make(iris_op_desc_packet_nbytes(desc), world_size);
@@ -122,6 +137,12 @@ struct iris_op_needs iris_op_desc_needs(const struct iris_op_desc *desc, int wor
                                          (uint32_t)iris_dtype_nbytes(desc->dtype), desc->gpu_parts);
         needs.flags_count = (uint64_t)layout.flags_count;
         needs.half_nbytes = layout.half_nbytes;
+        break;
+    case IRIS_OP_ALL_GATHER_MATMUL:
+    case IRIS_OP_ALL_GATHER_MATMUL_HBM_BUFFER:
+        gather = iris_op_desc_gather(desc, world_size);
+        needs.flags_count = (uint64_t)gather.flags_count;
+        needs.half_nbytes = gather.half_nbytes;
         break;
     default: /* transfers stage a whole output of M bytes from each of N ranks */
         needs.half_nbytes = (uint64_t)desc->M * (uint64_t)desc->N;

@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "../kernels/schedule.h"
 #include "iris.h"
 
 struct iris_op_desc {
@@ -19,6 +20,10 @@ struct iris_op_desc {
     enum iris_dtype dtype;
     int64_t M, N, K;
     int64_t share_m, share_n; /* see iris_reduce_args */
+    int64_t share_k;          /* see iris_gather_args, as are the next two */
+    int32_t unit_k;
+    int32_t group_rows; /* see struct iris_gather_layout */
+    bool m_contiguous;
     int32_t block_m, block_n, block_k;
     int32_t group_size_m;
     bool has_bias;
@@ -29,7 +34,7 @@ struct iris_op_desc {
     bool in_place; /* this rank's affair: not part of the agreement */
 };
 
-enum { IRIS_OP_TEXT_NBYTES = 192 };
+enum { IRIS_OP_TEXT_NBYTES = 224 };
 
 /* What callers call `source`: "src" or "dst". */
 const char *iris_root_name(enum iris_operation operation);
@@ -47,6 +52,9 @@ static inline bool iris_is_by_packets(enum iris_variant variant)
 
 /* What a call by packets exchanges. */
 int64_t iris_op_desc_packet_nbytes(const struct iris_op_desc *desc);
+
+/* How the gathered operand of an IRIS_IS_GATHERED_PRODUCT is staged. */
+struct iris_gather_layout iris_op_desc_gather(const struct iris_op_desc *desc, int world_size);
 
 /* What a workspace must have room for. */
 struct iris_op_needs {

@@ -15,11 +15,13 @@ enum iris_status iris_op_begin(struct iris_context *ctx, enum iris_operation ope
     return iris_context_poll(ctx, operation);
 }
 
-/* Operations that are an all_reduce as far as the kernel goes. */
+/* Operations that are another one as far as the kernel goes. */
 static enum iris_operation kernel_of(enum iris_operation operation, enum iris_variant variant)
 {
     const bool in_steps = operation == IRIS_OP_ALL_REDUCE_RMSNORM && !iris_is_by_packets(variant);
 
+    if (operation == IRIS_OP_ALL_GATHER_MATMUL_HBM_BUFFER)
+        return IRIS_OP_ALL_GATHER_MATMUL;
     return operation == IRIS_OP_REDUCE || in_steps ? IRIS_OP_ALL_REDUCE : operation;
 }
 
@@ -108,6 +110,8 @@ static enum iris_status run_call(struct iris_context *ctx, const struct iris_op_
     op->call->packets_half_count = storage->room.packets;
     if (capturing) /* replays are not described on the board: no mismatch is ever about them */
         op->call->board_number = UINT32_MAX;
+    if (op->place != NULL)
+        IRIS_TRY(op->place(ctx, desc, op->call));
     if (capturing)
         storage->captured = true;
     IRIS_TRY(iris_stream_order_before(ctx->ops, ctx->device, &storage->order, stream, capturing));
@@ -118,38 +122,31 @@ static enum iris_status run_call(struct iris_context *ctx, const struct iris_op_
     return asynchronous ? IRIS_OK : verdict(ctx, desc, control->calls != before);
 }
 
-static const char *preamble_of(enum iris_operation operation)
+static bool has_preamble(enum iris_operation operation)
 {
-    switch (operation) {
-    case IRIS_OP_ALL_REDUCE:
-        return "all_reduce_preamble, or ";
-    case IRIS_OP_MATMUL_ALL_REDUCE:
-        return "matmul_all_reduce_preamble, or ";
-    case IRIS_OP_MATMUL_REDUCE_SCATTER:
-        return "matmul_reduce_scatter_preamble, or ";
-    case IRIS_OP_MATMUL_ALL_GATHER:
-        return "matmul_all_gather_preamble, or ";
-    default:
-        return "";
-    }
+    return operation == IRIS_OP_ALL_REDUCE || IRIS_IS_PRODUCT(operation);
 }
 
 /* Allocation is collective and synchronises: neither can be captured. */
 static enum iris_status check_capture(struct iris_workspace *workspace,
                                       const struct iris_op_desc *desc)
 {
+    const char *name;
+
     if (desc->variant == IRIS_VARIANT_ONE_SHOT_LEGACY)
         return IRIS_FAIL(IRIS_ESTATE,
                          "all_reduce_variant: expected one without host barriers while a graph is "
                          "captured, got 'one_shot_legacy'");
     if (iris_workspace_has_room(workspace, desc))
         return IRIS_OK;
+    name = iris_operation_name(desc->operation);
     return IRIS_FAIL(
         IRIS_ESTATE,
         "%s: its workspace has no room for this call and cannot allocate while a graph "
-        "is captured; call %sthe operation once, with this shape, config and workspace before the "
-        "capture",
-        iris_operation_name(desc->operation), preamble_of(desc->operation));
+        "is captured; call %s%sthe operation once, with this shape, config and workspace before "
+        "the capture",
+        name, has_preamble(desc->operation) ? name : "",
+        has_preamble(desc->operation) ? "_preamble, or " : "");
 }
 
 enum iris_status iris_op_run(struct iris_context *ctx, const struct iris_op_desc *desc,

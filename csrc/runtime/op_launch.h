@@ -17,6 +17,9 @@ struct iris_op_launch {
     size_t args_nbytes;
     uint32_t work_groups;
     enum iris_dtype kernel_dtype; /* of the row in instances.def */
+    /* NULL, or: fills in what else depends on where the workspace's buffers lie. */
+    enum iris_status (*place)(struct iris_context *ctx, const struct iris_op_desc *desc,
+                              struct iris_call_args *call);
 };
 
 /* Checks that the context can start an operation, before anything collective happens. */

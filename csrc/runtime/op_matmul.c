@@ -4,74 +4,127 @@
  * matmul_all_reduce, matmul_reduce_scatter, matmul_all_gather: argument checks, description, kernel
  * arguments.
  */
+#include "op_matmul.h"
+
 #include "../kernels/gpu_launch.h"
 #include "op_check.h"
 #include "op_launch.h"
 #include "op_select.h"
 
-static struct iris_matrix_args matrix_args(const struct iris_tensor *tensor)
+struct iris_matrix_args iris_matrix_args_of(const struct iris_tensor *tensor)
 {
     return (struct iris_matrix_args){(uint64_t)(uintptr_t)tensor->data, tensor->stride[0],
                                      tensor->stride[1]};
 }
 
-/* Describes a matrix of (mn, k) elements to the tensor copy engine, if the device has one that can
- * read it. Strides of dimensions of size 1 may be anything. Tiles begin at multiples of block_mn
- * behind multiples of share_mn; along its contiguous dimension the engine reads from whole chunks
- * on, else it is an illegal instruction. */
+void iris_product_args_fill(const struct iris_context *ctx, const struct iris_op_desc *desc,
+                            const struct iris_config *config, const struct iris_tensor *C,
+                            const struct iris_tensor *A, const struct iris_tensor *B,
+                            struct iris_reduce_args *out)
+{
+    out->a = iris_matrix_args_of(A);
+    out->b = iris_matrix_args_of(B);
+    out->output = iris_matrix_args_of(C);
+    out->M = desc->M;
+    out->N = desc->N;
+    out->K = desc->K;
+    out->block_m = desc->block_m;
+    out->block_n = desc->block_n;
+    out->block_k = desc->block_k;
+    out->group_size_m = desc->group_size_m;
+    out->reduce_scale = 1.0f;
+    out->root = -1;
+    out->num_xcds = iris_op_select_dies(ctx, config);
+}
+
+bool iris_map_operand_as(const struct iris_context *ctx, const struct iris_mapped_operand *operand,
+                         enum iris_tensor_map_kind kind, int32_t block_mn,
+                         struct iris_tensor_map *out)
+{
+    enum { LINE_ELEMENTS = 64, /* of 128 bytes, the engine's swizzle */ CHUNK_ELEMENTS = 8 };
+    const bool by_mn = kind == IRIS_TENSOR_MAP_MN;
+    const int64_t inner = by_mn ? operand->mn : operand->k;
+    const int64_t outer = by_mn ? operand->k : operand->mn;
+    const int64_t inner_stride = by_mn ? operand->stride_mn : operand->stride_k;
+    const int64_t outer_stride = by_mn ? operand->stride_k : operand->stride_mn;
+    const int64_t pitch =
+        outer > 1 ? outer_stride : (int64_t)iris_round_up((uint64_t)inner, CHUNK_ELEMENTS);
+    const struct iris_tensor_map_request request = {
+        .data = operand->data,
+        .dtype = operand->dtype,
+        .inner = (uint64_t)inner,
+        .outer = (uint64_t)outer,
+        .pitch_nbytes = (uint64_t)pitch * 2,
+        .depth = (uint64_t)operand->depth,
+        .depth_nbytes = (uint64_t)(operand->depth > 1 ? operand->stride_depth : pitch) * 2,
+        .box_inner = LINE_ELEMENTS,
+        .box_outer = by_mn ? LINE_ELEMENTS : (uint32_t)block_mn,
+    };
+
+    if (ctx->ops->tensor_map == NULL || iris_dtype_nbytes(operand->dtype) != 2 ||
+        (by_mn && operand->share_mn % CHUNK_ELEMENTS != 0) || (inner_stride != 1 && inner != 1))
+        return false;
+    return ctx->ops->tensor_map(ctx->device, &request, out);
+}
+
+enum iris_tensor_map_kind iris_map_operand(const struct iris_context *ctx,
+                                           const struct iris_mapped_operand *operand,
+                                           int32_t block_mn, struct iris_tensor_map *out)
+{
+    if (iris_map_operand_as(ctx, operand, IRIS_TENSOR_MAP_K, block_mn, out))
+        return IRIS_TENSOR_MAP_K;
+    if (iris_map_operand_as(ctx, operand, IRIS_TENSOR_MAP_MN, block_mn, out))
+        return IRIS_TENSOR_MAP_MN;
+    return IRIS_TENSOR_MAP_NONE;
+}
+
+/* A matrix of (mn, k) elements whose tiles begin at multiples behind those of share_mn. */
 static enum iris_tensor_map_kind map_operand(const struct iris_context *ctx,
                                              const struct iris_tensor *tensor, int mn, int k,
                                              int32_t block_mn, int64_t share_mn,
                                              struct iris_tensor_map *out)
 {
-    enum { LINE_ELEMENTS = 64, /* of 128 bytes, the engine's swizzle */ CHUNK_ELEMENTS = 8 };
-    const int inner_of[] = {k, mn};
+    const struct iris_mapped_operand operand = {
+        .data = tensor->data,
+        .dtype = tensor->dtype,
+        .mn = tensor->shape[mn],
+        .k = tensor->shape[k],
+        .stride_mn = tensor->stride[mn],
+        .stride_k = tensor->stride[k],
+        .share_mn = share_mn,
+    };
+    return iris_map_operand(ctx, &operand, block_mn, out);
+}
 
-    if (ctx->ops->tensor_map == NULL || iris_dtype_nbytes(tensor->dtype) != 2)
-        return IRIS_TENSOR_MAP_NONE;
-    for (int i = 0; i < 2; ++i) {
-        const int inner = inner_of[i], outer = inner_of[1 - i];
-        const int64_t pitch =
-            tensor->shape[outer] > 1 ? tensor->stride[outer] : (tensor->shape[inner] + 7) / 8 * 8;
-        const struct iris_tensor_map_request request = {
-            .data = tensor->data,
-            .dtype = tensor->dtype,
-            .inner = (uint64_t)tensor->shape[inner],
-            .outer = (uint64_t)tensor->shape[outer],
-            .pitch_nbytes = (uint64_t)pitch * 2,
-            .box_inner = LINE_ELEMENTS,
-            .box_outer = inner == k ? (uint32_t)block_mn : LINE_ELEMENTS,
-        };
-        if (inner == mn && share_mn % CHUNK_ELEMENTS != 0)
-            continue;
-        if ((tensor->stride[inner] == 1 || tensor->shape[inner] == 1) &&
-            ctx->ops->tensor_map(ctx->device, &request, out))
-            return inner == k ? IRIS_TENSOR_MAP_K : IRIS_TENSOR_MAP_MN;
-    }
-    return IRIS_TENSOR_MAP_NONE;
+enum iris_status iris_check_product(const struct iris_context *ctx, const char *name_of_A,
+                                    const struct iris_tensor *C, const struct iris_tensor *A,
+                                    const struct iris_tensor *B)
+{
+    IRIS_TRY(iris_check_matrix(name_of_A, "(M, K)", A));
+    IRIS_TRY(iris_check_matrix("B", "(K, N)", B));
+    IRIS_TRY(iris_check_matrix("C", "(M, N)", C));
+    IRIS_TRY(iris_check_computable(name_of_A, A));
+    IRIS_TRY(iris_check_dtype("B", B, A->dtype, name_of_A));
+    IRIS_TRY(iris_check_dtype("C", C, A->dtype, name_of_A));
+    IRIS_TRY(iris_check_device(ctx, name_of_A, A));
+    IRIS_TRY(iris_check_device(ctx, "B", B));
+    IRIS_TRY(iris_check_device(ctx, "C", C));
+    IRIS_TRY(iris_check_output("C", C));
+    IRIS_TRY(iris_check_disjoint("C", C, name_of_A, A));
+    return iris_check_disjoint("C", C, "B", B);
 }
 
 static enum iris_status check_operands(const struct iris_context *ctx, const struct iris_tensor *C,
                                        const struct iris_tensor *A, const struct iris_tensor *B)
 {
-    IRIS_TRY(iris_check_matrix("A", "(M, K)", A));
-    IRIS_TRY(iris_check_matrix("B", "(K, N)", B));
-    IRIS_TRY(iris_check_matrix("C", "(M, N)", C));
-    IRIS_TRY(iris_check_computable("A", A));
-    IRIS_TRY(iris_check_dtype("B", B, A->dtype, "A"));
-    IRIS_TRY(iris_check_dtype("C", C, A->dtype, "A"));
-    IRIS_TRY(iris_check_device(ctx, "A", A));
-    IRIS_TRY(iris_check_device(ctx, "B", B));
-    IRIS_TRY(iris_check_device(ctx, "C", C));
+    IRIS_TRY(iris_check_product(ctx, "A", C, A, B));
     if (B->shape[0] != A->shape[1])
         return IRIS_FAIL(IRIS_EINVAL,
                          "B: expected %lld rows, the columns of A (%lld, %lld), got shape "
                          "(%lld, %lld)",
                          (long long)A->shape[1], (long long)A->shape[0], (long long)A->shape[1],
                          (long long)B->shape[0], (long long)B->shape[1]);
-    IRIS_TRY(iris_check_output("C", C));
-    IRIS_TRY(iris_check_disjoint("C", C, "A", A));
-    return iris_check_disjoint("C", C, "B", B);
+    return IRIS_OK;
 }
 
 /* C is as the product: along `dim` (-1: neither) divided by the ranks, or, gathered, W times as
@@ -107,10 +160,9 @@ static enum iris_status check_result(const struct iris_context *ctx, const struc
                      (long long)C->shape[0], (long long)C->shape[1]);
 }
 
-/* The bias as a matrix of num_rows rows and C's columns, with stride 0 where it broadcasts. */
-static enum iris_status broadcast_bias(const struct iris_context *ctx,
-                                       const struct iris_tensor *bias, const struct iris_tensor *C,
-                                       int64_t num_rows, struct iris_matrix_args *out)
+enum iris_status iris_broadcast_bias(const struct iris_context *ctx, const struct iris_tensor *bias,
+                                     const struct iris_tensor *C, int64_t num_rows,
+                                     struct iris_matrix_args *out)
 {
     const int rows = bias->ndim - 2, cols = bias->ndim - 1; /* dimensions that broadcast to those */
 
@@ -154,33 +206,19 @@ static enum iris_status run_product(struct iris_context *ctx, enum iris_operatio
     IRIS_TRY(check_result(ctx, C, dim, &desc));
     own_rows = operation == IRIS_OP_MATMUL_ALL_GATHER ? desc.share_m : C->shape[0];
     if (bias != NULL)
-        IRIS_TRY(broadcast_bias(ctx, bias, C, own_rows, &args->bias));
+        IRIS_TRY(iris_broadcast_bias(ctx, bias, C, own_rows, &args->bias));
     desc.has_bias = bias != NULL;
     desc.prepare = options->prepare;
     IRIS_TRY(iris_op_select(ctx, options->config, &desc, &launch.work_groups));
 
-    args->a = matrix_args(A);
-    args->b = matrix_args(B);
-    args->output = matrix_args(C);
+    iris_product_args_fill(ctx, &desc, options->config, C, A, B, args);
     args->output_offset = iris_tensor_heap_offset(ctx, C);
-    args->M = desc.M;
-    args->N = desc.N;
-    args->K = desc.K;
     args->share_m = desc.share_m;
     args->share_n = desc.share_n;
-    args->block_m = desc.block_m;
-    args->block_n = desc.block_n;
-    args->block_k = desc.block_k;
-    args->group_size_m = desc.group_size_m;
-    args->reduce_scale = 1.0f;
-    args->root = -1;
     /* Nobody else writes or reads a share of the result. */
     args->ending = dim >= 0            ? IRIS_ENDING_LOCAL
                    : options->async_op ? IRIS_ENDING_TELLS
                                        : IRIS_ENDING_WAITS;
-    args->num_xcds = options->config != NULL && options->config->num_xcds != 0
-                         ? options->config->num_xcds
-                         : iris_device_traits(ctx->device)->dies;
     product.a_map_kind =
         map_operand(ctx, A, 0, 1, desc.block_m, dim == 0 ? desc.share_m : 0, &product.a_map);
     product.b_map_kind = map_operand(ctx, B, 1, 0, desc.block_n, desc.share_n, &product.b_map);

@@ -74,6 +74,8 @@ enum iris_status iris_config_validate(const struct iris_config *config, int worl
     IRIS_TRY(check_block("group_size_m", config->group_size_m));
     IRIS_TRY(check_block("num_sms", config->num_sms));
     IRIS_TRY(check_block("num_xcds", config->num_xcds));
+    IRIS_TRY(check_block("num_fetch_sms", config->num_fetch_sms));
+    IRIS_TRY(check_block("k_per_flag", config->k_per_flag));
     if ((int64_t)config->block_size_m * config->block_size_n > (int64_t)1 << 26)
         return IRIS_FAIL(
             IRIS_EINVAL,
@@ -305,6 +307,34 @@ static enum iris_status select_variant(const struct iris_context *ctx,
     }
 }
 
+/* A unit of a gathered operand. On a GPU small, so that what is multiplied next comes first: for
+ * copy engines one line, for threads, whose product pauses at a flag, several. On the host, where a
+ * thread does all in turn, all columns of a shard. */
+static void select_unit(const struct iris_context *ctx, const struct iris_config *config,
+                        uint32_t work_groups, struct iris_op_desc *desc)
+{
+    enum { ENGINE_UNIT = 128, THREADS_UNIT = 1024 }; /* bytes */
+    const int64_t cols = desc->share_k != 0 ? desc->share_k : desc->K;
+    const int64_t whole = (int64_t)iris_round_up((uint64_t)cols, (uint64_t)desc->block_k);
+    int64_t unit = whole;
+
+    if (config->k_per_flag != 0)
+        unit = (int64_t)config->k_per_flag * desc->block_k;
+    else if (iris_device_traits(ctx->device)->asynchronous)
+        unit = (iris_is_tensor_core_product(iris_device_traits(ctx->device)->sm90, desc->operation,
+                                            desc->dtype)
+                    ? ENGINE_UNIT
+                    : THREADS_UNIT) /
+               (int64_t)iris_dtype_nbytes(desc->dtype);
+    desc->unit_k = at_most(unit < whole ? (int32_t)unit : INT32_MAX, whole);
+    desc->m_contiguous = config->m_contiguous;
+    /* As many of a shard's rows as the receivers' work-groups multiply at once, those of all peers
+     * together. */
+    desc->group_rows = (int32_t)iris_ceil_div(
+        work_groups, iris_ceil_div(desc->N, desc->block_n) *
+                         (desc->share_m != 0 && ctx->world_size > 1 ? ctx->world_size - 1 : 1));
+}
+
 /* Work-groups beyond those that have something to do only take time to start and to count in.
  * `asked`: the caller's number, or 0. */
 static uint32_t enough_work_groups(const struct iris_context *ctx, const struct iris_op_desc *desc,
@@ -347,6 +377,8 @@ enum iris_status iris_op_select(const struct iris_context *ctx, const struct iri
     if (iris_device_traits(ctx->device)->asynchronous) {
         IRIS_TRY(select_gpu(ctx, config, desc));
         *work_groups = enough_work_groups(ctx, desc, config->num_sms);
+        if (IRIS_IS_GATHERED_PRODUCT(desc->operation))
+            select_unit(ctx, config, *work_groups, desc);
         return IRIS_OK;
     }
     /* A block larger than the matrix only wastes staging. */
@@ -359,7 +391,15 @@ enum iris_status iris_op_select(const struct iris_context *ctx, const struct iri
     else
         select_run(ctx, desc);
     *work_groups = enough_work_groups(ctx, desc, config->num_sms);
+    if (IRIS_IS_GATHERED_PRODUCT(desc->operation))
+        select_unit(ctx, config, *work_groups, desc);
     return IRIS_OK;
+}
+
+int32_t iris_op_select_dies(const struct iris_context *ctx, const struct iris_config *config)
+{
+    return config != NULL && config->num_xcds != 0 ? config->num_xcds
+                                                   : iris_device_traits(ctx->device)->dies;
 }
 
 enum iris_status iris_config_select(const struct iris_context *ctx, enum iris_operation operation,
@@ -376,8 +416,9 @@ enum iris_status iris_config_select(const struct iris_context *ctx, enum iris_op
     config->block_size_n = desc.block_n;
     config->block_size_k = desc.block_k;
     config->group_size_m = desc.group_size_m;
+    if (IRIS_IS_GATHERED_PRODUCT(operation))
+        config->k_per_flag = desc.unit_k / desc.block_k;
     config->num_sms = at_most((int32_t)work_groups, ctx->ops->max_work_groups(ctx->device));
-    if (config->num_xcds == 0)
-        config->num_xcds = iris_device_traits(ctx->device)->dies;
+    config->num_xcds = iris_op_select_dies(ctx, config);
     return IRIS_OK;
 }

@@ -15,4 +15,7 @@
 enum iris_status iris_op_select(const struct iris_context *ctx, const struct iris_config *config,
                                 struct iris_op_desc *desc, uint32_t *work_groups);
 
+/* Dies that work-groups are dealt to in turn: the config's, or the device's. */
+int32_t iris_op_select_dies(const struct iris_context *ctx, const struct iris_config *config);
+
 #endif

@@ -111,6 +111,7 @@ INTEGER = {
     "v_add_lshl_u32 v10, v2, v3, v4": lambda a, b, c, d: (a + b & M32) << (c & 31),
     "v_xad_u32 v10, v2, v3, v4": lambda a, b, c, d: (a ^ b) + c,
     "v_mad_u32_u24 v10, v2, v3, v4": lambda a, b, c, d: (a & 0xFFFFFF) * (b & 0xFFFFFF) + c,
+    "v_mad_i32_i24 v10, v2, v3, v4": lambda a, b, c, d: signed(a, 24) * signed(b, 24) + c,
     "v_bfe_u32 v10, v2, v3, v4": lambda a, b, c, d: a >> (b & 31) & ((1 << (c & 31)) - 1),
     "s_mov_b32 s12, 0x05040100\nv_perm_b32 v10, v2, v3, s12":
         lambda a, b, c, d: a << 16 | b & 0xFFFF,

@@ -145,7 +145,65 @@ def gathered_products(ctx, memory):
             exchange.done()
 
 
-BODIES = [messages, remote_memory, normalized_sums, scattered_products, gathered_products]
+def product_of(A, B, dtype):
+    """A @ B in float64 and the bound of the error, one rounding; gfx90a takes subnormal fp16
+    elements for 0."""
+    A, B = A.double(), B.double()
+    expected, magnitude = A @ B, A.abs() @ B.abs()
+    bound = 1.01 * cases.UNIT_ROUNDOFF[dtype] * expected.abs() + 2 * cases.SMALLEST[dtype]
+    bound += cases.UNIT_ROUNDOFF[torch.float32] * (A.shape[1] + 2) * magnitude
+    if dtype == torch.float16:
+        A, B, tiny = A.abs(), B.abs(), 2.0**-14
+        bound += torch.where(A < tiny, A, 0) @ B + A @ torch.where(B < tiny, B, 0)
+    return expected, bound
+
+
+def joined_operands(ctx, memory):
+    """all_gather_matmul and its overlapped form along both dimensions; the joined operand too."""
+    exchange, world = Exchange(ctx, memory), ctx.world_size
+    config = iris_c.FusedConfig(k_per_flag=1, staged_a_layout="m_contiguous")
+    for number, (M, N, K, a) in enumerate(
+        ((1, 1, 1, "row"), (33, 47, 29, "transposed"), (140, 20, 70, "row"))
+    ):
+        for dtype in cases.DTYPES:
+            for dim in (0, 1):
+
+                def allocate(*sizes, dtype=dtype):
+                    return memory.ordinary(*sizes, dtype=dtype)
+
+                shard = cases.Case(M, N, K, a=a)
+                A, _ = cases.operands(shard, ctx.rank, dtype, "", allocate)
+                joined = torch.cat(
+                    [cases.operands(shard, rank, dtype)[0] for rank in range(world)], dim
+                )
+                _, B = cases.operands(
+                    cases.Case(M, N, joined.shape[1]), ctx.rank, dtype, "", allocate
+                )
+                C = exchange.tensor(joined.shape[0] * N, dtype, False).view(-1, N)
+                gathered = exchange.tensor(joined.numel(), dtype, False).view(joined.shape)
+                operation = (
+                    ctx.ops.all_gather_matmul if number == 1
+                    else ctx.ops.all_gather_matmul_hbm_buffer
+                )  # fmt: skip
+                operation(
+                    *(memory.passed(tensor) for tensor in (C, A, B)), gather_dim=dim,
+                    config=config if number == 2 else None, A_gathered=memory.passed(gathered),
+                )  # fmt: skip
+                assert memory.library.hipDeviceSynchronize() == 0
+                expected, bound = product_of(joined, B, dtype)
+                cases.check_close(C, expected, bound, f"{shard} {dtype} dim {dim}")
+                assert torch.equal(gathered, joined)
+                exchange.done()
+
+
+BODIES = [
+    messages,
+    remote_memory,
+    normalized_sums,
+    scattered_products,
+    gathered_products,
+    joined_operands,
+]
 
 
 @pytest.mark.parametrize("body", BODIES, ids=lambda body: body.__name__)

@@ -174,6 +174,51 @@ static void shared_products(struct iris_context *ctx, const struct rank_args *se
     iris_allocation_release(allocation);
 }
 
+/* all_gather_matmul and its overlapped form along both dimensions, in pieces of a few columns. */
+static void joined_operands(struct iris_context *ctx, const struct rank_args *self, int64_t M,
+                            int64_t N, int64_t K, int call)
+{
+    const struct iris_config config = {.block_size_m = 16,
+                                       .block_size_n = 16,
+                                       .block_size_k = 4,
+                                       .num_sms = 2,
+                                       .k_per_flag = 1 + call % 2,
+                                       .m_contiguous = call % 3 == 0};
+    const struct iris_op_options options = {.config = &config};
+    const int64_t W = self->world;
+    int wrong = 0;
+
+    for (int dim = 0; dim < 2; ++dim) {
+        const int64_t rows = dim == 0 ? M * W : M, inner = dim == 1 ? K * W : K;
+        float *a = filled(self->rank, 0, M * K, call), *b = filled(self->rank, 1, inner * N, call);
+        float *c = malloc((size_t)(rows * N) * sizeof *c);
+        float *all = malloc((size_t)(rows * inner) * sizeof *all);
+        const struct iris_tensor A = matrix(a, M, K), B = matrix(b, inner, N),
+                                 C = matrix(c, rows, N), joined = matrix(all, rows, inner);
+        const struct iris_gather_tensors tensors = {.C = &C, .A = &A, .B = &B, .joined = &joined};
+
+        MUST(iris_all_gather_matmul(ctx, &tensors, dim, call % 2 == 0, &options));
+        for (int64_t i = 0; i < rows; ++i) {
+            for (int64_t k = 0; k < inner; ++k) {
+                const int r = (int)(dim == 0 ? i / M : k / K);
+                wrong += all[i * inner + k] != element(r, 0, i % M * K + k % K, call);
+            }
+            for (int64_t j = 0; j < N; ++j) {
+                float want = 0;
+                for (int64_t k = 0; k < inner; ++k)
+                    want += element((int)(dim == 0 ? i / M : k / K), 0, i % M * K + k % K, call) *
+                            element(self->rank, 1, k * N + j, call);
+                wrong += c[i * N + j] != want;
+            }
+        }
+        free(a);
+        free(b);
+        free(c);
+        free(all);
+    }
+    CHECK(wrong == 0, "all_gather_matmul call %d rank %d: %d wrong", call, self->rank, wrong);
+}
+
 static void collectives(struct iris_context *ctx, const struct rank_args *self, int64_t n, int call)
 {
     const int W = self->world;
@@ -394,8 +439,10 @@ static void *rank_main(void *arg)
                        call % 3 != (self->rank & 1), call % 2 == 0, call);
         for (int64_t n = 1; n < 3000; n = n * 5 + 2, ++call)
             collectives(ctx, self, n, call);
-        for (size_t s = 0; round == 1 && s < sizeof shapes / sizeof shapes[0]; ++s, ++call)
+        for (size_t s = 0; round == 1 && s < sizeof shapes / sizeof shapes[0]; ++s, ++call) {
             shared_products(ctx, self, shapes[s][0], shapes[s][1], shapes[s][2], call);
+            joined_operands(ctx, self, shapes[s][0], shapes[s][1], shapes[s][2], call);
+        }
         if (round == 0) { /* the rest runs across the wrap of the signal values */
             MUST(iris_context_workspace(ctx, IRIS_OP_MATMUL_ALL_REDUCE, &workspace));
             MUST(iris_context_barrier(ctx, NULL));

@@ -208,6 +208,42 @@ def test_a_graph_with_calls_of_groups_and_of_the_world(ctx):
         assert bool((total == 2 * (4 * turn + 6)).all())
 
 
+@pytest.mark.parametrize("operation", ["all_gather_matmul", "all_gather_matmul_hbm_buffer"])
+@ranks(2, 4, deadline=120)
+def test_gathered_operands_replay(ctx, operation):
+    """Along both dimensions in one graph, on one workspace; the wrap of the counter inside it."""
+    world = ctx.world_size
+    workspace = iris_c.FusedWorkspace(ctx, operation)
+    case = cases.Case(130, 90, 128)
+    A = torch.empty(case.M, case.K, dtype=torch.bfloat16)
+    B = [torch.empty(case.K * n, case.N, dtype=torch.bfloat16) for n in (1, world)]
+    C = [torch.empty(case.M * n, case.N, dtype=torch.bfloat16) for n in (world, 1)]
+    call, prepare = getattr(ctx.ops, operation), getattr(ctx.ops, f"{operation}_preamble")
+    for dim in (0, 1):
+        prepare(C[dim], A, B[dim], gather_dim=dim, workspace=workspace)
+
+    def several():
+        for dim in (0, 1, 0):
+            call(C[dim], A, B[dim], gather_dim=dim, workspace=workspace)
+
+    graph = captured(several)
+    workspace._set_calls(2**31 - 1 - 25)
+    ctx.barrier()
+    for turn in range(20):
+        shards = [cases.operands(case, rank, torch.bfloat16, str(turn))[0] for rank in range(world)]
+        A.copy_(shards[ctx.rank])
+        for dim in (0, 1):
+            B[dim].copy_(torch.randn(B[dim].shape))
+            cases.poisoned(C[dim])
+        (several if turn % 4 == 3 else graph.replay)()
+        for dim in (0, 1):
+            joined = torch.cat(shards, dim).double()
+            expected, magnitude = joined @ B[dim].double(), joined.abs() @ B[dim].double().abs()
+            bound = 1.01 * 2.0**-8 * expected.abs() + 2.0**-24 * (joined.shape[1] + 2) * magnitude
+            cases.check_close(C[dim], expected, bound, f"rank {ctx.rank} turn {turn} dim {dim}")
+    assert workspace.call_counter == 60 - 25
+
+
 @pytest.mark.parametrize("dim", [0, 1])
 @ranks(2, 4, deadline=120)
 def test_matmul_reduce_scatter_replays(ctx, dim):

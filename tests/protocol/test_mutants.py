@@ -64,6 +64,12 @@ MUTANTS = {
         "arrived = source <= except + 1 ||",
         THREAD,
     ),
+    "a piece of a gathered operand is not waited for": (
+        "csrc/kernels/gather_matmul.hip",
+        "if (!operand.wait_for_unit(s, row, k))",
+        "if (k > 0 && !operand.wait_for_unit(s, row, k))",
+        THREAD,
+    ),
     "packets are not waited for": (SYNC, "if (missing < 0)", "if (missing < 99)", ""),
     "a message's slots are filled before they are empty": (
         CHANNEL,

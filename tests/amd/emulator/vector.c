@@ -181,6 +181,7 @@ TERNARY(v_lshl_add_u32, (a << (b & 31)) + c)
 TERNARY(v_add_lshl_u32, (a + b) << (c & 31))
 TERNARY(v_xad_u32, (a ^ b) + c)
 TERNARY(v_mad_u32_u24, (a & 0xffffff) * (b & 0xffffff) + c)
+TERNARY(v_mad_i32_i24, (uint32_t)((int32_t)(a << 8) >> 8) * (uint32_t)((int32_t)(b << 8) >> 8) + c)
 TERNARY(v_bfe_u32, field(a, b, c))
 TERNARY(v_perm_b32, permuted(a, b, c))
 TERNARY(v_alignbit_b32, (uint32_t)(((uint64_t)a << 32 | b) >> (c & 31)))
@@ -525,6 +526,7 @@ const struct operation vector_operations[] = {
     ROW(v_add_lshl_u32, 4),
     ROW(v_xad_u32, 4),
     ROW(v_mad_u32_u24, 4),
+    ROW(v_mad_i32_i24, 4),
     ROW(v_bfe_u32, 4),
     ROW(v_alignbit_b32, 4),
     ROW(v_perm_b32, 4),
