@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: MIT
+# SPDX-FileCopyrightText: The iris_c authors
+"""Linear layers whose weight is divided among the ranks (Shoeybi et al., "Megatron-LM", 2019;
+with sequence parallelism, Korthikanti et al., 2022).
+
+A column-parallel layer holds some of the output features, a row-parallel one some of the input
+features; the one in front of the other needs a single exchange:
+
+    sequence_parallel   column-parallel                     row-parallel
+    False               nothing, gradient: all-reduce       matmul_all_reduce, gradient: nothing
+    True                all_gather_matmul                   matmul_reduce_scatter, and vice versa
+
+With sequence_parallel what stands between the pairs is divided along the first dimension.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from iris_c.torch import _operations as operations
+from iris_c.torch._groups import context, name_of
+
+__all__ = ["ColumnParallelLinear", "RowParallelLinear"]
+
+
+class _ParallelLinear(nn.Module):
+    """What both have in common: a weight that is divided along one dimension."""
+
+    divided: int  # the weight's dimension
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        ctx=None,
+        sequence_parallel: bool = False,
+        device=None,
+        dtype=None,
+    ):
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        self.sequence_parallel = sequence_parallel
+        self.group = name_of(ctx)
+        world_size = context(self.group).world_size
+        name, size = (("out_features", out_features), ("in_features", in_features))[self.divided]
+        if size % world_size != 0:
+            raise ValueError(f"{name}: expected a multiple of world_size {world_size}, got {size}")
+        shape = [out_features, in_features]
+        shape[self.divided] //= world_size
+        self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+        self.register_parameter("bias", None)
+        if bias:
+            size = shape[0] if self.divided == 0 else out_features
+            self.bias = nn.Parameter(torch.empty(size, device=device, dtype=dtype))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """As in torch.nn.Linear. Draws the whole layer, so that ranks with equal generators get
+        parts of one layer, the same whatever their number."""
+        whole = nn.Linear(
+            self.in_features,
+            self.out_features,
+            self.bias is not None,
+            device=self.weight.device,
+            dtype=self.weight.dtype,
+        )
+        self._take(whole)
+
+    @torch.no_grad()
+    def _take(self, whole: nn.Linear) -> None:
+        self.weight.copy_(self._share("weight", whole.weight))
+        if self.bias is not None:
+            self.bias.copy_(self._share("bias", whole.bias))
+
+    @classmethod
+    def from_linear(cls, linear: nn.Linear, *, ctx=None, sequence_parallel: bool = False):
+        """This rank's part of a layer that all ranks have whole.
+
+        Parameters
+        ----------
+        linear : torch.nn.Linear
+        ctx : Context, str or None
+            A registered context or its name; None: the default.
+        sequence_parallel : bool
+        """
+        with torch.device("meta"):
+            layer = cls(
+                linear.in_features,
+                linear.out_features,
+                linear.bias is not None,
+                ctx=ctx,
+                sequence_parallel=sequence_parallel,
+                dtype=linear.weight.dtype,
+            )
+        layer.to_empty(device=linear.weight.device)
+        layer._take(linear)
+        return layer
+
+    def _share(self, name: str, whole: torch.Tensor) -> torch.Tensor:
+        """This rank's part of a whole parameter."""
+        if name == "bias" and self.divided == 1:
+            return whole
+        ctx = context(self.group)
+        return whole.chunk(ctx.world_size, self.divided if name == "weight" else 0)[ctx.rank]
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        """Takes parameters as this rank has them, or whole ones."""
+        shapes = {"weight": (self.out_features, self.in_features), "bias": (self.out_features,)}
+        whole = {}
+        for name, shape in shapes.items():
+            tensor = state_dict.get(prefix + name)
+            if tensor is not None and tuple(tensor.shape) == shape:
+                whole[prefix + name] = self._share(name, tensor)
+        super()._load_from_state_dict({**state_dict, **whole}, prefix, *args)
+
+    def extra_repr(self) -> str:
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, "
+            f"bias={self.bias is not None}, world_size={context(self.group).world_size}, "
+            f"sequence_parallel={self.sequence_parallel}"
+        )
+
+
+class ColumnParallelLinear(_ParallelLinear):
+    """y = x @ W^T + b of which each rank has out_features / world_size columns.
+
+    x (..., in_features) is the same on all ranks; with sequence_parallel it is this rank's part of
+    its first dimension, and y has all of it. A row-parallel layer takes y as it is.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+        Of the whole layer; out_features a multiple of world_size.
+    bias : bool
+    ctx : Context, str or None
+        A registered context or its name; None: the default.
+    sequence_parallel : bool
+    device, dtype
+        Of the parameters.
+    """
+
+    divided = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows, weight = x.reshape(-1, x.shape[-1]), self.weight.t()
+        lead = list(x.shape[:-1])
+        if self.sequence_parallel:
+            y, _ = operations.all_gather_matmul(rows, weight, self.bias, 0, ctx=self.group)
+            lead[0] *= context(self.group).world_size
+        else:
+            y = operations.matmul_replicated(rows, weight, self.bias, ctx=self.group)
+        return y.view(*lead, weight.shape[1])
+
+
+class RowParallelLinear(_ParallelLinear):
+    """y = x @ W^T + b of an x of which each rank has in_features / world_size columns.
+
+    y (..., out_features) is the same on all ranks; with sequence_parallel it is this rank's part of
+    the first dimension, which is a multiple of world_size. The bias is whole on all ranks.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+        Of the whole layer; in_features a multiple of world_size.
+    bias : bool
+    ctx : Context, str or None
+        A registered context or its name; None: the default.
+    sequence_parallel : bool
+    device, dtype
+        Of the parameters.
+    """
+
+    divided = 1
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows, weight = x.reshape(-1, x.shape[-1]), self.weight.t()
+        lead = list(x.shape[:-1])
+        if self.sequence_parallel:
+            world_size = context(self.group).world_size
+            if lead[0] % world_size != 0:
+                raise ValueError(
+                    f"x: expected a first dimension in a multiple of world_size {world_size}, got "
+                    f"shape {tuple(x.shape)}"
+                )
+            y = operations.matmul_reduce_scatter(rows, weight, self.bias, 0, ctx=self.group)
+            lead[0] //= world_size
+        else:
+            y = operations.matmul_all_reduce(rows, weight, self.bias, ctx=self.group)
+        return y.view(*lead, self.out_features)

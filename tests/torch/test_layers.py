@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: MIT
+# SPDX-FileCopyrightText: The iris_c authors
+"""Tensor-parallel layers against torch.nn.Linear: results, gradients, training, state."""
+
+import pytest
+import torch
+from torch import nn
+
+import iris_c.torch
+from iris_c.testing import ranks
+from iris_c.torch import ColumnParallelLinear, RowParallelLinear
+
+WIDTH, HIDDEN, TOKENS, BATCH = 24, 48, 12, 3
+
+
+def whole_model(bias=True):
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Linear(WIDTH, HIDDEN, bias), nn.GELU(), nn.Linear(HIDDEN, WIDTH, bias))
+
+
+def parallel_model(whole, ctx, sequence_parallel):
+    options = {"ctx": ctx, "sequence_parallel": sequence_parallel}
+    return nn.Sequential(
+        ColumnParallelLinear.from_linear(whole[0], **options),
+        nn.GELU(),
+        RowParallelLinear.from_linear(whole[2], **options),
+    )
+
+
+def part(tensor, ctx, dim):
+    return tensor.chunk(ctx.world_size, dim)[ctx.rank]
+
+
+def expected_gradients(whole, ctx):
+    """Of this rank's parameters."""
+    dims = {"0.weight": 0, "0.bias": 0, "2.weight": 1, "2.bias": None}
+    return {
+        name: p.grad if dims[name] is None else part(p.grad, ctx, dims[name])
+        for name, p in whole.named_parameters()
+    }
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("sequence_parallel", [False, True])
+@ranks(1, 2, 3, deadline=120)
+def test_results_and_gradients_are_the_whole_models(ctx, sequence_parallel, bias):
+    iris_c.torch.register(ctx)
+    whole = whole_model(bias)
+    model = parallel_model(whole, ctx, sequence_parallel)
+    x = torch.randn(TOKENS, BATCH, WIDTH, requires_grad=True)
+    weights = torch.randn(TOKENS, BATCH, WIDTH)
+    (whole(x) * weights).sum().backward()
+    mine, upstream = x.detach(), weights
+    if sequence_parallel:
+        mine, upstream = part(mine, ctx, 0), part(weights, ctx, 0)
+    mine = mine.clone().requires_grad_()
+    y = model(mine)
+    expected = whole(x).detach()
+    torch.testing.assert_close(
+        y, part(expected, ctx, 0) if sequence_parallel else expected, rtol=1e-4, atol=1e-5
+    )
+    (y * upstream).sum().backward()
+    grad = part(x.grad, ctx, 0) if sequence_parallel else x.grad
+    torch.testing.assert_close(mine.grad, grad, rtol=1e-4, atol=1e-4)
+    expected = expected_gradients(whole, ctx)
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(p.grad, expected[name], rtol=1e-4, atol=1e-4)
+
+
+@ranks(2, deadline=120)
+def test_training_stays_the_whole_models(ctx):
+    iris_c.torch.register(ctx)
+    whole = whole_model()
+    model = parallel_model(whole, ctx, True)
+    optimizers = [torch.optim.Adam(m.parameters(), lr=1e-2) for m in (whole, model)]
+    for _ in range(5):
+        x, target = torch.randn(TOKENS, WIDTH), torch.randn(TOKENS, WIDTH)
+        nn.functional.mse_loss(whole(x), target, reduction="sum").backward()
+        own = (part(tensor, ctx, 0) for tensor in (x, target))
+        y, wanted = model(next(own)), next(own)
+        nn.functional.mse_loss(y, wanted, reduction="sum").backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+    torch.testing.assert_close(model[0].weight, part(whole[0].weight, ctx, 0), atol=1e-4, rtol=0)
+    torch.testing.assert_close(model[2].weight, part(whole[2].weight, ctx, 1), atol=1e-4, rtol=0)
+    torch.testing.assert_close(model[2].bias, whole[2].bias, atol=1e-4, rtol=0)
+
+
+@ranks(2)
+def test_state_is_taken_whole_or_in_parts(ctx):
+    iris_c.torch.register(ctx)
+    whole = whole_model()
+    model = parallel_model(whole_model(), ctx, False)
+    for p in model.parameters():
+        nn.init.zeros_(p)
+    parts = parallel_model(whole, ctx, False).state_dict()
+    for state in (whole.state_dict(), parts):
+        model.load_state_dict(state)
+        for name, p in model.state_dict().items():
+            assert torch.equal(p, parts[name]), name
+        for p in model.parameters():
+            nn.init.zeros_(p)
+    with pytest.raises(RuntimeError, match="size mismatch for weight"):
+        model[0].load_state_dict({"weight": torch.zeros(5, 5), "bias": torch.zeros(HIDDEN)})
+
+
+@ranks(2)
+def test_equal_generators_make_parts_of_one_layer(ctx):
+    iris_c.torch.register(ctx)
+    torch.manual_seed(7)
+    layer = RowParallelLinear(WIDTH, HIDDEN, ctx=ctx)
+    torch.manual_seed(7)
+    whole = nn.Linear(WIDTH, HIDDEN)
+    assert torch.equal(layer.weight, part(whole.weight, ctx, 1))
+    assert torch.equal(layer.bias, whole.bias)
+    assert "world_size=2" in repr(layer)
+
+
+@ranks(2, deadline=180)
+def test_compiles(ctx):
+    iris_c.torch.register(ctx)
+    for sequence_parallel in (False, True):
+        model = parallel_model(whole_model(), ctx, sequence_parallel)
+        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+        x = torch.randn(TOKENS, WIDTH)
+        torch.testing.assert_close(compiled(x), model(x))
+
+
+@ranks(2)
+def test_mistakes_are_named(ctx):
+    iris_c.torch.register(ctx)
+    with pytest.raises(ValueError, match="out_features: expected a multiple of world_size 2"):
+        ColumnParallelLinear(4, 5, ctx=ctx)
+    with pytest.raises(ValueError, match="in_features: expected a multiple of world_size 2"):
+        RowParallelLinear(5, 4, ctx=ctx)
+    layer = RowParallelLinear(4, 4, ctx=ctx, sequence_parallel=True)
+    with pytest.raises(ValueError, match="x: expected a first dimension in a multiple"):
+        layer(torch.zeros(3, 2))
