@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: The iris_c authors
-"""Trains a small transformer with tensor-parallel layers on iris_c.
+"""Trains a small transformer with tensor-parallel layers, and data-parallel beside them.
 
     torchrun --nproc-per-node 2 docs/examples/train_tensor_parallel.py
+    torchrun --nproc-per-node 4 docs/examples/train_tensor_parallel.py --tensor-parallel 2
     python docs/examples/train_tensor_parallel.py              # the same training in one process
 
-Every rank holds half (a W-th) of each layer's heads and hidden units. The projections into a layer
-are column-parallel and need no communication; the projections out of it are row-parallel, and
-their product and its sum over ranks are one call of `matmul_all_reduce`. Embeddings, norms and the
-output layer are replicated; they see equal numbers on all ranks, so they stay equal.
+The ranks are a mesh of data-parallel rows and tensor-parallel columns. In a column every rank holds
+a part of each layer's heads and hidden units: the projections into a layer are column-parallel, the
+projections out of it row-parallel, whose product and sum over ranks are one call of iris_c.
+Embeddings, norms and the output layer are replicated. Along a row, ranks with equal parts see other
+text and average their gradients by torch.distributed. On GPUs each rank takes its own.
 
 The text is the Python standard library's own source. The losses go to losses.json, the curve to
 loss.png; with equal seeds they do not depend on the number of ranks, up to rounding.
@@ -25,79 +27,15 @@ import sysconfig
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: ranks share the machine's cores
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-import iris_c
+import iris_c.torch
+from iris_c.torch import ColumnParallelLinear, RowParallelLinear
 
-# ---- the two parallel layers: all there is to know about iris_c here ----
-
-
-class RowParallelProduct(torch.autograd.Function):
-    """y = sum over ranks of x_r @ w_r^T; x (tokens, in / W), w (out, in / W), y (tokens, out)."""
-
-    @staticmethod
-    def forward(autograd, ctx, x, w):
-        autograd.save_for_backward(x, w)
-        y = ctx.empty(x.shape[0], w.shape[0], dtype=x.dtype)  # in the heap: peers write into it
-        ctx.ops.matmul_all_reduce(y, x, w.t())
-        return y
-
-    @staticmethod
-    def backward(autograd, grad_y):
-        x, w = autograd.saved_tensors
-        return None, grad_y @ w, grad_y.t() @ x  # y is the same on all ranks, so nothing to add up
-
-
-class EnterParallelRegion(torch.autograd.Function):
-    """The identity; its gradient is the sum of what the ranks' slices of the layer send back."""
-
-    @staticmethod
-    def forward(autograd, ctx, x):
-        autograd.ctx = ctx
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(autograd, grad):
-        total = torch.empty_like(grad, memory_format=torch.contiguous_format)
-        autograd.ctx.ccl.all_reduce(total, grad.contiguous())
-        return None, total
-
-
-def slice_of(weight: torch.Tensor, dim: int, ctx) -> nn.Parameter:
-    """This rank's part of a weight that is split along ``dim``."""
-    return nn.Parameter(weight.chunk(ctx.world_size, dim)[ctx.rank].clone())
-
-
-class ColumnParallel(nn.Module):
-    """(tokens, in) -> (tokens, out / W): this rank's rows of the weight."""
-
-    def __init__(self, ctx, weight):
-        super().__init__()
-        self.ctx, self.weight = ctx, slice_of(weight, 0, ctx)
-
-    def forward(self, x):
-        return EnterParallelRegion.apply(self.ctx, x) @ self.weight.t()
-
-
-class RowParallel(nn.Module):
-    """(tokens, in / W) -> (tokens, out), summed over the ranks: this rank's columns."""
-
-    def __init__(self, ctx, weight):
-        super().__init__()
-        self.ctx, self.weight = ctx, slice_of(weight, 1, ctx)
-
-    def forward(self, x):
-        return RowParallelProduct.apply(self.ctx, x, self.weight)
-
-
-# ---- an ordinary small transformer built of them ----
-
-
-def full_weight(out_features: int, in_features: int, scale: float = 1.0) -> torch.Tensor:
-    """Drawn whole on every rank from the common seed, so that slices fit together."""
-    return torch.randn(out_features, in_features) * scale / in_features**0.5
+# ---- a small transformer, ordinary but for the kind of its linear layers ----
 
 
 class Block(nn.Module):
@@ -105,13 +43,13 @@ class Block(nn.Module):
         super().__init__()
         self.heads = heads // ctx.world_size  # of this rank
         self.norm_attention = nn.LayerNorm(width)
-        self.query = ColumnParallel(ctx, full_weight(width, width))
-        self.key = ColumnParallel(ctx, full_weight(width, width))
-        self.value = ColumnParallel(ctx, full_weight(width, width))
-        self.attention_out = RowParallel(ctx, full_weight(width, width, 0.5))
+        self.query = ColumnParallelLinear(width, width, bias=False, ctx=ctx)
+        self.key = ColumnParallelLinear(width, width, bias=False, ctx=ctx)
+        self.value = ColumnParallelLinear(width, width, bias=False, ctx=ctx)
+        self.attention_out = RowParallelLinear(width, width, ctx=ctx)
         self.norm_mlp = nn.LayerNorm(width)
-        self.mlp_in = ColumnParallel(ctx, full_weight(4 * width, width))
-        self.mlp_out = RowParallel(ctx, full_weight(width, 4 * width, 0.5))
+        self.mlp_in = ColumnParallelLinear(width, 4 * width, ctx=ctx)
+        self.mlp_out = RowParallelLinear(4 * width, width, ctx=ctx)
 
     def attention(self, x, batch: int):
         def by_head(t):  # (batch * time, heads * size) -> (batch, heads, time, size)
@@ -167,20 +105,33 @@ def batches(text, batch: int, time: int, seed: int):
         yield windows[:, :-1], windows[:, 1:].flatten()
 
 
-def train(ctx, options) -> list[float]:
+def average(parameters, group) -> None:
+    """Of the gradients, over the ranks that have the same parameters."""
+    for parameter in parameters:
+        dist.all_reduce(parameter.grad, dist.ReduceOp.SUM, group)
+        parameter.grad /= dist.get_world_size(group)
+
+
+def train(ctx, options, replicas=None) -> list[float]:
+    """`replicas`: the process group of the ranks with the same parameters, if there are others."""
+    count, index = (replicas.size(), replicas.rank()) if replicas else (1, 0)
     torch.manual_seed(options.seed)
     model = LanguageModel(ctx, options.width, options.heads, options.layers, options.time)
+    model.to(ctx.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr, eps=1e-5)
     data = batches(standard_library_text(), options.batch, options.time, options.seed)
     losses = []
-    progress = tqdm(range(options.steps), disable=ctx.rank != 0, desc=f"{ctx.world_size} ranks")
+    progress = tqdm(range(options.steps), disable=ctx.rank + index != 0)
     for _ in progress:
-        text, following = next(data)
+        text, following = (part.chunk(count)[index].to(ctx.device) for part in next(data))
         loss = F.cross_entropy(model(text), following)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        if replicas:
+            average(model.parameters(), replicas)
+            dist.all_reduce(loss.data, dist.ReduceOp.SUM, replicas)
         optimizer.step()
-        losses.append(loss.item())
+        losses.append(loss.item() / count)
         progress.set_postfix(loss=f"{losses[-1]:.4f}")
     return losses
 
@@ -211,19 +162,35 @@ def main() -> None:
     arguments.add_argument("--width", type=int, default=128)
     arguments.add_argument("--heads", type=int, default=4, help="a multiple of the ranks")
     arguments.add_argument("--layers", type=int, default=2)
+    arguments.add_argument("--tensor-parallel", type=int, help="ranks of a model; None: all")
     arguments.add_argument("--lr", type=float, default=2e-3)
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--out", type=pathlib.Path, default=pathlib.Path("out"))
     options = arguments.parse_args()
 
     torch.set_num_threads(1)
-    with iris_c.init(heap_size=1 << 26) as ctx:
-        if options.heads % ctx.world_size != 0:
-            raise SystemExit(f"--heads: expected a multiple of {ctx.world_size} ranks")
-        losses = train(ctx, options)
-        if ctx.rank == 0:
-            save(losses, ctx.world_size, options.out)
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    columns = options.tensor_parallel or world_size
+    if world_size % columns != 0 or options.heads % columns != 0:
+        raise SystemExit(f"--tensor-parallel: expected to divide {world_size} ranks and the heads")
+    if options.batch % (world_size // columns) != 0:
+        raise SystemExit(f"--batch: expected a multiple of {world_size // columns} replicas")
+    if world_size == 1:
+        with iris_c.torch.init(heap_size=1 << 26) as ctx:
+            save(train(ctx, options), 1, options.out)
+        return
+    kind = "cuda" if torch.cuda.is_available() else "cpu"
+    if kind == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    shape = (world_size // columns, columns)
+    mesh = dist.init_device_mesh(kind, shape, mesh_dim_names=("data", "tensor"))
+    with iris_c.torch.init(mesh["tensor"], heap_size=1 << 26) as ctx:
+        replicas = mesh["data"].get_group() if shape[0] > 1 else None
+        losses = train(ctx, options, replicas)
+        if dist.get_rank() == 0:
+            save(losses, world_size, options.out)
         ctx.barrier()
+    dist.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -53,7 +53,8 @@ def context(name: str) -> iris_c.Context:
 
 
 def name_of(ctx) -> str:
-    """The name of a context, given as such, by name, or as None for the default."""
+    """The name of a context, given as such, by name, or as None for the default. One without a
+    name gets one."""
     if ctx is None:
         return DEFAULT
     if isinstance(ctx, str):
@@ -61,7 +62,9 @@ def name_of(ctx) -> str:
     for name, known in _contexts.items():
         if known is ctx:
             return name
-    raise ValueError(f"ctx: expected a registered context, got {ctx!r}; see iris_c.torch.register")
+    name = f"context {len(_contexts)}"
+    register(ctx, name)
+    return name
 
 
 def _process_group(group):

@@ -318,7 +318,7 @@ def matmul_all_reduce(A, B, bias=None, *, ctx=None, out=None) -> Tensor:
     bias : Tensor or None
         Broadcasts to (M, N); equal on all ranks, added once.
     ctx : Context, str or None
-        A registered context or its name; None: the default.
+        Which ranks, or the name of a registered context; None: the default.
     out : Tensor or None
         Where the result goes; has no gradient.
     """

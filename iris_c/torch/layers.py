@@ -83,7 +83,7 @@ class _ParallelLinear(nn.Module):
         ----------
         linear : torch.nn.Linear
         ctx : Context, str or None
-            A registered context or its name; None: the default.
+            Which ranks, or the name of a registered context; None: the default.
         sequence_parallel : bool
         """
         with torch.device("meta"):
@@ -136,7 +136,7 @@ class ColumnParallelLinear(_ParallelLinear):
         Of the whole layer; out_features a multiple of world_size.
     bias : bool
     ctx : Context, str or None
-        A registered context or its name; None: the default.
+        Which ranks, or the name of a registered context; None: the default.
     sequence_parallel : bool
     device, dtype
         Of the parameters.
@@ -167,7 +167,7 @@ class RowParallelLinear(_ParallelLinear):
         Of the whole layer; in_features a multiple of world_size.
     bias : bool
     ctx : Context, str or None
-        A registered context or its name; None: the default.
+        Which ranks, or the name of a registered context; None: the default.
     sequence_parallel : bool
     device, dtype
         Of the parameters.
