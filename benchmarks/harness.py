@@ -183,7 +183,7 @@ class Ranks:
         row.error = self._error(output, expected, ours)
         if row.correct:
             others = others or {}
-            row.ours, row.peer, *rest = self._alternate(
+            row.ours, row.peer, *rest = self.alternate(
                 [ours, peer, *others.values()], repeats or self.repeats
             )
             row.others = dict(zip(others, rest, strict=True))
@@ -211,7 +211,8 @@ class Ranks:
         error = error if error == error else float("inf")
         return self._over_ranks([error], dist.ReduceOp.MAX)[0]
 
-    def _alternate(self, runs, repeats: int) -> list[Timing]:
+    def alternate(self, runs, repeats: int) -> list[Timing]:
+        """Times the functions in turns."""
         for run in runs:
             for _ in range(WARM_UP):
                 run()
@@ -333,19 +334,22 @@ def _run_spawned(body, options) -> tuple[str, list[Row]]:
     return result
 
 
+def run_ranks(body, options):
+    """``body`` on all ranks. Returns where it ran, in a line, what it returned on rank 0, and
+    whether this is the process to print it."""
+    if not _under_torchrun():
+        return *_run_spawned(body, options), True
+    os.environ.setdefault("IRIS_C_NUM_THREADS", "1")
+    options.ranks = int(os.environ["WORLD_SIZE"])
+    return *_run_rank(body, options), os.environ["RANK"] == "0"
+
+
 def run(body, options) -> int:
     """Runs ``body`` on all ranks, prints the table, writes the JSON lines if asked to.
 
     Returns what the process should exit with: 1 if a row is wrong. Raises if a rank fails.
     """
-    if _under_torchrun():
-        os.environ.setdefault("IRIS_C_NUM_THREADS", "1")
-        options.ranks = int(os.environ["WORLD_SIZE"])
-        machine, rows = _run_rank(body, options)
-        printing = os.environ["RANK"] == "0"
-    else:
-        machine, rows = _run_spawned(body, options)
-        printing = True
+    machine, rows, printing = run_ranks(body, options)
     wrong = sum(not row.correct for row in rows)
     if printing:
         print(machine)

@@ -470,6 +470,15 @@ int iris_py_errors_init(PyObject *module, struct iris_py_state *state)
     return 0;
 }
 
+int iris_py_operation(const char *argument, const char *name, enum iris_operation *out)
+{
+    if (iris_operation_from_name(name, out))
+        return 0;
+    PyErr_Format(PyExc_ValueError, "%s: expected the name of an operation, got '%.100s'", argument,
+                 name);
+    return -1;
+}
+
 /* ---- configs ---- */
 
 static int config_field(const char *name, PyObject *value, int32_t *out)
@@ -529,6 +538,16 @@ static int config_layout(PyObject *value, bool *m_contiguous)
     return -1;
 }
 
+static int config_choice(const char *name, PyObject *value, enum iris_choice *out)
+{
+    if (value == Py_None)
+        return 0;
+    if (!PyBool_Check(value))
+        return iris_py_type_error(name, "a bool or None", value);
+    *out = value == Py_True ? IRIS_YES : IRIS_NO;
+    return 0;
+}
+
 int iris_py_config_from_tuple(PyObject *tuple, struct iris_config *out)
 {
     struct iris_config config = {0};
@@ -547,15 +566,16 @@ int iris_py_config_from_tuple(PyObject *tuple, struct iris_config *out)
     };
     const int count = sizeof fields / sizeof fields[0];
 
-    if (!PyTuple_Check(tuple) || PyTuple_Size(tuple) != count + 2) {
-        PyErr_Format(PyExc_TypeError, "config: expected %d fields", count + 2);
+    if (!PyTuple_Check(tuple) || PyTuple_Size(tuple) != count + 3) {
+        PyErr_Format(PyExc_TypeError, "config: expected %d fields", count + 3);
         return -1;
     }
     for (int i = 0; i < count; i++) /* items are borrowed from the tuple */
         if (config_field(fields[i].name, PyTuple_GetItem(tuple, i), fields[i].target) < 0)
             return -1;
     if (config_variant(PyTuple_GetItem(tuple, count), &config.variant) < 0 ||
-        config_layout(PyTuple_GetItem(tuple, count + 1), &config.m_contiguous) < 0)
+        config_layout(PyTuple_GetItem(tuple, count + 1), &config.m_contiguous) < 0 ||
+        config_choice("overlap", PyTuple_GetItem(tuple, count + 2), &config.overlap) < 0)
         return -1;
     *out = config;
     return 0;
@@ -563,12 +583,15 @@ int iris_py_config_from_tuple(PyObject *tuple, struct iris_config *out)
 
 PyObject *iris_py_config_to_tuple(const struct iris_config *config)
 {
-    return Py_BuildValue("(iiiiiiiizs)", config->block_size_m, config->block_size_n,
+    return Py_BuildValue("(iiiiiiiizsO)", config->block_size_m, config->block_size_n,
                          config->block_size_k, config->group_size_m, config->num_sms,
                          config->num_xcds, config->num_fetch_sms, config->k_per_flag,
                          config->variant == IRIS_VARIANT_NONE ? NULL
                                                               : iris_variant_name(config->variant),
-                         config->m_contiguous ? "m_contiguous" : "k_contiguous");
+                         config->m_contiguous ? "m_contiguous" : "k_contiguous",
+                         config->overlap == IRIS_OPEN  ? Py_None
+                         : config->overlap == IRIS_YES ? Py_True
+                                                       : Py_False);
 }
 
 int iris_py_config(struct iris_py_state *state, PyObject *value, struct iris_config *out)

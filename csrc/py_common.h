@@ -163,8 +163,10 @@ int iris_py_errors_init(PyObject *module, struct iris_py_state *state);
 
 /* Reads a FusedConfig or ccl.Config, once per object. `value` is not None. */
 int iris_py_config(struct iris_py_state *state, PyObject *value, struct iris_config *out);
-/* From (block_size_m, block_size_n, block_size_k, group_size_m, num_sms, num_xcds, variant), None
- * where the runtime is to choose. */
+/* ValueError naming the argument: there is no such operation. */
+int iris_py_operation(const char *argument, const char *name, enum iris_operation *out);
+/* From (block_size_m, block_size_n, block_size_k, group_size_m, num_sms, num_xcds, num_fetch_sms,
+ * k_per_flag, variant, staged_a_layout, overlap), None where the runtime is to choose. */
 int iris_py_config_from_tuple(PyObject *tuple, struct iris_config *out);
 PyObject *iris_py_config_to_tuple(const struct iris_config *config);
 

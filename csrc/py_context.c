@@ -382,12 +382,8 @@ static PyObject *context_select_config(PyObject *object, PyObject *args)
     if (!state ||
         !PyArg_ParseTuple(args, "sLLLOO:_select_config", &name, &M, &N, &K, &dtype_value, &fields))
         return NULL;
-    if (!iris_operation_from_name(name, &operation)) {
-        PyErr_Format(PyExc_ValueError, "operation: expected the name of an operation, got '%s'",
-                     name);
-        return NULL;
-    }
-    if (iris_py_dtype(state, dtype_value, &dtype) < 0 ||
+    if (iris_py_operation("operation", name, &operation) < 0 ||
+        iris_py_dtype(state, dtype_value, &dtype) < 0 ||
         iris_py_config_from_tuple(fields, &config) < 0)
         return NULL;
     status = iris_config_select(core(object), operation, M, N, K, dtype, &config);

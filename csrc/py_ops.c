@@ -30,6 +30,33 @@ static PyObject *ops_config_validate(PyObject *module, PyObject *args)
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(auto_config_doc,
+             "_auto_config($module, op, M, N, K, dtype, world_size, arch, /)\n--\n\n"
+             "What iris_c.ops.auto_config returns, as a tuple.");
+
+static PyObject *ops_auto_config(PyObject *module, PyObject *args)
+{
+    struct iris_py_state *state = iris_py_state_of_module(module);
+    struct iris_config config = {0};
+    enum iris_operation operation;
+    const char *name, *arch;
+    PyObject *dtype_value;
+    enum iris_dtype dtype;
+    enum iris_status status;
+    long long M, N, K;
+    int world_size;
+
+    if (!PyArg_ParseTuple(args, "sLLLOis:auto_config", &name, &M, &N, &K, &dtype_value, &world_size,
+                          &arch) ||
+        iris_py_operation("op", name, &operation) < 0 ||
+        iris_py_dtype(state, dtype_value, &dtype) < 0)
+        return NULL;
+    status = iris_auto_config(operation, M, N, K, dtype, world_size, arch, &config);
+    if (status != IRIS_OK)
+        return iris_py_raise(state, status);
+    return iris_py_config_to_tuple(&config);
+}
+
 /* ---- facts about the build and the machine ---- */
 
 PyDoc_STRVAR(backends_doc, "backends($module, /)\n--\n\n"
@@ -66,5 +93,6 @@ PyMethodDef iris_py_ops_methods[] = {
     {"backends", ops_backends, METH_NOARGS, backends_doc},
     {"cpu_isa", ops_cpu_isa, METH_NOARGS, cpu_isa_doc},
     {"_config_validate", ops_config_validate, METH_VARARGS, config_validate_doc},
+    {"_auto_config", ops_auto_config, METH_VARARGS, auto_config_doc},
     {NULL, NULL, 0, NULL},
 };

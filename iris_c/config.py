@@ -49,6 +49,9 @@ class FusedConfig:
     staged_a_layout : str or None
         'k_contiguous', which None means, or 'm_contiguous': how a gathered operand lies in the
         receiver's buffers; best as it lies in the sender's memory.
+    overlap : bool or None
+        Of all_gather_matmul_hbm_buffer: whether what has arrived is multiplied while the rest is
+        under way; False: the product begins when everything is there.
     """
 
     block_size_m: int | None = None
@@ -61,6 +64,7 @@ class FusedConfig:
     num_fetch_sms: int | None = None
     k_per_flag: int | None = None
     staged_a_layout: str | None = None
+    overlap: bool | None = None
 
     def validate(self, world_size: int | None = None) -> None:
         """Raise ValueError, naming field and value, if no operation could run like this.
@@ -82,6 +86,7 @@ class FusedConfig:
             self.k_per_flag,
             self.all_reduce_variant,
             self.staged_a_layout,
+            self.overlap,
         )
 
 
@@ -124,5 +129,6 @@ class Config:
             None,
             None,
             self.all_reduce_variant,
+            None,
             None,
         )

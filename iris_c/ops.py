@@ -7,8 +7,11 @@ Every function takes the context first; ``ctx.ops`` is this module bound to a co
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from iris_c._C import (
     FusedWorkspace,
+    _auto_config,
     all_gather_matmul,
     all_gather_matmul_hbm_buffer,
     all_gather_matmul_hbm_buffer_preamble,
@@ -29,6 +32,7 @@ __all__ = [
     "all_gather_matmul_hbm_buffer",
     "all_gather_matmul_hbm_buffer_preamble",
     "all_gather_matmul_preamble",
+    "auto_config",
     "matmul_all_gather",
     "matmul_all_gather_preamble",
     "matmul_all_reduce",
@@ -55,10 +59,39 @@ def select_config(ctx, M, N, K, dtype, config=None, operation="matmul_all_reduce
     -------
     FusedConfig
     """
-    from dataclasses import replace
-
     config = FusedConfig() if config is None else config
-    fields = ctx._select_config(operation, M, N, K, dtype, config._as_tuple())
+    return _config_of(ctx._select_config(operation, M, N, K, dtype, config._as_tuple()))
+
+
+def auto_config(op, M, N, K, dtype, world_size, arch):
+    """Return the config that a call with none would have on a chip that need not be there.
+
+    A shape that has been measured gets what was fastest (csrc/runtime/champions.def, made by
+    benchmarks/tune.py), any other what a model of the chip says. Pure: looks at no device.
+
+    Parameters
+    ----------
+    op : str
+        A fused product: 'matmul_all_reduce', 'all_gather_matmul_hbm_buffer', ...
+    M, N, K : int
+        As in the `shape` of the operation's workspace: of an operand or a result that is joined or
+        divided (by rows), the whole; otherwise this rank's.
+    dtype : torch.dtype, numpy.dtype or str
+    world_size : int
+    arch : str
+        'sm_90a', 'gfx90a', 'gfx942', 'gfx950' or 'cpu'.
+
+    Returns
+    -------
+    FusedConfig
+        Without num_sms, which is as many as there are. `overlap` False: the plain path wins, and
+        the operation takes it.
+    """
+    return replace(_config_of(_auto_config(op, M, N, K, dtype, world_size, arch)), num_sms=None)
+
+
+def _config_of(fields) -> FusedConfig:
+    """What the extension has chosen, in the order of FusedConfig._as_tuple."""
     names = (
         "block_size_m",
         "block_size_n",
@@ -70,8 +103,10 @@ def select_config(ctx, M, N, K, dtype, config=None, operation="matmul_all_reduce
         "k_per_flag",
     )
     chosen = {name: value or None for name, value in zip(names, fields, strict=False)}
-    variant, layout = fields[len(names) :]
-    return replace(config, **chosen, all_reduce_variant=variant, staged_a_layout=layout)
+    variant, layout, overlap = fields[len(names) :]
+    return FusedConfig(
+        **chosen, all_reduce_variant=variant, staged_a_layout=layout, overlap=overlap
+    )
 
 
 class BoundOps:

@@ -152,6 +152,8 @@ struct iris_tensor {
     bool read_only;
 };
 
+enum iris_choice { IRIS_OPEN = 0, IRIS_YES = 1, IRIS_NO = 2 };
+
 /* Fields left 0 (variant NONE) are chosen by the runtime. */
 struct iris_config {
     int32_t block_size_m, block_size_n, block_size_k;
@@ -161,6 +163,7 @@ struct iris_config {
     int32_t num_fetch_sms; /* gathered operands: work-groups that only send, on sm_90a: that send */
     int32_t k_per_flag;    /* the same: steps of block_size_k per flag */
     bool m_contiguous;     /* the same: staged shards are contiguous along M, not K */
+    enum iris_choice overlap; /* the same: multiply what has come while the rest is under way */
     enum iris_variant variant;
 };
 
@@ -170,6 +173,13 @@ enum iris_status iris_config_validate(const struct iris_config *config, int worl
 enum iris_status iris_config_select(const struct iris_context *ctx, enum iris_operation operation,
                                     int64_t M, int64_t N, int64_t K, enum iris_dtype dtype,
                                     struct iris_config *config);
+
+/* What a call with config == NULL would use on a chip of this kind ("sm_90a", "gfx942", ...,
+ * "cpu"), there or not: for a call of this very shape what was measured, else the model's choice.
+ * M, N, K as the operation's workspace tells them, shares of rows. IRIS_EINVAL. */
+enum iris_status iris_auto_config(enum iris_operation operation, int64_t M, int64_t N, int64_t K,
+                                  enum iris_dtype dtype, int world_size, const char *arch,
+                                  struct iris_config *out);
 
 struct iris_op_options {
     const struct iris_config *config; /* NULL: choose */

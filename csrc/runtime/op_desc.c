@@ -66,6 +66,7 @@ uint32_t iris_op_desc_signature(const struct iris_op_desc *desc)
         (uint64_t)desc->share_k,
         (uint64_t)desc->unit_k,
         desc->m_contiguous,
+        desc->overlaps,
         (uint64_t)desc->block_m,
         (uint64_t)desc->block_n,
         (uint64_t)desc->block_k,

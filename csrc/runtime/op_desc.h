@@ -24,6 +24,8 @@ struct iris_op_desc {
     int32_t unit_k;
     int32_t group_rows; /* see struct iris_gather_layout */
     bool m_contiguous;
+    bool overlaps;        /* a gathered product: begins before everything has arrived */
+    int32_t fetch_groups; /* see iris_gather_args; this rank's affair */
     int32_t block_m, block_n, block_k;
     int32_t group_size_m;
     bool has_bias;

@@ -9,12 +9,6 @@
 #include "op_matmul.h"
 #include "op_select.h"
 
-/* Of work-groups that do one thing at a time, one in so many sends; of those that have warps for
- * it, one in so many: few enough that the queues before the links, which the product's loads pass
- * too, stay short, and one of the two multiprocessors that share a port of the crossbar. Measured
- * on four H200s by benchmarks/bench_matmul.py. */
-enum { GROUPS_PER_FETCHER = 16, GROUPS_PER_SENDER = 2 };
-
 /* Fills in the shape of the whole product and of a shard. */
 static enum iris_status check_shapes(const struct iris_context *ctx,
                                      const struct iris_gather_tensors *t, int gather_dim,
@@ -143,29 +137,6 @@ static void map_operands(const struct iris_context *ctx, const struct iris_gathe
         ctx, &C, IRIS_TENSOR_MAP_K, desc->block_m / IRIS_SM90_PARTS, &args->product.c_map);
 }
 
-/* How many work-groups do nothing but send. */
-static enum iris_status select_fetchers(const struct iris_context *ctx,
-                                        const struct iris_op_desc *desc,
-                                        const struct iris_config *config, uint32_t work_groups,
-                                        int32_t *out)
-{
-    const int32_t asked = config != NULL ? config->num_fetch_sms : 0;
-    const bool asynchronous = iris_device_traits(ctx->device)->asynchronous;
-    /* They have warps for it beside those that multiply. */
-    const bool has_roles = iris_is_tensor_core_product(iris_device_traits(ctx->device)->sm90,
-                                                       desc->operation, desc->dtype);
-
-    if (asked > (int32_t)work_groups - (has_roles ? 0 : 1))
-        return IRIS_FAIL(IRIS_EINVAL, "num_fetch_sms: expected %s the %u work-groups, got %d",
-                         has_roles ? "at most" : "less than", work_groups, asked);
-    *out = asked;
-    if (asked != 0 || !asynchronous || ctx->world_size == 1 || work_groups < 2 ||
-        desc->operation == IRIS_OP_ALL_GATHER_MATMUL)
-        return IRIS_OK;
-    *out = (int32_t)iris_ceil_div(work_groups, has_roles ? GROUPS_PER_SENDER : GROUPS_PER_FETCHER);
-    return IRIS_OK;
-}
-
 enum iris_status iris_all_gather_matmul(struct iris_context *ctx,
                                         const struct iris_gather_tensors *t, int gather_dim,
                                         bool overlapped, const struct iris_op_options *options)
@@ -192,7 +163,6 @@ enum iris_status iris_all_gather_matmul(struct iris_context *ctx,
         IRIS_TRY(iris_broadcast_bias(ctx, t->bias, t->C, desc.M, &reduce->bias));
     desc.prepare = options->prepare;
     IRIS_TRY(iris_op_select(ctx, options->config, &desc, &launch.work_groups));
-    IRIS_TRY(select_fetchers(ctx, &desc, options->config, launch.work_groups, &args.fetch_groups));
 
     iris_product_args_fill(ctx, &desc, options->config, t->C, t->A, t->B, reduce);
     reduce->output_offset = IRIS_STAGED; /* nobody else's business */
@@ -202,7 +172,8 @@ enum iris_status iris_all_gather_matmul(struct iris_context *ctx,
                                               desc.block_n, desc.group_size_m, ctx->world_size);
     args.share_k = desc.share_k;
     args.m_contiguous = desc.m_contiguous;
-    args.waits_for_all = !overlapped;
+    args.waits_for_all = !desc.overlaps;
+    args.fetch_groups = desc.fetch_groups;
     if (desc.gpu_parts == 0)
         args.stages_own = desc.share_k != 0 && ctx->world_size > 1;
     else if (iris_is_tensor_core_product(iris_device_traits(ctx->device)->sm90, desc.operation,

@@ -5,6 +5,8 @@
  */
 #include "op_select.h"
 
+#include <string.h>
+
 #include "../kernels/gpu_launch.h"
 #include "../kernels/schedule.h"
 
@@ -90,10 +92,10 @@ static int32_t at_most(int32_t value, int64_t limit)
 }
 
 /* Halves the larger block until every work-group of every rank has a few tiles. */
-static void select_product_blocks(const struct iris_context *ctx, struct iris_op_desc *desc)
+static void select_product_blocks(const struct iris_select_target *on, struct iris_op_desc *desc)
 {
     /* The thread count may differ between ranks, so it has no say here. */
-    const int64_t wanted = 4 * (int64_t)ctx->world_size;
+    const int64_t wanted = 4 * (int64_t)on->world_size;
     const bool free_m = desc->block_m == 0, free_n = desc->block_n == 0;
     const int64_t rows = desc->share_m != 0 ? desc->share_m : desc->M;
     const int64_t cols = desc->share_n != 0 ? desc->share_n : desc->N;
@@ -114,9 +116,9 @@ static void select_product_blocks(const struct iris_context *ctx, struct iris_op
     }
 }
 
-static void select_run(const struct iris_context *ctx, struct iris_op_desc *desc)
+static void select_run(const struct iris_select_target *on, struct iris_op_desc *desc)
 {
-    const int64_t share = iris_ceil_div(desc->M * desc->N, (int64_t)ctx->world_size);
+    const int64_t share = iris_ceil_div(desc->M * desc->N, (int64_t)on->world_size);
 
     desc->block_m = 1;
     if (desc->block_n == 0) {
@@ -128,13 +130,13 @@ static void select_run(const struct iris_context *ctx, struct iris_op_desc *desc
 }
 
 /* A GPU kernel's tile is built in. */
-static enum iris_status check_gpu_block(const struct iris_context *ctx, const char *field,
+static enum iris_status check_gpu_block(const struct iris_select_target *on, const char *field,
                                         int32_t asked, int32_t built, enum iris_dtype dtype)
 {
     if (asked == 0 || asked == built)
         return IRIS_OK;
     return IRIS_FAIL(IRIS_EINVAL, "%s: expected %d, the tile of the %s backend for %s, got %d",
-                     field, built, ctx->ops->name, iris_dtype_name(dtype), asked);
+                     field, built, on->backend, iris_dtype_name(dtype), asked);
 }
 
 /* Narrow tiles where wide ones would leave half of the chip idle. */
@@ -151,19 +153,17 @@ static int32_t choose_tile_width(const struct iris_config *config, const struct 
     return wide_tiles * 2 <= MULTIPROCESSORS ? IRIS_SM90_NARROW_BLOCK_N : IRIS_SM90_BLOCK_N;
 }
 
-static enum iris_status select_gpu_product(const struct iris_context *ctx,
+static enum iris_status select_gpu_product(const struct iris_select_target *on,
                                            const struct iris_config *config,
                                            struct iris_op_desc *desc)
 {
-    struct iris_gpu_block block =
-        iris_gpu_block_of(iris_device_traits(ctx->device)->sm90, desc->operation, desc->dtype);
+    struct iris_gpu_block block = iris_gpu_block_of(on->sm90, desc->operation, desc->dtype);
 
-    if (iris_is_tensor_core_product(iris_device_traits(ctx->device)->sm90, desc->operation,
-                                    desc->dtype))
+    if (iris_is_tensor_core_product(on->sm90, desc->operation, desc->dtype))
         block.n = choose_tile_width(config, desc);
-    IRIS_TRY(check_gpu_block(ctx, "block_size_m", config->block_size_m, block.m, desc->dtype));
-    IRIS_TRY(check_gpu_block(ctx, "block_size_n", config->block_size_n, block.n, desc->dtype));
-    IRIS_TRY(check_gpu_block(ctx, "block_size_k", config->block_size_k, block.k, desc->dtype));
+    IRIS_TRY(check_gpu_block(on, "block_size_m", config->block_size_m, block.m, desc->dtype));
+    IRIS_TRY(check_gpu_block(on, "block_size_n", config->block_size_n, block.n, desc->dtype));
+    IRIS_TRY(check_gpu_block(on, "block_size_k", config->block_size_k, block.k, desc->dtype));
     desc->block_m = block.m;
     desc->block_n = block.n;
     desc->block_k = block.k;
@@ -191,35 +191,33 @@ static void select_gpu_run(const struct iris_config *config, struct iris_op_desc
     desc->group_size_m = 1;
 }
 
-static enum iris_status select_gpu(const struct iris_context *ctx, const struct iris_config *config,
-                                   struct iris_op_desc *desc)
+static enum iris_status select_gpu(const struct iris_select_target *on,
+                                   const struct iris_config *config, struct iris_op_desc *desc)
 {
-    desc->gpu_parts =
-        iris_gpu_parts_of(iris_device_traits(ctx->device)->sm90, desc->operation, desc->dtype);
+    desc->gpu_parts = iris_gpu_parts_of(on->sm90, desc->operation, desc->dtype);
     if (IRIS_IS_PRODUCT(desc->operation))
-        return select_gpu_product(ctx, config, desc);
+        return select_gpu_product(on, config, desc);
     select_gpu_run(config, desc);
     return IRIS_OK;
 }
 
-static enum iris_variant choose_all_reduce(const struct iris_context *ctx,
+static enum iris_variant choose_all_reduce(const struct iris_select_target *on,
                                            const struct iris_op_desc *desc, uint64_t nbytes)
 {
-    const struct choice *row =
-        iris_device_traits(ctx->device)->asynchronous ? gpu_choices : cpu_choices;
+    const struct choice *row = on->asynchronous ? gpu_choices : cpu_choices;
 
     if (desc->in_place)
         return IRIS_VARIANT_TWO_SHOT;
-    while (ctx->world_size > row->world_size || nbytes > row->max_nbytes)
+    while (on->world_size > row->world_size || nbytes > row->max_nbytes)
         ++row;
     return row->variant;
 }
 
 /* Where not every rank would own a block, two crossings could not even do their work. */
-static void prefer_one_crossing(const struct iris_context *ctx, struct iris_op_desc *desc)
+static void prefer_one_crossing(const struct iris_select_target *on, struct iris_op_desc *desc)
 {
     const struct iris_packet_layout packets =
-        iris_packet_layout_make(iris_op_desc_packet_nbytes(desc), ctx->world_size);
+        iris_packet_layout_make(iris_op_desc_packet_nbytes(desc), on->world_size);
 
     if (desc->variant == IRIS_VARIANT_LL_TWO_SHOT && !iris_packet_all_own(&packets))
         desc->variant = IRIS_VARIANT_LL;
@@ -227,23 +225,23 @@ static void prefer_one_crossing(const struct iris_context *ctx, struct iris_op_d
 
 /* On a GPU one kernel, by packets. On the host, where a word at a time is slow, the all_reduce's
  * variants too, with the norm as a step of its own. */
-static enum iris_status select_rmsnorm(const struct iris_context *ctx, struct iris_op_desc *desc,
-                                       uint64_t nbytes)
+static enum iris_status select_rmsnorm(const struct iris_select_target *on,
+                                       struct iris_op_desc *desc, uint64_t nbytes)
 {
-    const bool host = !iris_device_traits(ctx->device)->asynchronous;
+    const bool host = !on->asynchronous;
 
     if (desc->variant == IRIS_VARIANT_NONE)
-        desc->variant = host                   ? choose_all_reduce(ctx, desc, nbytes)
+        desc->variant = host                   ? choose_all_reduce(on, desc, nbytes)
                         : nbytes <= RMSNORM_LL ? IRIS_VARIANT_LL
                                                : IRIS_VARIANT_LL_TWO_SHOT;
-    prefer_one_crossing(ctx, desc);
+    prefer_one_crossing(on, desc);
     if (iris_is_by_packets(desc->variant) || (host && (desc->variant == IRIS_VARIANT_ONE_SHOT ||
                                                        desc->variant == IRIS_VARIANT_TWO_SHOT)))
         return IRIS_OK;
     return IRIS_FAIL(IRIS_EINVAL,
                      "all_reduce_variant: expected 'll'%s or 'll_two_shot' for "
                      "all_reduce_rmsnorm on the %s backend, got '%s'",
-                     host ? ", 'one_shot', 'two_shot'" : "", ctx->ops->name,
+                     host ? ", 'one_shot', 'two_shot'" : "", on->backend,
                      iris_variant_name(desc->variant));
 }
 
@@ -266,7 +264,7 @@ static enum iris_status check_all_reduce(const struct iris_op_desc *desc)
     return IRIS_OK;
 }
 
-static enum iris_status select_variant(const struct iris_context *ctx,
+static enum iris_status select_variant(const struct iris_select_target *on,
                                        const struct iris_config *config, struct iris_op_desc *desc)
 {
     const uint64_t nbytes = (uint64_t)desc->M * (uint64_t)desc->N * iris_dtype_nbytes(desc->dtype);
@@ -284,11 +282,11 @@ static enum iris_status select_variant(const struct iris_context *ctx,
                          iris_variant_name(desc->variant));
     case IRIS_OP_ALL_REDUCE:
         if (desc->variant == IRIS_VARIANT_NONE)
-            desc->variant = choose_all_reduce(ctx, desc, nbytes);
-        prefer_one_crossing(ctx, desc);
+            desc->variant = choose_all_reduce(on, desc, nbytes);
+        prefer_one_crossing(on, desc);
         return check_all_reduce(desc);
     case IRIS_OP_ALL_REDUCE_RMSNORM:
-        return select_rmsnorm(ctx, desc, nbytes);
+        return select_rmsnorm(on, desc, nbytes);
     case IRIS_OP_MATMUL_REDUCE_SCATTER:
     case IRIS_OP_MATMUL_ALL_GATHER:
         if (desc->variant != IRIS_VARIANT_NONE && desc->variant != IRIS_VARIANT_TWO_SHOT)
@@ -307,10 +305,20 @@ static enum iris_status select_variant(const struct iris_context *ctx,
     }
 }
 
+/* The largest part, of at most `limit`, that `count` is a multiple of. */
+static int64_t even_part(int64_t count, int64_t limit)
+{
+    int64_t part = limit > 1 ? limit : 1;
+
+    while (count % part != 0)
+        --part;
+    return part;
+}
+
 /* A unit of a gathered operand. On a GPU small, so that what is multiplied next comes first: for
  * copy engines one line, for threads, whose product pauses at a flag, several. On the host, where a
  * thread does all in turn, all columns of a shard. */
-static void select_unit(const struct iris_context *ctx, const struct iris_config *config,
+static void select_unit(const struct iris_select_target *on, const struct iris_config *config,
                         uint32_t work_groups, struct iris_op_desc *desc)
 {
     enum { ENGINE_UNIT = 128, THREADS_UNIT = 1024 }; /* bytes */
@@ -320,66 +328,101 @@ static void select_unit(const struct iris_context *ctx, const struct iris_config
 
     if (config->k_per_flag != 0)
         unit = (int64_t)config->k_per_flag * desc->block_k;
-    else if (iris_device_traits(ctx->device)->asynchronous)
-        unit = (iris_is_tensor_core_product(iris_device_traits(ctx->device)->sm90, desc->operation,
-                                            desc->dtype)
-                    ? ENGINE_UNIT
-                    : THREADS_UNIT) /
-               (int64_t)iris_dtype_nbytes(desc->dtype);
+    else if (on->asynchronous)
+        unit = desc->block_k *
+               even_part(whole / desc->block_k,
+                         (iris_is_tensor_core_product(on->sm90, desc->operation, desc->dtype)
+                              ? ENGINE_UNIT
+                              : THREADS_UNIT) /
+                             (int64_t)iris_dtype_nbytes(desc->dtype) / desc->block_k);
     desc->unit_k = at_most(unit < whole ? (int32_t)unit : INT32_MAX, whole);
     desc->m_contiguous = config->m_contiguous;
     /* As many of a shard's rows as the receivers' work-groups multiply at once, those of all peers
      * together. */
     desc->group_rows = (int32_t)iris_ceil_div(
         work_groups, iris_ceil_div(desc->N, desc->block_n) *
-                         (desc->share_m != 0 && ctx->world_size > 1 ? ctx->world_size - 1 : 1));
+                         (desc->share_m != 0 && on->world_size > 1 ? on->world_size - 1 : 1));
+}
+
+/* How many work-groups do nothing but send, or send at all where each has warps for it. */
+static enum iris_status select_fetchers(const struct iris_select_target *on,
+                                        const struct iris_config *config, uint32_t work_groups,
+                                        struct iris_op_desc *desc)
+{
+    /* Of work-groups that do one thing at a time, one in so many sends; of those that have warps
+     * for it, one in so many: few enough that the queues before the links, which the product's
+     * loads pass too, stay short, and one of the two multiprocessors that share a port of the
+     * crossbar. Measured on four H200s by benchmarks/bench_matmul.py. */
+    enum { GROUPS_PER_FETCHER = 16, GROUPS_PER_SENDER = 2 };
+    const bool has_roles = iris_is_tensor_core_product(on->sm90, desc->operation, desc->dtype);
+    const int32_t asked = config->num_fetch_sms;
+
+    if (asked > (int32_t)work_groups - (has_roles ? 0 : 1))
+        return IRIS_FAIL(IRIS_EINVAL, "num_fetch_sms: expected %s the %u work-groups, got %d",
+                         has_roles ? "at most" : "less than", work_groups, asked);
+    desc->fetch_groups = asked;
+    if (asked == 0 && on->asynchronous && on->world_size > 1 && work_groups > 1 && desc->overlaps)
+        desc->fetch_groups =
+            (int32_t)iris_ceil_div(work_groups, has_roles ? GROUPS_PER_SENDER : GROUPS_PER_FETCHER);
+    return IRIS_OK;
+}
+
+/* Of an operation that gathers an operand, what has to do with that. Alone there is nothing to
+ * overlap; otherwise doing both at once has been faster wherever it was measured. */
+static enum iris_status select_gather(const struct iris_select_target *on,
+                                      const struct iris_config *config, uint32_t work_groups,
+                                      struct iris_op_desc *desc)
+{
+    if (!IRIS_IS_GATHERED_PRODUCT(desc->operation))
+        return IRIS_OK;
+    desc->overlaps = desc->operation == IRIS_OP_ALL_GATHER_MATMUL_HBM_BUFFER &&
+                     config->overlap != IRIS_NO &&
+                     (config->overlap == IRIS_YES || on->world_size > 1);
+    select_unit(on, config, work_groups, desc);
+    return select_fetchers(on, config, work_groups, desc);
 }
 
 /* Work-groups beyond those that have something to do only take time to start and to count in.
  * `asked`: the caller's number, or 0. */
-static uint32_t enough_work_groups(const struct iris_context *ctx, const struct iris_op_desc *desc,
-                                   int32_t asked)
+static uint32_t enough_work_groups(const struct iris_select_target *on,
+                                   const struct iris_op_desc *desc, int32_t asked)
 {
-    const uint32_t work_groups =
-        (uint32_t)(asked != 0 ? asked : ctx->ops->compute_units(ctx->device));
-    const int32_t threads = iris_device_traits(ctx->device)->asynchronous ? IRIS_GPU_THREADS : 1024;
+    const uint32_t work_groups = (uint32_t)(asked != 0 ? asked : on->compute_units);
+    const int32_t threads = on->asynchronous ? IRIS_GPU_THREADS : 1024;
     int64_t wanted = work_groups, limit = work_groups;
 
     if (iris_is_by_packets(desc->variant)) {
         const struct iris_packet_layout packets =
-            iris_packet_layout_make(iris_op_desc_packet_nbytes(desc), ctx->world_size);
+            iris_packet_layout_make(iris_op_desc_packet_nbytes(desc), on->world_size);
         wanted = iris_ceil_div(packets.words, threads);
         if (desc->operation == IRIS_OP_ALL_REDUCE_RMSNORM) /* one for each row */
             wanted = desc->M > 0 ? desc->M : 1;
-        else if (iris_device_traits(ctx->device)->asynchronous && asked == 0)
+        else if (on->asynchronous && asked == 0)
             limit *= PACKET_GROUPS_PER_UNIT;
     } else if (desc->operation == IRIS_OP_ALL_REDUCE ||
                desc->operation == IRIS_OP_ALL_REDUCE_RMSNORM) {
         wanted = iris_ceil_div(desc->N > 0 ? desc->N : 1, desc->block_n) *
-                 (iris_device_traits(ctx->device)->asynchronous ? IRIS_RUN_PIECES : 1);
+                 (on->asynchronous ? IRIS_RUN_PIECES : 1);
     }
     return (uint32_t)(wanted < limit ? wanted : limit);
 }
 
-enum iris_status iris_op_select(const struct iris_context *ctx, const struct iris_config *config,
-                                struct iris_op_desc *desc, uint32_t *work_groups)
+/* For the caller's open fields. */
+static enum iris_status select_all(const struct iris_select_target *on,
+                                   const struct iris_config *config, struct iris_op_desc *desc,
+                                   uint32_t *work_groups)
 {
-    static const struct iris_config open = {0};
-    const int limit = ctx->ops->max_work_groups(ctx->device);
+    const int limit = on->max_work_groups;
 
-    if (config == NULL)
-        config = &open;
-    IRIS_TRY(iris_config_validate(config, ctx->world_size));
+    IRIS_TRY(iris_config_validate(config, on->world_size));
     if (config->num_sms > limit)
         return IRIS_FAIL(IRIS_EINVAL, "num_sms: expected at most %d on the %s backend, got %d",
-                         limit, ctx->ops->name, config->num_sms);
-    IRIS_TRY(select_variant(ctx, config, desc));
-    if (iris_device_traits(ctx->device)->asynchronous) {
-        IRIS_TRY(select_gpu(ctx, config, desc));
-        *work_groups = enough_work_groups(ctx, desc, config->num_sms);
-        if (IRIS_IS_GATHERED_PRODUCT(desc->operation))
-            select_unit(ctx, config, *work_groups, desc);
-        return IRIS_OK;
+                         limit, on->backend, config->num_sms);
+    IRIS_TRY(select_variant(on, config, desc));
+    if (on->asynchronous) {
+        IRIS_TRY(select_gpu(on, config, desc));
+        *work_groups = enough_work_groups(on, desc, config->num_sms);
+        return select_gather(on, config, *work_groups, desc);
     }
     /* A block larger than the matrix only wastes staging. */
     desc->block_m = at_most(config->block_size_m, desc->M);
@@ -387,13 +430,87 @@ enum iris_status iris_op_select(const struct iris_context *ctx, const struct iri
     desc->block_k = config->block_size_k != 0 ? config->block_size_k : CPU_BLOCK_K;
     desc->group_size_m = config->group_size_m != 0 ? config->group_size_m : CPU_GROUP_SIZE_M;
     if (IRIS_IS_PRODUCT(desc->operation))
-        select_product_blocks(ctx, desc);
+        select_product_blocks(on, desc);
     else
-        select_run(ctx, desc);
-    *work_groups = enough_work_groups(ctx, desc, config->num_sms);
-    if (IRIS_IS_GATHERED_PRODUCT(desc->operation))
-        select_unit(ctx, config, *work_groups, desc);
-    return IRIS_OK;
+        select_run(on, desc);
+    *work_groups = enough_work_groups(on, desc, config->num_sms);
+    return select_gather(on, config, *work_groups, desc);
+}
+
+/* All fields open: what was measured for this very call, if anything was. */
+static const struct iris_config *champion_of(const struct iris_select_target *on,
+                                             const struct iris_op_desc *desc)
+{
+    static const struct {
+        enum iris_operation operation;
+        const char *arch;
+        enum iris_dtype dtype;
+        int world_size;
+        int64_t M, N, K;
+        struct iris_config config;
+    } champions[] = {
+#define IRIS_CHAMPION(operation_, arch_, dtype_, world_size_, M_, N_, K_, block_n_, fetch_, flag_) \
+    {IRIS_OP_##operation_,                                                                         \
+     arch_,                                                                                        \
+     IRIS_DTYPE_##dtype_,                                                                          \
+     world_size_,                                                                                  \
+     M_,                                                                                           \
+     N_,                                                                                           \
+     K_,                                                                                           \
+     {.block_size_n = (block_n_), .num_fetch_sms = (fetch_), .k_per_flag = (flag_)}},
+#include "champions.def"
+#undef IRIS_CHAMPION
+    };
+
+    for (size_t i = 0; i < sizeof champions / sizeof champions[0]; ++i)
+        if (champions[i].operation == desc->operation && champions[i].dtype == desc->dtype &&
+            champions[i].world_size == on->world_size && champions[i].M == desc->M &&
+            champions[i].N == desc->N && champions[i].K == desc->K &&
+            strcmp(champions[i].arch, on->arch) == 0)
+            return &champions[i].config;
+    return NULL;
+}
+
+static enum iris_status select_for(const struct iris_select_target *on,
+                                   const struct iris_config *config, struct iris_op_desc *desc,
+                                   uint32_t *work_groups)
+{
+    static const struct iris_config open = {0};
+
+    if (config == NULL) {
+        config = champion_of(on, desc);
+        /* One that asks for more work-groups than this device has is of another device. */
+        if (config == NULL || config->num_fetch_sms > on->compute_units)
+            config = &open;
+    }
+    return select_all(on, config, desc, work_groups);
+}
+
+/* The device as the choice sees it. */
+static struct iris_select_target target_of(const struct iris_context *ctx)
+{
+    const struct iris_device_traits *traits = iris_device_traits(ctx->device);
+
+    return (struct iris_select_target){
+        .backend = ctx->ops->name,
+        .arch = traits->sm90           ? "sm_90a"
+                : traits->asynchronous ? ""
+                                       : "cpu",
+        .world_size = ctx->world_size,
+        .asynchronous = traits->asynchronous,
+        .sm90 = traits->sm90,
+        .dies = traits->dies,
+        .compute_units = ctx->ops->compute_units(ctx->device),
+        .max_work_groups = ctx->ops->max_work_groups(ctx->device),
+    };
+}
+
+enum iris_status iris_op_select(const struct iris_context *ctx, const struct iris_config *config,
+                                struct iris_op_desc *desc, uint32_t *work_groups)
+{
+    const struct iris_select_target on = target_of(ctx);
+
+    return select_for(&on, config, desc, work_groups);
 }
 
 int32_t iris_op_select_dies(const struct iris_context *ctx, const struct iris_config *config)
@@ -402,23 +519,86 @@ int32_t iris_op_select_dies(const struct iris_context *ctx, const struct iris_co
                                                    : iris_device_traits(ctx->device)->dies;
 }
 
+/* A config with what has been chosen. */
+static void fill_config(const struct iris_select_target *on, const struct iris_op_desc *desc,
+                        uint32_t work_groups, struct iris_config *config)
+{
+    config->variant = desc->variant;
+    config->block_size_m = desc->block_m;
+    config->block_size_n = desc->block_n;
+    config->block_size_k = desc->block_k;
+    config->group_size_m = desc->group_size_m;
+    config->num_sms = at_most((int32_t)work_groups, on->max_work_groups);
+    if (config->num_xcds == 0)
+        config->num_xcds = on->dies;
+    if (!IRIS_IS_GATHERED_PRODUCT(desc->operation))
+        return;
+    config->k_per_flag = desc->unit_k / desc->block_k;
+    config->num_fetch_sms = desc->fetch_groups;
+    config->overlap = desc->overlaps ? IRIS_YES : IRIS_NO;
+}
+
 enum iris_status iris_config_select(const struct iris_context *ctx, enum iris_operation operation,
                                     int64_t M, int64_t N, int64_t K, enum iris_dtype dtype,
                                     struct iris_config *config)
 {
+    const struct iris_select_target on = target_of(ctx);
     struct iris_op_desc desc = {
         .operation = operation, .dtype = dtype, .M = M, .N = N, .K = K, .source = -1};
     uint32_t work_groups;
 
-    IRIS_TRY(iris_op_select(ctx, config, &desc, &work_groups));
-    config->variant = desc.variant;
-    config->block_size_m = desc.block_m;
-    config->block_size_n = desc.block_n;
-    config->block_size_k = desc.block_k;
-    config->group_size_m = desc.group_size_m;
-    if (IRIS_IS_GATHERED_PRODUCT(operation))
-        config->k_per_flag = desc.unit_k / desc.block_k;
-    config->num_sms = at_most((int32_t)work_groups, ctx->ops->max_work_groups(ctx->device));
-    config->num_xcds = iris_op_select_dies(ctx, config);
+    IRIS_TRY(select_for(&on, config, &desc, &work_groups));
+    fill_config(&on, &desc, work_groups, config);
+    return IRIS_OK;
+}
+
+/* ---- for devices that are not there ---- */
+
+/* The chips' figures; of the cpu those that do not depend on the machine. */
+static const struct iris_select_target chips[] = {
+    {"cuda", "sm_90a", 0, true, true, 1, 132, 132}, /* H100 and H200, SXM */
+    {"hip", "gfx90a", 0, true, false, 1, 104, 104}, /* MI210, a die of MI250 */
+    {"hip", "gfx942", 0, true, false, 8, 304, 304}, /* MI300X */
+    {"hip", "gfx950", 0, true, false, 8, 256, 256}, /* MI350X */
+    {"cpu", "cpu", 0, false, false, 1, 1, INT32_MAX},
+};
+
+enum iris_status iris_auto_config(enum iris_operation operation, int64_t M, int64_t N, int64_t K,
+                                  enum iris_dtype dtype, int world_size, const char *arch,
+                                  struct iris_config *out)
+{
+    struct iris_op_desc desc = {
+        .operation = operation, .dtype = dtype, .M = M, .N = N, .K = K, .source = -1};
+    struct iris_select_target on = {0};
+    uint32_t work_groups;
+
+    for (size_t i = 0; i < sizeof chips / sizeof chips[0]; ++i)
+        if (strcmp(chips[i].arch, arch) == 0)
+            on = chips[i];
+    if (on.arch == NULL)
+        return IRIS_FAIL(IRIS_EINVAL,
+                         "arch: expected sm_90a, gfx90a, gfx942, gfx950 or cpu, got '%.40s'", arch);
+    if (!IRIS_IS_PRODUCT(operation))
+        return IRIS_FAIL(IRIS_EINVAL, "op: expected a fused product, got '%s'",
+                         iris_operation_name(operation));
+    if (dtype != IRIS_DTYPE_F32 && dtype != IRIS_DTYPE_F16 && dtype != IRIS_DTYPE_BF16)
+        return IRIS_FAIL(IRIS_EINVAL, "dtype: expected float32, float16 or bfloat16, got %s",
+                         iris_dtype_name(dtype));
+    if (M < 1 || N < 1 || K < 1)
+        return IRIS_FAIL(IRIS_EINVAL, "M, N, K: expected >= 1, got %lld, %lld, %lld", (long long)M,
+                         (long long)N, (long long)K);
+    if (world_size < 1 || world_size > IRIS_MAX_RANKS)
+        return IRIS_FAIL(IRIS_EINVAL, "world_size: expected 1 to %d, got %d", IRIS_MAX_RANKS,
+                         world_size);
+    on.world_size = world_size;
+    /* The shares of rows, which most callers have. */
+    if (operation != IRIS_OP_MATMUL_ALL_REDUCE) {
+        if (M % world_size != 0)
+            return IRIS_FAIL(IRIS_EINVAL, "M: expected a multiple of world_size %d, got %lld",
+                             world_size, (long long)M);
+        desc.share_m = M / world_size;
+    }
+    IRIS_TRY(select_for(&on, NULL, &desc, &work_groups));
+    fill_config(&on, &desc, work_groups, out);
     return IRIS_OK;
 }

@@ -10,6 +10,15 @@
 #include "context.h"
 #include "op_desc.h"
 
+/* What the choice depends on besides the call. */
+struct iris_select_target {
+    const char *backend; /* for messages */
+    const char *arch;    /* of champions.def */
+    int world_size;
+    bool asynchronous, sm90;
+    int dies, compute_units, max_work_groups;
+};
+
 /* Fills the variant and the block sizes of `desc` from `config` (may be NULL) and the shape, and
  * tells how many work-groups to launch. IRIS_EINVAL for a config that does not fit. */
 enum iris_status iris_op_select(const struct iris_context *ctx, const struct iris_config *config,

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: MIT
+# SPDX-FileCopyrightText: The iris_c authors
+"""auto_config: what was measured, exactly; of everything else, choices that hold together."""
+
+import pathlib
+import re
+
+import pytest
+
+import iris_c
+from iris_c.ops import auto_config
+
+OPERATIONS = (
+    "matmul_all_reduce",
+    "matmul_reduce_scatter",
+    "matmul_all_gather",
+    "all_gather_matmul",
+    "all_gather_matmul_hbm_buffer",
+)
+ARCHES = ("sm_90a", "gfx90a", "gfx942", "gfx950", "cpu")
+UNITS = {"sm_90a": 132, "gfx90a": 104, "gfx942": 304, "gfx950": 256}
+OVERLAPPED = OPERATIONS[-1]
+CHAMPIONS = pathlib.Path(__file__).resolve().parents[2] / "csrc/runtime/champions.def"
+ROW = re.compile(r"^IRIS_CHAMPION\((\w+), \"(\w+)\", (\w+), ([\d, \n]+)\)$", re.M)
+DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+@pytest.mark.parametrize("op", OPERATIONS)
+def test_choices_hold_together(op, arch):
+    for dtype in ("float32", "float16", "bfloat16"):
+        for world_size in (1, 2, 8):
+            for M, N, K in ((8, 8, 8), (1024, 3584, 8192), (4096, 1000, 1120), (65536, 64, 96)):
+                config = auto_config(op, M, N, K, dtype, world_size, arch)
+                assert isinstance(config, iris_c.FusedConfig)
+                config.validate(world_size)
+                assert config.num_sms is None
+                joins = op.startswith("all_gather")
+                assert (config.k_per_flag is not None) == joins
+                if not joins:
+                    continue
+                steps = -(-K // config.block_size_k)
+                assert steps % config.k_per_flag == 0, "units of one size"
+                assert config.overlap == (op == OVERLAPPED and world_size > 1)
+                if config.num_fetch_sms is not None:
+                    assert 0 < config.num_fetch_sms < UNITS[arch]
+
+
+def test_small_and_large_rows():
+    """Narrow tiles where wide ones would leave half of the chip idle."""
+    small = auto_config("matmul_all_reduce", 512, 4096, 2048, "bfloat16", 4, "sm_90a")
+    large = auto_config("matmul_all_reduce", 8192, 8192, 2048, "bfloat16", 4, "sm_90a")
+    assert (small.block_size_m, small.block_size_n) == (128, 128)
+    assert (large.block_size_m, large.block_size_n) == (128, 256)
+
+
+def test_the_host_tiles_by_cache_and_the_shape():
+    config = auto_config("matmul_all_reduce", 4096, 4096, 512, "float32", 2, "cpu")
+    assert (config.block_size_m, config.block_size_n) == (256, 512)
+    tiny = auto_config("matmul_all_reduce", 5, 9, 512, "float32", 2, "cpu")
+    assert (tiny.block_size_m, tiny.block_size_n) == (5, 9)
+
+
+def champions():
+    for op, arch, dtype, numbers in ROW.findall(CHAMPIONS.read_text()):
+        yield op.lower(), arch, DTYPES[dtype], *(int(n) for n in numbers.split(","))
+
+
+def test_champions_are_returned_exactly():
+    rows = list(champions())
+    assert len(rows) == CHAMPIONS.read_text().count("\nIRIS_CHAMPION(")
+    assert rows
+    for op, arch, dtype, world_size, M, N, K, block_n, fetch, flag in rows:
+        config = auto_config(op, M, N, K, dtype, world_size, arch)
+        for name, value in (
+            ("block_size_n", block_n),
+            ("num_fetch_sms", fetch),
+            ("k_per_flag", flag),
+        ):
+            assert value in (0, getattr(config, name)), (op, M, N, K, name)
+        # Of one world size only.
+        other = auto_config(op, M, N, K, dtype, 2 * world_size, arch)
+        assert other == auto_config(op, M, N, K, dtype, 2 * world_size, arch)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("matmul", 1, 1, 1, "float32", 1, "cpu"), "op: expected the name of an operation"),
+        (("all_reduce", 1, 1, 1, "float32", 1, "cpu"), "op: expected a fused product"),
+        (("matmul_all_reduce", 0, 1, 1, "float32", 1, "cpu"), "M, N, K: expected >= 1, got 0"),
+        (("matmul_all_reduce", 1, 1, 1, "int32", 1, "cpu"), "dtype: expected float32, float16"),
+        (("matmul_all_reduce", 1, 1, 1, "float32", 0, "cpu"), "world_size: expected 1 to 16"),
+        (("matmul_all_reduce", 1, 1, 1, "float32", 1, "sm_80"), "arch: expected sm_90a, gfx90a"),
+        (("matmul_reduce_scatter", 3, 1, 1, "float32", 2, "cpu"), "M: expected a multiple of"),
+    ],
+)
+def test_mistakes_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        auto_config(*arguments)
