@@ -437,7 +437,7 @@ static enum iris_status select_all(const struct iris_select_target *on,
     return select_gather(on, config, *work_groups, desc);
 }
 
-/* All fields open: what was measured for this very call, if anything was. */
+/* What was measured for this very call, if anything was. */
 static const struct iris_config *champion_of(const struct iris_select_target *on,
                                              const struct iris_op_desc *desc)
 {
@@ -471,19 +471,30 @@ static const struct iris_config *champion_of(const struct iris_select_target *on
     return NULL;
 }
 
+static bool leaves_open_what_champions_say(const struct iris_config *config)
+{
+    return config->block_size_m == 0 && config->block_size_n == 0 && config->block_size_k == 0 &&
+           config->group_size_m == 0 && config->num_sms == 0 && config->num_fetch_sms == 0 &&
+           config->k_per_flag == 0 && config->overlap == IRIS_OPEN;
+}
+
 static enum iris_status select_for(const struct iris_select_target *on,
                                    const struct iris_config *config, struct iris_op_desc *desc,
                                    uint32_t *work_groups)
 {
-    static const struct iris_config open = {0};
+    const struct iris_config *champion = champion_of(on, desc);
+    struct iris_config asked = {0};
 
-    if (config == NULL) {
-        config = champion_of(on, desc);
-        /* One that asks for more work-groups than this device has is of another device. */
-        if (config == NULL || config->num_fetch_sms > on->compute_units)
-            config = &open;
+    if (config != NULL)
+        asked = *config;
+    /* One that asks for more work-groups than this device has is of another device. */
+    if (champion != NULL && leaves_open_what_champions_say(&asked) &&
+        champion->num_fetch_sms <= on->compute_units) {
+        asked.block_size_n = champion->block_size_n;
+        asked.num_fetch_sms = champion->num_fetch_sms;
+        asked.k_per_flag = champion->k_per_flag;
     }
-    return select_all(on, config, desc, work_groups);
+    return select_all(on, &asked, desc, work_groups);
 }
 
 /* The device as the choice sees it. */
