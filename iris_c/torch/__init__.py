@@ -16,6 +16,7 @@ Imports torch; ``import iris_c`` alone does not.
 """
 
 from iris_c.torch._groups import init, register
+from iris_c.torch._nodes import Nodes
 from iris_c.torch._operations import (
     all_gather_matmul,
     all_reduce,
@@ -28,6 +29,7 @@ from iris_c.torch.layers import ColumnParallelLinear, RowParallelLinear
 
 __all__ = [
     "ColumnParallelLinear",
+    "Nodes",
     "RowParallelLinear",
     "all_gather_matmul",
     "all_reduce",

@@ -13,34 +13,35 @@ import torch.distributed as dist
 
 import iris_c
 from iris_c.environment import DEFAULT_TIMEOUT, context_options
+from iris_c.torch._nodes import Nodes
 
 __all__ = ["context", "init", "name_of", "register"]
 
 DEFAULT = "default"
-_contexts: dict[str, iris_c.Context] = {}
+_contexts: dict[str, iris_c.Context | Nodes] = {}
 
 
-def register(ctx: iris_c.Context, name: str = DEFAULT) -> iris_c.Context:
+def register(ctx: iris_c.Context | Nodes, name: str = DEFAULT) -> iris_c.Context | Nodes:
     """Let operations and layers find `ctx` by `name`, in place of what had the name before.
 
     Parameters
     ----------
-    ctx : Context
+    ctx : Context or Nodes
     name : str
         'default' is what is taken where no context is given.
 
     Returns
     -------
-    Context
+    Context or Nodes
         The same.
     """
-    if not isinstance(ctx, iris_c.Context):
+    if not isinstance(ctx, iris_c.Context | Nodes):
         raise TypeError(f"ctx: expected an iris_c.Context, got {type(ctx).__name__}")
     _contexts[name] = ctx
     return ctx
 
 
-def context(name: str) -> iris_c.Context:
+def context(name: str) -> iris_c.Context | Nodes:
     """The context of that name."""
     try:
         return _contexts[name]
@@ -90,14 +91,14 @@ def init(
     name: str = DEFAULT,
     backend: str | None = None,
     timeout: float = DEFAULT_TIMEOUT,
-) -> iris_c.Context:
+) -> iris_c.Context | Nodes:
     """Meet the other ranks, map the symmetric heap and register the context. Collective.
 
     Parameters
     ----------
     process_group : torch.distributed.ProcessGroup, DeviceMesh or None
-        The ranks, all of one node: a tensor-parallel group, say, or the one-dimensional mesh of
-        one. None: all of torch.distributed where it is initialised, else torchrun's.
+        The ranks: a tensor-parallel group, say, or the one-dimensional mesh of one. None: all of
+        torch.distributed where it is initialised, else torchrun's.
     heap_size : int
         Bytes of the symmetric heap, equal on all ranks.
     name : str
@@ -109,12 +110,13 @@ def init(
 
     Returns
     -------
-    Context
+    Context or Nodes
+        Nodes where the ranks are on several: sums over them go through torch.distributed.
 
     Raises
     ------
     ValueError
-        The group's ranks are on several nodes, or as iris_c.init.
+        The nodes have different numbers of the ranks, or as iris_c.init.
     """
     if not (dist.is_available() and dist.is_initialized()):
         if process_group is not None:
@@ -122,16 +124,26 @@ def init(
         return register(iris_c.init(heap_size, backend, timeout=timeout), name)
     group = _process_group(process_group)
     rank, world_size = dist.get_rank(group), dist.get_world_size(group)
-    # A name that only these ranks share, whatever the environment says, and where they are.
-    token = uuid.uuid4().hex
-    everybody = [None] * world_size
-    dist.all_gather_object(everybody, (token, socket.gethostname()), group=group)
-    nodes = {node for _, node in everybody}
-    if len(nodes) > 1:
+    # A name that only a node's ranks share, whatever the environment says.
+    here, everybody = (uuid.uuid4().hex, socket.gethostname()), [None] * world_size
+    dist.all_gather_object(everybody, here, group=group)
+    members: dict[str, list[int]] = {}
+    for member, (_, node) in enumerate(everybody):
+        members.setdefault(node, []).append(member)
+    own = members[here[1]]
+    options = context_options(
+        heap_size, backend, own.index(rank), len(own), timeout, dict(os.environ)
+    )
+    options["run_key"] = f"torch/{everybody[own[0]][0]}"
+    if len(members) == 1:
+        return register(iris_c.Context(**options), name)
+    if len({len(ranks) for ranks in members.values()}) > 1:
         raise ValueError(
-            f"process_group: expected ranks of one node, got some of {len(nodes)}: "
-            f"{', '.join(sorted(nodes))}"
+            "process_group: expected as many ranks on each node, got "
+            + ", ".join(f"{len(ranks)} on {node}" for node, ranks in sorted(members.items()))
         )
-    options = context_options(heap_size, backend, rank, world_size, timeout, dict(os.environ))
-    options["run_key"] = f"torch/{everybody[0][0]}"
-    return register(iris_c.Context(**options), name)
+    world_ranks = dist.get_process_group_ranks(group or dist.group.WORLD)
+    place = own.index(rank)
+    peers = sorted(world_ranks[ranks[place]] for ranks in members.values())
+    across = dist.new_group(peers, use_local_synchronization=True)
+    return register(Nodes(iris_c.Context(**options), across, rank, world_size), name)

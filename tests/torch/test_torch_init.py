@@ -71,16 +71,76 @@ def _mesh(rank):
         ctx.barrier()
 
 
+def on_nodes(rank, size):
+    """Makes believe that `size` ranks at a time share a node."""
+    _groups.socket.gethostname = lambda: f"node{rank // size}"
+
+
 @distributed
-def _several_nodes(rank):
-    _groups.socket.gethostname = lambda: f"node{rank}"
-    with pytest.raises(ValueError, match="expected ranks of one node, got some of 2"):
+def _two_nodes(rank):
+    """Sums over four ranks on two nodes, in a form for torch.compile and in layers."""
+    on_nodes(rank, 2)
+    with iris_c.torch.init(heap_size=HEAP) as nodes:
+        assert isinstance(nodes, iris_c.torch.Nodes)
+        assert (nodes.rank, nodes.world_size, nodes.ctx.world_size) == (rank, 4, 2)
+        generator = torch.Generator().manual_seed(4)
+        for M, N, K in ((5, 3, 8), (1, 7, 4), (8, 6, 12)):
+            A, B, bias = (torch.randn(s, generator=generator) for s in ((M, K), (K, N), (N,)))
+            own = A.chunk(4, 1)[rank], B.chunk(4, 0)[rank]
+            result = iris_c.torch.matmul_all_reduce(*own, bias)
+            torch.testing.assert_close(result, A @ B + bias, rtol=1e-5, atol=1e-5)
+            compiled = torch.compile(
+                iris_c.torch.matmul_all_reduce, fullgraph=True, backend="aot_eager"
+            )
+            torch.testing.assert_close(compiled(*own, bias), result)
+        for count in (0, 1, 7, 1000):
+            x = torch.arange(count, dtype=torch.float32) + rank
+            assert torch.equal(iris_c.torch.all_reduce(x), 4 * x - 4 * rank + 6)
+            assert torch.equal(iris_c.torch.all_reduce(x, "max"), x - rank + 3)
+            assert torch.equal(iris_c.torch.all_reduce(x, "avg"), x - rank + 1.5)
+        linear = torch.nn.Linear(8, 12, dtype=torch.float32)
+        for p in linear.parameters():
+            dist.broadcast(p.data, 0)
+        column = iris_c.torch.ColumnParallelLinear.from_linear(linear)
+        x = torch.randn(3, 8, generator=generator).requires_grad_()
+        column(x).sum().backward()
+        expected = torch.autograd.grad(linear(x).sum(), x)[0]
+        torch.testing.assert_close(x.grad, expected, rtol=1e-5, atol=1e-5)
+        with pytest.raises(NotImplementedError, match="matmul_all_gather: works among ranks of"):
+            iris_c.torch.matmul_all_gather(A, B)
+        nodes.barrier()
+
+
+@distributed
+def _a_group_on_two_nodes(rank):
+    """Of four ranks, without the last of each node."""
+    on_nodes(rank, 3)
+    group = dist.new_group([0, 1, 3, 4])
+    if rank in (2, 5):
+        return
+    with iris_c.torch.init(group, HEAP) as nodes:
+        assert (nodes.world_size, nodes.ctx.world_size) == (4, 2)
+        assert summed(None, 10**rank) == 11011
+        nodes.barrier()
+
+
+@distributed
+def _uneven_nodes(rank):
+    on_nodes(rank, 2)
+    with pytest.raises(ValueError, match="as many ranks on each node, got 2 on node0, 1 on node1"):
         iris_c.torch.init(heap_size=HEAP)
 
 
 @pytest.mark.parametrize(
     ("body", "world_size"),
-    [("_whole_world", 3), ("_two_groups", 4), ("_mesh", 4), ("_several_nodes", 2)],
+    [
+        ("_whole_world", 3),
+        ("_two_groups", 4),
+        ("_mesh", 4),
+        ("_two_nodes", 4),
+        ("_a_group_on_two_nodes", 6),
+        ("_uneven_nodes", 3),
+    ],
 )
 def test_init(body, world_size, tmp_path):
     run_ranks((__name__, body), world_size, str(tmp_path / "store"))

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: MIT
+# SPDX-FileCopyrightText: The iris_c authors
+"""Sums over the ranks of several nodes: within a node by iris_c, across by torch.distributed.
+
+Each rank gets its share of the node's sum, adds it up with the ranks that have the same share on
+the other nodes, and the node's ranks gather the result: what crosses the network is one share a
+rank, the least there can be.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+
+import iris_c
+
+__all__ = ["Nodes"]
+
+ACROSS = {
+    "sum": dist.ReduceOp.SUM,
+    "max": dist.ReduceOp.MAX,
+    "min": dist.ReduceOp.MIN,
+    "prod": dist.ReduceOp.PRODUCT,
+}
+
+
+class _Sums:
+    """The operations that work across nodes, called as those of a context are."""
+
+    def __init__(self, nodes: Nodes):
+        self._nodes = nodes
+
+    def __getattr__(self, name: str):
+        raise NotImplementedError(
+            f"{name}: works among ranks of one node; across nodes there are matmul_all_reduce and "
+            "all_reduce"
+        )
+
+    def matmul_all_reduce(self, C, A, B, bias=None, async_op=True) -> None:
+        """C = sum over all ranks of A_r @ B_r, + bias; see iris_c.ops.matmul_all_reduce."""
+        local = self._nodes.ctx
+        rows = -(-A.shape[0] // local.world_size) * local.world_size
+        if rows != A.shape[0]:  # shares are of one size
+            A = torch.cat([A, A.new_zeros(rows - A.shape[0], A.shape[1])])
+        share = A.new_empty(rows // local.world_size, B.shape[1])
+        local.ops.matmul_reduce_scatter(share, A, B)
+        self._finish(C, share, dist.ReduceOp.SUM)
+        if bias is not None:
+            C += bias
+
+    def all_reduce(self, output, input, op="sum") -> None:
+        """output = all ranks' input reduced; see iris_c.ccl.all_reduce."""
+        local, count = self._nodes.ctx, input.numel()
+        size = -(-count // local.world_size)
+        if size == 0:
+            return
+        flat = input.new_zeros(size * local.world_size)
+        flat[:count] = input.reshape(-1)
+        share = input.new_empty(size)
+        within = "sum" if op == "avg" else op
+        local.ccl.reduce_scatter(share, flat, within)
+        result = torch.empty_like(flat)
+        self._finish(result, share, ACROSS[within])
+        output.copy_(result[:count].view(output.shape))
+        if op == "avg":
+            output /= self._nodes.world_size
+
+    def _finish(self, output, share, op) -> None:
+        """Across, then back to the whole node; `output` may have fewer rows than the shares."""
+        local = self._nodes.ctx
+        dist.all_reduce(share, op, self._nodes.across)
+        whole = share.new_empty(share.shape[0] * local.world_size, *share.shape[1:])
+        local.ccl.all_gather(whole, share)
+        output.copy_(whole[: output.shape[0]])
+
+
+class Nodes:
+    """The ranks of a process group on several nodes, as many on each.
+
+    Attributes
+    ----------
+    ctx : Context
+        This node's ranks.
+    across : ProcessGroup
+        The ranks with this one's place, one of each node.
+    rank, world_size : int
+        In the whole group.
+    """
+
+    def __init__(self, ctx: iris_c.Context, across, rank: int, world_size: int):
+        self.ctx, self.across = ctx, across
+        self.rank, self.world_size = rank, world_size
+        self.ops = self.ccl = _Sums(self)
+
+    @property
+    def device(self):
+        """This rank's device."""
+        return self.ctx.device
+
+    @property
+    def backend(self) -> str:
+        """This rank's backend."""
+        return self.ctx.backend
+
+    def barrier(self) -> None:
+        """Wait for all ranks of all nodes."""
+        self.ctx.barrier()
+        dist.barrier(self.across)
+        self.ctx.barrier()
+
+    def close(self) -> None:
+        """Leave the node's peers."""
+        self.ctx.close()
+
+    def __enter__(self) -> Nodes:
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return (
+            f"<iris_c.torch.Nodes rank={self.rank} world_size={self.world_size} "
+            f"nodes={self.world_size // self.ctx.world_size}>"
+        )
