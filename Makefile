@@ -48,6 +48,7 @@ lint: $(VENV)/tools
 	$(BIN)/clang-format --dry-run -Werror $(C_FILES)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy iris_c
 	cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,portability \
 	    --suppress=nullPointerOutOfMemory --inline-suppr -D_GNU_SOURCE \
 	    csrc/runtime csrc/device tests/amd/emulator

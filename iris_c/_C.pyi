@@ -3,7 +3,7 @@
 """Types of the extension module."""
 
 from collections.abc import Sequence
-from types import CapsuleType, TracebackType
+from types import TracebackType
 from typing import Any, Protocol, Self
 
 MAX_RANKS: int
@@ -49,7 +49,7 @@ class Buffer:
         max_version: tuple[int, int] | None = None,
         dl_device: tuple[int, int] | None = None,
         copy: bool | None = None,
-    ) -> CapsuleType: ...
+    ) -> Any: ...  # a PyCapsule
     def __dlpack_device__(self) -> tuple[int, int]: ...
     def copy_from_host(self, source: Any, /) -> None: ...
     def copy_to_host(self, target: Any, /) -> None: ...

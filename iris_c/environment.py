@@ -89,27 +89,22 @@ def context_options(
         Keyword arguments of the context type.
     """
     environ = os.environ if environ is None else environ
-    if (rank is None) != (world_size is None):
-        given, missing = ("rank", "world_size") if world_size is None else ("world_size", "rank")
-        raise ValueError(f"{given}: given without {missing}; give both or neither")
-    rank_name, world_size_name = "rank", "world_size"
-    if rank is None:
+    names = ("rank", "world_size")
+    if rank is None and world_size is None:
         rank, world_size = _integer(environ, "RANK", 0), _integer(environ, "WORLD_SIZE", 1)
-        if (rank is None) != (world_size is None):
-            given, missing = (
-                ("RANK", "WORLD_SIZE") if world_size is None else ("WORLD_SIZE", "RANK")
-            )
-            raise ValueError(f"{given}: set without {missing} in the environment")
-        if rank is None:
+        if rank is None and world_size is None:
             rank, world_size = 0, 1
         else:
-            rank_name, world_size_name = "RANK", "WORLD_SIZE"
+            names = ("RANK", "WORLD_SIZE")
+    if rank is None or world_size is None:
+        given, missing = reversed(names) if rank is None else names
+        if given.isupper():
+            raise ValueError(f"{given}: set without {missing} in the environment")
+        raise ValueError(f"{given}: given without {missing}; give both or neither")
     if world_size < 1:
-        raise ValueError(f"{world_size_name}: expected >= 1, got {world_size}")
+        raise ValueError(f"{names[1]}: expected >= 1, got {world_size}")
     if not 0 <= rank < world_size:
-        raise ValueError(
-            f"{rank_name}: expected 0 <= rank < {world_size} ({world_size_name}), got {rank}"
-        )
+        raise ValueError(f"{names[0]}: expected 0 <= rank < {world_size} ({names[1]}), got {rank}")
     local_rank = _integer(environ, "LOCAL_RANK", 0)
     local_world_size = _integer(environ, "LOCAL_WORLD_SIZE", 1)
     if timeout == DEFAULT_TIMEOUT:

@@ -125,7 +125,8 @@ def init(
     group = _process_group(process_group)
     rank, world_size = dist.get_rank(group), dist.get_world_size(group)
     # A name that only a node's ranks share, whatever the environment says.
-    here, everybody = (uuid.uuid4().hex, socket.gethostname()), [None] * world_size
+    here = (uuid.uuid4().hex, socket.gethostname())
+    everybody = [here] * world_size
     dist.all_gather_object(everybody, here, group=group)
     members: dict[str, list[int]] = {}
     for member, (_, node) in enumerate(everybody):
