@@ -270,7 +270,6 @@ def setting(text: str) -> tuple[str, int | str]:
 
 
 def body(ranks, options):
-    ranks.config = dict(options.config)
     return ranks.each(options.cases, measure)
 
 

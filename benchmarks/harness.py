@@ -145,6 +145,7 @@ class Ranks:
         self.device = torch.device(ctx.device)
         self.repeats = options.repeats
         self.graph = options.graph
+        self.config = dict(getattr(options, "config", ()))  # fields of FusedConfig
         self.calls = 1 if self.device.type == "cpu" else options.calls
 
     def each(self, cases, measure) -> list[Row]:

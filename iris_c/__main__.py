@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: The iris_c authors
 """``python -m iris_c``: prints the environment, for bug reports; ``python -m iris_c selftest`` runs
-every operation on several ranks and checks it."""
+every operation on several ranks and checks it; ``python -m iris_c bench`` times some of them."""
 
 import argparse
 import json
@@ -88,18 +88,44 @@ def _selftest(options) -> int:
     return 1 if wrong else 0
 
 
+def _bench(options) -> int:
+    from iris_c import bench
+
+    result = bench.run(options.backend, options.ranks, options.timeout, options.dtype)
+    if options.json:
+        print(json.dumps(result))
+        return 1 if result["failure"] else 0
+    if result["failure"]:
+        print(result["failure"])
+        return 1
+    print(f"{result['ranks']} ranks, backend {result['backend']}, {result['dtype']}")
+    for row in result["rows"]:
+        print(
+            f"{row['operation']:<18} {row['what']:>20} {row['seconds'] * 1e6:>12.1f} us "
+            f"{row['rate']:>10.2f} {row['unit']}"
+        )
+    return 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m iris_c", description=__doc__)
     commands = parser.add_subparsers(dest="command", title="commands")
     commands.add_parser("info", help="the environment; the default")
     test = commands.add_parser("selftest", help="every operation, checked")
-    test.add_argument("--backend", choices=("hip", "cuda", "cpu"), help="default: what is there")
-    test.add_argument("--ranks", type=int, default=2, help="processes: %(default)s")
-    test.add_argument("--timeout", type=float, default=30.0, help="of a wait, s: %(default)s")
+    timed = commands.add_parser("bench", help="some operations, timed")
+    timed.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
+    for command in (test, timed):
+        command.add_argument(
+            "--backend", choices=("hip", "cuda", "cpu"), help="default: what is there"
+        )
+        command.add_argument("--ranks", type=int, default=2, help="processes: %(default)s")
+        command.add_argument(
+            "--timeout", type=float, default=30.0, help="of a wait, s: %(default)s"
+        )
     for command in (parser, *commands.choices.values()):
         command.add_argument("--json", action="store_true", help="for programs to read")
     options = parser.parse_args()
-    return _selftest(options) if options.command == "selftest" else _info(options)
+    return {"selftest": _selftest, "bench": _bench}.get(options.command, _info)(options)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import iris_c
 from iris_c.fill import NumpyFiller
 from iris_c.testing import RankFailure, run_ranks, seed_of
 
-__all__ = ["VARIANTS", "run"]
+__all__ = ["VARIANTS", "SelfTestRank", "check_product", "check_sum", "run"]
 
 VARIANTS = ("two_shot", "one_shot", "ring", "atomic", "spinlock")
 UNIT = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
@@ -29,7 +29,7 @@ COUNT = 4099
 TURNS = 3
 
 
-class _Rank:
+class SelfTestRank:
     """One rank's buffers and inputs, which every rank can compute."""
 
     def __init__(self, ctx):
@@ -53,7 +53,7 @@ class _Rank:
         return float(numpy.max(error / bound))
 
 
-def _product(at: _Rank, variant: str, dtype: str, turn: int) -> float:
+def check_product(at: SelfTestRank, variant: str, dtype: str, turn: int) -> float:
     M, N, K = SHAPE
     world, name = at.ctx.world_size, f"{variant}/{dtype}/{turn}"
     shapes = {"A": (M, K), "B": (K, N)}
@@ -74,7 +74,7 @@ def _product(at: _Rank, variant: str, dtype: str, turn: int) -> float:
     return at.worst(C, total, bound)
 
 
-def _sum(at: _Rank, operation: str, variant: str, dtype: str, turn: int) -> float:
+def check_sum(at: SelfTestRank, operation: str, variant: str, dtype: str, turn: int) -> float:
     world, name = at.ctx.world_size, f"{operation}/{variant}/{dtype}/{turn}"
     scatters = operation == "reduce_scatter"
     count = COUNT * world if scatters else COUNT
@@ -97,7 +97,7 @@ def _sum(at: _Rank, operation: str, variant: str, dtype: str, turn: int) -> floa
     return at.worst(output, total[first : first + COUNT], bound[first : first + COUNT])
 
 
-def _move(at: _Rank, operation: str, dtype: str, turn: int) -> float:
+def _move(at: SelfTestRank, operation: str, dtype: str, turn: int) -> float:
     """Bytes that only move arrive unchanged: 0, else infinity."""
     world, self, name = at.ctx.world_size, at.ctx.rank, f"{operation}/{dtype}/{turn}"
     count = COUNT * world if operation in ("all_to_all", "scatter") else COUNT
@@ -125,7 +125,7 @@ def _move(at: _Rank, operation: str, dtype: str, turn: int) -> float:
     return 0.0 if numpy.array_equal(at.filler.read(output), expected) else math.inf
 
 
-def _share(at: _Rank, operation: str, dtype: str, turn: int) -> float:
+def _share(at: SelfTestRank, operation: str, dtype: str, turn: int) -> float:
     """matmul_reduce_scatter by rows, and matmul_all_gather."""
     M, N, K = 37, 130, 70
     world, self, name = at.ctx.world_size, at.ctx.rank, f"{operation}/{dtype}/{turn}"
@@ -152,7 +152,7 @@ def _share(at: _Rank, operation: str, dtype: str, turn: int) -> float:
     return at.worst(C, expected, bound)
 
 
-def _join(at: _Rank, operation: str, dtype: str, turn: int) -> float:
+def _join(at: SelfTestRank, operation: str, dtype: str, turn: int) -> float:
     """all_gather_matmul in both forms, along both dimensions."""
     M, N, K = 37, 130, 70
     world, self, name, dim = at.ctx.world_size, at.ctx.rank, f"{operation}/{dtype}/{turn}", turn % 2
@@ -168,7 +168,7 @@ def _join(at: _Rank, operation: str, dtype: str, turn: int) -> float:
     return at.worst(C, expected, bound + UNIT["float32"] * (joined.shape[1] + 2) * magnitude)
 
 
-def _ring(at: _Rank, operation: str, dtype: str, turn: int) -> float:
+def _ring(at: SelfTestRank, operation: str, dtype: str, turn: int) -> float:
     """From the left neighbour: a message, or a put that a signal follows."""
     world, self, name = at.ctx.world_size, at.ctx.rank, f"{operation}/{dtype}/{turn}"
     right, left = (self + 1) % world, (self - 1) % world
@@ -189,7 +189,7 @@ def _ring(at: _Rank, operation: str, dtype: str, turn: int) -> float:
     return 0.0 if numpy.array_equal(at.filler.read(output), expected) else math.inf
 
 
-def _norm(at: _Rank, dtype: str, turn: int) -> float:
+def _norm(at: SelfTestRank, dtype: str, turn: int) -> float:
     """all_reduce_rmsnorm of a few rows."""
     world, name, shape = at.ctx.world_size, f"rmsnorm/{dtype}/{turn}", (4, COUNT // 4)
     inputs = [at.inputs(rank, name, shape, dtype) for rank in (*range(world), world, world + 1)]
@@ -216,7 +216,7 @@ def _checks():
         for dtype in UNIT:
             yield (
                 ("matmul_all_reduce", variant, dtype),
-                lambda at, turn, v=variant, d=dtype: _product(at, v, d, turn),
+                lambda at, turn, v=variant, d=dtype: check_product(at, v, d, turn),
             )
     for operation in ("matmul_reduce_scatter", "matmul_all_gather"):
         for dtype in UNIT:
@@ -239,7 +239,7 @@ def _checks():
             for dtype in UNIT:
                 yield (
                     (operation, variant, dtype),
-                    lambda at, turn, o=operation, v=variant, d=dtype: _sum(at, o, v, d, turn),
+                    lambda at, turn, o=operation, v=variant, d=dtype: check_sum(at, o, v, d, turn),
                 )
     for operation in ("all_gather", "all_to_all", "broadcast", "gather", "scatter"):
         for dtype in ("float32", "bfloat16"):
@@ -262,7 +262,7 @@ def _checks():
 
 def _body(ctx) -> list[dict]:
     """All checks on one rank: rows with the worst error of any turn."""
-    at, rows = _Rank(ctx), []
+    at, rows = SelfTestRank(ctx), []
     for (operation, variant, dtype), check in _checks():
         started, scores = time.perf_counter(), []
         for turn in range(TURNS):

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: MIT
+# SPDX-FileCopyrightText: The iris_c authors
+"""``python -m iris_c bench``: how long the operations take on this machine's devices.
+
+Needs numpy, not torch, and compares with nothing: benchmarks/ of the source does. Each operation is
+checked before it is timed. On GPUs calls are queued one behind the other, as a program queues them;
+on the cpu each returns when it is done.
+"""
+
+from __future__ import annotations
+
+import time
+
+from iris_c.selftest import SelfTestRank, check_product, check_sum
+from iris_c.testing import RankFailure, run_ranks
+
+__all__ = ["run"]
+
+SIZES = tuple(1 << shift for shift in (10, 13, 16, 20, 24))  # bytes
+PRODUCTS = ((512, 1024, 512), (2048, 2048, 1024))
+CALLS, REPEATS = 10, 5
+
+
+def _seconds(ctx, call) -> float:
+    """Of one call: the fastest of some runs of calls."""
+    best = float("inf")
+    for _ in range(REPEATS):
+        ctx.barrier()
+        started = time.perf_counter()
+        for _ in range(CALLS):
+            call()
+        ctx.barrier()  # waits for the device too
+        best = min(best, (time.perf_counter() - started) / CALLS)
+    return best
+
+
+def _body(ctx, dtype: str) -> list[dict]:
+    at, rows = SelfTestRank(ctx), []
+    element = 4 if dtype == "float32" else 2
+    for check in (lambda: check_sum(at, "all_reduce", "two_shot", dtype, 0),
+                  lambda: check_product(at, "two_shot", dtype, 0)):  # fmt: skip
+        if not check() <= 1.0:
+            raise AssertionError("a result is wrong; see python -m iris_c selftest")
+        ctx.barrier()
+    for nbytes in SIZES:
+        given, output = (at.buffer((nbytes // element,), dtype, 1.0) for _ in range(2))
+        seconds = _seconds(ctx, lambda o=output, g=given: ctx.ccl.all_reduce(o, g))
+        rows.append({
+            "operation": "all_reduce", "what": f"{nbytes} bytes", "seconds": seconds,
+            "rate": nbytes / seconds / 1e9, "unit": "GB/s",
+        })  # fmt: skip
+    for M, N, K in PRODUCTS:
+        A, B, C = (at.buffer(shape, dtype, 1.0) for shape in ((M, K), (K, N), (M, N)))
+        seconds = _seconds(ctx, lambda a=A, b=B, c=C: ctx.ops.matmul_all_reduce(c, a, b))
+        rows.append({
+            "operation": "matmul_all_reduce", "what": f"{M} x {N} x {K}", "seconds": seconds,
+            "rate": 2 * M * N * K / seconds / 1e9, "unit": "GFLOP/s",
+        })  # fmt: skip
+    return [{"backend": ctx.backend}, *rows]
+
+
+def run(backend: str | None, ranks: int, timeout: float, dtype: str) -> dict:
+    """Times the operations on `ranks` ranks.
+
+    Returns
+    -------
+    dict
+        backend, ranks, dtype, rows (the slowest rank's) and failure: the ranks' tracebacks or "".
+    """
+    environment = {} if backend is None else {"IRIS_C_BACKEND": backend}
+    init = {"heap_size": 256 << 20, "timeout": timeout}
+    result: dict = {"backend": backend, "ranks": ranks, "dtype": dtype, "rows": [], "failure": ""}
+    try:
+        results = run_ranks(_body, ranks, dtype, init=init, deadline=120 + 10 * timeout,
+                            environment=environment)  # fmt: skip
+    except RankFailure as failure:
+        return {**result, "failure": str(failure)}
+    rows = [
+        max(same, key=lambda row: row["seconds"])
+        for same in zip(*(r[1:] for r in results), strict=True)
+    ]
+    return {**result, "backend": results[0][0]["backend"], "rows": rows}
