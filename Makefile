@@ -10,6 +10,7 @@
 #   make model    the protocol models alone (needs spin)
 #   make kernels  the GPU code objects alone, into iris_c/kernels/
 #   make dist     sdist and wheel into dist/
+#   make docs     the documentation as a site, into build/site/
 
 PYTHON ?= python3
 RANKS ?= 2
@@ -21,7 +22,7 @@ SOURCES := $(shell find csrc iris_c -type f -not -name '*.so' -not -name '*.pyc'
     -not -name '*.cubin' -not -name '*.hsaco') setup.py build_kernels.py pyproject.toml
 C_FILES := $(shell find csrc tests/native tests/amd -name '*.[ch]' -o -name '*.cpp' -o -name '*.hip')
 
-.PHONY: demo test test-amd lint format bench model kernels dist clean
+.PHONY: demo test test-amd lint format bench model kernels dist docs clean
 
 # Development tools, torch among them.
 $(VENV)/tools: requirements-dev.txt
@@ -73,6 +74,9 @@ kernels:
 dist: $(VENV)/tools
 	$(BIN)/pip install --quiet --disable-pip-version-check build
 	$(BIN)/python -m build --outdir dist .
+
+docs: $(VENV)/installed
+	$(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf build dist out *.egg-info $(VENV)

@@ -21,6 +21,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import sys
 import tempfile
 import time
 import traceback
@@ -29,7 +30,10 @@ import zlib
 __all__ = ["RankFailure", "ranks", "run_ranks", "seed_of"]
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["numpy", "torch", "pytest", "iris_c", "iris_c._C"])
+_preloaded = ["numpy", "torch", "pytest", "iris_c", "iris_c._C"]
+if "pytest" in sys.modules:  # many ranks will want what takes seconds to import
+    _preloaded += ["torch._dynamo", "iris_c.torch"]
+_context.set_forkserver_preload(_preloaded)
 _runs = 0
 
 
