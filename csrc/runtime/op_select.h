@@ -19,6 +19,11 @@ struct iris_select_target {
     int dies, compute_units, max_work_groups;
 };
 
+/* The choice for such a target, of what `config` leaves open; nothing measured has a say. */
+enum iris_status iris_select_for(const struct iris_select_target *on,
+                                 const struct iris_config *config, struct iris_op_desc *desc,
+                                 uint32_t *work_groups);
+
 /* Fills the variant and the block sizes of `desc` from `config` (may be NULL) and the shape, and
  * tells how many work-groups to launch. IRIS_EINVAL for a config that does not fit. */
 enum iris_status iris_op_select(const struct iris_context *ctx, const struct iris_config *config,

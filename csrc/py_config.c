@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * Configs: from the tuple that FusedConfig and ccl.Config make of themselves, and back.
+ */
+#include "py_common.h"
+
+#include <string.h>
+
+static int config_field(const char *name, PyObject *value, int32_t *out)
+{
+    int number = 0;
+
+    if (value == Py_None)
+        return 0;
+    if (iris_py_int(name, value, &number) < 0)
+        return -1;
+    if (number <= 0) {
+        PyErr_Format(PyExc_ValueError, "%s: expected > 0 or None, got %d", name, number);
+        return -1;
+    }
+    *out = number;
+    return 0;
+}
+
+static int config_variant(PyObject *value, enum iris_variant *out)
+{
+    const char *name;
+
+    if (value == Py_None)
+        return 0;
+    if (!PyUnicode_Check(value))
+        return iris_py_type_error("all_reduce_variant", "a str or None", value);
+    name = PyUnicode_AsUTF8AndSize(value, NULL);
+    if (!name)
+        return -1;
+    if (name[0] == '\0' || !iris_variant_from_name(name, out)) {
+        PyErr_Format(PyExc_ValueError,
+                     "all_reduce_variant: expected atomic, spinlock, one_shot, two_shot, ring or "
+                     "None, got '%.100s'",
+                     name);
+        return -1;
+    }
+    return 0;
+}
+
+static int config_layout(PyObject *value, bool *m_contiguous)
+{
+    const char *name;
+
+    if (value == Py_None)
+        return 0;
+    if (!PyUnicode_Check(value))
+        return iris_py_type_error("staged_a_layout", "a str or None", value);
+    name = PyUnicode_AsUTF8AndSize(value, NULL);
+    if (!name)
+        return -1;
+    *m_contiguous = strcmp(name, "m_contiguous") == 0;
+    if (*m_contiguous || strcmp(name, "k_contiguous") == 0)
+        return 0;
+    PyErr_Format(PyExc_ValueError,
+                 "staged_a_layout: expected k_contiguous, m_contiguous or None, got '%.100s'",
+                 name);
+    return -1;
+}
+
+static int config_choice(const char *name, PyObject *value, enum iris_choice *out)
+{
+    if (value == Py_None)
+        return 0;
+    if (!PyBool_Check(value))
+        return iris_py_type_error(name, "a bool or None", value);
+    *out = value == Py_True ? IRIS_YES : IRIS_NO;
+    return 0;
+}
+
+int iris_py_config_from_tuple(PyObject *tuple, struct iris_config *out)
+{
+    struct iris_config config = {0};
+    struct {
+        const char *name;
+        int32_t *target;
+    } const fields[] = {
+        {"block_size_m", &config.block_size_m},
+        {"block_size_n", &config.block_size_n},
+        {"block_size_k", &config.block_size_k},
+        {"group_size_m", &config.group_size_m},
+        {"num_sms", &config.num_sms},
+        {"num_xcds", &config.num_xcds},
+        {"num_fetch_sms", &config.num_fetch_sms},
+        {"k_per_flag", &config.k_per_flag},
+    };
+    const int count = sizeof fields / sizeof fields[0];
+
+    if (!PyTuple_Check(tuple) || PyTuple_Size(tuple) != count + 3) {
+        PyErr_Format(PyExc_TypeError, "config: expected %d fields", count + 3);
+        return -1;
+    }
+    for (int i = 0; i < count; i++) /* items are borrowed from the tuple */
+        if (config_field(fields[i].name, PyTuple_GetItem(tuple, i), fields[i].target) < 0)
+            return -1;
+    if (config_variant(PyTuple_GetItem(tuple, count), &config.variant) < 0 ||
+        config_layout(PyTuple_GetItem(tuple, count + 1), &config.m_contiguous) < 0 ||
+        config_choice("overlap", PyTuple_GetItem(tuple, count + 2), &config.overlap) < 0)
+        return -1;
+    *out = config;
+    return 0;
+}
+
+PyObject *iris_py_config_to_tuple(const struct iris_config *config)
+{
+    return Py_BuildValue("(iiiiiiiizsO)", config->block_size_m, config->block_size_n,
+                         config->block_size_k, config->group_size_m, config->num_sms,
+                         config->num_xcds, config->num_fetch_sms, config->k_per_flag,
+                         config->variant == IRIS_VARIANT_NONE ? NULL
+                                                              : iris_variant_name(config->variant),
+                         config->m_contiguous ? "m_contiguous" : "k_contiguous",
+                         config->overlap == IRIS_OPEN  ? Py_None
+                         : config->overlap == IRIS_YES ? Py_True
+                                                       : Py_False);
+}
+
+int iris_py_config(struct iris_py_state *state, PyObject *value, struct iris_config *out)
+{
+    struct iris_py_config_entry *entry;
+    PyObject *replaced;
+    PyObject *tuple;
+    int failed;
+
+    for (int i = 0; i < IRIS_PY_CACHE_SIZE; i++) {
+        if (state->configs[i].object == value) {
+            *out = state->configs[i].config;
+            return 0;
+        }
+    }
+    tuple = PyObject_CallMethodObjArgs(value, state->names[IRIS_PY_NAME__as_tuple], NULL);
+    if (!tuple) {
+        if (!PyErr_ExceptionMatches(PyExc_AttributeError))
+            return -1;
+        PyErr_Clear();
+        return iris_py_type_error("config", "iris_c.FusedConfig, iris_c.ccl.Config or None", value);
+    }
+    failed = iris_py_config_from_tuple(tuple, out);
+    Py_DECREF(tuple);
+    if (failed)
+        return -1;
+    entry = &state->configs[state->next_config++ % IRIS_PY_CACHE_SIZE];
+    replaced = entry->object;
+    Py_INCREF(value);
+    entry->object = value;
+    entry->config = *out;
+    Py_XDECREF(replaced); /* last: it may run Python code */
+    return 0;
+}
