@@ -21,20 +21,23 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
-import sys
 import tempfile
 import time
 import traceback
 import zlib
 
-__all__ = ["RankFailure", "ranks", "run_ranks", "seed_of"]
+__all__ = ["RankFailure", "preload", "ranks", "run_ranks", "seed_of"]
 
 _context = multiprocessing.get_context("forkserver")
 _preloaded = ["numpy", "torch", "pytest", "iris_c", "iris_c._C"]
-if "pytest" in sys.modules:  # many ranks will want what takes seconds to import
-    _preloaded += ["torch._dynamo", "iris_c.torch"]
 _context.set_forkserver_preload(_preloaded)
 _runs = 0
+
+
+def preload(*modules: str) -> None:
+    """Lets ranks start with these imported too; to be called before the first run."""
+    _preloaded.extend(module for module in modules if module not in _preloaded)
+    _context.set_forkserver_preload(_preloaded)
 
 
 class RankFailure(AssertionError):
