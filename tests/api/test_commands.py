@@ -3,15 +3,28 @@
 """``python -m iris_c``: the environment, the self-test and the timings, for people and programs."""
 
 import json
+import os
+import pathlib
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
+import iris_c
+
 
 def python_m(*arguments):
-    command = [sys.executable, "-m", "iris_c", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    """In a directory where no other iris_c lies than the one under test."""
+    return subprocess.run(
+        [sys.executable, "-m", "iris_c", *arguments],
+        cwd=tempfile.gettempdir(),
+        env={**os.environ, "PYTHONPATH": str(pathlib.Path(iris_c.__path__[0]).parent)},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
 
 
 def test_info():

@@ -3,6 +3,7 @@
 """The documentation's examples run, and its site builds without a warning."""
 
 import importlib.util
+import os
 import pathlib
 import re
 import subprocess
@@ -10,6 +11,7 @@ import sys
 
 import pytest
 
+import iris_c
 from iris_c.testing import run_ranks
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -38,11 +40,18 @@ def test_every_page_is_in_the_contents():
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None, reason="needs mkdocs")
 def test_the_site_builds(tmp_path):
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    site = tmp_path / "site"
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(site)]
     done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=180, check=False
+        [*command, "--config-file", str(ROOT / "mkdocs.yml")],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(pathlib.Path(iris_c.__path__[0]).parent)},
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    reference = (tmp_path / "reference/index.html").read_text()
+    reference = (site / "reference/index.html").read_text()
     for name in ("matmul_all_reduce", "all_gather_matmul_hbm_buffer", "ColumnParallelLinear"):
         assert f"{name}" in reference
