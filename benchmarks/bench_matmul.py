@@ -64,6 +64,8 @@ class AllReduce:
 
     name = "matmul_all_reduce"
     crossings = 2  # how often a rank's part of the result crosses its links
+    whole_K = False  # a layer's K is not divided among the ranks
+    joins = False  # it joins its operand: a layer's N is divided, and there are no variants
 
     def __init__(self, ranks, A, B, dtype, config):
         self.ctx, self.A, self.B, self.config = ranks.ctx, A, B, config
@@ -127,6 +129,7 @@ class AllGather(AllReduce):
 
     name = "matmul_all_gather"
     crossings = 1
+    whole_K = True
 
     def __init__(self, ranks, A, B, dtype, config):
         self.ctx, self.B, self.config = ranks.ctx, B, config
@@ -161,6 +164,7 @@ class AllGatherMatmul(AllReduce):
 
     name = "all_gather_matmul"
     crossings = 1
+    whole_K = joins = True
     dim = 0
 
     def __init__(self, ranks, A, B, dtype, config):
@@ -221,8 +225,6 @@ OPERATIONS = {
     )
 }
 OPERATIONS["all_gather_matmul_hbm_buffer:1"] = JoinedColumns  # gather_dim=1
-# Operations that join their operand: the layer's N is divided among the ranks, K is whole.
-JOINING = (AllGatherMatmul.name, AllGatherMatmulHbmBuffer.name, "all_gather_matmul_hbm_buffer:1")
 
 
 def measure(ranks: harness.Ranks, operation, shape, dtype, variant) -> harness.Row:
@@ -230,10 +232,11 @@ def measure(ranks: harness.Ranks, operation, shape, dtype, variant) -> harness.R
     ctx, device = ranks.ctx, ranks.device
     A = torch.randn(M, K, device=device).to(dtype)
     B = torch.randn(K, N, device=device).to(dtype)
-    variant = None if operation in JOINING else variant
+    kind = OPERATIONS[operation]
+    variant = None if kind.joins else variant
     config = iris_c.FusedConfig(all_reduce_variant=variant, **ranks.config)
-    case = OPERATIONS[operation](ranks, A, B, dtype, config)
-    flop = 2 * (M if operation in JOINING else case.A.shape[0]) * N * K
+    case = kind(ranks, A, B, dtype, config)
+    flop = 2 * (M if kind.joins else case.A.shape[0]) * N * K
     others = case.others()
     if others:
         others = {"mm": lambda: torch.mm(A, B, out=case.out), **others}
@@ -296,9 +299,11 @@ def main() -> int:
     shapes = [tuple(shape) for shape in options.shape or SHAPES]
     if options.layers:
         ranks = int(os.environ.get("WORLD_SIZE", options.ranks))
-        whole = options.op == AllGather.name or options.op in JOINING
-        divided = ranks if options.op in JOINING else 1
-        shapes = [(M, N // divided, K if whole else K // ranks) for M, N, K in LAYERS]
+        kind = OPERATIONS[options.op]
+        shapes = [
+            (M, N // (ranks if kind.joins else 1), K if kind.whole_K else K // ranks)
+            for M, N, K in LAYERS
+        ]
     elif options.products:
         shapes = PRODUCTS
     options.cases = [

@@ -10,70 +10,33 @@
 
 enum { TENSORS = 5 };
 
-/* A tensor argument that may be left out. */
-struct argument {
-    const char *name;
-    PyObject *value; /* NULL or None: it is */
-    bool is_output;
-    struct iris_py_tensor tensor;
-    bool held;
-};
-
-static int hold(struct iris_py_state *state, struct argument *argument)
-{
-    if (!argument->value || argument->value == Py_None)
-        return 0;
-    if ((argument->is_output ? iris_py_tensor_output : iris_py_tensor_from_object)(
-            state, argument->name, argument->value, &argument->tensor) < 0)
-        return -1;
-    argument->held = true;
-    return 0;
-}
-
-static const struct iris_tensor *tensor_of(const struct argument *argument)
-{
-    return argument->held ? &argument->tensor.tensor : NULL;
-}
-
 /* values: C, A_shard, B, bias, A_gathered. */
 static PyObject *gather_matmul(struct iris_py_call *call, bool overlapped,
                                PyObject *const values[TENSORS], int gather_dim)
 {
-    struct argument arguments[TENSORS] = {
-        {.name = "C", .value = values[0], .is_output = true},
-        {.name = "A_shard", .value = values[1]},
-        {.name = "B", .value = values[2]},
-        {.name = "bias", .value = values[3]},
-        {.name = "A_gathered", .value = values[4], .is_output = true},
-    };
-    struct iris_gather_tensors tensors;
+    static const struct iris_py_tensor_role roles[TENSORS] = {{"C", true, false},
+                                                              {"A_shard", false, false},
+                                                              {"B", false, false},
+                                                              {"bias", false, true},
+                                                              {"A_gathered", true, true}};
+    struct iris_py_tensor tensors[TENSORS];
+    const struct iris_tensor *given[TENSORS];
+    struct iris_gather_tensors core;
     PyObject *result = NULL;
     enum iris_status status;
 
-    for (int i = 0; i < 3; i++) /* None is no tensor where one is needed */
-        if (values[i] == Py_None) {
-            iris_py_type_error(arguments[i].name, "a tensor", values[i]);
-            return NULL;
-        }
-    for (int i = 0; i < TENSORS; i++)
-        if (hold(call->state, &arguments[i]) < 0)
-            goto release;
-    if (iris_py_tensor_stream(call->state, call->ctx, &arguments[0].tensor, &call->options.stream) <
-        0)
+    if (iris_py_tensors_read(call->state, roles, values, TENSORS, tensors, given) < 0)
+        return NULL;
+    if (iris_py_tensor_stream(call->state, call->ctx, &tensors[0], &call->options.stream) < 0)
         goto release;
-    tensors = (struct iris_gather_tensors){.C = tensor_of(&arguments[0]),
-                                           .A = tensor_of(&arguments[1]),
-                                           .B = tensor_of(&arguments[2]),
-                                           .bias = tensor_of(&arguments[3]),
-                                           .joined = tensor_of(&arguments[4])};
+    core = (struct iris_gather_tensors){
+        .C = given[0], .A = given[1], .B = given[2], .bias = given[3], .joined = given[4]};
     Py_BEGIN_ALLOW_THREADS
-    status = iris_all_gather_matmul(call->ctx, &tensors, gather_dim, overlapped, &call->options);
+    status = iris_all_gather_matmul(call->ctx, &core, gather_dim, overlapped, &call->options);
     Py_END_ALLOW_THREADS
     result = iris_py_call_end(call, status);
 release:
-    for (int i = TENSORS - 1; i >= 0; i--)
-        if (arguments[i].held)
-            iris_py_tensor_release(&arguments[i].tensor);
+    iris_py_tensors_release(tensors, given, TENSORS);
     return result;
 }
 

@@ -25,38 +25,28 @@ static enum iris_status run(struct iris_py_call *call, enum iris_operation opera
 }
 
 /* dim: of matmul_reduce_scatter. */
-static PyObject *matmul(struct iris_py_call *call, enum iris_operation operation, PyObject *C_value,
-                        PyObject *A_value, PyObject *B_value, PyObject *bias_value, int dim)
+static PyObject *matmul(struct iris_py_call *call, enum iris_operation operation, PyObject *C,
+                        PyObject *A, PyObject *B, PyObject *bias, int dim)
 {
-    const bool has_bias = bias_value && bias_value != Py_None;
-    struct iris_py_tensor C, A, B, bias;
+    static const struct iris_py_tensor_role roles[] = {
+        {"C", true, false}, {"A", false, false}, {"B", false, false}, {"bias", false, true}};
+    enum { COUNT = sizeof roles / sizeof roles[0] };
+    struct iris_py_tensor tensors[COUNT];
+    const struct iris_tensor *given[COUNT];
     PyObject *result = NULL;
     enum iris_status status;
 
-    if (iris_py_tensor_output(call->state, "C", C_value, &C) < 0)
+    if (iris_py_tensors_read(call->state, roles, (PyObject *[]){C, A, B, bias}, COUNT, tensors,
+                             given) < 0)
         return NULL;
-    if (iris_py_tensor_from_object(call->state, "A", A_value, &A) < 0)
-        goto release_C;
-    if (iris_py_tensor_from_object(call->state, "B", B_value, &B) < 0)
-        goto release_A;
-    if (has_bias && iris_py_tensor_from_object(call->state, "bias", bias_value, &bias) < 0)
-        goto release_B;
-    if (iris_py_tensor_stream(call->state, call->ctx, &C, &call->options.stream) < 0)
-        goto release_bias;
+    if (iris_py_tensor_stream(call->state, call->ctx, &tensors[0], &call->options.stream) < 0)
+        goto release;
     Py_BEGIN_ALLOW_THREADS
-    status =
-        run(call, operation, dim, &C.tensor, &A.tensor, &B.tensor, has_bias ? &bias.tensor : NULL);
+    status = run(call, operation, dim, given[0], given[1], given[2], given[3]);
     Py_END_ALLOW_THREADS
     result = iris_py_call_end(call, status);
-release_bias:
-    if (has_bias)
-        iris_py_tensor_release(&bias);
-release_B:
-    iris_py_tensor_release(&B);
-release_A:
-    iris_py_tensor_release(&A);
-release_C:
-    iris_py_tensor_release(&C);
+release:
+    iris_py_tensors_release(tensors, given, COUNT);
     return result;
 }
 

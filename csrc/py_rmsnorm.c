@@ -10,55 +10,34 @@
 
 enum { OUTPUT, RESIDUAL_OUT, INPUT, RESIDUAL, WEIGHT, TENSORS };
 
-/* The tensors in the order above; the residual may be None. Returns how many have been read, all of
- * which are to be released; fewer than TENSORS with an exception. */
-static int read_tensors(struct iris_py_state *state, PyObject *const *values,
-                        struct iris_py_tensor *tensors)
-{
-    static const char *const names[TENSORS] = {"output", "residual_out", "input", "residual",
-                                               "weight"};
-
-    for (int i = 0; i < TENSORS; i++) {
-        int result = 0;
-
-        if (i == RESIDUAL && values[i] == Py_None)
-            tensors[i] = (struct iris_py_tensor){0};
-        else if (i <= RESIDUAL_OUT)
-            result = iris_py_tensor_output(state, names[i], values[i], &tensors[i]);
-        else
-            result = iris_py_tensor_from_object(state, names[i], values[i], &tensors[i]);
-        if (result < 0)
-            return i;
-    }
-    return TENSORS;
-}
-
 static PyObject *all_reduce_rmsnorm(struct iris_py_call *call, PyObject *const *values, double eps)
 {
-    const bool has_residual = values[RESIDUAL] != Py_None;
+    static const struct iris_py_tensor_role roles[TENSORS] = {
+        [OUTPUT] = {"output", true, false},  [RESIDUAL_OUT] = {"residual_out", true, false},
+        [INPUT] = {"input", false, false},   [RESIDUAL] = {"residual", false, true},
+        [WEIGHT] = {"weight", false, false},
+    };
     struct iris_py_tensor tensors[TENSORS];
+    const struct iris_tensor *given[TENSORS];
+    struct iris_rmsnorm_tensors core;
     PyObject *result = NULL;
     enum iris_status status;
-    const int count = read_tensors(call->state, values, tensors);
-    const struct iris_rmsnorm_tensors core = {
-        .output = &tensors[OUTPUT].tensor,
-        .residual_out = &tensors[RESIDUAL_OUT].tensor,
-        .input = &tensors[INPUT].tensor,
-        .residual = has_residual ? &tensors[RESIDUAL].tensor : NULL,
-        .weight = &tensors[WEIGHT].tensor,
-    };
 
-    if (count < TENSORS ||
-        iris_py_tensor_stream(call->state, call->ctx, &tensors[OUTPUT], &call->options.stream) < 0)
-        goto finally;
+    if (iris_py_tensors_read(call->state, roles, values, TENSORS, tensors, given) < 0)
+        return NULL;
+    if (iris_py_tensor_stream(call->state, call->ctx, &tensors[OUTPUT], &call->options.stream) < 0)
+        goto release;
+    core = (struct iris_rmsnorm_tensors){.output = given[OUTPUT],
+                                         .residual_out = given[RESIDUAL_OUT],
+                                         .input = given[INPUT],
+                                         .residual = given[RESIDUAL],
+                                         .weight = given[WEIGHT]};
     Py_BEGIN_ALLOW_THREADS
     status = iris_all_reduce_rmsnorm(call->ctx, &core, eps, &call->options);
     Py_END_ALLOW_THREADS
     result = iris_py_call_end(call, status);
-finally:
-    for (int i = 0; i < count; i++)
-        if (i != RESIDUAL || has_residual)
-            iris_py_tensor_release(&tensors[i]);
+release:
+    iris_py_tensors_release(tensors, given, TENSORS);
     return result;
 }
 

@@ -388,6 +388,32 @@ void iris_py_tensor_release(struct iris_py_tensor *tensor)
     PyErr_Restore(type, value, traceback);
 }
 
+int iris_py_tensors_read(struct iris_py_state *state, const struct iris_py_tensor_role *roles,
+                         PyObject *const *values, int count, struct iris_py_tensor *tensors,
+                         const struct iris_tensor **given)
+{
+    for (int i = 0; i < count; i++) {
+        given[i] = NULL;
+        if (roles[i].is_optional && (!values[i] || values[i] == Py_None))
+            continue;
+        if ((roles[i].is_output ? iris_py_tensor_output : iris_py_tensor_from_object)(
+                state, roles[i].name, values[i], &tensors[i]) < 0) {
+            iris_py_tensors_release(tensors, given, i);
+            return -1;
+        }
+        given[i] = &tensors[i].tensor;
+    }
+    return 0;
+}
+
+void iris_py_tensors_release(struct iris_py_tensor *tensors, const struct iris_tensor *const *given,
+                             int count)
+{
+    while (--count >= 0)
+        if (given[count])
+            iris_py_tensor_release(&tensors[count]);
+}
+
 int iris_py_tensor_stream(struct iris_py_state *state, const struct iris_context *ctx,
                           const struct iris_py_tensor *tensor, void **out)
 {

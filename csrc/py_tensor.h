@@ -32,6 +32,21 @@ int iris_py_tensor_output(struct iris_py_state *state, const char *argument, PyO
 /* Keeps a raised exception. */
 void iris_py_tensor_release(struct iris_py_tensor *tensor);
 
+/* One of several tensor arguments. */
+struct iris_py_tensor_role {
+    const char *name;
+    bool is_output;
+    bool is_optional; /* NULL or None: left out */
+};
+
+/* Reads `count` values in their roles; given[i] is tensors[i]'s description, or NULL for one that
+ * is left out. On success the caller calls iris_py_tensors_release, on failure nothing is held. */
+int iris_py_tensors_read(struct iris_py_state *state, const struct iris_py_tensor_role *roles,
+                         PyObject *const *values, int count, struct iris_py_tensor *tensors,
+                         const struct iris_tensor **given);
+void iris_py_tensors_release(struct iris_py_tensor *tensors, const struct iris_tensor *const *given,
+                             int count);
+
 /* The stream on which the tensor's library is working; NULL on the cpu. */
 int iris_py_tensor_stream(struct iris_py_state *state, const struct iris_context *ctx,
                           const struct iris_py_tensor *tensor, void **out);

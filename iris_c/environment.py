@@ -89,18 +89,15 @@ def context_options(
         Keyword arguments of the context type.
     """
     environ = os.environ if environ is None else environ
-    names = ("rank", "world_size")
+    names, complaint = ("rank", "world_size"), "given without {}; give both or neither"
     if rank is None and world_size is None:
         rank, world_size = _integer(environ, "RANK", 0), _integer(environ, "WORLD_SIZE", 1)
+        names, complaint = ("RANK", "WORLD_SIZE"), "set without {} in the environment"
         if rank is None and world_size is None:
             rank, world_size = 0, 1
-        else:
-            names = ("RANK", "WORLD_SIZE")
     if rank is None or world_size is None:
         given, missing = reversed(names) if rank is None else names
-        if given.isupper():
-            raise ValueError(f"{given}: set without {missing} in the environment")
-        raise ValueError(f"{given}: given without {missing}; give both or neither")
+        raise ValueError(f"{given}: {complaint.format(missing)}")
     if world_size < 1:
         raise ValueError(f"{names[1]}: expected >= 1, got {world_size}")
     if not 0 <= rank < world_size:

@@ -169,6 +169,17 @@ def reference(case: Case, world_size: int, dtype: torch.dtype, salt: str = "", d
     return total, bound + SMALLEST[dtype] * (world_size + 1)
 
 
+def product(A, B, dtype, bias=None):
+    """A @ B + bias in float64, and the error's bound with one rounding, after the bias."""
+    A, B = A.double(), B.double()
+    expected, magnitude = A @ B, A.abs() @ B.abs()
+    if bias is not None:
+        expected, magnitude = expected + bias.double(), magnitude + bias.double().abs()
+    u, e = UNIT_ROUNDOFF[dtype], UNIT_ROUNDOFF[torch.float32]
+    bound = 1.01 * u * expected.abs() + e * (A.shape[1] + 2) * magnitude + 2 * SMALLEST[dtype]
+    return expected, bound
+
+
 def gathered(case, world, dtype, salt="", bias=None):
     """All ranks' products one below the other, with ``bias(rank)``, and their errors' bound."""
     total, bounds = [], []

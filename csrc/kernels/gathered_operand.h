@@ -10,8 +10,8 @@
  *   staged shards    the shard's rank  this rank    UNIT flag per (rank, unit), system scope
  *   own staged shard this rank         this rank    the same, where the product cannot read the
  *                                                   shard itself (stages_own)
- *   all of them      the ranks         this rank    DELIVERED, where the product waits for
- * everything
+ *   all of them      the ranks         this rank    DELIVERED, where nothing is multiplied
+ *                                                   before all is there (waits_for_all)
  *
  * Flags and staging are those of the call's half. Every rank sends each peer at least one unit and
  * waits for all that it gets, so all have heard from all when the call ends, as NOTE [parity reuse]

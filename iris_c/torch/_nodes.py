@@ -44,7 +44,7 @@ class _Sums:
             A = torch.cat([A, A.new_zeros(rows - A.shape[0], A.shape[1])])
         share = A.new_empty(rows // local.world_size, B.shape[1])
         local.ops.matmul_reduce_scatter(share, A, B)
-        self._finish(C, share, dist.ReduceOp.SUM)
+        C.copy_(self._finished(share, dist.ReduceOp.SUM)[: C.shape[0]])
         if bias is not None:
             C += bias
 
@@ -59,19 +59,17 @@ class _Sums:
         share = input.new_empty(size)
         within = "sum" if op == "avg" else op
         local.ccl.reduce_scatter(share, flat, within)
-        result = torch.empty_like(flat)
-        self._finish(result, share, ACROSS[within])
-        output.copy_(result[:count].view(output.shape))
+        output.copy_(self._finished(share, ACROSS[within])[:count].view(output.shape))
         if op == "avg":
             output /= self._nodes.world_size
 
-    def _finish(self, output, share, op) -> None:
-        """Across, then back to the whole node; `output` may have fewer rows than the shares."""
+    def _finished(self, share, op):
+        """All the node's shares, each reduced across."""
         local = self._nodes.ctx
         dist.all_reduce(share, op, self._nodes.across)
         whole = share.new_empty(share.shape[0] * local.world_size, *share.shape[1:])
         local.ccl.all_gather(whole, share)
-        output.copy_(whole[: output.shape[0]])
+        return whole
 
 
 class Nodes:

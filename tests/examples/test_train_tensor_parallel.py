@@ -7,13 +7,11 @@ The gradients are compared too: each rank's are its slice of the unsharded model
 
 import importlib.util
 import json
-import os
 import pathlib
-import signal
-import subprocess
 import sys
 
 import pytest
+from launching import TORCHRUN, output_of
 
 import iris_c
 from iris_c.testing import run_ranks
@@ -22,28 +20,8 @@ EXAMPLE = pathlib.Path(__file__).resolve().parents[2] / "docs/examples/train_ten
 SMALL = ["--steps", "30", "--batch", "4", "--time", "32", "--width", "64", "--layers", "2"]
 
 
-def losses_of(command, directory, *options, deadline=150):
-    """Runs the example in a process group of its own, which is gone afterwards."""
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT"}
-    }
-    process = subprocess.Popen(
-        [*command, str(EXAMPLE), *SMALL, *options, "--out", str(directory)],
-        env={**environment, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        output, _ = process.communicate(timeout=deadline)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        output, _ = process.communicate()
-        pytest.fail(f"not done after {deadline} s\n{output[-4000:]}")
-    assert process.returncode == 0, output[-4000:]
+def losses_of(command, directory, *options):
+    output_of([*command, str(EXAMPLE), *SMALL, *options, "--out", str(directory)])
     assert (directory / "loss.png").stat().st_size > 1000
     return json.loads((directory / "losses.json").read_text())
 
@@ -51,12 +29,9 @@ def losses_of(command, directory, *options, deadline=150):
 @pytest.mark.slow
 def test_losses_do_not_depend_on_the_number_of_ranks(tmp_path):
     pytest.importorskip("matplotlib")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     single = losses_of([sys.executable], tmp_path / "single")
-    double = losses_of([*torchrun, "--nproc-per-node", "2"], tmp_path / "double")
-    mesh = losses_of(
-        [*torchrun, "--nproc-per-node", "4"], tmp_path / "mesh", "--tensor-parallel", "2"
-    )
+    double = losses_of([*TORCHRUN, "2"], tmp_path / "double")
+    mesh = losses_of([*TORCHRUN, "4"], tmp_path / "mesh", "--tensor-parallel", "2")
     assert len(single) == len(double) == len(mesh) == 30
     assert single[-1] < 0.75 * single[0], "it does not learn"
     for step, (one, *others) in enumerate(zip(single, double, mesh, strict=True)):

@@ -22,13 +22,7 @@ def reference(case, rank, world, dim, dtype, salt, bias):
     joined = torch.cat(shards, dim)
     whole = dataclasses.replace(case, K=joined.shape[1])
     _, B = cases.operands(whole, rank, dtype, salt)
-    product = joined.double() @ B.double()
-    magnitude = joined.double().abs() @ B.double().abs()
-    if bias is not None:
-        product, magnitude = product + bias.double(), magnitude + bias.double().abs()
-    u, e = cases.UNIT_ROUNDOFF[dtype], cases.UNIT_ROUNDOFF[torch.float32]
-    bound = 1.01 * u * product.abs() + e * (whole.K + 2) * magnitude + 2 * cases.SMALLEST[dtype]
-    return shards[rank], B, joined, product, bound
+    return shards[rank], B, joined, *cases.product(joined, B, dtype, bias)
 
 
 def check(ctx, operation, case, dim, dtype, *, salt="", bias_shape=None, joined="", config=None,
