@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: The iris_c authors
-"""Compiles the GPU kernels: one code object per target.
+"""Compiles the GPU kernels: one code object per target, and one with the traced products.
 
     python build_kernels.py iris_c/kernels                 whatever there are compilers for
     python build_kernels.py iris_c/kernels gfx942 sm_90a   these, or an error
@@ -38,6 +38,7 @@ CLANG_FLAGS = (
 NVCC_FLAGS = (
     "-x cu -cubin -gencode=arch=compute_90a,code=sm_90a -std=c++17 -O3 -Wno-deprecated-gpu-targets"
 ).split()
+TRACED_FLAGS = ("-DIRIS_TRACED=1",)  # see csrc/kernels/trace.h
 
 
 def find_clang() -> str | None:
@@ -57,8 +58,9 @@ def find_nvcc() -> str | None:
     return next((n for n in ("nvcc", "/usr/local/cuda/bin/nvcc") if shutil.which(n)), None)
 
 
-def object_name(target: str) -> str:
-    return f"iris_{target}.{'cubin' if target in SM_TARGETS else 'hsaco'}"
+def object_name(target: str, traced: bool = False) -> str:
+    suffix = "cubin" if target in SM_TARGETS else "hsaco"
+    return f"iris_{target}{'.traced' if traced else ''}.{suffix}"
 
 
 def command(target: str, output, source=SOURCE, werror: bool = False, extra=()) -> list[str]:
@@ -96,17 +98,21 @@ def build(directory, targets=None, werror: bool = False, jobs: int | None = None
     directory = pathlib.Path(directory).resolve()
     directory.mkdir(parents=True, exist_ok=True)
 
-    def compile_one(target: str) -> str:
-        line = command(target, directory / object_name(target), werror=werror)
+    def compile_one(job: tuple[str, bool]) -> str:
+        target, traced = job
+        name = object_name(target, traced)
+        extra = TRACED_FLAGS if traced else ()
+        line = command(target, directory / name, werror=werror, extra=extra)
         print(shlex.join(line), flush=True)
         if subprocess.run(line, cwd=ROOT).returncode != 0:
             raise RuntimeError(f"{target}: the compiler failed")
-        return object_name(target)
+        return name
 
     # nvcc, the slowest, first.
     order = sorted(targets, key=lambda target: target not in SM_TARGETS)
+    objects = [(target, traced) for target in order for traced in (False, True)]
     with ThreadPoolExecutor(max_workers=jobs or os.cpu_count() or 1) as pool:
-        return list(pool.map(compile_one, order))
+        return list(pool.map(compile_one, objects))
 
 
 if __name__ == "__main__":

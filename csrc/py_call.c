@@ -71,7 +71,8 @@ int iris_py_call_begin(PyObject *module, enum iris_operation operation, PyObject
             return -1;
         call->options.config = &call->config;
     }
-    if (iris_py_bool(choices->async_op, &call->options.async_op) < 0)
+    if (iris_py_bool(choices->async_op, &call->options.async_op) < 0 ||
+        iris_py_bool(choices->trace, &call->options.trace) < 0)
         return -1;
     if (!workspace || workspace == Py_None) {
         workspace = iris_py_context_workspace(call->state, (struct iris_py_context *)call->context,

@@ -25,7 +25,7 @@ struct iris_py_call {
 
 /* What a call may leave open; each NULL or None. */
 struct iris_py_choices {
-    PyObject *config, *workspace, *async_op, *group;
+    PyObject *config, *workspace, *async_op, *group, *trace;
 };
 
 /* `ctx` as the caller gave it; with a group the call is on the group's context. */
@@ -51,6 +51,9 @@ PyObject *iris_py_call_end_direct(const struct iris_py_call *call, enum iris_sta
 #define IRIS_PY_OP_GROUP                                                                           \
     "group : sequence of int or None\n    The ranks that take part, this one among them; None: "   \
     "all. See Context.group.\n"
+
+#define IRIS_PY_OP_TRACE                                                                           \
+    "trace : bool\n    Record what each work-group does when, for iris_c.tracing.\n"
 
 #define IRIS_PY_OP_RETURNS                                                                         \
     "Returns\n-------\n"                                                                           \

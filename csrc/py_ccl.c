@@ -115,7 +115,9 @@ static PyObject *reducing_collective(PyObject *module, const char *name,
 
     if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
         iris_py_call_begin(module, operation, v[0],
-                           &(struct iris_py_choices){v[5], v[6], v[4], v[7]}, &call) < 0 ||
+                           &(struct iris_py_choices){
+                               .config = v[5], .workspace = v[6], .async_op = v[4], .group = v[7]},
+                           &call) < 0 ||
         parse_reduction(v[3], &call.options.reduce_op) < 0)
         return NULL;
     return collective(&call, function, v[1], v[2]);
@@ -149,8 +151,9 @@ static PyObject *ops_all_reduce_preamble(PyObject *module, PyObject *const *args
     struct iris_py_call call;
 
     if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
-        iris_py_call_begin(module, IRIS_OP_ALL_REDUCE, v[0],
-                           &(struct iris_py_choices){v[3], v[4], NULL, v[5]}, &call) < 0)
+        iris_py_call_begin(
+            module, IRIS_OP_ALL_REDUCE, v[0],
+            &(struct iris_py_choices){.config = v[3], .workspace = v[4], .group = v[5]}, &call) < 0)
         return NULL;
     call.options.prepare = true;
     return collective(&call, iris_all_reduce, v[1], v[2]);
@@ -174,7 +177,9 @@ static PyObject *plain_collective(PyObject *module, const char *name, enum iris_
 
     if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
         iris_py_call_begin(module, operation, v[0],
-                           &(struct iris_py_choices){v[4], v[5], v[3], v[6]}, &call) < 0)
+                           &(struct iris_py_choices){
+                               .config = v[4], .workspace = v[5], .async_op = v[3], .group = v[6]},
+                           &call) < 0)
         return NULL;
     return collective(&call, function, v[1], v[2]);
 }
@@ -249,7 +254,9 @@ static PyObject *ops_all_to_all(PyObject *module, PyObject *const *args, Py_ssiz
 
     if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
         iris_py_call_begin(module, IRIS_OP_ALL_TO_ALL, v[0],
-                           &(struct iris_py_choices){v[4], v[5], v[3], v[8]}, &call) < 0)
+                           &(struct iris_py_choices){
+                               .config = v[4], .workspace = v[5], .async_op = v[3], .group = v[8]},
+                           &call) < 0)
         return NULL;
     has_output_sizes = v[6] && v[6] != Py_None;
     has_input_sizes = v[7] && v[7] != Py_None;
@@ -299,7 +306,9 @@ static PyObject *ops_broadcast(PyObject *module, PyObject *const *args, Py_ssize
 
     if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
         iris_py_call_begin(module, IRIS_OP_BROADCAST, v[0],
-                           &(struct iris_py_choices){v[4], v[5], v[3], v[6]}, &call) < 0 ||
+                           &(struct iris_py_choices){
+                               .config = v[4], .workspace = v[5], .async_op = v[3], .group = v[6]},
+                           &call) < 0 ||
         iris_py_call_rank(&call, "src", v[2], &src) < 0 ||
         iris_py_tensor_output(call.state, "tensor", v[1], &tensor) < 0)
         return NULL;
@@ -381,7 +390,9 @@ static PyObject *ops_reduce(PyObject *module, PyObject *const *args, Py_ssize_t 
 
     if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
         iris_py_call_begin(module, IRIS_OP_REDUCE, v[0],
-                           &(struct iris_py_choices){v[6], v[7], v[5], v[8]}, &call) < 0 ||
+                           &(struct iris_py_choices){
+                               .config = v[6], .workspace = v[7], .async_op = v[5], .group = v[8]},
+                           &call) < 0 ||
         iris_py_call_rank(&call, "dst", v[3], &dst) < 0 ||
         parse_reduction(v[4], &call.options.reduce_op) < 0)
         return NULL;
@@ -409,7 +420,9 @@ static PyObject *rooted_transfer(PyObject *module, const char *name, enum iris_p
 
     if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
         iris_py_call_begin(module, operation, v[0],
-                           &(struct iris_py_choices){v[5], v[6], v[4], v[7]}, &call) < 0 ||
+                           &(struct iris_py_choices){
+                               .config = v[5], .workspace = v[6], .async_op = v[4], .group = v[7]},
+                           &call) < 0 ||
         iris_py_call_rank(&call, root_text, v[3], &root) < 0)
         return NULL;
     return rooted_collective(&call, function, v[1], v[2], root);

@@ -46,6 +46,7 @@
     X(stream)                                                                                      \
     X(tensor)                                                                                      \
     X(torch)                                                                                       \
+    X(trace)                                                                                       \
     X(variant)                                                                                     \
     X(workspace)                                                                                   \
     X(compare)                                                                                     \

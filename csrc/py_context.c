@@ -14,6 +14,7 @@
 #include "py_call.h"
 #include "py_rma.h"
 #include "py_tensor.h"
+#include "py_trace.h"
 #include "py_workspace.h"
 
 static struct iris_context *core(PyObject *object)
@@ -441,6 +442,8 @@ static PyMethodDef context_methods[] = {
      METH_METHOD | METH_FASTCALL | METH_KEYWORDS, iris_py_signal_doc},
     {"wait", (PyCFunction)(void (*)(void))iris_py_context_wait,
      METH_METHOD | METH_FASTCALL | METH_KEYWORDS, iris_py_wait_doc},
+    {"_trace", iris_py_context_trace, METH_NOARGS, iris_py_trace_doc},
+    {"_trace_clear", iris_py_context_trace_clear, METH_NOARGS, iris_py_trace_clear_doc},
     {"_select_config", context_select_config, METH_VARARGS, context_select_config_doc},
     {"close", context_close, METH_NOARGS, context_close_doc},
     {"__enter__", context_enter, METH_NOARGS, "__enter__($self, /)\n--\n\nThe context itself."},

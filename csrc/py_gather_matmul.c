@@ -45,18 +45,19 @@ static enum iris_operation operation_of(bool overlapped)
     return overlapped ? IRIS_OP_ALL_GATHER_MATMUL_HBM_BUFFER : IRIS_OP_ALL_GATHER_MATMUL;
 }
 
-/* (ctx, C, A_shard, B, bias, gather_dim, async_op, config, workspace, *, A_gathered). */
+/* (ctx, C, A_shard, B, bias, gather_dim, async_op, config, workspace, *, A_gathered, trace). */
 static PyObject *run(PyObject *module, const char *name, bool overlapped, PyObject *const *args,
                      Py_ssize_t nargs, PyObject *kwnames)
 {
     const struct iris_py_signature signature = {
         .function = name,
-        .count = 10,
+        .count = 11,
         .required = 4,
         .positional = 9,
         .names = {IRIS_PY_NAME_ctx, IRIS_PY_NAME_C, IRIS_PY_NAME_A_shard, IRIS_PY_NAME_B,
                   IRIS_PY_NAME_bias, IRIS_PY_NAME_gather_dim, IRIS_PY_NAME_async_op,
-                  IRIS_PY_NAME_config, IRIS_PY_NAME_workspace, IRIS_PY_NAME_A_gathered},
+                  IRIS_PY_NAME_config, IRIS_PY_NAME_workspace, IRIS_PY_NAME_A_gathered,
+                  IRIS_PY_NAME_trace},
     };
     PyObject *v[IRIS_PY_MAX_PARAMETERS];
     struct iris_py_call call;
@@ -64,7 +65,9 @@ static PyObject *run(PyObject *module, const char *name, bool overlapped, PyObje
 
     if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
         iris_py_call_begin(module, operation_of(overlapped), v[0],
-                           &(struct iris_py_choices){v[7], v[8], v[6], NULL}, &call) < 0 ||
+                           &(struct iris_py_choices){
+                               .config = v[7], .workspace = v[8], .async_op = v[6], .trace = v[10]},
+                           &call) < 0 ||
         iris_py_int("gather_dim", v[5], &gather_dim) < 0)
         return NULL;
     return gather_matmul(&call, overlapped, (PyObject *[]){v[1], v[2], v[3], v[4], v[9]},
@@ -89,7 +92,8 @@ static PyObject *prepare(PyObject *module, const char *name, bool overlapped, Py
 
     if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
         iris_py_call_begin(module, operation_of(overlapped), v[0],
-                           &(struct iris_py_choices){v[4], v[5], NULL, NULL}, &call) < 0 ||
+                           &(struct iris_py_choices){.config = v[4], .workspace = v[5]},
+                           &call) < 0 ||
         iris_py_int("gather_dim", v[6], &gather_dim) < 0)
         return NULL;
     call.options.prepare = true;
@@ -111,7 +115,7 @@ static PyObject *prepare(PyObject *module, const char *name, bool overlapped, Py
     "async_op : bool\n    Without effect: it ends when this rank's result is complete.\n"          \
     "config : FusedConfig or None\n    None chooses.\n"                                            \
     "workspace : FusedWorkspace or None\n    None uses the context's own.\n"                       \
-    "A_gathered : tensor (M, K) or None\n    Gets the joined A.\n\n"
+    "A_gathered : tensor (M, K) or None\n    Gets the joined A.\n" IRIS_PY_OP_TRACE "\n"
 
 #define PREAMBLE                                                                                   \
     "Agree on such a call and allocate for it, without computing. Collective.\n\n"                 \
@@ -124,7 +128,7 @@ static PyObject *prepare(PyObject *module, const char *name, bool overlapped, Py
 PyDoc_STRVAR(
     all_gather_matmul_doc,
     "all_gather_matmul($module, ctx, C, A_shard, B, bias=None, gather_dim=0, async_op=False, "
-    "config=None, workspace=None, *, A_gathered=None)\n--\n\n"
+    "config=None, workspace=None, *, A_gathered=None, trace=False)\n--\n\n"
     "C = (all ranks' A_shard, joined) @ B, + bias: gathers, then multiplies. Collective.\n\n"
     "One launch. float32, float16 or bfloat16, the same for all tensors; sums are in float32.\n"
     "See all_gather_matmul_hbm_buffer for the same with both at once.\n\n" PARAMETERS TAIL
@@ -149,7 +153,7 @@ static PyObject *ops_all_gather_matmul_preamble(PyObject *module, PyObject *cons
 PyDoc_STRVAR(
     all_gather_matmul_hbm_buffer_doc,
     "all_gather_matmul_hbm_buffer($module, ctx, C, A_shard, B, bias=None, gather_dim=0, "
-    "async_op=False, config=None, workspace=None, *, A_gathered=None)\n--\n\n"
+    "async_op=False, config=None, workspace=None, *, A_gathered=None, trace=False)\n--\n\n"
     "C = (all ranks' A_shard, joined) @ B, + bias, multiplied as it arrives. Collective.\n\n"
     "Each rank sends its shard, unit by unit, into buffers of its peers, which multiply their own\n"
     "rows first and then whatever has come. config.num_fetch_sms, k_per_flag and\n"

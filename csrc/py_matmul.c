@@ -50,25 +50,27 @@ release:
     return result;
 }
 
-/* The products with the parameters (ctx, C, A, B, bias, async_op, config, workspace). */
+/* The products with the parameters (ctx, C, A, B, bias, async_op, config, workspace, *, trace). */
 static PyObject *product(PyObject *module, const char *name, enum iris_operation operation,
                          PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     const struct iris_py_signature signature = {
         .function = name,
-        .count = 8,
+        .count = 9,
         .required = 4,
         .positional = 8,
         .names = {IRIS_PY_NAME_ctx, IRIS_PY_NAME_C, IRIS_PY_NAME_A, IRIS_PY_NAME_B,
                   IRIS_PY_NAME_bias, IRIS_PY_NAME_async_op, IRIS_PY_NAME_config,
-                  IRIS_PY_NAME_workspace},
+                  IRIS_PY_NAME_workspace, IRIS_PY_NAME_trace},
     };
     PyObject *v[IRIS_PY_MAX_PARAMETERS];
     struct iris_py_call call;
 
     if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
         iris_py_call_begin(module, operation, v[0],
-                           &(struct iris_py_choices){v[6], v[7], v[5], NULL}, &call) < 0)
+                           &(struct iris_py_choices){
+                               .config = v[6], .workspace = v[7], .async_op = v[5], .trace = v[8]},
+                           &call) < 0)
         return NULL;
     return matmul(&call, operation, v[1], v[2], v[3], v[4], 0);
 }
@@ -90,7 +92,7 @@ static PyObject *product_preamble(PyObject *module, const char *name, enum iris_
 
     if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
         iris_py_call_begin(module, operation, v[0],
-                           &(struct iris_py_choices){v[4], v[5], NULL, NULL}, &call) < 0)
+                           &(struct iris_py_choices){.config = v[4], .workspace = v[5]}, &call) < 0)
         return NULL;
     call.options.prepare = true;
     return matmul(&call, operation, v[1], v[2], v[3], v[6], 0);
@@ -104,19 +106,21 @@ static PyObject *product_preamble(PyObject *module, const char *name, enum iris_
     "A : tensor (M, K)\n    This rank's columns of the left factor; any strides.\n"                \
     "B : tensor (K, N)\n    This rank's rows of the right factor; any strides.\n"
 
-#define MATMUL_ALL_REDUCE_TAIL                                                                     \
+#define CONFIG_AND_WORKSPACE                                                                       \
     "config : FusedConfig or None\n    None chooses.\n"                                            \
-    "workspace : FusedWorkspace or None\n    None uses the context's own.\n\n"
+    "workspace : FusedWorkspace or None\n    None uses the context's own.\n"
+
+#define TRACE IRIS_PY_OP_TRACE "\n"
 
 PyDoc_STRVAR(matmul_all_reduce_doc,
              "matmul_all_reduce($module, ctx, C, A, B, bias=None, async_op=False, config=None, "
-             "workspace=None)\n--\n\n"
+             "workspace=None, *, trace=False)\n--\n\n"
              "C = sum over ranks of A_r @ B_r, + bias, in one launch. Collective.\n\n"
              "float32, float16 or bfloat16, the same for all tensors; sums are in "
              "float32.\n\n" MATMUL_ALL_REDUCE_PARAMETERS
              "bias : tensor or None\n    Broadcasts to (M, N); equal on all ranks, added once.\n"
              "async_op : bool\n    False: when C is complete on this rank's stream it is complete "
-             "on\n    all ranks'. True: it is complete on this rank's.\n" MATMUL_ALL_REDUCE_TAIL
+             "on\n    all ranks'. True: it is complete on this rank's.\n" CONFIG_AND_WORKSPACE TRACE
                  IRIS_PY_OP_RETURNS IRIS_PY_OP_RAISES);
 
 static PyObject *ops_matmul_all_reduce(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
@@ -130,8 +134,9 @@ PyDoc_STRVAR(matmul_all_reduce_preamble_doc,
              "bias=None)\n--\n\n"
              "Agree on such a call and allocate for it, without computing. Collective.\n\n"
              "Optional: a call does it when needed. Calls that follow with the same arguments\n"
-             "allocate nothing and can be captured in a graph.\n\n" MATMUL_ALL_REDUCE_PARAMETERS
-                 MATMUL_ALL_REDUCE_TAIL IRIS_PY_OP_RETURNS IRIS_PY_OP_RAISES);
+             "allocate nothing and can be captured in a "
+             "graph.\n\n" MATMUL_ALL_REDUCE_PARAMETERS CONFIG_AND_WORKSPACE
+             "\n" IRIS_PY_OP_RETURNS IRIS_PY_OP_RAISES);
 
 static PyObject *ops_matmul_all_reduce_preamble(PyObject *module, PyObject *const *args,
                                                 Py_ssize_t nargs, PyObject *kwnames)
@@ -152,7 +157,7 @@ static PyObject *ops_matmul_all_reduce_preamble(PyObject *module, PyObject *cons
 PyDoc_STRVAR(
     matmul_reduce_scatter_doc,
     "matmul_reduce_scatter($module, ctx, C, A, B, bias=None, dim=0, async_op=False, config=None, "
-    "workspace=None)\n--\n\n"
+    "workspace=None, *, trace=False)\n--\n\n"
     "C = this rank's share of the sum over ranks of A_r @ B_r, + bias, in one launch.\n\n"
     "Collective. float32, float16 or bfloat16, the same for all tensors; the sum is in float32,\n"
     "in rank order.\n\n" MATMUL_REDUCE_SCATTER_PARAMETERS
@@ -160,19 +165,19 @@ PyDoc_STRVAR(
     "dim : int\n    0: rank r gets the r-th of world_size equal parts of the rows; 1: of the "
     "columns.\n"
     "async_op : bool\n    Without effect: it ends when this rank's result is "
-    "complete.\n" MATMUL_ALL_REDUCE_TAIL IRIS_PY_OP_RETURNS IRIS_PY_OP_RAISES);
+    "complete.\n" CONFIG_AND_WORKSPACE TRACE IRIS_PY_OP_RETURNS IRIS_PY_OP_RAISES);
 
 static PyObject *ops_matmul_reduce_scatter(PyObject *module, PyObject *const *args,
                                            Py_ssize_t nargs, PyObject *kwnames)
 {
     static const struct iris_py_signature signature = {
         .function = "matmul_reduce_scatter",
-        .count = 9,
+        .count = 10,
         .required = 4,
         .positional = 9,
         .names = {IRIS_PY_NAME_ctx, IRIS_PY_NAME_C, IRIS_PY_NAME_A, IRIS_PY_NAME_B,
                   IRIS_PY_NAME_bias, IRIS_PY_NAME_dim, IRIS_PY_NAME_async_op, IRIS_PY_NAME_config,
-                  IRIS_PY_NAME_workspace},
+                  IRIS_PY_NAME_workspace, IRIS_PY_NAME_trace},
     };
     PyObject *v[IRIS_PY_MAX_PARAMETERS];
     struct iris_py_call call;
@@ -180,7 +185,9 @@ static PyObject *ops_matmul_reduce_scatter(PyObject *module, PyObject *const *ar
 
     if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
         iris_py_call_begin(module, IRIS_OP_MATMUL_REDUCE_SCATTER, v[0],
-                           &(struct iris_py_choices){v[7], v[8], v[6], NULL}, &call) < 0 ||
+                           &(struct iris_py_choices){
+                               .config = v[7], .workspace = v[8], .async_op = v[6], .trace = v[9]},
+                           &call) < 0 ||
         iris_py_int("dim", v[5], &dim) < 0)
         return NULL;
     return matmul(&call, IRIS_OP_MATMUL_REDUCE_SCATTER, v[1], v[2], v[3], v[4], dim);
@@ -192,8 +199,9 @@ PyDoc_STRVAR(
     "bias=None, dim=0)\n--\n\n"
     "Agree on such a call and allocate for it, without computing. Collective.\n\n"
     "Optional: a call does it when needed. Calls that follow with the same arguments\n"
-    "allocate nothing and can be captured in a graph.\n\n" MATMUL_REDUCE_SCATTER_PARAMETERS
-        MATMUL_ALL_REDUCE_TAIL IRIS_PY_OP_RETURNS IRIS_PY_OP_RAISES);
+    "allocate nothing and can be captured in a "
+    "graph.\n\n" MATMUL_REDUCE_SCATTER_PARAMETERS CONFIG_AND_WORKSPACE
+    "\n" IRIS_PY_OP_RETURNS IRIS_PY_OP_RAISES);
 
 static PyObject *ops_matmul_reduce_scatter_preamble(PyObject *module, PyObject *const *args,
                                                     Py_ssize_t nargs, PyObject *kwnames)
@@ -212,7 +220,8 @@ static PyObject *ops_matmul_reduce_scatter_preamble(PyObject *module, PyObject *
 
     if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
         iris_py_call_begin(module, IRIS_OP_MATMUL_REDUCE_SCATTER, v[0],
-                           &(struct iris_py_choices){v[4], v[5], NULL, NULL}, &call) < 0 ||
+                           &(struct iris_py_choices){.config = v[4], .workspace = v[5]},
+                           &call) < 0 ||
         iris_py_int("dim", v[7], &dim) < 0)
         return NULL;
     call.options.prepare = true;
@@ -232,13 +241,13 @@ static PyObject *ops_matmul_reduce_scatter_preamble(PyObject *module, PyObject *
 PyDoc_STRVAR(
     matmul_all_gather_doc,
     "matmul_all_gather($module, ctx, C, A, B, bias=None, async_op=False, config=None, "
-    "workspace=None)\n--\n\n"
+    "workspace=None, *, trace=False)\n--\n\n"
     "C = all ranks' A_r @ B_r + bias_r, one below the other, in one launch. Collective.\n\n"
     "float32, float16 or bfloat16, the same for all tensors; each rank computes its own rows and\n"
     "pushes tiles to all others as they are finished.\n\n" MATMUL_ALL_GATHER_PARAMETERS
     "bias : tensor or None\n    Broadcasts to (M, N): this rank's rows.\n"
     "async_op : bool\n    False: when C is complete on this rank's stream it is complete "
-    "on\n    all ranks'. True: it is complete on this rank's.\n" MATMUL_ALL_REDUCE_TAIL
+    "on\n    all ranks'. True: it is complete on this rank's.\n" CONFIG_AND_WORKSPACE TRACE
         IRIS_PY_OP_RETURNS IRIS_PY_OP_RAISES);
 
 static PyObject *ops_matmul_all_gather(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
@@ -252,8 +261,9 @@ PyDoc_STRVAR(matmul_all_gather_preamble_doc,
              "bias=None)\n--\n\n"
              "Agree on such a call and allocate for it, without computing. Collective.\n\n"
              "Optional: a call does it when needed. Calls that follow with the same arguments\n"
-             "allocate nothing and can be captured in a graph.\n\n" MATMUL_ALL_GATHER_PARAMETERS
-                 MATMUL_ALL_REDUCE_TAIL IRIS_PY_OP_RETURNS IRIS_PY_OP_RAISES);
+             "allocate nothing and can be captured in a "
+             "graph.\n\n" MATMUL_ALL_GATHER_PARAMETERS CONFIG_AND_WORKSPACE
+             "\n" IRIS_PY_OP_RETURNS IRIS_PY_OP_RAISES);
 
 static PyObject *ops_matmul_all_gather_preamble(PyObject *module, PyObject *const *args,
                                                 Py_ssize_t nargs, PyObject *kwnames)

@@ -89,9 +89,60 @@ static PyObject *ops_cpu_isa(PyObject *IRIS_UNUSED(module), PyObject *IRIS_UNUSE
     return PyUnicode_FromString(iris_gemm_isa());
 }
 
+PyDoc_STRVAR(devices_doc,
+             "_devices($module, backend, /)\n--\n\n"
+             "(driver, [(name, arch, pci, compute units, (reaches the first, ...)), ...]) of a "
+             "GPU backend;\nNone: it has no driver, or its driver does not answer.");
+
+static PyObject *device_tuple(const struct iris_device_report *report, int number)
+{
+    const struct iris_device_facts *facts = &report->devices[number];
+    PyObject *reaches = PyTuple_New(report->count);
+
+    for (int i = 0; reaches && i < report->count; i++)
+        if (PyTuple_SetItem(reaches, i, PyBool_FromLong(facts->reaches[i])) < 0)
+            Py_CLEAR(reaches);
+    if (!reaches)
+        return NULL;
+    return Py_BuildValue("(sssiN)", facts->name, facts->arch, facts->pci, facts->compute_units,
+                         reaches);
+}
+
+static PyObject *ops_devices(PyObject *module, PyObject *backend)
+{
+    struct iris_device_report report = {.count = 0};
+    const struct iris_device_ops *device;
+    const char *name = PyUnicode_AsUTF8AndSize(backend, NULL);
+    enum iris_status status;
+    PyObject *list;
+
+    if (!name)
+        return NULL;
+    status = iris_device_find(name, &device);
+    if (status != IRIS_OK)
+        return iris_py_raise(iris_py_state_of_module(module), status);
+    if (!device->report)
+        Py_RETURN_NONE;
+    Py_BEGIN_ALLOW_THREADS
+    status = device->report(&report);
+    Py_END_ALLOW_THREADS
+    if (status != IRIS_OK)
+        Py_RETURN_NONE;
+    list = PyList_New(0);
+    for (int i = 0; list && i < report.count; i++) {
+        PyObject *facts = device_tuple(&report, i);
+
+        if (!facts || PyList_Append(list, facts) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(facts);
+    }
+    return list ? Py_BuildValue("(sN)", report.driver, list) : NULL;
+}
+
 PyMethodDef iris_py_ops_methods[] = {
     {"backends", ops_backends, METH_NOARGS, backends_doc},
     {"cpu_isa", ops_cpu_isa, METH_NOARGS, cpu_isa_doc},
+    {"_devices", ops_devices, METH_O, devices_doc},
     {"_config_validate", ops_config_validate, METH_VARARGS, config_validate_doc},
     {"_auto_config", ops_auto_config, METH_VARARGS, auto_config_doc},
     {NULL, NULL, 0, NULL},

@@ -84,7 +84,9 @@ static PyObject *ops_all_reduce_rmsnorm(PyObject *module, PyObject *const *args,
 
     if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
         iris_py_call_begin(module, IRIS_OP_ALL_REDUCE_RMSNORM, v[0],
-                           &(struct iris_py_choices){v[8], v[9], v[7], v[10]}, &call) < 0)
+                           &(struct iris_py_choices){
+                               .config = v[8], .workspace = v[9], .async_op = v[7], .group = v[10]},
+                           &call) < 0)
         return NULL;
     if (v[6])
         eps = PyFloat_AsDouble(v[6]);

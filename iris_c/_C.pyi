@@ -142,6 +142,8 @@ class Context:
     def _select_config(
         self, operation: str, M: int, N: int, K: int, dtype: Any, fields: tuple[Any, ...], /
     ) -> tuple[Any, ...]: ...
+    def _trace(self) -> tuple[bytes, int, int, int, int]: ...
+    def _trace_clear(self) -> None: ...
     def close(self) -> None: ...
     def __enter__(self) -> Self: ...
     def __exit__(
@@ -161,6 +163,8 @@ def matmul_all_reduce(
     async_op: bool = False,
     config: _Config | None = None,
     workspace: FusedWorkspace | None = None,
+    *,
+    trace: bool = False,
 ) -> FusedWorkspace: ...
 def matmul_all_reduce_preamble(
     ctx: Context,
@@ -182,6 +186,8 @@ def matmul_reduce_scatter(
     async_op: bool = False,
     config: _Config | None = None,
     workspace: FusedWorkspace | None = None,
+    *,
+    trace: bool = False,
 ) -> FusedWorkspace: ...
 def matmul_reduce_scatter_preamble(
     ctx: Context,
@@ -203,6 +209,8 @@ def matmul_all_gather(
     async_op: bool = False,
     config: _Config | None = None,
     workspace: FusedWorkspace | None = None,
+    *,
+    trace: bool = False,
 ) -> FusedWorkspace: ...
 def matmul_all_gather_preamble(
     ctx: Context,
@@ -226,6 +234,7 @@ def all_gather_matmul(
     workspace: FusedWorkspace | None = None,
     *,
     A_gathered: Any = None,
+    trace: bool = False,
 ) -> FusedWorkspace: ...
 def all_gather_matmul_preamble(
     ctx: Context,
@@ -249,6 +258,7 @@ def all_gather_matmul_hbm_buffer(
     workspace: FusedWorkspace | None = None,
     *,
     A_gathered: Any = None,
+    trace: bool = False,
 ) -> FusedWorkspace: ...
 def all_gather_matmul_hbm_buffer_preamble(
     ctx: Context,
@@ -375,6 +385,9 @@ def recv(
 ) -> None: ...
 def backends() -> list[str]: ...
 def cpu_isa() -> str: ...
+def _devices(
+    backend: str, /
+) -> tuple[str, list[tuple[str, str, str, int, tuple[bool, ...]]]] | None: ...
 def _config_validate(fields: tuple[Any, ...], world_size: int, /) -> None: ...
 def _auto_config(
     op: str, M: int, N: int, K: int, dtype: Any, world_size: int, arch: str, /

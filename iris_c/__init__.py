@@ -10,7 +10,7 @@
 Importing this package imports neither torch nor numpy; creating a tensor does.
 """
 
-from iris_c import ccl, ops
+from iris_c import ccl, ops, tracing
 from iris_c._C import Buffer
 from iris_c.config import FusedConfig
 from iris_c.context import Context, init
@@ -35,4 +35,5 @@ __all__ = [
     "init",
     "iris",
     "ops",
+    "tracing",
 ]

@@ -12,6 +12,7 @@ from importlib import metadata
 
 import iris_c
 from iris_c import _C
+from iris_c._terminal import GREEN, RED, coloured
 from iris_c.environment import KERNEL_DIRECTORY, default_num_threads
 
 
@@ -28,8 +29,33 @@ def _code_objects() -> str:
     return ", ".join(sorted(names)) or "none: this build has the cpu backend only"
 
 
+def _devices() -> tuple[str, list[dict]]:
+    """The GPU drivers' versions, and the devices that they see."""
+    drivers, devices = [], []
+    for backend in _C.backends():
+        found = _C._devices(backend)
+        if found is None:
+            continue
+        drivers.append(found[0])
+        for number, (name, arch, pci, units, reaches) in enumerate(found[1]):
+            devices.append({
+                "backend": backend, "number": number, "name": name, "arch": arch, "pci": pci,
+                "compute_units": units, "reaches": [i for i, yes in enumerate(reaches) if yes],
+            })  # fmt: skip
+    return ", ".join(drivers) or "none", devices
+
+
+def _device_line(device: dict) -> str:
+    reaches = " ".join(map(str, device["reaches"]))
+    return (
+        f"{device['backend']} {device['number']}: {device['name']}, {device['arch']}, "
+        f"{device['compute_units']} compute units, {device['pci']}, reaches {reaches}"
+    )
+
+
 def report() -> dict:
-    """What a bug report should say, in order."""
+    """What a bug report should say, in order. The values are text, but for the list of devices."""
+    drivers, devices = _devices()
     try:
         threads = str(default_num_threads(1))
     except ValueError as error:
@@ -39,6 +65,8 @@ def report() -> dict:
         "extension": _C.__file__,
         "backends": ", ".join(_C.backends()),
         "code objects": _code_objects(),
+        "GPU drivers": drivers,
+        "devices": devices,
         "cpu ISA": _C.cpu_isa(),
         "cpu threads": threads,
         "python": f"{platform.python_version()} ({sys.executable})",
@@ -60,7 +88,9 @@ def _info(options) -> int:
         print(json.dumps(report()))
         return 0
     for key, value in report().items():
-        print(f"{key:<12} {value}")
+        lines = [_device_line(device) for device in value] if key == "devices" else [value]
+        for line in lines or ["none but the cpu"]:
+            print(f"{key:<12} {line}")
     return 0
 
 
@@ -74,16 +104,17 @@ def _selftest(options) -> int:
         return 1 if wrong or result["failure"] else 0
     print(f"{'operation':<18} {'variant':<9} {'dtype':<9} {'error / bound':>13}  {'':<5} seconds")
     for row in result["rows"]:
+        verdict = coloured("ok   ", GREEN) if row["ok"] else coloured("WRONG", RED)
         print(
             f"{row['operation']:<18} {row['variant']:<9} {row['dtype']:<9} {row['error']:>13.3f}  "
-            f"{'ok' if row['ok'] else 'WRONG':<5} {row['seconds']:.2f}"
+            f"{verdict} {row['seconds']:.2f}"
         )
     if result["failure"]:
-        print(result["failure"])
+        print(coloured(result["failure"], RED))
         return 1
     print(
         f"{len(result['rows'])} checks on {result['ranks']} ranks, backend {result['backend']}: "
-        f"{f'{len(wrong)} WRONG' if wrong else 'all right'}"
+        + (coloured(f"{len(wrong)} WRONG", RED) if wrong else coloured("all right", GREEN))
     )
     return 1 if wrong else 0
 

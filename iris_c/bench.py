@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 
+from iris_c._terminal import progress
 from iris_c.selftest import SelfTestRank, check_product, check_sum
 from iris_c.testing import RankFailure, run_ranks
 
@@ -42,20 +43,27 @@ def _body(ctx, dtype: str) -> list[dict]:
         if not check() <= 1.0:
             raise AssertionError("a result is wrong; see python -m iris_c selftest")
         ctx.barrier()
-    for nbytes in SIZES:
+    total = len(SIZES) + len(PRODUCTS)
+    for number, nbytes in enumerate(SIZES):
+        if ctx.rank == 0:
+            progress(number, total, f"all_reduce of {nbytes} bytes")
         given, output = (at.buffer((nbytes // element,), dtype, 1.0) for _ in range(2))
         seconds = _seconds(ctx, lambda o=output, g=given: ctx.ccl.all_reduce(o, g))
         rows.append({
             "operation": "all_reduce", "what": f"{nbytes} bytes", "seconds": seconds,
             "rate": nbytes / seconds / 1e9, "unit": "GB/s",
         })  # fmt: skip
-    for M, N, K in PRODUCTS:
+    for number, (M, N, K) in enumerate(PRODUCTS, len(SIZES)):
+        if ctx.rank == 0:
+            progress(number, total, f"matmul_all_reduce {M} x {N} x {K}")
         A, B, C = (at.buffer(shape, dtype, 1.0) for shape in ((M, K), (K, N), (M, N)))
         seconds = _seconds(ctx, lambda a=A, b=B, c=C: ctx.ops.matmul_all_reduce(c, a, b))
         rows.append({
             "operation": "matmul_all_reduce", "what": f"{M} x {N} x {K}", "seconds": seconds,
             "rate": 2 * M * N * K / seconds / 1e9, "unit": "GFLOP/s",
         })  # fmt: skip
+    if ctx.rank == 0:
+        progress(total, total, "")
     return [{"backend": ctx.backend}, *rows]
 
 

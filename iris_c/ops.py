@@ -118,10 +118,10 @@ class BoundOps:
         self._ctx = ctx
 
     def matmul_all_reduce(
-        self, C, A, B, bias=None, async_op=False, config=None, workspace=None
+        self, C, A, B, bias=None, async_op=False, config=None, workspace=None, *, trace=False
     ) -> FusedWorkspace:
         """See :func:`iris_c.ops.matmul_all_reduce`."""
-        return matmul_all_reduce(self._ctx, C, A, B, bias, async_op, config, workspace)
+        return matmul_all_reduce(self._ctx, C, A, B, bias, async_op, config, workspace, trace=trace)
 
     def matmul_all_reduce_preamble(
         self, C, A, B, config=None, workspace=None, *, bias=None
@@ -130,10 +130,12 @@ class BoundOps:
         return matmul_all_reduce_preamble(self._ctx, C, A, B, config, workspace, bias=bias)
 
     def matmul_reduce_scatter(
-        self, C, A, B, bias=None, dim=0, async_op=False, config=None, workspace=None
+        self, C, A, B, bias=None, dim=0, async_op=False, config=None, workspace=None, *, trace=False
     ) -> FusedWorkspace:
         """See :func:`iris_c.ops.matmul_reduce_scatter`."""
-        return matmul_reduce_scatter(self._ctx, C, A, B, bias, dim, async_op, config, workspace)
+        return matmul_reduce_scatter(
+            self._ctx, C, A, B, bias, dim, async_op, config, workspace, trace=trace
+        )
 
     def matmul_reduce_scatter_preamble(
         self, C, A, B, config=None, workspace=None, *, bias=None, dim=0
@@ -144,10 +146,10 @@ class BoundOps:
         )
 
     def matmul_all_gather(
-        self, C, A, B, bias=None, async_op=False, config=None, workspace=None
+        self, C, A, B, bias=None, async_op=False, config=None, workspace=None, *, trace=False
     ) -> FusedWorkspace:
         """See :func:`iris_c.ops.matmul_all_gather`."""
-        return matmul_all_gather(self._ctx, C, A, B, bias, async_op, config, workspace)
+        return matmul_all_gather(self._ctx, C, A, B, bias, async_op, config, workspace, trace=trace)
 
     def matmul_all_gather_preamble(
         self, C, A, B, config=None, workspace=None, *, bias=None
@@ -167,6 +169,7 @@ class BoundOps:
         workspace=None,
         *,
         A_gathered=None,
+        trace=False,
     ) -> FusedWorkspace:
         """See :func:`iris_c.ops.all_gather_matmul`."""
         return all_gather_matmul(
@@ -180,6 +183,7 @@ class BoundOps:
             config,
             workspace,
             A_gathered=A_gathered,
+            trace=trace,
         )
 
     def all_gather_matmul_preamble(
@@ -202,6 +206,7 @@ class BoundOps:
         workspace=None,
         *,
         A_gathered=None,
+        trace=False,
     ) -> FusedWorkspace:
         """See :func:`iris_c.ops.all_gather_matmul_hbm_buffer`."""
         return all_gather_matmul_hbm_buffer(
@@ -215,6 +220,7 @@ class BoundOps:
             config,
             workspace,
             A_gathered=A_gathered,
+            trace=trace,
         )
 
     def all_gather_matmul_hbm_buffer_preamble(

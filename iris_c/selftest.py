@@ -16,6 +16,7 @@ import time
 import numpy
 
 import iris_c
+from iris_c._terminal import progress
 from iris_c.fill import NumpyFiller
 from iris_c.testing import RankFailure, run_ranks, seed_of
 
@@ -262,8 +263,10 @@ def _checks():
 
 def _body(ctx) -> list[dict]:
     """All checks on one rank: rows with the worst error of any turn."""
-    at, rows = SelfTestRank(ctx), []
-    for (operation, variant, dtype), check in _checks():
+    at, rows, checks = SelfTestRank(ctx), [], list(_checks())
+    for number, ((operation, variant, dtype), check) in enumerate(checks):
+        if ctx.rank == 0:
+            progress(number, len(checks), f"{operation} {variant} {dtype}")
         started, scores = time.perf_counter(), []
         for turn in range(TURNS):
             scores.append(check(at, turn))
@@ -273,6 +276,8 @@ def _body(ctx) -> list[dict]:
             "operation": operation, "variant": variant, "dtype": dtype, "error": worst,
             "ok": worst <= 1.0, "seconds": time.perf_counter() - started,
         })  # fmt: skip
+    if ctx.rank == 0:
+        progress(len(checks), len(checks), "")
     return [{"backend": ctx.backend}, *rows]
 
 

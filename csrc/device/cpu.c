@@ -187,10 +187,12 @@ static enum iris_status cpu_memory_write(struct iris_device *device, void *targe
 
 static enum iris_status cpu_launch(struct iris_device *device, const struct iris_launch *launch)
 {
-    const iris_host_kernel kernel = iris_host_kernel_find(launch->kernel);
+    const iris_host_kernel kernel = launch->traced ? iris_host_traced_kernel_find(launch->kernel)
+                                                   : iris_host_kernel_find(launch->kernel);
 
     if (kernel == NULL)
-        return IRIS_FAIL(IRIS_EDRIVER, "cpu: the build has no kernel %u", launch->kernel);
+        return IRIS_FAIL(IRIS_EDRIVER, "cpu: the build has no %skernel %u",
+                         launch->traced ? "traced " : "", launch->kernel);
     return iris_worker_pool_run(as_cpu(device)->pool, kernel, launch->args,
                                 (int32_t)launch->work_groups, launch->scratch_nbytes);
 }

@@ -69,13 +69,29 @@ struct iris_launch {
     const void *args; /* copied at launch */
     size_t args_nbytes;
     size_t scratch_nbytes; /* private memory of each work-group; cpu only */
+    bool traced;           /* the kernel's traced twin, see kernels/trace.h */
     void *stream;
+};
+
+/* What there is of a backend's devices, opened or not; text for people. */
+enum { IRIS_MAX_DEVICES = 16 };
+struct iris_device_facts {
+    char name[96], arch[32], pci[32];
+    int compute_units;
+    bool reaches[IRIS_MAX_DEVICES]; /* the memory of that device */
+};
+struct iris_device_report {
+    char driver[48];
+    int count;
+    struct iris_device_facts devices[IRIS_MAX_DEVICES];
 };
 
 struct iris_device_ops {
     const char *name;
     /* Whether there is a device to open. Cheap; describes nothing. */
     bool (*is_present)(void);
+    /* IRIS_EDRIVER: there is no driver. NULL: nothing to tell. */
+    enum iris_status (*report)(struct iris_device_report *out);
     /* Opens the rank's device. IRIS_EDRIVER: there is none. */
     enum iris_status (*open)(const struct iris_device_options *options, struct iris_device **out);
     void (*close)(struct iris_device *device); /* NULL is fine */

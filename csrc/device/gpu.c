@@ -55,6 +55,7 @@ void gpu_unreference(struct gpu_device *gpu)
         return;
     if (gpu_enter(gpu, &scope) == IRIS_OK) {
         gpu_objects_unload(&gpu->objects);
+        gpu_objects_unload(&gpu->traced);
         gpu_leave(gpu, &scope);
     }
     if (gpu->context != NULL)
@@ -85,20 +86,20 @@ static bool cuda_is_present(void)
     return is_present(GPU_CUDA);
 }
 
-static enum iris_status find_cuda_arch(struct gpu_device *gpu)
+static enum iris_status cuda_arch_of(const struct gpu_driver *driver, int device, char arch[32])
 {
     int major = 0, minor = 0;
 
-    IRIS_TRY(GPU_CALL(gpu->driver, device_attribute, &major, CUDA_CAPABILITY_MAJOR, gpu->ordinal));
-    IRIS_TRY(GPU_CALL(gpu->driver, device_attribute, &minor, CUDA_CAPABILITY_MINOR, gpu->ordinal));
+    IRIS_TRY(GPU_CALL(driver, device_attribute, &major, CUDA_CAPABILITY_MAJOR, device));
+    IRIS_TRY(GPU_CALL(driver, device_attribute, &minor, CUDA_CAPABILITY_MINOR, device));
     /* The kernels use instructions that only this very architecture has. */
-    (void)snprintf(gpu->arch, sizeof gpu->arch, "sm_%d%d%s", major, minor, major == 9 ? "a" : "");
+    (void)snprintf(arch, 32, "sm_%d%d%s", major, minor, major == 9 ? "a" : "");
     return IRIS_OK;
 }
 
 /* The architecture stands in a struct whose layout and size changed between ROCm 5 and 6, and
  * nowhere else. It is the one string in it that begins with "gfx". */
-static enum iris_status find_hip_arch(struct gpu_device *gpu)
+static enum iris_status hip_arch_of(const struct gpu_driver *driver, int device, char arch[32])
 {
     enum { PROPERTIES_NBYTES = 8192 };
     char *properties = calloc(1, PROPERTIES_NBYTES);
@@ -107,26 +108,38 @@ static enum iris_status find_hip_arch(struct gpu_device *gpu)
 
     if (properties == NULL)
         return IRIS_FAIL(IRIS_ENOMEM, "out of host memory");
-    if (gpu->driver->properties != NULL)
-        status = GPU_CALL(gpu->driver, properties, properties, gpu->ordinal);
-    else if (gpu->driver->old_properties != NULL)
-        status = GPU_CALL(gpu->driver, old_properties, properties, gpu->ordinal);
+    if (driver->properties != NULL)
+        status = GPU_CALL(driver, properties, properties, device);
+    else if (driver->old_properties != NULL)
+        status = GPU_CALL(driver, old_properties, properties, device);
     else
         status = IRIS_FAIL(IRIS_EDRIVER, "the driver has no hipGetDeviceProperties");
     for (int i = 256; status == IRIS_OK && length == 0 && i < PROPERTIES_NBYTES - 32; ++i)
         if (memcmp(properties + i, "gfx", 3) == 0) /* "gfx942:sramecc+:xnack-" */
-            length = snprintf(gpu->arch, sizeof gpu->arch, "%.*s",
-                              (int)strcspn(properties + i, ":"), properties + i);
+            length = snprintf(arch, 32, "%.*s", (int)strcspn(properties + i, ":"), properties + i);
     free(properties);
     if (status == IRIS_OK && length == 0)
         status = IRIS_FAIL(IRIS_EDRIVER, "the driver does not tell the device's architecture");
     return status;
 }
 
+enum iris_status gpu_arch_of(const struct gpu_driver *driver, int device, char arch[32])
+{
+    return driver->platform == GPU_CUDA ? cuda_arch_of(driver, device, arch)
+                                        : hip_arch_of(driver, device, arch);
+}
+
+enum iris_status gpu_compute_units_of(const struct gpu_driver *driver, int device, int *out)
+{
+    return GPU_CALL(driver, device_attribute, out,
+                    driver->platform == GPU_CUDA ? CUDA_MULTIPROCESSOR_COUNT
+                                                 : HIP_MULTIPROCESSOR_COUNT,
+                    device);
+}
+
 static enum iris_status open_device(struct gpu_device *gpu, int local_rank)
 {
     const struct gpu_driver *driver = gpu->driver;
-    const bool cuda = driver->platform == GPU_CUDA;
     int count = 0;
 
     IRIS_TRY(GPU_CALL(driver, init, 0));
@@ -140,11 +153,10 @@ static enum iris_status open_device(struct gpu_device *gpu, int local_rank)
                          "backend '%s': local rank %d has no device, the driver sees %d",
                          gpu->base.ops->name, local_rank, count);
     IRIS_TRY(GPU_CALL(driver, device_get, &gpu->ordinal, local_rank % count));
-    IRIS_TRY(GPU_CALL(driver, device_attribute, &gpu->compute_units,
-                      cuda ? CUDA_MULTIPROCESSOR_COUNT : HIP_MULTIPROCESSOR_COUNT, gpu->ordinal));
-    if (!cuda)
-        return find_hip_arch(gpu);
-    IRIS_TRY(find_cuda_arch(gpu));
+    IRIS_TRY(gpu_compute_units_of(driver, gpu->ordinal, &gpu->compute_units));
+    IRIS_TRY(gpu_arch_of(driver, gpu->ordinal, gpu->arch));
+    if (driver->platform == GPU_HIP)
+        return IRIS_OK;
     return GPU_CALL(driver, primary_retain, &gpu->context, gpu->ordinal);
 }
 
@@ -180,6 +192,8 @@ static enum iris_status gpu_open(const struct iris_device_options *options,
     IRIS_TRY_GOTO(status, gpu_driver_load(platform, &gpu->driver), fail);
     IRIS_TRY_GOTO(status, open_device(gpu, options->local_rank), fail_open);
     gpu->base.traits = traits_of(gpu);
+    (void)snprintf(gpu->kernel_directory, sizeof gpu->kernel_directory, "%s",
+                   options->kernel_directory);
     GPU_IN_SCOPE(
         gpu, status,
         gpu_objects_load(gpu->driver, options->kernel_directory, gpu->arch, &gpu->objects));
@@ -195,6 +209,16 @@ fail:
     pthread_mutex_destroy(&gpu->kernels_lock);
     free(gpu);
     return status;
+}
+
+static enum iris_status hip_report(struct iris_device_report *out)
+{
+    return gpu_report(GPU_HIP, out);
+}
+
+static enum iris_status cuda_report(struct iris_device_report *out)
+{
+    return gpu_report(GPU_CUDA, out);
 }
 
 static enum iris_status hip_open(const struct iris_device_options *options,
@@ -252,6 +276,39 @@ static bool gpu_can_reach(struct iris_device *device, const char *name)
 
 /* ---- launches, streams, events ---- */
 
+/* Under kernels_lock. */
+static enum iris_status find_kernel(struct gpu_device *gpu, const struct iris_launch *launch,
+                                    const struct gpu_kernel **out)
+{
+    char name[sizeof gpu->arch + 8];
+
+    if (!launch->traced)
+        return gpu_objects_kernel(&gpu->objects, launch->kernel, out);
+    (void)snprintf(name, sizeof name, "%s.traced", gpu->arch);
+    if (gpu->traced.module == NULL)
+        IRIS_TRY(gpu_objects_load(gpu->driver, gpu->kernel_directory, name, &gpu->traced));
+    return gpu_objects_kernel(&gpu->traced, launch->kernel, out);
+}
+
+/* CUDA only: see IRIS_BEGINS_EARLY. */
+static enum iris_status launch_early(const struct gpu_device *gpu, const struct iris_launch *launch,
+                                     const struct gpu_kernel *kernel, void **parameters)
+{
+    enum { PROGRAMMATIC_STREAM_SERIALIZATION = 6 };
+    const struct gpu_launch_attribute attribute = {.id = PROGRAMMATIC_STREAM_SERIALIZATION,
+                                                   .value.integer = 1};
+    const struct gpu_launch_config config = {
+        .grid = {launch->work_groups, 1, 1},
+        .block = {kernel->threads, 1, 1},
+        .shared_nbytes = kernel->shared_nbytes,
+        .stream = launch->stream,
+        .attributes = &attribute,
+        .attribute_count = 1,
+    };
+
+    return GPU_CALL(gpu->driver, launch_with, &config, kernel->function, parameters, NULL);
+}
+
 static enum iris_status launch_in_scope(struct gpu_device *gpu, const struct iris_launch *launch)
 {
     void *parameters[] = {(void *)launch->args};
@@ -259,9 +316,11 @@ static enum iris_status launch_in_scope(struct gpu_device *gpu, const struct iri
     enum iris_status status;
 
     pthread_mutex_lock(&gpu->kernels_lock);
-    status = gpu_objects_kernel(&gpu->objects, launch->kernel, &kernel);
+    status = find_kernel(gpu, launch, &kernel);
     pthread_mutex_unlock(&gpu->kernels_lock);
     IRIS_TRY(status);
+    if (kernel->begins_early)
+        return launch_early(gpu, launch, kernel, parameters);
     return GPU_CALL(gpu->driver, launch, kernel->function, launch->work_groups, 1, 1,
                     kernel->threads, 1, 1, kernel->shared_nbytes, launch->stream, parameters, NULL);
 }
@@ -337,17 +396,17 @@ static void gpu_event_destroy(struct iris_device *device, void *event)
 }
 
 #define GPU_DEVICE_OPS(platform)                                                                   \
-    .name = #platform, .is_present = platform##_is_present, .open = platform##_open,               \
-    .close = gpu_close, .abandon = gpu_abandon, .device_id = gpu_device_id,                        \
-    .compute_units = gpu_compute_units, .max_work_groups = gpu_compute_units,                      \
-    .memory_create = gpu_memory_create, .memory_import = gpu_memory_import,                        \
-    .memory_release = gpu_memory_release, .host_register = gpu_host_register,                      \
-    .host_unregister = gpu_host_unregister, .identify = gpu_identify, .can_reach = gpu_can_reach,  \
-    .memory_set = gpu_memory_set, .memory_read = gpu_memory_read,                                  \
-    .memory_write = gpu_memory_write, .launch = gpu_launch, .synchronize = gpu_synchronize,        \
-    .stream_synchronize = gpu_stream_synchronize, .stream_is_capturing = gpu_stream_is_capturing,  \
-    .event_record = gpu_event_record, .event_wait = gpu_event_wait,                                \
-    .event_destroy = gpu_event_destroy
+    .name = #platform, .is_present = platform##_is_present, .report = platform##_report,           \
+    .open = platform##_open, .close = gpu_close, .abandon = gpu_abandon,                           \
+    .device_id = gpu_device_id, .compute_units = gpu_compute_units,                                \
+    .max_work_groups = gpu_compute_units, .memory_create = gpu_memory_create,                      \
+    .memory_import = gpu_memory_import, .memory_release = gpu_memory_release,                      \
+    .host_register = gpu_host_register, .host_unregister = gpu_host_unregister,                    \
+    .identify = gpu_identify, .can_reach = gpu_can_reach, .memory_set = gpu_memory_set,            \
+    .memory_read = gpu_memory_read, .memory_write = gpu_memory_write, .launch = gpu_launch,        \
+    .synchronize = gpu_synchronize, .stream_synchronize = gpu_stream_synchronize,                  \
+    .stream_is_capturing = gpu_stream_is_capturing, .event_record = gpu_event_record,              \
+    .event_wait = gpu_event_wait, .event_destroy = gpu_event_destroy
 
 const struct iris_device_ops iris_device_hip = {GPU_DEVICE_OPS(hip)};
 const struct iris_device_ops iris_device_cuda = {GPU_DEVICE_OPS(cuda),

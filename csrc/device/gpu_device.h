@@ -26,6 +26,8 @@ struct gpu_device {
     char arch[32];
     pthread_mutex_t kernels_lock;
     struct gpu_objects objects;
+    struct gpu_objects traced; /* loaded by the first traced launch, under kernels_lock */
+    char kernel_directory[4000];
     /* Under maps_lock: the tensor maps last made, by address. A map only restates its request. */
     pthread_mutex_t maps_lock;
     struct {
@@ -41,6 +43,10 @@ static inline struct gpu_device *as_gpu(struct iris_device *device)
 
 /* Drops a reference; with the last one the device goes. */
 void gpu_unreference(struct gpu_device *gpu);
+
+/* "sm_90a", "gfx942". */
+enum iris_status gpu_arch_of(const struct gpu_driver *driver, int device, char arch[32]);
+enum iris_status gpu_compute_units_of(const struct gpu_driver *driver, int device, int *out);
 
 /* The device as the thread's current one, for the time of a call. */
 struct gpu_scope {
@@ -63,6 +69,8 @@ void gpu_leave(const struct gpu_device *gpu, const struct gpu_scope *scope);
     } while (0)
 
 /* ---- members of struct iris_device_ops ---- */
+
+enum iris_status gpu_report(enum gpu_platform platform, struct iris_device_report *out);
 
 enum iris_status gpu_memory_create(struct iris_device *device, size_t nbytes,
                                    struct iris_memory *out, struct iris_memory_handle *handle);

@@ -25,6 +25,23 @@ struct gpu_ipc_handle {
     char bytes[64];
 };
 
+/* CUlaunchAttribute and CUlaunchConfig. */
+struct gpu_launch_attribute {
+    int id;
+    char pad[4];
+    union {
+        int integer;
+        char bytes[64];
+    } value;
+};
+
+struct gpu_launch_config {
+    unsigned int grid[3], block[3], shared_nbytes;
+    void *stream;
+    const struct gpu_launch_attribute *attributes;
+    unsigned int attribute_count;
+};
+
 /* X(member, HIP's name, CUDA's name, parameters). A name "" is a function that the platform has no
  * need of; a name that begins with '?' may be missing in the library, and the member is then NULL.
  */
@@ -81,6 +98,8 @@ struct gpu_ipc_handle {
       (void *function, unsigned int gx, unsigned int gy, unsigned int gz, unsigned int bx,         \
        unsigned int by, unsigned int bz, unsigned int shared, void *stream, void **parameters,     \
        void **extra))                                                                              \
+    X(launch_with, "", "cuLaunchKernelEx",                                                         \
+      (const struct gpu_launch_config *config, void *function, void **parameters, void **extra))   \
     X(stream_synchronize, "hipStreamSynchronize", "cuStreamSynchronize", (void *stream))           \
     X(stream_capturing, "hipStreamIsCapturing", "cuStreamIsCapturing",                             \
       (void *stream, int *status))                                                                 \

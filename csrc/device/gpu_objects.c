@@ -16,6 +16,7 @@
 struct instance {
     uint32_t id;
     enum iris_operation operation;
+    enum iris_variant variant;
     enum iris_dtype dtype;
     const char *name;
 };
@@ -23,7 +24,8 @@ struct instance {
 static const struct instance instances[] = {
 #define IRIS_INSTANCE(operation, variant, dtype, arguments, kernel)                                \
     {IRIS_KERNEL_ID(IRIS_OP_##operation, IRIS_VARIANT_##variant, IRIS_DTYPE_##dtype),              \
-     IRIS_OP_##operation, IRIS_DTYPE_##dtype, "iris_" #operation "_" #variant "_" #dtype},
+     IRIS_OP_##operation, IRIS_VARIANT_##variant, IRIS_DTYPE_##dtype,                              \
+     "iris_" #operation "_" #variant "_" #dtype},
 #include "../kernels/instances.def"
 #undef IRIS_INSTANCE
 };
@@ -76,7 +78,7 @@ static char *read_file(const char *path)
 }
 
 enum iris_status gpu_objects_load(const struct gpu_driver *driver, const char *directory,
-                                  const char *arch, struct gpu_objects *out)
+                                  const char *name, struct gpu_objects *out)
 {
     char path[4096], list[512];
     enum iris_status status;
@@ -84,7 +86,7 @@ enum iris_status gpu_objects_load(const struct gpu_driver *driver, const char *d
     char *image;
 
     list_objects(directory, list, sizeof list);
-    if (snprintf(path, sizeof path, "%s/iris_%s.%s", directory, arch, suffix_of(driver)) >=
+    if (snprintf(path, sizeof path, "%s/iris_%s.%s", directory, name, suffix_of(driver)) >=
         (int)sizeof path)
         return IRIS_FAIL(IRIS_EDRIVER, "code objects: the path %s is too long", directory);
     image = read_file(path);
@@ -136,6 +138,7 @@ static enum iris_status find_kernel(struct gpu_objects *objects, uint32_t kernel
     IRIS_TRY(
         GPU_CALL(objects->driver, module_function, &function, objects->module, instance->name));
     kernel->threads = IRIS_BLOCK_THREADS(objects->sm90, instance->operation, instance->dtype);
+    kernel->begins_early = IRIS_BEGINS_EARLY(objects->sm90, instance->variant);
     kernel->shared_nbytes = 0;
     if (iris_is_tensor_core_product(objects->sm90, instance->operation, instance->dtype)) {
         kernel->shared_nbytes = IRIS_SM90_SHARED_NBYTES;

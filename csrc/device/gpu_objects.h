@@ -14,19 +14,20 @@ struct gpu_kernel {
     void *function; /* NULL until first used */
     uint32_t threads;
     uint32_t shared_nbytes; /* dynamic shared memory */
+    bool begins_early;      /* see IRIS_BEGINS_EARLY */
 };
 
 struct gpu_objects {
     const struct gpu_driver *driver;
     bool sm90;
-    void *module;
+    void *module; /* NULL: not loaded */
     struct gpu_kernel kernels[IRIS_KERNEL_COUNT];
 };
 
-/* Loads `directory`/iris_<arch>.{cubin,hsaco}. IRIS_EDRIVER, listing the objects that are there, if
- * the one for `arch` is not, or is damaged. */
+/* Loads `directory`/iris_<name>.{cubin,hsaco}; `name` is an architecture, or one with ".traced".
+ * IRIS_EDRIVER, listing the objects that are there, if that one is not, or is damaged. */
 enum iris_status gpu_objects_load(const struct gpu_driver *driver, const char *directory,
-                                  const char *arch, struct gpu_objects *out);
+                                  const char *name, struct gpu_objects *out);
 void gpu_objects_unload(struct gpu_objects *objects);
 
 /* IRIS_EDRIVER: the object has no such kernel. */

@@ -64,7 +64,8 @@ enum iris_operation {
     IRIS_OP_MATMUL_ALL_GATHER = 21,
     IRIS_OP_ALL_GATHER_MATMUL = 22,
     IRIS_OP_ALL_GATHER_MATMUL_HBM_BUFFER = 23, /* its kernel, with the product under way early */
-    IRIS_OP_COUNT = 24
+    IRIS_OP_COMPARE_CLOCKS = 24,               /* of the ranks' devices, see clocks.hip */
+    IRIS_OP_COUNT = 25
 };
 
 /* Operations that gather an operand of their product. */
@@ -121,12 +122,15 @@ enum iris_signal {
     IRIS_SIGNAL_ROOM = 9,  /* the peer took a piece of a message, so that another one has room */
     IRIS_SIGNAL_SIZE = 10, /* no wait: the peer sent a message of another size */
     IRIS_SIGNAL_WORD = 11, /* the value of a user's word, see IRIS_OP_WAIT */
-    IRIS_SIGNAL_UNIT = 12  /* a piece of the peer's shard of a gathered operand */
+    IRIS_SIGNAL_UNIT = 12, /* a piece of the peer's shard of a gathered operand */
+    IRIS_SIGNAL_CLOCK = 13 /* the peer's time */
 };
 
 /* Why waits end early: the low byte of iris_fault.abort; the culprit's rank stands above it, and
- * above that, for IRIS_ABORT_MISMATCH, the low 16 bits of the board number of the call meant: the
- * hosts may be several calls ahead of the kernels, which must finish the calls before it. */
+ * above that, for IRIS_ABORT_MISMATCH and IRIS_ABORT_PEER_LEFT, the low 16 bits of the board number
+ * of a call. The hosts may be several calls ahead of the kernels, which must finish the calls
+ * before the one that the ranks do not agree on; and those that a peer has taken part in before it
+ * left, up to the one meant, get all that they wait for. */
 enum iris_abort {
     IRIS_ABORT_NONE = 0,
     IRIS_ABORT_TIMEOUT = 1,      /* a wait of this rank passed its time limit */
@@ -141,6 +145,11 @@ enum iris_abort {
 #define IRIS_ABORT_REASON(word) ((word) & 0xffu)
 #define IRIS_ABORT_CULPRIT(word) ((int32_t)((word) >> 8 & 0xffu))
 #define IRIS_ABORT_NUMBER(word) ((word) >> 16)
+
+/* Numbers of calls that are not described on the board: replays of a graph, which could be any, and
+ * what needs no agreement of all ranks. */
+#define IRIS_BOARD_REPLAY UINT32_MAX
+#define IRIS_BOARD_DIRECT (UINT32_MAX - 1)
 
 /* One per rank, side by side in memory that all ranks' hosts and kernels can write. `abort` is
  * polled by every wait of its rank; it is moved off 0 once, by compare-and-swap. The rank's own
@@ -211,6 +220,51 @@ struct iris_packet {
     uint64_t word[2];
 } __attribute__((aligned(16)));
 
+/* ---- traces, see trace.h ---- */
+
+enum iris_trace_kind {
+    IRIS_TRACE_FETCH = 1,  /* a unit of a gathered operand is stored: `rank` whose it is */
+    IRIS_TRACE_GEMM = 2,   /* a tile is multiplied, with what it waits for on the way */
+    IRIS_TRACE_WAIT = 3,   /* for a signal of `rank` */
+    IRIS_TRACE_REDUCE = 4, /* a piece of a tile is summed over the ranks and stored */
+    IRIS_TRACE_SIGNAL = 5, /* what was stored for `rank` is published; -1: for several */
+    IRIS_TRACE_KINDS = 6
+};
+
+/* Which threads of a work-group: all, or those with one of the roles of sm_90a's products. */
+enum iris_trace_role {
+    IRIS_TRACE_GROUP = 0,
+    IRIS_TRACE_LOADER = 1,
+    IRIS_TRACE_STORER = 2,
+    IRIS_TRACE_EXCHANGE = 3,
+    IRIS_TRACE_MATH = 4,
+    IRIS_TRACE_ROLES = 5
+};
+
+/* From one moment to another of the device's clock. */
+struct iris_trace_record {
+    uint64_t begin, end;
+    uint32_t what;  /* enum iris_trace_kind, << 8 iris_trace_role, << 16 iris_operation */
+    uint32_t where; /* the work-group's index in the launch, << 16 the rank meant, 0xffff: none */
+    int32_t index;  /* of the tile, flag or unit; -1: none */
+    uint32_t call;  /* traced calls of the context before this one */
+};
+
+/* A rank's trace, in its device's memory; the records follow. */
+struct iris_trace {
+    uint32_t count; /* records so far, also of those that found no room */
+    uint32_t capacity;
+    int64_t clock_offset; /* this rank's clock minus rank 0's, see clocks.hip */
+    uint64_t round_trip;  /* of the messages that told it: twice the bound of its error */
+    uint64_t pad[5];
+};
+
+/* Packets of compare_clocks (clocks.hip). */
+#define IRIS_CLOCK_ROUNDS 64
+#define IRIS_CLOCK_RESULT IRIS_CLOCK_ROUNDS
+#define IRIS_CLOCK_ANSWERS (IRIS_CLOCK_RESULT + 3)
+#define IRIS_CLOCK_PACKETS(world_size) (IRIS_CLOCK_ANSWERS + (world_size) * IRIS_CLOCK_ROUNDS)
+
 /* The first bytes of every kernel's arguments. */
 struct iris_call_args {
     uint64_t heap_bases[IRIS_MAX_RANKS]; /* as mapped in this process */
@@ -228,8 +282,10 @@ struct iris_call_args {
     int32_t rank;
     int32_t world_size;
     uint32_t operation;    /* enum iris_operation */
-    uint32_t board_number; /* low 16 bits of the number that the hosts gave the call */
-    uint32_t pad;
+    uint32_t board_number; /* low 16 bits of the number that the hosts gave the call, or one of
+                              those above */
+    uint32_t traced_call;  /* see iris_trace_record.call */
+    uint64_t trace;        /* struct iris_trace; traced kernels only */
 };
 
 /* A matrix in ordinary device memory; strides in elements, any sign is the caller's business. */
@@ -414,6 +470,7 @@ struct iris_rmsnorm_args {
     uint32_t pad;
 };
 
+/* barrier, compare_clocks. */
 struct iris_barrier_args {
     struct iris_call_args call;
 };

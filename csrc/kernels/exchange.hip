@@ -125,6 +125,7 @@ inline void exchange(work_group wg, const iris_exchange_args &args)
             break;
         if (round.moved) {
             pacing = waiter(args.call.timeout_ticks);
+            aborted = false;
             continue;
         }
         /* After the abort word: what a peer sent before it left still counts. */
@@ -134,7 +135,7 @@ inline void exchange(work_group wg, const iris_exchange_args &args)
             return give_up(call, round.waiting->reason(), round.waiting->wanted(),
                            poll(round.waiting->awaited_word(args)));
         in_time = pacing.pause();
-        aborted = is_aborted(call);
+        aborted = is_aborted(call, round.waiting->reason().rank);
     }
     count_completed(args.call);
 }

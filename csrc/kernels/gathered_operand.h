@@ -65,8 +65,11 @@ template <typename T> class gathered_operand
              n += senders) {
             const int64_t unit = iris_gather_unit_at(&layout_, n);
             const iris_tile_coord at = unit_at(unit);
-            copy_part(wg, at, own, targets,
-                      [&](int32_t i) { return staged_shard((rank_ + 1 + i) % world_, rank_); });
+            {
+                const trace_span span(call_.args, is_leader(wg), IRIS_TRACE_FETCH, rank_, unit);
+                copy_part(wg, at, own, targets,
+                          [&](int32_t i) { return staged_shard((rank_ + 1 + i) % world_, rank_); });
+            }
             signal_tiles(wg, call_, targets, [&](int32_t i) {
                 return unit_flag{(rank_ + 1 + i) % world_, rank_ * layout_.units + unit};
             });
@@ -88,6 +91,7 @@ template <typename T> class gathered_operand
             if (!is_at_hand(source) &&
                 !wait_tile(wg, call_, source * layout_.units + unit, reason(source, unit)))
                 return false;
+            const trace_span span(call_.args, is_leader(wg), IRIS_TRACE_FETCH, source, unit);
             copy_part(wg, unit_at(unit), shard(source), 1, [&](int32_t) {
                 return as_matrix<T>(args_.gathered)
                     .tile(source * args_.schedule.share_m, source * args_.share_k);

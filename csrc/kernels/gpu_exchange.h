@@ -172,6 +172,7 @@ class gpu_exchange : public gpu_results<T, kVariant, Geometry, kResult>
         const int32_t size = (total + Geometry::kPieces - 1) / Geometry::kPieces;
         const int32_t begin = piece * size;
         const int32_t end = begin + size < total ? begin + size : total;
+        const trace_span span(args_.call, is_leader(wg_), IRIS_TRACE_REDUCE, rank_, tile);
 
         IRIS_NO_UNROLL
         for (int32_t start = begin + wg_.thread; start < end; start += kBatch * wg_.threads) {
@@ -310,6 +311,7 @@ class gpu_exchange : public gpu_results<T, kVariant, Geometry, kResult>
                 (rank_ > 0 &&
                  !wait_tile(wg_, call_, tile, {IRIS_SIGNAL_PARTIAL, previous, (int32_t)tile})))
                 return;
+            const trace_span span(args_.call, is_leader(wg_), IRIS_TRACE_REDUCE, next, tile);
             for_each_chunk(at, 0, 1, [&](int32_t chunk) {
                 values_t values;
                 load_own(tile, chunk, values);
@@ -401,6 +403,7 @@ class gpu_exchange : public gpu_results<T, kVariant, Geometry, kResult>
         if (kVariant == IRIS_VARIANT_SPINLOCK &&
             !lock_acquire(wg_, call_, lock, {IRIS_SIGNAL_LOCK, target, (int32_t)tile}))
             return false;
+        const trace_span span(args_.call, is_leader(wg_), IRIS_TRACE_REDUCE, target, tile);
         for_each_chunk(at, piece, pieces, [&](int32_t chunk) {
             value_t *sum = sum_chunk(target, tile, chunk);
             values_t values;

@@ -162,8 +162,11 @@ IRIS_INLINE void simt_gather_matmul(work_group wg, const iris_gather_args &args)
             if (is_leader(wg))
                 tile.at = iris_gather_tile_coord(&args.schedule, r.call.rank, step, &tile.source);
             group_barrier(wg);
-            if (!multiply_gathered<T, unit>(wg, acc, args, operand, tile, &gemm))
-                return;
+            {
+                const trace_span span(r.call, is_leader(wg), IRIS_TRACE_GEMM, tile.source, step);
+                if (!multiply_gathered<T, unit>(wg, acc, args, operand, tile, &gemm))
+                    return;
+            }
             store_tile<T, unit>(wg, acc, r, tile.at, &gemm);
         }
     }

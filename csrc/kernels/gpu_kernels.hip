@@ -7,6 +7,7 @@
 #include "instances.h"
 
 #include "barrier.hip"
+#include "clocks.hip"
 #include "exchange.hip"
 #include "gpu_collectives.h"
 #include "gpu_gather_matmul.h"
@@ -45,12 +46,22 @@ template <typename Args> IRIS_INLINE const Args &at_hand(work_group wg, const Ar
 #endif
 }
 
+/* See IRIS_BEGINS_EARLY. Also without such a launch: then neither does anything. */
+template <iris_variant kVariant> IRIS_INLINE void begin_after_the_one_before()
+{
+#if defined(__CUDACC__)
+    if constexpr (IRIS_BEGINS_EARLY(kSm90, kVariant))
+        follow_previous_launch();
+#endif
+}
+
 } // namespace iris
 
 #define IRIS_INSTANCE(operation, variant, dtype, arguments, kernel)                                \
     IRIS_KERNEL(IRIS_BLOCK_THREADS(iris::kSm90, IRIS_OP_##operation, IRIS_DTYPE_##dtype))          \
     iris_##operation##_##variant##_##dtype(IRIS_ARGUMENTS(arguments) args)                         \
     {                                                                                              \
+        iris::begin_after_the_one_before<IRIS_VARIANT_##variant>();                                \
         const iris::work_group wg = iris::whole_block(IRIS_GROUP_THREADS(IRIS_OP_##operation));    \
         kernel(wg, iris::at_hand(wg, args));                                                       \
     }

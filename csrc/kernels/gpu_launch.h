@@ -53,6 +53,12 @@ struct iris_gpu_block {
     (IRIS_IS_TENSOR_CORE_PRODUCT(sm90, operation, dtype) ? IRIS_SM90_THREADS                       \
                                                          : IRIS_GROUP_THREADS(operation))
 
+/* Kernels that are all latency, which on sm_90a are put in place while the one before them on the
+ * stream still runs (programmatic dependent launch). They touch no memory before it is complete,
+ * and let the next one come as soon as that is so. */
+#define IRIS_BEGINS_EARLY(sm90, variant)                                                           \
+    ((sm90) && ((variant) == IRIS_VARIANT_LL || (variant) == IRIS_VARIANT_LL_TWO_SHOT))
+
 static inline bool iris_is_tensor_core_product(bool sm90, uint32_t operation, enum iris_dtype dtype)
 {
     return IRIS_IS_TENSOR_CORE_PRODUCT(sm90, operation, dtype);

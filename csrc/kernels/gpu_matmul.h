@@ -31,7 +31,10 @@ IRIS_INLINE void simt_matmul(work_group wg, const iris_reduce_args &args)
     exchange.announce_output();
     for (int64_t tile = first_tile(wg, args.num_xcds); tile < exchange.tiles(); tile += wg.count) {
         const iris_tile_coord at = exchange.coord(tile);
-        simt_gemm<T, unit>(wg, acc, args, at, &gemm);
+        {
+            const trace_span span(args.call, is_leader(wg), IRIS_TRACE_GEMM, args.call.rank, tile);
+            simt_gemm<T, unit>(wg, acc, args, at, &gemm);
+        }
         for_each_tile_chunk<T, unit>(wg, acc, at.rows, &gemm, [&](int32_t chunk, chunk16 value) {
             for (int32_t i = 0; i < exchange.partial_places(); ++i)
                 store_chunk(exchange.place_of(tile, i).slot + exchange.geometry().offset(chunk),
@@ -138,7 +141,12 @@ IRIS_INLINE void multiply_tiles_in_order(const Call &c, int32_t half)
     float d[kTileN / 2];
 
     c.for_each_tile([&](int64_t tile, const iris_tile_coord &) {
-        multiply_tile<T, kTileN, kAMn, kBMn>(d, c.shared, cursor, half, c.steps());
+        {
+            const iris_call_args &call = c.args.reduce.call;
+            const trace_span span(call, half == 0 && threadIdx.x % kGroupThreads == 0,
+                                  IRIS_TRACE_GEMM, call.rank, tile);
+            multiply_tile<T, kTileN, kAMn, kBMn>(d, c.shared, cursor, half, c.steps());
+        }
         c.template conclude<kTileN>(d, tile, half);
         hand_over_part<T, kTileN>(d, c.shared, half);
     });
@@ -186,6 +194,7 @@ template <class Exchange>
 IRIS_INLINE void signal_part(const call_state &call, const Exchange &exchange, int64_t tile,
                              int32_t part)
 {
+    const trace_span span(call.args, true, IRIS_TRACE_SIGNAL, -1, tile);
     publish_bulk_stores();
     for (int32_t i = 0; i < exchange.partial_places(); ++i) {
         const partial_place place = exchange.place_of(tile, i);

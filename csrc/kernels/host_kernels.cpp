@@ -8,6 +8,7 @@
 
 #include "all_reduce.hip"
 #include "barrier.hip"
+#include "clocks.hip"
 #include "exchange.hip"
 #include "gather_matmul.hip"
 #include "matmul.hip"
@@ -21,6 +22,9 @@ namespace
 template <typename Args, void (*kKernel)(iris::work_group, const Args &)>
 void run(const void *args, int32_t index, int32_t count, char *scratch)
 {
+#if defined(IRIS_TRACED)
+    iris::traced_group = index;
+#endif
     kKernel({index, count, scratch}, *static_cast<const Args *>(args));
 }
 
@@ -34,21 +38,35 @@ struct row {
      run<arguments, kernel>},
 const row rows[] = {
 #include "instances.def"
+#if !defined(IRIS_TRACED)
     /* Of the host alone: the last step of all_reduce_rmsnorm. */
     IRIS_INSTANCE(ALL_REDUCE_RMSNORM, NONE, F32, iris_rmsnorm_args, iris::rmsnorm<float>)
         IRIS_INSTANCE(ALL_REDUCE_RMSNORM, NONE, F16, iris_rmsnorm_args, iris::rmsnorm<iris::half_t>)
             IRIS_INSTANCE(ALL_REDUCE_RMSNORM, NONE, BF16, iris_rmsnorm_args,
-                          iris::rmsnorm<iris::bfloat16_t>)};
+                          iris::rmsnorm<iris::bfloat16_t>)
+#endif
+};
 #undef IRIS_INSTANCE
 
-} // namespace
-
-iris_host_kernel iris_host_kernel_find(uint32_t kernel_id)
+iris_host_kernel find(uint32_t kernel_id)
 {
     for (const row &candidate : rows)
         if (candidate.id == kernel_id)
             return candidate.kernel;
     return nullptr;
+}
+
+} // namespace
+
+#if defined(IRIS_TRACED)
+iris_host_kernel iris_host_traced_kernel_find(uint32_t kernel_id)
+{
+    return find(kernel_id);
+}
+#else
+iris_host_kernel iris_host_kernel_find(uint32_t kernel_id)
+{
+    return find(kernel_id);
 }
 
 size_t iris_host_scratch_nbytes(int32_t block_m, int32_t block_n, int64_t K)
@@ -57,3 +75,4 @@ size_t iris_host_scratch_nbytes(int32_t block_m, int32_t block_n, int64_t K)
     const size_t accumulator = iris::accumulator_nbytes({block_m, block_n, 1}, K > 0 ? 4 : 8);
     return accumulator + (K > 0 ? iris_gemm_scratch_nbytes(block_m, block_n, K) : 0);
 }
+#endif

@@ -24,8 +24,9 @@ extern "C" {
 /* A kernel compiled for the host: runs one work-group on the calling thread. */
 typedef void (*iris_host_kernel)(const void *args, int32_t index, int32_t count, char *scratch);
 
-/* NULL: instances.def has no such row. */
+/* NULL: instances.def has no such row, or for the second none that has a traced twin. */
 iris_host_kernel iris_host_kernel_find(uint32_t kernel_id);
+iris_host_kernel iris_host_traced_kernel_find(uint32_t kernel_id);
 
 /* Scratch bytes that a work-group of a host kernel needs; K 0 for kernels without a product. */
 size_t iris_host_scratch_nbytes(int32_t block_m, int32_t block_n, int64_t K);

@@ -78,6 +78,7 @@ template <typename T, class Producer> class reduce_exchange
             if (!wait_partials(wg_, call_, tile, share_index(owner, tile, 0), schedule_.share_max,
                                rank_))
                 return;
+            const trace_span span(call_.args, true, IRIS_TRACE_REDUCE, rank_, tile);
             tile_rank_sum<T>(wg_, acc_, partial_slot(rank_, share_index(rank_, tile, 0)),
                              (uint64_t)schedule_.share_max * layout_.tile_nbytes, args_.block_n,
                              world_, rank_, args_.reduce_op, size_of(at));
@@ -96,8 +97,12 @@ template <typename T, class Producer> class reduce_exchange
         for (int64_t local = wg_.index; local < schedule_.share_max; local += wg_.count) {
             const int64_t tile = iris_share_begin(&schedule_, rank_) + local;
             const iris_tile_coord at = coord(tile);
-            producer_.produce(wg_, acc_, iris_tile_coord_of(&schedule_, local));
+            {
+                const trace_span span(call_.args, true, IRIS_TRACE_GEMM, rank_, tile);
+                producer_.produce(wg_, acc_, iris_tile_coord_of(&schedule_, local));
+            }
             add_bias(at);
+            const trace_span span(call_.args, true, IRIS_TRACE_REDUCE, rank_, tile);
             tile_store(wg_, own_output(at), acc_, size_of(at));
             for (int32_t hop = 1; hop < world_; ++hop)
                 if (!push_result((rank_ + hop) % world_, tile, at))
@@ -127,6 +132,7 @@ template <typename T, class Producer> class reduce_exchange
             const iris_tile_coord at = coord(tile);
             if (!wait_partials(wg_, call_, tile, tile, schedule_.tiles, rank_))
                 return;
+            const trace_span span(call_.args, true, IRIS_TRACE_REDUCE, rank_, tile);
             tile_rank_sum<T>(wg_, acc_, partial_slot(rank_, tile),
                              (uint64_t)schedule_.tiles * layout_.tile_nbytes, args_.block_n, world_,
                              -1, args_.reduce_op, size_of(at));
@@ -150,6 +156,7 @@ template <typename T, class Producer> class reduce_exchange
             if (rank_ > 0) {
                 if (!wait_tile(wg_, call_, tile, {IRIS_SIGNAL_PARTIAL, previous, (int32_t)tile}))
                     return;
+                const trace_span span(call_.args, true, IRIS_TRACE_REDUCE, previous, tile);
                 tile_reduce(wg_, acc_, constant(packed<acc_t<T>>(ring_slot(rank_, tile))),
                             args_.reduce_op, size_of(at));
             }
@@ -185,6 +192,7 @@ template <typename T, class Producer> class reduce_exchange
     void atomic()
     {
         accumulate([this](int32_t target, int64_t tile, const iris_tile_coord &at) {
+            const trace_span span(call_.args, true, IRIS_TRACE_REDUCE, target, tile);
             tile_atomic_add(wg_, packed<acc_t<T>>(ring_slot(target, tile)), acc_, size_of(at));
             return true;
         });
@@ -198,6 +206,7 @@ template <typename T, class Producer> class reduce_exchange
             const matrix<float> sum = packed<acc_t<T>>(ring_slot(target, tile));
             if (!lock_acquire(wg_, call_, lock, {IRIS_SIGNAL_LOCK, target, (int32_t)tile}))
                 return false;
+            const trace_span span(call_.args, true, IRIS_TRACE_REDUCE, target, tile);
             tile_add_into(wg_, sum, acc_, size_of(at));
             lock_release(wg_, lock);
             return true;
@@ -329,6 +338,7 @@ template <typename T, class Producer> class reduce_exchange
     iris_tile_coord produce(int64_t tile)
     {
         const iris_tile_coord at = coord(tile);
+        const trace_span span(call_.args, true, IRIS_TRACE_GEMM, rank_, tile);
         producer_.produce(wg_, acc_, at);
         return at;
     }

@@ -60,6 +60,7 @@
 #else
 #include "sync_host.h"
 #endif
+#include "trace.h"
 
 namespace iris
 {
@@ -101,13 +102,20 @@ IRIS_INLINE uint32_t *abort_word(const call_state &call, int32_t rank)
     return &(device_pointer<iris_fault>(call.args.faults_address) + rank)->abort;
 }
 
-/* Whether this rank's waits are to end. A mismatch is about one call: those before it, which slower
- * ranks may still be in, are sound. */
-IRIS_INLINE bool is_aborted(const call_state &call)
+/* Whether this rank's wait for rank `awaited`, or for any (-1), is to end. A mismatch is about one
+ * call: those before it, which slower ranks may still be in, are sound. So are the calls that a
+ * peer had done with when it left, for those who stay: it owes them nothing more. */
+IRIS_INLINE bool is_aborted(const call_state &call, int32_t awaited)
 {
     const uint32_t word = poll(abort_word(call, call.args.rank));
-    return word != 0 && (IRIS_ABORT_REASON(word) != IRIS_ABORT_MISMATCH ||
-                         IRIS_ABORT_NUMBER(word) == call.args.board_number);
+    const uint32_t own = call.args.board_number, number = IRIS_ABORT_NUMBER(word);
+    const int32_t later = (int32_t)((own - number) << 16);
+    if (IRIS_ABORT_REASON(word) != IRIS_ABORT_PEER_LEFT)
+        return word != 0 && (IRIS_ABORT_REASON(word) != IRIS_ABORT_MISMATCH || number == own);
+    /* One after the other: see here_and_now. */
+    int32_t concerned = here_and_now(awaited < 0 || own == IRIS_BOARD_REPLAY);
+    concerned |= here_and_now(awaited == IRIS_ABORT_CULPRIT(word));
+    return (concerned | here_and_now(later > 0 && own != IRIS_BOARD_DIRECT)) != 0;
 }
 
 /* Records the first fault of this rank and ends everybody's waits: the call cannot complete. */
@@ -140,15 +148,18 @@ IRIS_INLINE bool wait_until(const call_state &call, const uint32_t *word, const 
                             uint32_t wanted, Satisfied satisfied)
 {
     if (!satisfied(poll(word))) {
+        const trace_span span(call.args, true, IRIS_TRACE_WAIT, reason.rank, reason.tile);
+        const int32_t awaited = here_and_now(reason.signal == IRIS_SIGNAL_WORD ? -1 : reason.rank);
         waiter pacing(call.args.timeout_ticks);
         for (;;) {
             const bool in_time = pacing.pause();
-            const bool aborted = pacing.looks_around() && is_aborted(call);
+            const int32_t aborted =
+                here_and_now(pacing.looks_around() && is_aborted(call, awaited));
             /* After the abort word: what a peer signalled before it left still counts. */
             const uint32_t seen = poll(word);
             if (satisfied(seen))
                 break;
-            if (aborted)
+            if (aborted != 0)
                 return false;
             if (!in_time) {
                 give_up(call, reason, wanted, seen);
@@ -181,6 +192,7 @@ IRIS_INLINE uint32_t *tile_flag(const call_state &call, int32_t rank, int64_t in
  * Pairs with wait_tile on that rank. */
 IRIS_INLINE void signal_tile(work_group wg, const call_state &call, int32_t rank, int64_t index)
 {
+    const trace_span span(call.args, is_leader(wg), IRIS_TRACE_SIGNAL, rank, index);
     group_publish(wg);
     if (is_leader(wg))
         store_release(tile_flag(call, rank, index), call.signal);
@@ -191,6 +203,7 @@ IRIS_INLINE void signal_tile(work_group wg, const call_state &call, int32_t rank
 template <class Place>
 IRIS_INLINE void signal_tiles(work_group wg, const call_state &call, int32_t count, Place place)
 {
+    const trace_span span(call.args, is_leader(wg), IRIS_TRACE_SIGNAL, -1, -1);
     group_publish(wg);
     IRIS_NO_UNROLL
     for (int32_t i = wg.thread; i < count; i += wg.threads)
@@ -245,7 +258,7 @@ IRIS_INLINE void send_packet(const call_state &call, iris_packet *target, uint64
 template <int kCount>
 IRIS_INLINE bool receive_packets(const call_state &call, const iris_packet *first, int64_t stride,
                                  int32_t source, int32_t count, int32_t except,
-                                 uint64_t (&data)[kCount])
+                                 uint64_t (&data)[kCount], iris_signal signal = IRIS_SIGNAL_PARTIAL)
 {
     waiter pacing(call.args.timeout_ticks);
     int32_t late = 0, aborted = 0; /* in registers of their own: here_and_now */
@@ -270,11 +283,11 @@ IRIS_INLINE bool receive_packets(const call_state &call, const iris_packet *firs
         if (aborted != 0)
             return false;
         if (late != 0) {
-            give_up(call, {IRIS_SIGNAL_PARTIAL, missing, -1}, call.signal, seen);
+            give_up(call, {signal, missing, -1}, call.signal, seen);
             return false;
         }
         late = here_and_now(!pacing.pause());
-        aborted = here_and_now(pacing.looks_around() && is_aborted(call));
+        aborted = here_and_now(pacing.looks_around() && is_aborted(call, here_and_now(missing)));
     }
 }
 
@@ -300,9 +313,10 @@ IRIS_INLINE bool last_work_group(work_group wg, uint32_t *counter)
 /* acquire, system: pairs with the previous holder's lock_release. */
 IRIS_INLINE bool wait_for_lock(const call_state &call, uint32_t *lock, const wait_reason &reason)
 {
+    const trace_span span(call.args, true, IRIS_TRACE_WAIT, reason.rank, reason.tile);
     waiter pacing(call.args.timeout_ticks);
     while (!try_lock(lock)) {
-        if (pacing.looks_around() && is_aborted(call))
+        if (pacing.looks_around() && is_aborted(call, reason.rank))
             return false;
         if (!pacing.pause()) {
             give_up(call, reason, 0, 1);
@@ -387,6 +401,7 @@ IRIS_INLINE void signal_all_peers(work_group wg, const call_state &call,
                                   iris_flag (iris_workspace_control::*words)[IRIS_MAX_RANKS])
 {
     const int32_t self = call.args.rank, world = call.args.world_size;
+    const trace_span span(call.args, is_leader(wg), IRIS_TRACE_SIGNAL, -1, -1);
     group_publish(wg);
     IRIS_NO_UNROLL
     for (int32_t step = 1 + wg.thread; step < world; step += wg.threads)

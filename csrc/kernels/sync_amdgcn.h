@@ -198,6 +198,14 @@ IRIS_INLINE void atomic_add(float *target, float value)
                                                    __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM));
 }
 
+/* ---- time ---- */
+
+/* Of the constant clock; the same on all of the device's units. */
+IRIS_INLINE uint64_t clock_ticks()
+{
+    return __builtin_amdgcn_s_memrealtime();
+}
+
 /* ---- pacing of a wait ---- */
 
 class waiter
@@ -222,7 +230,7 @@ class waiter
         __builtin_amdgcn_s_sleep(1);
         if (rounds_ % kClockInterval != 0)
             return true;
-        const uint64_t now = __builtin_amdgcn_s_memrealtime();
+        const uint64_t now = clock_ticks();
         if (started_ == 0)
             started_ = looked_ = now;
         if (now - looked_ > kLookTicks) {

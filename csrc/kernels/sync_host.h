@@ -143,6 +143,16 @@ inline void atomic_add(float *target, float value)
         !__atomic_compare_exchange_n(word, &seen, sum, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
 }
 
+/* ---- time ---- */
+
+/* Nanoseconds; the same in all processes. */
+inline uint64_t clock_ticks()
+{
+    timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
 /* ---- pacing of a wait ---- */
 
 /* Spins, then yields, then sleeps between polls: ranks share cores on the host, and the peer that
@@ -171,7 +181,7 @@ class waiter
             return true;
         }
         if (rounds_ % kClockInterval == 0) {
-            const uint64_t now = clock_ns();
+            const uint64_t now = clock_ticks();
             if (started_ns_ == 0)
                 started_ns_ = now;
             if (now - started_ns_ > timeout_ticks_)
@@ -194,13 +204,6 @@ class waiter
     static constexpr uint32_t kClockInterval = 16;
     static constexpr uint64_t kYieldNs = 2000000;
     static constexpr long kNapNs = 50000;
-
-    static uint64_t clock_ns()
-    {
-        timespec now;
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-    }
 
     uint64_t timeout_ticks_;
     uint64_t started_ns_ = 0;

@@ -192,6 +192,26 @@ IRIS_INLINE void atomic_add(float *target, float value)
     asm volatile("red.relaxed.sys.global.add.f32 [%0], %1;" ::"l"(target), "f"(value) : "memory");
 }
 
+/* ---- launches of a stream ---- */
+
+/* By every thread of a kernel that is launched before the one before it on the stream has ended:
+ * returns when that one is complete and what it wrote is visible. Then the next may come, and do
+ * the same. */
+IRIS_INLINE void follow_previous_launch()
+{
+    asm volatile("griddepcontrol.wait;\n\tgriddepcontrol.launch_dependents;" ::: "memory");
+}
+
+/* ---- time ---- */
+
+/* Nanoseconds; the same on all of the device's units. */
+IRIS_INLINE uint64_t clock_ticks()
+{
+    uint64_t now;
+    asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
+    return now;
+}
+
 /* ---- pacing of a wait ---- */
 
 class waiter
@@ -217,8 +237,7 @@ class waiter
             __nanosleep(kNapNs);
         if (rounds_ % kClockInterval != 0)
             return true;
-        uint64_t now;
-        asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
+        const uint64_t now = clock_ticks();
         if (started_ == 0)
             started_ = looked_ = now;
         if (now - looked_ > kLookNs) {

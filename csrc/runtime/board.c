@@ -61,16 +61,11 @@ static enum iris_status pause_for(struct iris_context *ctx, uint64_t started, ui
     return IRIS_OK;
 }
 
-static uint64_t posted(const struct iris_context *ctx, int rank)
-{
-    return __atomic_load_n(&ctx->control->posted[rank].value, __ATOMIC_ACQUIRE);
-}
-
 /* The lowest rank that has not described call `number` yet, or -1. */
 static int missing_rank(const struct iris_context *ctx, uint64_t number)
 {
     for (int rank = 0; rank < ctx->world_size; ++rank)
-        if (posted(ctx, rank) < number)
+        if (iris_control_posted(ctx->control, rank) < number)
             return rank;
     return -1;
 }

@@ -16,6 +16,7 @@
 #include "../kernels/schedule.h"
 #include "op_exchange.h"
 #include "topology.h"
+#include "trace_buffer.h"
 #include "workspace.h"
 
 static pthread_mutex_t live_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -74,11 +75,13 @@ static void peer_departed(void *arg, int rank, enum iris_departure departure)
     struct iris_context *ctx = arg;
     struct iris_control *control = __atomic_load_n(&ctx->control, __ATOMIC_ACQUIRE);
 
-    if (control != NULL)
-        iris_control_abort(control, ctx->rank,
-                           IRIS_ABORT_WORD(departure == IRIS_PEER_DIED ? IRIS_ABORT_PEER_DIED
-                                                                       : IRIS_ABORT_PEER_LEFT,
-                                           rank));
+    if (control == NULL)
+        return;
+    if (departure == IRIS_PEER_DIED)
+        return iris_control_abort(control, ctx->rank, IRIS_ABORT_WORD(IRIS_ABORT_PEER_DIED, rank));
+    iris_control_abort(
+        control, ctx->rank,
+        IRIS_ABORT_WORD_AT(IRIS_ABORT_PEER_LEFT, rank, iris_control_posted(control, rank)));
 }
 
 /* ---- creation ---- */
@@ -251,6 +254,7 @@ void iris_context_close(struct iris_context *ctx)
     ctx->faults_address = 0;
     iris_stream_order_destroy(ctx->ops, ctx->device, &ctx->sends);
     iris_stream_order_destroy(ctx->ops, ctx->device, &ctx->receipts);
+    iris_trace_free(ctx);
     if (ctx->ops != NULL)
         ctx->ops->close(ctx->device);
     ctx->device = NULL;

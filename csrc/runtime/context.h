@@ -51,6 +51,9 @@ struct iris_context {
     struct iris_stream_order sends, receipts;
     uint32_t sent_to; /* bit p: rank p has been sent something */
 
+    struct iris_memory trace; /* see trace_buffer.c; under op_lock, as is the next */
+    uint32_t traced_calls;
+
     struct iris_context *next_live; /* in the process's list of contexts */
 };
 

@@ -60,6 +60,11 @@ uint32_t iris_control_aborted(const struct iris_control *control, int rank)
     return __atomic_load_n(&control->faults[rank].abort, __ATOMIC_ACQUIRE);
 }
 
+uint64_t iris_control_posted(const struct iris_control *control, int rank)
+{
+    return __atomic_load_n(&control->posted[rank].value, __ATOMIC_ACQUIRE);
+}
+
 void iris_control_clear_abort(struct iris_control *control, int rank)
 {
     __atomic_store_n(&control->faults[rank].abort, IRIS_ABORT_NONE, __ATOMIC_RELEASE);

@@ -52,6 +52,9 @@ void iris_control_destroy(struct iris_control *control); /* NULL is fine */
 void iris_control_abort(struct iris_control *control, int rank, uint32_t word);
 /* The rank's abort word. */
 uint32_t iris_control_aborted(const struct iris_control *control, int rank);
+/* The number of the last call that `rank` has described. Of a rank that has left it is the last
+ * that the rank took part in. */
+uint64_t iris_control_posted(const struct iris_control *control, int rank);
 /* Takes the abort back. Only while all ranks' hosts have agreed that no wait is under way. */
 void iris_control_clear_abort(struct iris_control *control, int rank);
 

@@ -21,6 +21,7 @@ static const char *const signals[] = {
     [IRIS_SIGNAL_SIZE] = "the size of its message",
     [IRIS_SIGNAL_WORD] = "the value of a word",
     [IRIS_SIGNAL_UNIT] = "a piece of its shard",
+    [IRIS_SIGNAL_CLOCK] = "its clock",
 };
 
 /* The ranks of a message gave it different sizes. Whatever has been received is not to be used. */

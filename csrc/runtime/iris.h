@@ -186,6 +186,7 @@ struct iris_op_options {
     struct iris_workspace *workspace; /* NULL: the context's */
     bool async_op; /* true: end when this rank's result is complete, not all ranks' */
     bool prepare;  /* true: agree and allocate, launch nothing (the preamble) */
+    bool trace;    /* products: record what the work-groups do, see iris_trace_settle */
     enum iris_reduce_op reduce_op; /* reductions of tensors */
     void *stream;                  /* cpu: NULL */
     /* all_to_all: rows (elements of dimension 0) from and to each rank; both NULL: equal parts. */
@@ -283,6 +284,24 @@ enum iris_status iris_broadcast(struct iris_context *ctx, const struct iris_tens
 enum iris_status iris_all_to_all(struct iris_context *ctx, const struct iris_tensor *output,
                                  const struct iris_tensor *input,
                                  const struct iris_op_options *options);
+
+/* ---- traces of calls with options.trace ---- */
+
+struct iris_trace_info {
+    size_t count;         /* records that there are */
+    size_t dropped;       /* that found no room */
+    int64_t clock_offset; /* the device's clock minus that of rank 0's */
+    uint64_t round_trip;  /* of the messages that told it: twice the bound of its error */
+    uint64_t ticks_per_second;
+};
+
+/* Collective; may wait. Waits for what the device was given and compares the ranks' clocks. */
+enum iris_status iris_trace_settle(struct iris_context *ctx, struct iris_trace_info *out);
+/* The first `count` records, in the order in which they ended. */
+enum iris_status iris_trace_read(struct iris_context *ctx, struct iris_trace_record *out,
+                                 size_t count);
+/* Forgets all records. Waits for the device. */
+enum iris_status iris_trace_clear(struct iris_context *ctx);
 
 /* ---- operations of two ranks, or of one ----
  *

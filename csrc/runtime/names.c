@@ -43,6 +43,7 @@ static const char *const operations[IRIS_OP_COUNT] = {
     [IRIS_OP_MATMUL_ALL_GATHER] = "matmul_all_gather",
     [IRIS_OP_ALL_GATHER_MATMUL] = "all_gather_matmul",
     [IRIS_OP_ALL_GATHER_MATMUL_HBM_BUFFER] = "all_gather_matmul_hbm_buffer",
+    [IRIS_OP_COMPARE_CLOCKS] = "compare_clocks",
 };
 
 static const char *const variants[IRIS_VARIANT_COUNT] = {

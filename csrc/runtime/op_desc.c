@@ -145,6 +145,9 @@ struct iris_op_needs iris_op_desc_needs(const struct iris_op_desc *desc, int wor
         needs.flags_count = (uint64_t)gather.flags_count;
         needs.half_nbytes = gather.half_nbytes;
         break;
+    case IRIS_OP_COMPARE_CLOCKS:
+        needs.packets = (uint64_t)IRIS_CLOCK_PACKETS(world_size);
+        break;
     default: /* transfers stage a whole output of M bytes from each of N ranks */
         needs.half_nbytes = (uint64_t)desc->M * (uint64_t)desc->N;
         break;

@@ -45,7 +45,7 @@ static enum iris_status launch_direct(struct iris_context *ctx, const struct iri
     uint32_t completed = 0;
 
     iris_context_call_args(ctx, d->operation, d->call); /* the device barrier's control, at 0 */
-    d->call->board_number = UINT32_MAX;                 /* no mismatch is about this call */
+    d->call->board_number = capturing ? IRIS_BOARD_REPLAY : IRIS_BOARD_DIRECT;
     d->call->completed = (uint64_t)(uintptr_t)&completed;
     IRIS_TRY(order_before(ctx, d, capturing));
     IRIS_TRY(ctx->ops->launch(ctx->device, &launch));

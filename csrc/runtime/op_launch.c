@@ -7,6 +7,7 @@
 #include "op_launch.h"
 
 #include "../kernels/instances.h"
+#include "trace_buffer.h"
 #include "workspace.h"
 
 enum iris_status iris_op_begin(struct iris_context *ctx, enum iris_operation operation)
@@ -40,6 +41,7 @@ static enum iris_status launch_kernel(struct iris_context *ctx, const struct iri
         .scratch_nbytes = desc->gpu_parts > 0
                               ? 0
                               : iris_host_scratch_nbytes(desc->block_m, desc->block_n, desc->K),
+        .traced = op->call->trace != 0 && IRIS_IS_PRODUCT(operation),
         .stream = stream,
     };
 
@@ -94,8 +96,9 @@ static enum iris_status verdict(struct iris_context *ctx, const struct iris_op_d
 
 static enum iris_status run_call(struct iris_context *ctx, const struct iris_op_desc *desc,
                                  const struct iris_op_launch *op, struct iris_storage *storage,
-                                 void *stream, bool capturing)
+                                 const struct iris_op_options *options, bool capturing)
 {
+    void *const stream = options->stream;
     const bool asynchronous = iris_device_traits(ctx->device)->asynchronous;
     const struct iris_workspace_control *control = iris_storage_control(ctx, storage);
     const uint64_t before = asynchronous ? 0 : control->calls;
@@ -109,7 +112,9 @@ static enum iris_status run_call(struct iris_context *ctx, const struct iris_op_
     op->call->packets_offset = storage->packets_offset;
     op->call->packets_half_count = storage->room.packets;
     if (capturing) /* replays are not described on the board: no mismatch is ever about them */
-        op->call->board_number = UINT32_MAX;
+        op->call->board_number = IRIS_BOARD_REPLAY;
+    if (options->trace)
+        iris_trace_attach(ctx, op->call);
     if (op->place != NULL)
         IRIS_TRY(op->place(ctx, desc, op->call));
     if (capturing)
@@ -165,9 +170,11 @@ enum iris_status iris_op_run(struct iris_context *ctx, const struct iris_op_desc
     capturing = iris_context_is_capturing(ctx, options->stream);
     if (capturing)
         IRIS_TRY_GOTO(status, check_capture(workspace, desc), done);
+    if (options->trace)
+        IRIS_TRY_GOTO(status, iris_trace_open(ctx, capturing), done);
     IRIS_TRY_GOTO(status, iris_workspace_acquire(workspace, desc, &storage), done);
     if (!options->prepare)
-        status = run_call(ctx, desc, launch, storage, options->stream, capturing);
+        status = run_call(ctx, desc, launch, storage, options, capturing);
 done:
     pthread_mutex_unlock(&ctx->op_lock);
     return status;

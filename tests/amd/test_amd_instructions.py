@@ -241,6 +241,9 @@ SCALAR_32 = {
     "s_lshl_b32 s10, s4, s5": lambda a, b: (a << (b & 31), a << (b & 31) & M32 != 0),
     "s_lshr_b32 s10, s4, s5": lambda a, b: (a >> (b & 31), a >> (b & 31) != 0),
     "s_ashr_i32 s10, s4, s5": lambda a, b: (signed(a) >> (b & 31), signed(a) >> (b & 31) != 0),
+    "s_bfe_u32 s10, s4, 0x80008": lambda a, b: (a >> 8 & 255, a >> 8 & 255 != 0),
+    "s_bfe_u32 s10, s4, 0x20001e": lambda a, b: (a >> 30, a >> 30 != 0),
+    "s_bfe_u32 s10, s4, 5": lambda a, b: (0, 0),
     "s_min_u32 s10, s4, s5": lambda a, b: (min(a, b), a < b),
     "s_max_u32 s10, s4, s5": lambda a, b: (max(a, b), a > b),
     "s_min_i32 s10, s4, s5": lambda a, b: (min(signed(a), signed(b)), signed(a) < signed(b)),
@@ -249,6 +252,7 @@ SCALAR_32 = {
     "s_brev_b32 s10, s4": lambda a, b: (int(f"{a:032b}"[::-1], 2), 0),
     "s_mov_b32 s10, 0xdeadbeef": lambda a, b: (0xDEADBEEF, 0),
     "s_movk_i32 s10, 0xffe0": lambda a, b: (-32, 0),
+    "s_mov_b32 s10, s4\ns_sext_i32_i16 s10, s5": lambda a, b: (signed(b << 16 & M32) >> 16, 0),
     "s_not_b32 s10, s4": lambda a, b: (~a, ~a & M32 != 0),
     "s_abs_i32 s10, s4": lambda a, b: (abs(signed(a)), a != 0),
     "s_mov_b32 s10, s4\ns_addk_i32 s10, 0x8000": lambda a, b: overflowed(signed(a) - 32768),
@@ -262,6 +266,8 @@ SCALAR_32 = {
     "s_bitcmp0_b32 s4, s5\ns_movk_i32 s10, 0x7": lambda a, b: (7, not a >> (b & 31) & 1),
     "v_readfirstlane_b32 s10, v2": None,
 }  # fmt: skip
+WRITE_LANES = "v_writelane_b32 v10, s4, 5\ns_mov_b32 s10, 63\nv_writelane_b32 v10, 7, s10"
+READ_LANES = {lane: f"v_readlane_b32 s10, v2, {lane}" for lane in (0, 5, 63)}
 SCALAR_64 = {
     "s_and_b64 s[10:11], s[4:5], s[6:7]": lambda a, b: (a & b, a & b != 0),
     "s_or_b64 s[10:11], s[4:5], s[6:7]": lambda a, b: (a | b, a | b != 0),
@@ -375,6 +381,7 @@ def bench(request, library, programs, tmp_path_factory):
     texts += [text for text, _, _ in comparisons()]
     texts += ["v_mbcnt_lo_u32_b32 v10, s4, v2", "v_mbcnt_hi_u32_b32 v10, s5, v2",
               *PACKED]  # fmt: skip
+    texts += [WRITE_LANES, *READ_LANES.values()]
     if arch == "gfx950":
         texts.append(GFX950_CONVERSION)
         texts.append("v_bitop3_b32 v10, v2, v3, v4 bitop3:0xc8")
@@ -541,6 +548,12 @@ def test_lane_counts_and_tables(bench, numbers):
         mask = scalars[0 if shift == 0 else 1] << shift
         v10, _, _, _, _ = bench.run(text, lanes, scalars)
         check_lanes(text, v10, lambda lane: (mask & ((1 << lane) - 1)).bit_count() + lanes[lane][0])
+    # Lanes that EXEC leaves out, too.
+    v10, _, _, _, _ = bench.run(WRITE_LANES, lanes, scalars)
+    assert (v10[5], v10[63]) == (scalars[0], 7)
+    for lane, text in READ_LANES.items():
+        _, _, s10, _, _ = bench.run(text, lanes, scalars)
+        assert s10 == lanes[lane][0]
     if bench.gpu.arch == "gfx950":
         text = "v_bitop3_b32 v10, v2, v3, v4 bitop3:0xc8"  # 0xc8: b and (a or c)
         v10, _, _, _, _ = bench.run(text, lanes, scalars)

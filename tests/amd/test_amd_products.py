@@ -22,7 +22,9 @@ PLAIN = {"adversarial": 0}
 ADVERSARIAL = {"adversarial": 1, "order": "random"}
 
 
-def check_product(ctx, memory, case, variant, dtype, salt="", on_heap=True, workspace=None):
+def check_product(
+    ctx, memory, case, variant, dtype, salt="", on_heap=True, workspace=None, trace=False
+):
     """One call and its result, on this rank."""
 
     def allocate(*sizes):
@@ -37,7 +39,7 @@ def check_product(ctx, memory, case, variant, dtype, salt="", on_heap=True, work
         bias = memory.ordinary(*bias.shape, dtype=dtype).copy_(bias)
     ctx.ops.matmul_all_reduce(
         memory.passed(C), memory.passed(A), memory.passed(B), bias=memory.passed(bias),
-        config=iris_c.FusedConfig(all_reduce_variant=variant), workspace=workspace,
+        config=iris_c.FusedConfig(all_reduce_variant=variant), workspace=workspace, trace=trace,
     )  # fmt: skip
     memory.library.hipDeviceSynchronize()
     expected, bound = cases.reference(case, ctx.world_size, dtype, salt)

@@ -5,6 +5,7 @@
 import json
 import os
 import pathlib
+import pty
 import subprocess
 import sys
 import tempfile
@@ -13,13 +14,15 @@ import pytest
 
 import iris_c
 
+ENVIRONMENT = {"PYTHONPATH": str(pathlib.Path(iris_c.__path__[0]).parent)}
+
 
 def python_m(*arguments):
     """In a directory where no other iris_c lies than the one under test."""
     return subprocess.run(
         [sys.executable, "-m", "iris_c", *arguments],
         cwd=tempfile.gettempdir(),
-        env={**os.environ, "PYTHONPATH": str(pathlib.Path(iris_c.__path__[0]).parent)},
+        env={**os.environ, **ENVIRONMENT},
         capture_output=True,
         text=True,
         timeout=200,
@@ -31,9 +34,54 @@ def test_info():
     text = python_m()
     assert text.returncode == 0, text.stderr
     facts = json.loads(python_m("info", "--json").stdout)
-    assert {"iris_c", "extension", "backends", "code objects"} <= set(facts)
+    assert {"iris_c", "extension", "backends", "code objects", "GPU drivers"} <= set(facts)
+    devices = facts.pop("devices")
+    assert f"{'devices':<12} {'none but the cpu' if not devices else ''}" in text.stdout
     for key, value in facts.items():
         assert f"{key:<12} {value}" in text.stdout
+    assert "\x1b" not in text.stdout + text.stderr
+
+
+def on_a_terminal(*arguments, **environment):
+    """What `python -m iris_c` writes to one, standard output and error alike."""
+    ours, theirs = pty.openpty()
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "iris_c", *arguments],
+            cwd=tempfile.gettempdir(),
+            env={**os.environ, **ENVIRONMENT, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=theirs,
+            stderr=theirs,
+        )
+        os.close(theirs)
+        written = b""
+        while True:
+            try:
+                piece = os.read(ours, 65536)
+            except OSError:  # EIO: its other end is closed
+                break
+            if not piece:
+                break
+            written += piece
+        assert process.wait(timeout=60) == 0, written.decode()
+    finally:
+        os.close(ours)
+    return written.decode()
+
+
+@pytest.mark.slow
+def test_colour_and_progress_are_for_terminals():
+    colourful = on_a_terminal("selftest", "--backend", "cpu", TERM="xterm", NO_COLOR="")
+    assert "\x1b[32mok" in colourful
+    assert "\x1b[32mall right" in colourful
+    assert "[1/" in colourful, "progress"
+    plain = on_a_terminal("selftest", "--backend", "cpu", TERM="xterm", NO_COLOR="1")
+    assert "\x1b[32m" not in plain
+    assert "all right" in plain
+    piped = python_m("selftest", "--backend", "cpu")
+    assert piped.returncode == 0
+    assert "\x1b" not in piped.stdout + piped.stderr
 
 
 @pytest.mark.slow

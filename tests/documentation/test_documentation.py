@@ -6,6 +6,7 @@ import importlib.util
 import os
 import pathlib
 import re
+import runpy
 import subprocess
 import sys
 
@@ -19,22 +20,33 @@ BLOCK = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
 PAGES = sorted(page.name for page in (ROOT / "docs").glob("*.md") if BLOCK.search(page.read_text()))
 
 
-def run_blocks(ctx, blocks):
+def run_blocks(ctx, blocks, directory):
+    os.chdir(directory)  # for files that they write
     for block in blocks:
         exec(compile(block, "example", "exec"), {"ctx": ctx})
     ctx.barrier()
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_examples_run(page):
+def test_examples_run(page, tmp_path):
     blocks = BLOCK.findall((ROOT / "docs" / page).read_text())
-    run_ranks(run_blocks, 2, blocks, init={"heap_size": 16 << 20})
+    run_ranks(run_blocks, 2, blocks, str(tmp_path), init={"heap_size": 16 << 20})
 
 
 def test_every_page_is_in_the_contents():
     contents = (ROOT / "mkdocs.yml").read_text()
     for page in (ROOT / "docs").glob("*.md"):
         assert f": {page.name}\n" in contents, page.name
+
+
+def test_pictures_are_as_drawn():
+    """docs/pictures/draw.py was run after it was changed, and each picture is shown somewhere."""
+    draw = runpy.run_path(str(ROOT / "docs/pictures/draw.py"))
+    shown = "".join(page.read_text() for page in (ROOT / "docs").glob("*.md"))
+    for name, (boxes, arrows, length) in draw["PICTURES"].items():
+        drawn = (ROOT / f"docs/pictures/{name}.svg").read_text()
+        assert drawn == draw["picture"](boxes, arrows, length), name
+        assert f"](pictures/{name}.svg)" in shown
 
 
 @pytest.mark.slow

@@ -152,6 +152,33 @@ def test_a_rank_that_leaves_is_named():
     run_ranks(leaving_rank, 3, init={"heap_size": 1 << 22})
 
 
+@ranks(3)
+def test_who_is_done_may_leave_while_others_exchange_messages(ctx):
+    """Rank 2 has nothing to send or to get, and leaves at once."""
+    count = 16 << 20
+    sizes = [0, 0, 0]
+    if ctx.rank < 2:
+        sizes[1 - ctx.rank] = count
+    given = torch.arange(sum(sizes), dtype=torch.float32) + ctx.rank
+    got = torch.zeros_like(given)
+    ctx.barrier()
+    ctx.ccl.all_to_all(got, given, output_split_sizes=sizes, input_split_sizes=sizes)
+    if ctx.rank < 2:
+        assert torch.equal(got, torch.arange(count, dtype=torch.float32) + 1 - ctx.rank)
+
+
+@ranks(4)
+def test_who_is_done_may_leave_a_collective(ctx):
+    """Each time another rank, which has its result, is followed by others still on their way."""
+    for turn in range(40):
+        with ctx.group(range(4)) as group:
+            value = torch.full((64 << turn % 3,), float(ctx.rank + turn))
+            total = torch.empty_like(value)
+            group.ccl.all_reduce(total, value)
+            assert torch.equal(total, torch.full_like(value, 6.0 + 4 * turn))
+        ctx._groups.clear()
+
+
 def lonely_rank():
     if os.environ["RANK"] == "1":
         return

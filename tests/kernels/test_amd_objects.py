@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: The iris_c authors
-"""The AMD code objects, read: what cannot be run here is at least what was meant to be built."""
+"""The package's AMD code objects, read: what cannot be run here is at least what was meant to be
+built."""
 
-import hashlib
+import pathlib
 import re
 import shutil
 import subprocess
@@ -11,11 +12,22 @@ import amd_build
 import amd_objects
 import pytest
 
-pytestmark = pytest.mark.skipif(
-    amd_build.build_kernels.find_clang() is None or amd_objects.tool("llvm-objdump") is None,
-    reason="needs clang 22 or newer and its LLVM tools",
-)
+import iris_c
+
+KERNELS = pathlib.Path(iris_c.__file__).parent / "kernels"
 TARGETS = amd_build.build_kernels.GFX_TARGETS
+
+
+def path_of(target, traced=False):
+    return KERNELS / amd_build.build_kernels.object_name(target, traced)
+
+
+pytestmark = pytest.mark.skipif(
+    amd_build.build_kernels.find_clang() is None
+    or amd_objects.tool("llvm-objdump") is None
+    or not all(path_of(target).exists() for target in TARGETS),
+    reason="needs the gfx code objects, clang 22 or newer and its LLVM tools",
+)
 MATRIX_INSTRUCTIONS = {
     "F32": {
         "gfx90a": "v_mfma_f32_32x32x2f32",
@@ -35,18 +47,10 @@ MATRIX_INSTRUCTIONS = {
 }
 
 
-@pytest.fixture(scope="session")
-def objects(tmp_path_factory):
-    """All targets' objects, compiled once."""
-    directory = tmp_path_factory.mktemp("objects")
-    amd_build.build_kernels.build(directory, TARGETS, werror=True)
-    return {target: directory / amd_build.build_kernels.object_name(target) for target in TARGETS}
-
-
 @pytest.fixture(scope="session", params=TARGETS)
-def read(request, objects):
+def read(request):
     """(target, metadata, kernels)"""
-    return request.param, *amd_objects.read(str(objects[request.param]))
+    return request.param, *amd_objects.read(str(path_of(request.param)))
 
 
 @pytest.fixture(scope="session")
@@ -155,8 +159,21 @@ def test_a_mutant_breaks_the_rules(name, tmp_path):
     assert any(complaint in text for text in found), found[:5]
 
 
-def test_the_same_source_gives_the_same_bytes(objects, tmp_path):
+def test_the_same_source_gives_the_same_bytes(tmp_path):
+    """Elsewhere; so the package's objects are those of this source, too."""
     shutil.copytree(amd_build.ROOT / "csrc", tmp_path / "elsewhere/csrc")
     again = amd_build.compiled("gfx942", tmp_path, root=tmp_path / "elsewhere")
-    digests = {hashlib.sha256(p.read_bytes()).digest() for p in (again, objects["gfx942"])}
-    assert len(digests) == 1
+    assert again.read_bytes() == path_of("gfx942").read_bytes()
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_traced_kernels_are_the_products(target, host):
+    """And keep out of scratch memory; a few scalars may lie in vector registers."""
+    metadata, kernels = amd_objects.read(str(path_of(target, traced=True)))
+    products = {name for name in host if re.match(r"iris_(MATMUL|ALL_GATHER_MATMUL)_", name)}
+    assert set(metadata) == set(kernels) == products
+    for name, numbers in metadata.items():
+        assert numbers["kernarg_segment_size"] == host[name], name
+        assert numbers["vgpr_spill_count"] == numbers["private_segment_fixed_size"] == 0, name
+        clock = "s_memrealtime"
+        assert any(x.name == clock for x in kernels[name].code), f"{name}: it reads no clock"

@@ -10,10 +10,12 @@ import time
 
 import cases
 import norms
+import numpy
 import pytest
 import torch
 
 import iris_c
+from iris_c import tracing
 from iris_c.testing import ranks
 
 pytestmark = pytest.mark.skipif(
@@ -77,6 +79,34 @@ def test_replays_and_eager_calls_alternate(ctx, variant):
             graph.replay()
         product.check(str(turn))
     assert workspace.call_counter == 30
+
+
+@ranks(1, 2, 4)
+def test_traced_calls_are_captured(ctx):
+    """After one that was not; each replay adds as many records."""
+    product = Product(ctx, cases.Case(300, 600, 65), "two_shot", torch.bfloat16, None)
+    product.prepare()
+
+    def call():
+        ctx.ops.matmul_all_reduce(
+            product.C, product.A, product.B, config=product.config, trace=True
+        )
+
+    with pytest.raises(RuntimeError, match="trace one call before the capture"):
+        captured(call)
+    call()
+    graph = captured(call)
+    tracing.clear(ctx)
+    ctx.barrier()
+    for turn in range(3):
+        product.refill(str(turn))
+        graph.replay()
+        product.check(str(turn))
+    records = numpy.frombuffer(ctx._trace()[0], tracing.RECORD)
+    chosen = ctx.ops.select_config(300, 600, 65, torch.bfloat16, product.config)
+    tiles = -(-300 // chosen.block_size_m) * -(-600 // chosen.block_size_n)
+    assert (records["kind"] == tracing.GEMM).sum() == 3 * tiles
+    assert set(records["role"].tolist()) - {0} <= {1, 2, 3, 4}
 
 
 @pytest.mark.parametrize("variant", ["ll", "ll_two_shot", "one_shot", "two_shot", "ring", "atomic"])

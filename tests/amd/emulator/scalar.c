@@ -68,6 +68,7 @@ BINARY_32(s_max_i32, (int32_t)a > (int32_t)b ? a : b, (int32_t)a > (int32_t)b)
 BINARY_32(s_cselect_b32, w->scc ? a : b, KEEP)
 BINARY_32(s_lshl3_add_u32, (a << 3) + b, ((uint64_t)a << 3) + b > UINT32_MAX)
 UNARY_32(s_mov_b32, a, KEEP)
+UNARY_32(s_sext_i32_i16, (uint32_t)(int32_t)(int16_t)a, KEEP)
 UNARY_32(s_movk_i32, (uint32_t)(int32_t)(int16_t)a, KEEP) /* 16 bits, sign-extended */
 UNARY_32(s_not_b32, ~a, r != 0)
 UNARY_32(s_brev_b32, reversed(a), KEEP)
@@ -97,7 +98,17 @@ SHIFT_64(s_lshl_b64, a << b)
 SHIFT_64(s_lshr_b64, a >> b)
 SHIFT_64(s_ashr_i64, (uint64_t)((int64_t)a >> b))
 
-/* The field of bits 22:16 of operand 2 bits from bit 5:0 of it on, with its sign. */
+/* The field of bits 22:16 of operand 2 bits from bit 4:0 of it on. */
+static uint32_t unsigned_field(uint32_t a, uint32_t field)
+{
+    const uint32_t width = field >> 16 & 127;
+
+    return width == 0 ? 0 : a >> (field & 31) & (UINT32_MAX >> (width < 32 ? 32 - width : 0));
+}
+
+BINARY_32(s_bfe_u32, unsigned_field(a, b), r != 0)
+
+/* The same of 64 bits, from bit 5:0 of operand 2 on, with its sign. */
 static void s_bfe_i64(struct wave *w, const struct instruction *in)
 {
     const uint64_t a = scalar64(w, &in->operand[1]);
@@ -280,6 +291,7 @@ const struct operation scalar_operations[] = {
     ROW(s_cselect_b32, 3),
     ROW(s_lshl3_add_u32, 3),
     ROW(s_mov_b32, 2),
+    ROW(s_sext_i32_i16, 2),
     ROW(s_movk_i32, 2),
     ROW(s_not_b32, 2),
     ROW(s_brev_b32, 2),
@@ -296,6 +308,7 @@ const struct operation scalar_operations[] = {
     ROW(s_lshl_b64, 3),
     ROW(s_lshr_b64, 3),
     ROW(s_ashr_i64, 3),
+    ROW(s_bfe_u32, 3),
     ROW(s_bfe_i64, 3),
     ROW(s_bcnt1_i32_b64, 2),
     ROW(s_addk_i32, 2),

@@ -432,6 +432,17 @@ static void v_readfirstlane_b32(struct wave *w, const struct instruction *in)
         source32(w, &in->operand[1], room)[exec != 0 ? __builtin_ctzll(exec) : 0];
 }
 
+/* One lane, enabled or not. */
+static void v_readlane_b32(struct wave *w, const struct instruction *in)
+{
+    w->s[in->operand[0].index] = w->v[in->operand[1].index][scalar32(w, &in->operand[2]) % LANES];
+}
+
+static void v_writelane_b32(struct wave *w, const struct instruction *in)
+{
+    w->v[in->operand[0].index][scalar32(w, &in->operand[2]) % LANES] = scalar32(w, &in->operand[1]);
+}
+
 #define COMPARE_32(name, type, operation)                                                          \
     static void name(struct wave *w, const struct instruction *in)                                 \
     {                                                                                              \
@@ -568,5 +579,7 @@ const struct operation vector_operations[] = {
     ROW(v_mov_b64, 2),
     ROW(v_cndmask_b32, 4),
     {"v_readfirstlane_b32", v_readfirstlane_b32, 2, OPERAND_SCALAR},
+    {"v_readlane_b32", v_readlane_b32, 3, OPERAND_SCALAR},
+    ROW(v_writelane_b32, 3),
     {NULL, NULL, 0, OPERAND_NONE},
 };

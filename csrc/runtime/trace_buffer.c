@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * The trace's buffer, and comparing the ranks' clocks.
+ */
+#include "trace_buffer.h"
+
+#include <unistd.h>
+
+#include "op_launch.h"
+
+/* 8 MiB: a hundred products of common size. */
+enum { CAPACITY = 1 << 18 };
+
+static struct iris_trace *trace_of(const struct iris_context *ctx)
+{
+    return ctx->trace.data;
+}
+
+static enum iris_status write_head(struct iris_context *ctx)
+{
+    const struct iris_trace head = {.capacity = CAPACITY};
+
+    return ctx->ops->memory_write(ctx->device, trace_of(ctx), &head, sizeof head);
+}
+
+enum iris_status iris_trace_open(struct iris_context *ctx, bool capturing)
+{
+    struct iris_memory_handle handle = {.fd = -1};
+    enum iris_status status;
+
+    if (trace_of(ctx) != NULL)
+        return IRIS_OK;
+    if (capturing)
+        return IRIS_FAIL(IRIS_ESTATE, "trace: its buffer cannot be allocated while a graph is "
+                                      "captured; trace one call before the capture");
+    IRIS_TRY(ctx->ops->memory_create(
+        ctx->device, sizeof(struct iris_trace) + CAPACITY * sizeof(struct iris_trace_record),
+        &ctx->trace, &handle));
+    if (handle.fd >= 0)
+        (void)close(handle.fd);
+    status = write_head(ctx);
+    if (status != IRIS_OK)
+        iris_trace_free(ctx);
+    return status;
+}
+
+void iris_trace_attach(struct iris_context *ctx, struct iris_call_args *call)
+{
+    call->trace = (uint64_t)(uintptr_t)trace_of(ctx);
+    call->traced_call = ctx->traced_calls++;
+}
+
+void iris_trace_free(struct iris_context *ctx)
+{
+    if (trace_of(ctx) != NULL)
+        ctx->ops->memory_release(&ctx->trace);
+    ctx->trace.data = NULL;
+}
+
+enum iris_status iris_trace_clear(struct iris_context *ctx)
+{
+    enum iris_status status;
+
+    pthread_mutex_lock(&ctx->op_lock);
+    status = iris_context_check(ctx);
+    if (status == IRIS_OK && trace_of(ctx) != NULL) {
+        status = ctx->ops->synchronize(ctx->device);
+        if (status == IRIS_OK)
+            status = write_head(ctx);
+    }
+    ctx->traced_calls = 0;
+    pthread_mutex_unlock(&ctx->op_lock);
+    return status;
+}
+
+static enum iris_status compare_clocks(struct iris_context *ctx)
+{
+    const struct iris_op_desc desc = {
+        .operation = IRIS_OP_COMPARE_CLOCKS, .dtype = IRIS_DTYPE_U8, .source = -1};
+    const struct iris_op_options options = {.trace = true};
+    struct iris_barrier_args args;
+    const struct iris_op_launch launch = {
+        .call = &args.call,
+        .args = &args,
+        .args_nbytes = sizeof args,
+        .work_groups = 1,
+        .kernel_dtype = IRIS_DTYPE_U8,
+    };
+
+    return iris_op_run(ctx, &desc, &launch, &options);
+}
+
+static enum iris_status read_head(struct iris_context *ctx, struct iris_trace_info *out)
+{
+    struct iris_trace head;
+
+    IRIS_TRY(ctx->ops->synchronize(ctx->device));
+    IRIS_TRY(ctx->ops->memory_read(ctx->device, &head, trace_of(ctx), sizeof head));
+    out->count = head.count < head.capacity ? head.count : head.capacity;
+    out->dropped = head.count - out->count;
+    out->clock_offset = head.clock_offset;
+    out->round_trip = head.round_trip;
+    out->ticks_per_second = iris_device_traits(ctx->device)->ticks_per_second;
+    return IRIS_OK;
+}
+
+enum iris_status iris_trace_settle(struct iris_context *ctx, struct iris_trace_info *out)
+{
+    enum iris_status status;
+
+    IRIS_TRY(compare_clocks(ctx));
+    /* Complete on all ranks: none of them is missed from here on. */
+    IRIS_TRY(iris_context_barrier(ctx, NULL));
+    pthread_mutex_lock(&ctx->op_lock);
+    status = iris_context_check(ctx);
+    if (status == IRIS_OK)
+        status = read_head(ctx, out);
+    pthread_mutex_unlock(&ctx->op_lock);
+    return status;
+}
+
+enum iris_status iris_trace_read(struct iris_context *ctx, struct iris_trace_record *out,
+                                 size_t count)
+{
+    enum iris_status status;
+
+    pthread_mutex_lock(&ctx->op_lock);
+    status = iris_context_check(ctx);
+    if (status == IRIS_OK && count > 0)
+        status = ctx->ops->memory_read(ctx->device, out, trace_of(ctx) + 1, count * sizeof *out);
+    pthread_mutex_unlock(&ctx->op_lock);
+    return status;
+}

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: MIT
+# SPDX-FileCopyrightText: The iris_c authors
+"""Draws the algorithms: time runs to the right, each rank has a row for its product and one for its
+exchange, arrows are stores into a peer's heap.
+
+python docs/pictures/draw.py     writes the .svg files beside this one
+"""
+
+from __future__ import annotations
+
+import pathlib
+
+HERE = pathlib.Path(__file__).resolve().parent
+UNIT, ROW, GAP, LEFT = 62, 34, 12, 128
+COLOURS = {
+    "gemm": "#9ecae9",
+    "send": "#ffbf79",
+    "sum": "#a5d8a2",
+    "result": "#d7b5e8",
+    "wait": "#eeeeee",
+}
+ROWS = ("rank 0 product", "rank 0 exchange", "rank 1 product", "rank 1 exchange")
+
+
+def _top(row: int) -> int:
+    return 16 + row * ROW + (row // 2) * GAP
+
+
+def picture(boxes, arrows, length: float) -> str:
+    """boxes: (row, begin, end, text, colour); arrows: (row, time, row, time)."""
+    width, height = LEFT + int(length * UNIT) + 16, _top(3) + ROW + 12
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        f'width="{width}" font-family="sans-serif" font-size="12">',
+        '<defs><marker id="head" markerWidth="8" markerHeight="8" refX="7" refY="4" orient="auto">'
+        '<path d="M0,0 L8,4 L0,8 z" fill="#444"/></marker></defs>',
+        f'<rect width="{width}" height="{height}" fill="white"/>',
+    ]
+    for row, name in enumerate(ROWS):
+        parts.append(f'<text x="8" y="{_top(row) + 19}" fill="#333">{name}</text>')
+    for row, begin, end, text, colour in boxes:
+        x, y, w = LEFT + begin * UNIT, _top(row), (end - begin) * UNIT
+        parts.append(
+            f'<rect x="{x:.0f}" y="{y}" width="{w:.0f}" height="{ROW - 6}" rx="3" '
+            f'fill="{COLOURS[colour]}" stroke="#666"/>'
+            f'<text x="{x + w / 2:.0f}" y="{y + 18}" text-anchor="middle">{text}</text>'
+        )
+    for row, time, other, then in arrows:
+        down = other > row
+        y1 = _top(row) + (ROW - 6 if down else 0)
+        y2 = _top(other) + (0 if down else ROW - 6)
+        parts.append(
+            f'<line x1="{LEFT + time * UNIT:.0f}" y1="{y1}" x2="{LEFT + then * UNIT:.0f}" '
+            f'y2="{y2}" stroke="#444" marker-end="url(#head)"/>'
+        )
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def products(first: int, names) -> list:
+    """A row of tiles, one unit of time each."""
+    return [(first, t, t + 1, name, "gemm") for t, name in enumerate(names)]
+
+
+# Tiles t0 ... t3 of the output; the even ones are rank 0's to sum, the odd ones rank 1's.
+TILES = ("A0B0 t0", "A0B0 t1", "A0B0 t2", "A0B0 t3"), ("A1B1 t0", "A1B1 t1", "A1B1 t2", "A1B1 t3")
+PARTIALS = [(0, 2, 3, 2.4), (2, 1, 1, 1.4), (0, 4, 3, 4.4), (2, 3, 1, 3.4)]
+
+PICTURES = {
+    "two_shot": (
+        products(0, TILES[0]) + products(2, TILES[1])
+        + [(1, 1.4, 2.4, "sum t0", "sum"), (1, 3.4, 4.4, "sum t2", "sum"),
+           (3, 2.4, 3.4, "sum t1", "sum"), (3, 4.4, 5.4, "sum t3", "sum"),
+           (0, 5.4, 6.4, "C complete", "result"), (2, 5.4, 6.4, "C complete", "result")],
+        [*PARTIALS, (1, 2.4, 2, 2.8), (1, 4.4, 2, 5.4), (3, 3.4, 0, 4.2), (3, 5.4, 0, 5.5)], 6.6,
+    ),
+    "one_shot": (
+        products(0, TILES[0][:2]) + products(2, TILES[1][:2])
+        + [(1, 1.4, 2.4, "sum t0", "sum"), (1, 2.4, 3.4, "sum t1", "sum"),
+           (3, 1.4, 2.4, "sum t0", "sum"), (3, 2.4, 3.4, "sum t1", "sum")],
+        [(0, 1, 3, 1.4), (0, 2, 3, 2.4), (2, 1, 1, 1.4), (2, 2, 1, 2.4)], 3.6,
+    ),
+    "ring": (
+        products(0, TILES[0][:2]) + products(2, TILES[1][:2])
+        + [(1, 1, 1.6, "t0", "send"), (1, 2, 2.6, "t1", "send"),
+           (3, 2, 3, "t0 + t0", "sum"), (3, 3, 4, "t1 + t1", "sum"),
+           (1, 3.4, 4.2, "C t0", "result"), (1, 4.4, 5.2, "C t1", "result")],
+        [(1, 1.6, 3, 2), (1, 2.6, 3, 3), (3, 3, 1, 3.4), (3, 4, 1, 4.4)], 5.4,
+    ),
+    "matmul_reduce_scatter": (
+        products(0, TILES[0]) + products(2, TILES[1])
+        + [(1, 1.4, 2.4, "sum t0", "sum"), (1, 3.4, 4.4, "sum t2", "sum"),
+           (3, 2.4, 3.4, "sum t1", "sum"), (3, 4.4, 5.4, "sum t3", "sum")],
+        PARTIALS, 5.6,
+    ),
+    "matmul_all_gather": (
+        products(0, ("A0B t0", "A0B t1", "A0B t2")) + products(2, ("A1B t0", "A1B t1", "A1B t2"))
+        + [(row, t + 1, t + 1.7, f"t{t}", "send") for row in (1, 3) for t in range(3)]
+        + [(0, 3.9, 4.9, "C complete", "result"), (2, 3.9, 4.9, "C complete", "result")],
+        [(1, 1.7, 2, 2.3), (1, 3.7, 2, 3.9), (3, 1.7, 0, 2.3), (3, 3.7, 0, 3.9)], 5.1,
+    ),
+    "all_gather_matmul": (
+        products(0, ("A0 B t0", "A0 B t1", "A1 B t2", "A1 B t3"))
+        + products(2, ("A1 B t2", "A1 B t3", "A0 B t0", "A0 B t1"))
+        + [(row, t * 0.7, t * 0.7 + 0.7, f"A{row // 2} u{t}", "send")
+           for row in (1, 3) for t in range(4)],
+        [(1, 0.7, 2, 1.1), (1, 2.8, 2, 3.0), (3, 0.7, 0, 1.1), (3, 2.8, 0, 3.0)], 4.2,
+    ),
+}  # fmt: skip
+
+
+def main() -> None:
+    for name, (boxes, arrows, length) in PICTURES.items():
+        (HERE / f"{name}.svg").write_text(picture(boxes, arrows, length))
+
+
+if __name__ == "__main__":
+    main()
