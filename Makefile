@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: The iris_c authors
 #
 #   make demo     build, install into .venv, run the demonstration (RANKS=2)
-#   make test     build with warnings as errors, run the whole suite (PYTEST_ARGS=...)
+#   make test     build with warnings as errors, run the whole suite (PYTEST_ARGS=..., WORKERS=2)
 #   make test-amd the AMD code objects on emulated GPUs, with SEEDS=20 random programs for each
 #   make lint     formatting and static analysis, changes nothing
 #   make format   formats what `make lint` would complain about
@@ -15,6 +15,7 @@
 PYTHON ?= python3
 RANKS ?= 2
 PYTEST_ARGS ?=
+WORKERS ?= 2
 SEEDS ?= 20
 VENV := .venv
 BIN := $(VENV)/bin
@@ -39,8 +40,9 @@ $(VENV)/installed: $(VENV)/tools $(SOURCES)
 demo: $(VENV)/installed
 	$(BIN)/python benchmarks/demo.py --ranks $(RANKS)
 
+# A file's tests stay together: they share what they build.
 test: $(VENV)/installed
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 test-amd: $(VENV)/installed
 	IRIS_C_TEST_AMD_SEEDS=$(SEEDS) $(BIN)/pytest tests/amd $(PYTEST_ARGS)

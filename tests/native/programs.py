@@ -24,6 +24,7 @@ FEW = """\
 #define IRIS_REDUCTION_INSTANCES IRIS_FLOAT_INSTANCES
 """
 CORE = ("runtime/*.c", "device/*.c", "kernels/*.cpp")
+PRODUCT = ("kernels/gemm_host*.cpp", "kernels/rows_host.cpp")
 BOOTSTRAP = ("runtime/bootstrap*.c", "runtime/status.c")
 
 
