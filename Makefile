@@ -42,7 +42,7 @@ demo: $(VENV)/installed
 
 # A file's tests stay together: they share what they build.
 test: $(VENV)/installed
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-amd: $(VENV)/installed
 	IRIS_C_TEST_AMD_SEEDS=$(SEEDS) $(BIN)/pytest tests/amd $(PYTEST_ARGS)

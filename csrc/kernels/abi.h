@@ -388,7 +388,8 @@ struct iris_gather_args {
     uint32_t m_contiguous;  /* staged shards are contiguous along M, not K */
     uint32_t stages_own;    /* this rank's shard passes through its staging too */
     uint32_t waits_for_all; /* nothing is multiplied before everything has arrived */
-    uint32_t pad;
+    int32_t k_splits;       /* work-groups that share a tile's K: 1, or IRIS_K_SPLITS */
+    int64_t split_tiles;    /* k_splits times the tiles */
     struct iris_tensor_map staged_maps[2]; /* sm_90a: by the call's half */
 };
 

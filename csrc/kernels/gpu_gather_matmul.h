@@ -178,8 +178,17 @@ IRIS_INLINE void simt_gather_matmul(work_group wg, const iris_gather_args &args)
 
 /* ---- tensor cores, with roles ---- */
 
-/* How the loader and the exchange warps of a block meet at the end. */
-enum { kLoaderDone = 6 };
+/* How the loader, the exchange warps and, where they wait for another work-group, the math
+ * warpgroups of a block meet at the end; barriers of the math warpgroups. */
+enum { kLoaderDone = 6, kMathBarrier = 7 };
+
+IRIS_INLINE int32_t meeting_threads(const iris_gather_args &args)
+{
+    return 32 + kExchangeThreads + (args.k_splits > 1 ? IRIS_SM90_PARTS * kGroupThreads : 0);
+}
+
+/* What block's warps tell each other before they meet, in `exchange`. */
+enum { kArrived = 0, kSplitMissing = 1 };
 
 /* This warpgroup's half of the tile, as wgmma leaves it, plus the bias. */
 template <typename T, int32_t kTileN>
@@ -215,33 +224,86 @@ template <typename T> struct sm90_gather_call {
         return gather.share_k != 0 ? gather.share_k : args.reduce.K;
     }
 
-    IRIS_INLINE int32_t steps() const
+    /* Tiles are numbered in the order in which they are multiplied, with their splits: first the
+     * first split of all, then the second. */
+    IRIS_INLINE int32_t split_of(int64_t tile) const
+    {
+        return tile < gather.schedule.tiles.tiles ? 0 : 1;
+    }
+
+    /* Each split takes every k_splits-th step of each part of K, so that both keep up with what
+     * arrives. */
+    template <int32_t kTileN> IRIS_INLINE int32_t steps(int64_t tile) const
     {
         const int32_t parts = gather.share_k != 0 ? args.reduce.call.world_size : 1;
-        return parts * (int32_t)((part_length() + kTileK - 1) / kTileK);
+        const int32_t steps = (int32_t)((part_length() + kTileK - 1) / kTileK);
+        if constexpr (kTileN == kWide)
+            return parts * steps;
+        return parts * ((steps + gather.k_splits - 1 - split_of(tile)) / gather.k_splits);
     }
 
     template <class Visit> IRIS_INLINE void for_each_tile(Visit visit) const
     {
-        for (int64_t tile = blockIdx.x; tile < gather.schedule.tiles.tiles; tile += gridDim.x)
+        for (int64_t tile = blockIdx.x; tile < gather.split_tiles; tile += gridDim.x)
             visit(tile, coord(tile));
     }
 
     IRIS_INLINE iris_tile_coord coord(int64_t tile) const
     {
+        const int64_t step = tile - split_of(tile) * gather.schedule.tiles.tiles;
         int32_t source;
-        return iris_gather_tile_coord(&gather.schedule, args.reduce.call.rank, tile, &source);
+        return iris_gather_tile_coord(&gather.schedule, args.reduce.call.rank, step, &source);
+    }
+
+    /* Whether this work-group stores the tile: the one with the last split. Wide tiles have one. */
+    template <int32_t kTileN> IRIS_INLINE bool stores(int64_t tile) const
+    {
+        return kTileN == kWide || split_of(tile) == gather.k_splits - 1;
     }
 
     /* Between the product and its rounding. */
     template <int32_t kTileN>
     IRIS_INLINE void conclude(float (&d)[kTileN / 2], int64_t tile, int32_t half) const
     {
-        if (args.reduce.bias.address == 0)
+        if constexpr (kTileN == kNarrow)
+            if (gather.k_splits > 1)
+                join_splits<kTileN>(d, tile, half);
+        if (args.reduce.bias.address == 0 || !stores<kTileN>(tile))
             return;
         /* Where the tile lies is found anew: the product had no register for it. */
         asm volatile("" : "+l"(tile));
         add_bias_to_part<T, kTileN>(d, args.reduce, coord(tile), half);
+    }
+
+    /* By one math warpgroup: hands its sums over to the work-group with the other split of the
+     * tile, or adds what that one has handed over. Only where every work-group has one tile at
+     * most: none waits for one that comes after what it waits for. */
+    template <int32_t kTileN>
+    IRIS_INLINE void join_splits(float (&d)[kTileN / 2], int64_t tile, int32_t half) const
+    {
+        const int32_t thread = (int32_t)threadIdx.x % kGroupThreads;
+        const work_group wg = {(int32_t)blockIdx.x, (int32_t)gridDim.x,  thread,
+                               kGroupThreads,       kMathBarrier + half, nullptr};
+        const call_state call = call_begin(args.reduce.call);
+        const int64_t step = tile - split_of(tile) * gather.schedule.tiles.tiles;
+        const int64_t place = step * IRIS_SM90_PARTS + half;
+        const int64_t flag = gather.layout.flags_count + place;
+        float *sums =
+            heap_pointer<float>(call.args, call.args.rank,
+                                call.args.data_offset + call.half * call.args.data_half_nbytes +
+                                    gather.layout.half_nbytes) +
+            place * (kTileN / 2) * kGroupThreads + thread;
+        if (!stores<kTileN>(tile)) {
+#pragma unroll
+            for (int32_t i = 0; i < kTileN / 2; ++i)
+                sums[i * kGroupThreads] = d[i];
+            return signal_tile(wg, call, call.args.rank, flag);
+        }
+        if (!wait_tile(wg, call, flag, {IRIS_SIGNAL_PARTIAL, call.args.rank, (int32_t)step}))
+            shared->exchange[kSplitMissing] = 1;
+#pragma unroll
+        for (int32_t i = 0; i < kTileN / 2; ++i)
+            d[i] += sums[i * kGroupThreads];
     }
 
     /* Whose rows a tile has, with shards of rows; else this rank. */
@@ -299,13 +361,15 @@ IRIS_INLINE bool load_gathered_tiles(const Call &c, const call_state &call, bool
         arrived = __all_sync(~0u, operand.wait_for_all(lane, 32));
         acquire_for_engines();
     }
-    c.for_each_tile([&](int64_t, const iris_tile_coord &at) {
+    c.for_each_tile([&](int64_t tile, const iris_tile_coord &at) {
         const int32_t source = c.source_of(at);
         const int64_t row = at.row - source * c.gather.schedule.share_m;
+        const int32_t first_step = kTileN == kWide ? 0 : c.split_of(tile) * kTileK;
+        const int32_t stride = (kTileN == kWide ? 1 : c.gather.k_splits) * kTileK;
         for_each_k_part(c.gather, source, [&](int32_t part, int64_t first, int64_t length) {
             const bool at_hand = operand.is_at_hand(part);
             int64_t there = at_hand || c.gather.waits_for_all != 0 ? length : 0;
-            for (int64_t k = 0; k < length; k += kTileK) {
+            for (int64_t k = first_step; k < length; k += stride) {
                 mbarrier *full = &c.shared->full[cursor.stage];
                 char *a = c.shared->a[cursor.stage], *b = c.shared->b[cursor.stage];
                 if (k >= there && arrived) {
@@ -369,7 +433,7 @@ template <int32_t kTileN, class Call> IRIS_INLINE void store_gathered_tiles(cons
                     at.cols - chunks.col(chunk), false,
                     *reinterpret_cast<const chunk16 *>(c.shared->part + chunks.offset(chunk)));
     };
-    for_each_part(c, store, [](int64_t, int32_t) {});
+    for_each_part<kTileN>(c, store, [](int64_t, int32_t) {});
 }
 
 /* What the warps of the first warpgroup do. */
@@ -378,14 +442,12 @@ IRIS_INLINE void serve_gathered_tiles(const Call &c, const call_state &call, boo
 {
     using T = typename Call::element;
     const int32_t warp = (int32_t)threadIdx.x / 32;
-    constexpr int32_t kMeeting = 32 + kExchangeThreads;
-
     if (warp == 0) {
         const bool arrived = load_gathered_tiles<kTileN>(c, call, by_elements);
         if (threadIdx.x == 0)
-            c.shared->exchange[0] = arrived ? 1 : 0;
+            c.shared->exchange[kArrived] = arrived ? 1 : 0;
         __syncwarp();
-        return arrive_barrier(kLoaderDone, kMeeting);
+        return arrive_barrier(kLoaderDone, meeting_threads(c.gather));
     }
     if (warp == 1)
         return store_gathered_tiles<kTileN>(c);
@@ -396,9 +458,9 @@ IRIS_INLINE void serve_gathered_tiles(const Call &c, const call_state &call, boo
     if (wg.index < senders || c.gather.waits_for_all != 0)
         operand.send(wg, wg.index, senders);
     const bool stored = operand.store_joined(wg, wg.index, wg.count);
-    /* The counter, and at the wrap the flags, stay as they are until the loader has done. */
-    sync_barrier(kLoaderDone, kMeeting);
-    if (stored && c.shared->exchange[0] != 0)
+    /* The counter, and at the wrap the flags, stay as they are until all have done that wait. */
+    sync_barrier(kLoaderDone, meeting_threads(c.gather));
+    if (stored && c.shared->exchange[kArrived] != 0 && c.shared->exchange[kSplitMissing] == 0)
         end_locally(wg, call);
 }
 
@@ -409,8 +471,10 @@ template <typename T> IRIS_INLINE void tensor_core_gather_matmul(const iris_gath
     const int32_t warpgroup = (int32_t)threadIdx.x / kGroupThreads;
     const bool by_elements = args.product.b_map_kind == 0;
 
-    if (threadIdx.x == 0)
+    if (threadIdx.x == 0) {
         init_stages(shared, by_elements);
+        shared->exchange[kSplitMissing] = 0;
+    }
     __syncthreads();
     const sm90_gather_call<T> c = {args, args.product, shared};
 
@@ -427,6 +491,8 @@ template <typename T> IRIS_INLINE void tensor_core_gather_matmul(const iris_gath
             multiply_tiles<kWide>(c, warpgroup - 1);
         else
             multiply_tiles<kNarrow>(c, warpgroup - 1);
+        if (args.k_splits > 1)
+            arrive_barrier(kLoaderDone, meeting_threads(args));
     }
 }
 

@@ -39,6 +39,16 @@
     (IRIS_SM90_STAGES * (IRIS_SM90_BLOCK_M + IRIS_SM90_BLOCK_N) * IRIS_SM90_BLOCK_K * 2 +          \
      IRIS_SM90_BLOCK_M * IRIS_SM90_BLOCK_N + 1024)
 
+/* Gathered products of sm_90a: where narrow tiles are so few that two work-groups are there for
+ * each, and K is long, the two share a tile's K, steps of it in turn. The first hands its sums over
+ * in memory, behind the staged shards: fp32, those of each math warpgroup apart, with a flag each
+ * behind the units'. */
+#define IRIS_K_SPLITS 2
+#define IRIS_K_SPLIT_MAX_TILES 66
+#define IRIS_K_SPLIT_MIN_STEPS 32
+#define IRIS_K_SPLIT_FLAGS(tiles) ((tiles) * IRIS_SM90_PARTS)
+#define IRIS_K_SPLIT_NBYTES(tiles) ((tiles) * IRIS_SM90_BLOCK_M * IRIS_SM90_NARROW_BLOCK_N * 4)
+
 struct iris_gpu_block {
     int32_t m, n, k;
 };

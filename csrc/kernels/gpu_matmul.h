@@ -61,7 +61,7 @@ template <typename T, iris_variant kVariantOfCall, result kResultOfCall> struct 
     const iris_product_args &args;
     sm90_shared *shared;
 
-    IRIS_INLINE int32_t steps() const
+    template <int32_t kTileN> IRIS_INLINE int32_t steps(int64_t) const
     {
         return (int32_t)((args.reduce.K + kTileK - 1) / kTileK);
     }
@@ -70,6 +70,12 @@ template <typename T, iris_variant kVariantOfCall, result kResultOfCall> struct 
     template <int32_t kTileN>
     IRIS_INLINE void conclude(float (&)[kTileN / 2], int64_t, int32_t) const
     {
+    }
+
+    /* Whether this work-group stores what it has multiplied. */
+    template <int32_t kTileN> IRIS_INLINE bool stores(int64_t) const
+    {
+        return true;
     }
 
     template <class Visit> IRIS_INLINE void for_each_tile(Visit visit) const
@@ -111,8 +117,8 @@ template <int32_t kTileN, class Call> IRIS_INLINE void load_tiles(const Call &c,
         return;
     prefetch_tensor_map(&args.a_map);
     prefetch_tensor_map(&args.b_map);
-    c.for_each_tile([&](int64_t, const iris_tile_coord &at) {
-        for (int32_t step = 0; step < c.steps(); ++step) {
+    c.for_each_tile([&](int64_t tile, const iris_tile_coord &at) {
+        for (int32_t step = 0; step < c.template steps<kTileN>(tile); ++step) {
             mbarrier *full = &c.shared->full[cursor.stage];
             char *a = c.shared->a[cursor.stage], *b = c.shared->b[cursor.stage];
             wait_mbarrier(&c.shared->empty[cursor.stage], cursor.phase ^ 1);
@@ -145,10 +151,12 @@ IRIS_INLINE void multiply_tiles_in_order(const Call &c, int32_t half)
             const iris_call_args &call = c.args.reduce.call;
             const trace_span span(call, half == 0 && threadIdx.x % kGroupThreads == 0,
                                   IRIS_TRACE_GEMM, call.rank, tile);
-            multiply_tile<T, kTileN, kAMn, kBMn>(d, c.shared, cursor, half, c.steps());
+            multiply_tile<T, kTileN, kAMn, kBMn>(d, c.shared, cursor, half,
+                                                 c.template steps<kTileN>(tile));
         }
         c.template conclude<kTileN>(d, tile, half);
-        hand_over_part<T, kTileN>(d, c.shared, half);
+        if (c.template stores<kTileN>(tile))
+            hand_over_part<T, kTileN>(d, c.shared, half);
     });
 }
 
@@ -204,12 +212,13 @@ IRIS_INLINE void signal_part(const call_state &call, const Exchange &exchange, i
 
 /* The storer's turns with the math warpgroups: store(tile, at, part, rows) each part that has rows
  * in the matrix and be done with its shared memory, then stored(tile, part). */
-template <class Call, class Store, class Stored>
+template <int32_t kTileN, class Call, class Store, class Stored>
 IRIS_INLINE void for_each_part(const Call &c, Store store, Stored stored)
 {
     arrive_barrier(kPartFree, kGroupThreads + 32);
     c.for_each_tile([&](int64_t tile, const iris_tile_coord &at) {
-        for (int32_t part = 0; part < IRIS_SM90_PARTS; ++part) {
+        for (int32_t part = c.template stores<kTileN>(tile) ? 0 : IRIS_SM90_PARTS;
+             part < IRIS_SM90_PARTS; ++part) {
             const int32_t rows = at.rows - part * kPartRows;
             sync_barrier(kPartFull + part, kGroupThreads + 32);
             if (rows > 0)
@@ -232,7 +241,7 @@ IRIS_INLINE void store_tiles(const Call &c, const call_state &call, const Exchan
         wait_bulk_read();
     };
 
-    for_each_part(c, store, [&](int64_t tile, int32_t part) {
+    for_each_part<kTileN>(c, store, [&](int64_t tile, int32_t part) {
         if (leads && c.args.c_is_mapped == 0 && (Exchange::kSignalsParts || part == 1))
             signal_part(call, exchange, tile, Exchange::kSignalsParts ? part : 0);
     });

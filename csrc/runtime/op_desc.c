@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../kernels/gpu_launch.h"
+
 const char *iris_root_name(enum iris_operation operation)
 {
     return operation == IRIS_OP_GATHER || operation == IRIS_OP_REDUCE ? "dst" : "src";
@@ -108,6 +110,13 @@ struct iris_gather_layout iris_op_desc_gather(const struct iris_op_desc *desc, i
         host && desc->share_k != 0, (uint32_t)iris_dtype_nbytes(desc->dtype), world_size);
 }
 
+struct iris_gather_schedule iris_op_desc_gather_schedule(const struct iris_op_desc *desc,
+                                                         int world_size)
+{
+    return iris_gather_schedule_make(desc->M, desc->N, desc->share_m, desc->block_m, desc->block_n,
+                                     desc->group_size_m, world_size);
+}
+
 struct iris_op_needs iris_op_desc_needs(const struct iris_op_desc *desc, int world_size)
 {
     struct iris_op_needs needs = {0, 0, 0};
@@ -144,6 +153,12 @@ struct iris_op_needs iris_op_desc_needs(const struct iris_op_desc *desc, int wor
         gather = iris_op_desc_gather(desc, world_size);
         needs.flags_count = (uint64_t)gather.flags_count;
         needs.half_nbytes = gather.half_nbytes;
+        if (desc->may_split_k) {
+            const uint64_t tiles =
+                (uint64_t)iris_op_desc_gather_schedule(desc, world_size).tiles.tiles;
+            needs.flags_count += IRIS_K_SPLIT_FLAGS(tiles);
+            needs.half_nbytes += IRIS_K_SPLIT_NBYTES(tiles);
+        }
         break;
     case IRIS_OP_COMPARE_CLOCKS:
         needs.packets = (uint64_t)IRIS_CLOCK_PACKETS(world_size);

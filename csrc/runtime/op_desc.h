@@ -26,6 +26,7 @@ struct iris_op_desc {
     bool m_contiguous;
     bool overlaps;        /* a gathered product: begins before everything has arrived */
     int32_t fetch_groups; /* see iris_gather_args; this rank's affair */
+    bool may_split_k;     /* a gathered product: has room for what IRIS_K_SPLITS needs */
     int32_t block_m, block_n, block_k;
     int32_t group_size_m;
     bool has_bias;
@@ -57,6 +58,10 @@ int64_t iris_op_desc_packet_nbytes(const struct iris_op_desc *desc);
 
 /* How the gathered operand of an IRIS_IS_GATHERED_PRODUCT is staged. */
 struct iris_gather_layout iris_op_desc_gather(const struct iris_op_desc *desc, int world_size);
+
+/* Its tiles. */
+struct iris_gather_schedule iris_op_desc_gather_schedule(const struct iris_op_desc *desc,
+                                                         int world_size);
 
 /* What a workspace must have room for. */
 struct iris_op_needs {

@@ -168,12 +168,16 @@ enum iris_status iris_all_gather_matmul(struct iris_context *ctx,
     reduce->output_offset = IRIS_STAGED; /* nobody else's business */
     reduce->ending = IRIS_ENDING_LOCAL;
     args.layout = iris_op_desc_gather(&desc, ctx->world_size);
-    args.schedule = iris_gather_schedule_make(desc.M, desc.N, desc.share_m, desc.block_m,
-                                              desc.block_n, desc.group_size_m, ctx->world_size);
+    args.schedule = iris_op_desc_gather_schedule(&desc, ctx->world_size);
     args.share_k = desc.share_k;
     args.m_contiguous = desc.m_contiguous;
     args.waits_for_all = !desc.overlaps;
     args.fetch_groups = desc.fetch_groups;
+    args.k_splits =
+        desc.may_split_k && args.schedule.tiles.tiles * IRIS_K_SPLITS <= (int64_t)launch.work_groups
+            ? IRIS_K_SPLITS
+            : 1;
+    args.split_tiles = args.schedule.tiles.tiles * args.k_splits;
     if (desc.gpu_parts == 0)
         args.stages_own = desc.share_k != 0 && ctx->world_size > 1;
     else if (iris_is_tensor_core_product(iris_device_traits(ctx->device)->sm90, desc.operation,

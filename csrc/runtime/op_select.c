@@ -365,6 +365,17 @@ static enum iris_status select_fetchers(const struct iris_select_target *on,
     return IRIS_OK;
 }
 
+/* By the shape alone: ranks may have different numbers of work-groups. */
+static bool may_split_k(const struct iris_select_target *on, const struct iris_op_desc *desc)
+{
+    const int64_t cols = desc->share_k != 0 ? desc->share_k : desc->K;
+
+    return iris_is_tensor_core_product(on->sm90, desc->operation, desc->dtype) &&
+           desc->block_n == IRIS_SM90_NARROW_BLOCK_N &&
+           cols >= (int64_t)IRIS_K_SPLIT_MIN_STEPS * desc->block_k &&
+           iris_op_desc_gather_schedule(desc, on->world_size).tiles.tiles <= IRIS_K_SPLIT_MAX_TILES;
+}
+
 /* Of an operation that gathers an operand, what has to do with that. Alone there is nothing to
  * overlap; otherwise doing both at once has been faster wherever it was measured. */
 static enum iris_status select_gather(const struct iris_select_target *on,
@@ -377,6 +388,7 @@ static enum iris_status select_gather(const struct iris_select_target *on,
                      config->overlap != IRIS_NO &&
                      (config->overlap == IRIS_YES || on->world_size > 1);
     select_unit(on, config, work_groups, desc);
+    desc->may_split_k = may_split_k(on, desc);
     return select_fetchers(on, config, work_groups, desc);
 }
 

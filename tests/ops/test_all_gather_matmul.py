@@ -87,6 +87,23 @@ def test_bias_is_each_ranks_own(ctx, dim):
             check(ctx, OPERATIONS[1], cases.Case(40, 70, 30), dim, dtype, bias_shape=shape)
 
 
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("dim", DIMENSIONS)
+@ranks(1, 2, 3, 4)
+def test_few_tiles_and_a_long_inner_dimension(ctx, operation, dim):
+    """Where a GPU's work-groups share the inner dimension of a tile, also of an odd number of
+    steps."""
+    workspace = iris_c.FusedWorkspace(ctx, operation)
+    for case in (cases.Case(150, 140, 2120), cases.Case(128, 128, 2048), cases.Case(30, 300, 2500)):
+        for dtype in (torch.float16, torch.bfloat16):
+            for layout in ("k_contiguous", "m_contiguous"):
+                check(ctx, operation, case, dim, dtype, bias_shape=(1, 1), joined="row",
+                      config=iris_c.FusedConfig(staged_a_layout=layout),
+                      workspace=workspace)  # fmt: skip
+        check(ctx, operation, case, dim, torch.bfloat16, workspace=workspace,
+              config=iris_c.FusedConfig(num_sms=3))  # fmt: skip
+
+
 @pytest.mark.parametrize("dim", DIMENSIONS)
 @ranks(2, 4)
 def test_pieces_of_any_size(ctx, dim):

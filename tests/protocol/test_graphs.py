@@ -238,13 +238,14 @@ def test_a_graph_with_calls_of_groups_and_of_the_world(ctx):
         assert bool((total == 2 * (4 * turn + 6)).all())
 
 
+@pytest.mark.parametrize("K", [128, 2120])  # the longer one is shared by work-groups
 @pytest.mark.parametrize("operation", ["all_gather_matmul", "all_gather_matmul_hbm_buffer"])
 @ranks(2, 4, deadline=120)
-def test_gathered_operands_replay(ctx, operation):
+def test_gathered_operands_replay(ctx, operation, K):
     """Along both dimensions in one graph, on one workspace; the wrap of the counter inside it."""
     world = ctx.world_size
     workspace = iris_c.FusedWorkspace(ctx, operation)
-    case = cases.Case(130, 90, 128)
+    case = cases.Case(130, 90, K)
     A = torch.empty(case.M, case.K, dtype=torch.bfloat16)
     B = [torch.empty(case.K * n, case.N, dtype=torch.bfloat16) for n in (1, world)]
     C = [torch.empty(case.M * n, case.N, dtype=torch.bfloat16) for n in (world, 1)]
