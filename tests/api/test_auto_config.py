@@ -54,6 +54,16 @@ def test_small_and_large_rows():
     assert (large.block_size_m, large.block_size_n) == (128, 256)
 
 
+@pytest.mark.parametrize("op", ["matmul_all_reduce", "matmul_reduce_scatter"])
+def test_one_round_of_wide_tiles_becomes_two_of_narrow_ones(op):
+    """112 wide tiles for 132 multiprocessors, unless the product is long."""
+    for K, width in ((1024, 128), (2048, 128), (8192, 256)):
+        config = auto_config(op, 1024, 3584, K, "bfloat16", 4, "sm_90a")
+        assert config.block_size_n == width, K
+    config = auto_config("matmul_all_gather", 4096, 3584, 1024, "bfloat16", 4, "sm_90a")
+    assert config.block_size_n == 256
+
+
 def test_the_host_tiles_by_cache_and_the_shape():
     config = auto_config("matmul_all_reduce", 4096, 4096, 512, "float32", 2, "cpu")
     assert (config.block_size_m, config.block_size_n) == (256, 512)
