@@ -113,8 +113,8 @@ def export(path: str | os.PathLike[str], ctx: Context) -> Summary:
     Parameters
     ----------
     path : path-like
-        The file, equal on all ranks; rank 0 writes it. Each rank makes one of its own beside it
-        and removes it again.
+        The file, equal on all ranks; rank 0 writes it, or puts it in place of another. Each rank
+        makes one of its own beside it and removes it again.
     ctx : Context
         Whose calls were traced.
 
@@ -134,22 +134,25 @@ def export(path: str | os.PathLike[str], ctx: Context) -> Summary:
 
     data, dropped, clock_offset, round_trip, ticks_per_second = ctx._trace()
     head = numpy.array([dropped, clock_offset, round_trip, ticks_per_second], "<i8")
-    own = f"{os.fspath(path)}.rank{ctx.rank}"
+    path = os.fspath(path)
+    own = f"{path}.rank{ctx.rank}"
+    if os.path.isdir(path):  # which rank 0 alone would find out
+        raise IsADirectoryError(f"path: expected a file, got the directory {path!r}")
     try:
         with open(own, "wb") as file:
             file.write(head.tobytes() + data)
         ctx.barrier()
-        files = [f"{os.fspath(path)}.rank{rank}" for rank in range(ctx.world_size)]
-        traces = _read_all(files)
+        traces = _read_all([f"{path}.rank{rank}" for rank in range(ctx.world_size)])
         ctx.barrier()
+        if ctx.rank == 0 and any(len(trace.records) for trace in traces):
+            with open(own, "w", encoding="utf-8") as file:
+                json.dump(_chrome_trace(traces), file)
+            os.replace(own, path)
     finally:
         if os.path.exists(own):
             os.unlink(own)
     if not any(len(trace.records) for trace in traces):
         raise ValueError("export: expected records, got none: no call had trace=True")
-    if ctx.rank == 0:
-        with open(path, "w", encoding="utf-8") as file:
-            json.dump(_chrome_trace(traces), file)
     ctx.barrier()
     return Summary(tuple(_summary_of(trace) for trace in traces))
 

@@ -242,6 +242,8 @@ def test_errors_are_all_ranks(ctx):
         with pytest.raises(ValueError, match=r"export: expected records, got none"):
             tracing.export(path, ctx)
         trace_of_a_call(ctx)
+        with pytest.raises(IsADirectoryError, match="path: expected a file, got the directory"):
+            tracing.export(directory, ctx)
         with pytest.raises(FileNotFoundError):
             tracing.export(os.path.join(directory, "missing", "trace.json"), ctx)
         ctx.barrier()
