@@ -4,7 +4,8 @@
  * all_gather_matmul on a GPU: C = (the ranks' shards of A, joined along M or K) @ B (+ bias). Some
  * threads send this rank's shard (gathered_operand.h) while others multiply what has arrived:
  *   tensor cores of sm_90a   in every work-group the exchange warps send; the loader waits for the
- *                            flags of what it is about to ask the copy engine for
+ *                            flags of what it is about to ask the copy engine for; where tiles are
+ *                            few, two work-groups share the K of each (IRIS_K_SPLITS)
  *   matrix units, plain threads   the first fetch_groups work-groups send, the others multiply
  * Results go straight to C, which is this rank's alone.
  */
@@ -187,7 +188,7 @@ IRIS_INLINE int32_t meeting_threads(const iris_gather_args &args)
     return 32 + kExchangeThreads + (args.k_splits > 1 ? IRIS_SM90_PARTS * kGroupThreads : 0);
 }
 
-/* What block's warps tell each other before they meet, in `exchange`. */
+/* What a block's warps tell each other before they meet, in `exchange`. */
 enum { kArrived = 0, kSplitMissing = 1 };
 
 /* This warpgroup's half of the tile, as wgmma leaves it, plus the bias. */
