@@ -44,6 +44,8 @@ constexpr int32_t kExchangeThreads = 64;
 constexpr int32_t kPartRows = kTileM / IRIS_SM90_PARTS;
 template <int32_t kTileN> constexpr int32_t kPanels = kTileN / kSwizzleCols;
 constexpr int32_t kPanelBytes = kPartRows * kLineBytes;
+/* Slots of the ring of fetched partials, at most: see fetch_sm90.h. */
+constexpr int32_t kFetchSlots = 8;
 
 /* Hardware barriers; 0 is the block's. Two of each between the storer and the math warpgroups, that
  * of warpgroup `part` at + part, so that they take turns. */
@@ -53,9 +55,12 @@ enum { kPartFree = 1, kPartFull = 3, kExchangeBarrier = 5 };
 struct sm90_shared {
     alignas(1024) char a[kStages][kTileM * kLineBytes];
     alignas(1024) char b[kStages][kWide * kLineBytes];
-    alignas(1024) char part[kPanels<kWide> * kPanelBytes]; /* half of the tile, rounded */
+    /* Half of the tile, rounded; or, where partials are fetched, the ring of those. */
+    alignas(1024) char part[kPanels<kWide> * kPanelBytes];
     mbarrier full[kStages];
     mbarrier empty[kStages];
+    mbarrier fetched[kFetchSlots];
+    uint64_t own_partials; /* where they are left to be fetched */
     alignas(16) char exchange[768];
 };
 static_assert(sizeof(sm90_shared) <= IRIS_SM90_SHARED_NBYTES, "the launch asks for that much");
@@ -66,9 +71,9 @@ struct stage_cursor {
     int32_t stage = 0;
     uint32_t phase = 0;
 
-    IRIS_INLINE void advance()
+    IRIS_INLINE void advance(int32_t stages = kStages)
     {
-        if (++stage == kStages) {
+        if (++stage == stages) {
             stage = 0;
             phase ^= 1;
         }

@@ -8,6 +8,7 @@
  * memory, this rank's own too.
  *   variant   a partial goes to              what is brought on, in pieces of a tile
  *   two_shot  its owner, rank tile mod W     owner: sum over ranks -> every rank's output
+ *     scattered, on sm_90a: this rank        see fetch_sm90.h
  *   one_shot  every rank                     every rank: sum over ranks -> its own output
  *   ring      this rank                      partial + sum from rank - 1 -> rank + 1; the result
  *                                            from the last rank on in the same direction
@@ -31,12 +32,15 @@ class gpu_exchange : public gpu_results<T, kVariant, Geometry, kResult>
     using base::args_;
     using base::call_;
     using base::exists;
+    using base::flag_of;
+    using base::flag_stride;
     using base::geometry_;
     using base::half_offset;
     using base::kGathers;
     using base::kScatters;
     using base::layout_;
     using base::load_received;
+    using base::owned_units;
     using base::publish;
     using base::rank_;
     using base::received_coord;
@@ -75,7 +79,16 @@ class gpu_exchange : public gpu_results<T, kVariant, Geometry, kResult>
     static constexpr bool kSignalsParts =
         kVariant == IRIS_VARIANT_TWO_SHOT || kVariant == IRIS_VARIANT_ONE_SHOT;
 
-    /* The i-th of partial_places() places of `tile`; the flag of its first part. */
+    /* Whether partials stay where they are computed, for their owner to fetch. */
+    static constexpr bool kFetched = kScatters && Geometry::kTensorCores;
+
+    /* Tiles of them, in the order of their numbers. */
+    IRIS_INLINE char *own_partials() const
+    {
+        return slot(rank_, layout_.partials_offset, 0);
+    }
+
+    /* The i-th of partial_places() places of `tile`; the flag of its first part, and on whom. */
     IRIS_INLINE partial_place place_of(int64_t tile, int32_t i) const
     {
         if constexpr (kGathers) {
@@ -83,7 +96,9 @@ class gpu_exchange : public gpu_results<T, kVariant, Geometry, kResult>
         } else if constexpr (kVariant == IRIS_VARIANT_TWO_SHOT) {
             const int64_t index = rank_ * schedule_.share_max + tile / world_;
             const int32_t owner = iris_dealt_owner(&schedule_, tile);
-            return {slot(owner, layout_.partials_offset, index), owner, index * Geometry::kParts};
+            return {kFetched ? slot(rank_, layout_.partials_offset, tile)
+                             : slot(owner, layout_.partials_offset, index),
+                    owner, index * Geometry::kParts};
         } else if constexpr (kVariant == IRIS_VARIANT_ONE_SHOT) {
             const int64_t index = rank_ * schedule_.tiles + tile;
             const int32_t target = (rank_ + 1 + i) % world_;
@@ -210,22 +225,6 @@ class gpu_exchange : public gpu_results<T, kVariant, Geometry, kResult>
     }
 
     /* ---- two_shot ---- */
-
-    IRIS_INLINE int64_t owned_units() const
-    {
-        return iris_dealt_count(&schedule_, rank_) * Geometry::kPieces;
-    }
-
-    static IRIS_INLINE int64_t flag_of(int64_t index, int64_t unit)
-    {
-        return index * Geometry::kParts +
-               unit % Geometry::kPieces * Geometry::kParts / Geometry::kPieces;
-    }
-
-    IRIS_INLINE int64_t flag_stride() const
-    {
-        return schedule_.share_max * Geometry::kParts;
-    }
 
     IRIS_INLINE bool bring_on_unit()
     {

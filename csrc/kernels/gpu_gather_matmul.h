@@ -215,6 +215,7 @@ IRIS_INLINE void add_bias_to_part(float (&d)[kTileN / 2], const iris_reduce_args
 
 template <typename T> struct sm90_gather_call {
     using element = T;
+    static constexpr bool kLeaves = false; /* it stores results */
 
     const iris_gather_args &gather;
     const iris_product_args &args;

@@ -25,14 +25,15 @@ struct product_geometry {
     static constexpr int32_t kPartRows = kRows / kPartCount;
     static constexpr int32_t kPieces = kPieceCount; /* that are brought on one by one */
     static constexpr int32_t kParts = kPartCount;
-    static constexpr bool kProduct = true;
+    static constexpr int32_t kChunks = kRows * kCols / kChunk<T>;
+    static constexpr bool kProduct = true, kTensorCores = kSwizzled;
 
     IRIS_INLINE explicit product_geometry(const iris_reduce_args &)
     {
     }
     IRIS_INLINE int32_t chunks() const
     {
-        return kRows * kCols / kChunk<T>;
+        return kChunks;
     }
     IRIS_INLINE int32_t row(int32_t chunk) const
     {
@@ -56,7 +57,7 @@ struct product_geometry {
 
 template <typename T> struct run_geometry {
     static constexpr int32_t kPieces = IRIS_RUN_PIECES, kParts = 1;
-    static constexpr bool kProduct = false;
+    static constexpr bool kProduct = false, kTensorCores = false;
     int32_t cols;
 
     IRIS_INLINE explicit run_geometry(const iris_reduce_args &args) : cols(args.block_n)

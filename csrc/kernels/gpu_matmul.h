@@ -7,6 +7,9 @@
 #ifndef IRIS_GPU_MATMUL_H
 #define IRIS_GPU_MATMUL_H
 
+#if defined(__CUDACC__)
+#include "fetch_sm90.h"
+#endif
 #include "gpu_collectives.h"
 #include "tile.h"
 
@@ -57,6 +60,8 @@ template <typename T, iris_variant kVariantOfCall, result kResultOfCall> struct 
     using element = T;
     static constexpr iris_variant kVariant = kVariantOfCall;
     static constexpr result kResult = kResultOfCall;
+    /* Whether partials are left in memory of this GPU, straight from registers, to be fetched. */
+    static constexpr bool kLeaves = kResult == result::scattered;
 
     const iris_product_args &args;
     sm90_shared *shared;
@@ -155,7 +160,9 @@ IRIS_INLINE void multiply_tiles_in_order(const Call &c, int32_t half)
                                                  c.template steps<kTileN>(tile));
         }
         c.template conclude<kTileN>(d, tile, half);
-        if (c.template stores<kTileN>(tile))
+        if constexpr (Call::kLeaves)
+            leave_part<T, kTileN>(d, c.shared, tile, half);
+        else if (c.template stores<kTileN>(tile))
             hand_over_part<T, kTileN>(d, c.shared, half);
     });
 }
@@ -247,6 +254,20 @@ IRIS_INLINE void store_tiles(const Call &c, const call_state &call, const Exchan
     });
 }
 
+/* Signals to the owners what the math warpgroups leave to be fetched. */
+template <class Exchange, class Call>
+IRIS_INLINE void signal_left_parts(const Call &c, const call_state &call, const Exchange &exchange)
+{
+    const bool leads = threadIdx.x % 32 == 0;
+
+    for_each_left_part(c, exchange.own_partials(), [&](int64_t tile, int32_t part) {
+        const partial_place place = exchange.place_of(tile, 0);
+        const trace_span span(call.args, leads, IRIS_TRACE_SIGNAL, place.rank, tile);
+        if (leads)
+            store_release(tile_flag(call, place.rank, place.flag + part), call.signal);
+    });
+}
+
 /* What the warps of the first warpgroup do. */
 template <int32_t kTileN, class Call> IRIS_INLINE void serve_tiles(const Call &c, bool by_elements)
 {
@@ -267,7 +288,12 @@ template <int32_t kTileN, class Call> IRIS_INLINE void serve_tiles(const Call &c
     const call_state call = call_begin(c.args.reduce.call);
     gpu_exchange<T, Call::kVariant, geometry, Call::kResult> exchange(
         wg, c.args.reduce, call, reinterpret_cast<exchange_shared *>(c.shared->exchange));
-    if (warp == 1) {
+    if constexpr (Call::kLeaves) {
+        if (warp == 1)
+            signal_left_parts(c, call, exchange);
+        else if (fetch_partials<T, Call::kVariant, geometry>(wg, c.args.reduce, call, c.shared))
+            exchange.end();
+    } else if (warp == 1) {
         store_tiles<kTileN>(c, call, exchange);
     } else {
         exchange.announce_output();
@@ -285,6 +311,8 @@ IRIS_INLINE void init_stages(sm90_shared *shared, bool by_elements)
         init_mbarrier(&shared->full[stage], 1 + (by_elements ? kElementLoaders : 0));
         init_mbarrier(&shared->empty[stage], 2);
     }
+    for (int32_t slot = 0; slot < kFetchSlots; ++slot)
+        init_mbarrier(&shared->fetched[slot], 1);
     fence_mbarrier_init();
 }
 

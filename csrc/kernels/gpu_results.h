@@ -91,6 +91,24 @@ template <typename T, iris_variant kVariant, class Geometry, result kResult> cla
     using value_t = acc_t<T>;
     using values_t = value_t[kChunk<T>];
 
+    /* What this rank brings on in two_shot: units, pieces of the tiles it owns. The first flag of
+     * a unit of its index-th tile; the ranks' flags lie flag_stride() apart. */
+    IRIS_INLINE int64_t owned_units() const
+    {
+        return iris_dealt_count(&schedule_, rank_) * Geometry::kPieces;
+    }
+
+    static IRIS_INLINE int64_t flag_of(int64_t index, int64_t unit)
+    {
+        return index * Geometry::kParts +
+               unit % Geometry::kPieces * Geometry::kParts / Geometry::kPieces;
+    }
+
+    IRIS_INLINE int64_t flag_stride() const
+    {
+        return schedule_.share_max * Geometry::kParts;
+    }
+
     IRIS_INLINE uint64_t half_offset() const
     {
         return args_.call.data_offset + call_.half * args_.call.data_half_nbytes;

@@ -108,6 +108,15 @@ IRIS_INLINE void prefetch_tensor_map(const iris_tensor_map *map)
     asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }
 
+/* Global memory, of this GPU or a peer, to shared memory; 16-byte aligned, multiples of 16. */
+IRIS_INLINE void load_bulk(char *target, const char *source, uint32_t nbytes, mbarrier *bar)
+{
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1], %2, [%3];" ::"r"(shared_address(target)),
+                 "l"(source), "r"(nbytes), "r"(shared_address(bar))
+                 : "memory");
+}
+
 /* Shared memory to global memory, here or on a peer; 16-byte aligned, multiples of 16. */
 IRIS_INLINE void copy_bulk(char *target, const char *source, uint32_t nbytes)
 {

@@ -17,12 +17,15 @@ enum iris_status iris_op_begin(struct iris_context *ctx, enum iris_operation ope
 }
 
 /* Operations that are another one as far as the kernel goes. */
-static enum iris_operation kernel_of(enum iris_operation operation, enum iris_variant variant)
+static enum iris_operation kernel_of(const struct iris_context *ctx, enum iris_operation operation,
+                                     enum iris_variant variant)
 {
     const bool in_steps = operation == IRIS_OP_ALL_REDUCE_RMSNORM && !iris_is_by_packets(variant);
 
     if (operation == IRIS_OP_ALL_GATHER_MATMUL_HBM_BUFFER)
         return IRIS_OP_ALL_GATHER_MATMUL;
+    if (operation == IRIS_OP_MATMUL_REDUCE_SCATTER && ctx->world_size == 1)
+        return IRIS_OP_MATMUL_ALL_REDUCE; /* which stores a product at once */
     return operation == IRIS_OP_REDUCE || in_steps ? IRIS_OP_ALL_REDUCE : operation;
 }
 
@@ -32,7 +35,7 @@ static enum iris_status launch_kernel(struct iris_context *ctx, const struct iri
 {
     const struct iris_launch launch = {
         .kernel = IRIS_KERNEL_ID(
-            kernel_of(operation, desc->variant),
+            kernel_of(ctx, operation, desc->variant),
             desc->variant == IRIS_VARIANT_ONE_SHOT_LEGACY ? IRIS_VARIANT_ONE_SHOT : desc->variant,
             op->kernel_dtype),
         .work_groups = op->work_groups,

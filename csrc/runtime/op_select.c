@@ -137,15 +137,15 @@ static enum iris_status check_gpu_block(const struct iris_select_target *on, con
                      field, built, on->backend, iris_dtype_name(dtype), asked);
 }
 
-/* Narrow tiles where wide ones would leave half of the chip idle. A sum over ranks also gains by
- * them where all wide tiles are multiplied at once, and so all are done at once: of two rounds of
- * narrow ones the first is on its way during the second. Measured on four H200s with K up to 2048;
- * a long product loses more by narrow tiles than that. */
+/* Narrow tiles where wide ones would leave half of the chip idle. A sum that all ranks get also
+ * gains by them where all wide tiles are multiplied at once, and so all are done at once: of two
+ * rounds of narrow ones the first is on its way during the second. Measured on four H200s with K up
+ * to 2048; a long product loses more by narrow tiles than that. (A scattered sum, which is brought
+ * on in half the time, does not gain.) */
 static int32_t choose_tile_width(const struct iris_config *config, const struct iris_op_desc *desc)
 {
     enum { MULTIPROCESSORS = 132, SHORT_K = 4096 };
-    const bool sums = desc->operation == IRIS_OP_MATMUL_ALL_REDUCE ||
-                      desc->operation == IRIS_OP_MATMUL_REDUCE_SCATTER;
+    const bool sums = desc->operation == IRIS_OP_MATMUL_ALL_REDUCE;
     const int64_t rows = desc->operation == IRIS_OP_MATMUL_ALL_GATHER ? desc->share_m : desc->M;
     const int64_t wide_tiles =
         iris_ceil_div(rows, IRIS_SM90_BLOCK_M) * iris_ceil_div(desc->N, IRIS_SM90_BLOCK_N);
@@ -320,13 +320,26 @@ static int64_t even_part(int64_t count, int64_t limit)
     return part;
 }
 
-/* A unit of a gathered operand. On a GPU small, so that what is multiplied next comes first: for
- * copy engines one line, for threads, whose product pauses at a flag, several. On the host, where a
- * thread does all in turn, all columns of a shard. */
+/* Bytes of each row of a unit, on a GPU. Small, so that what is multiplied next comes first: for
+ * copy engines one line, for threads, whose product pauses at a flag, several. A large shard that
+ * goes to one peer only goes faster by two lines: a sender's signals then cost more than the order
+ * gains (measured on two H100s). */
+static int64_t unit_nbytes(const struct iris_select_target *on, const struct iris_op_desc *desc)
+{
+    enum { ENGINE_UNIT = 128, THREADS_UNIT = 1024, LARGE_SHARD = 32 << 20 };
+    const int64_t shard = iris_ceil_div(desc->M * desc->K * (int64_t)iris_dtype_nbytes(desc->dtype),
+                                        (int64_t)on->world_size);
+
+    if (!iris_is_tensor_core_product(on->sm90, desc->operation, desc->dtype))
+        return THREADS_UNIT;
+    return on->world_size == 2 && shard >= LARGE_SHARD ? 2 * ENGINE_UNIT : ENGINE_UNIT;
+}
+
+/* A unit of a gathered operand. On the host, where a thread does all in turn, all columns of a
+ * shard. */
 static void select_unit(const struct iris_select_target *on, const struct iris_config *config,
                         uint32_t work_groups, struct iris_op_desc *desc)
 {
-    enum { ENGINE_UNIT = 128, THREADS_UNIT = 1024 }; /* bytes */
     const int64_t cols = desc->share_k != 0 ? desc->share_k : desc->K;
     const int64_t whole = (int64_t)iris_round_up((uint64_t)cols, (uint64_t)desc->block_k);
     int64_t unit = whole;
@@ -334,12 +347,10 @@ static void select_unit(const struct iris_select_target *on, const struct iris_c
     if (config->k_per_flag != 0)
         unit = (int64_t)config->k_per_flag * desc->block_k;
     else if (on->asynchronous)
-        unit = desc->block_k *
-               even_part(whole / desc->block_k,
-                         (iris_is_tensor_core_product(on->sm90, desc->operation, desc->dtype)
-                              ? ENGINE_UNIT
-                              : THREADS_UNIT) /
-                             (int64_t)iris_dtype_nbytes(desc->dtype) / desc->block_k);
+        unit =
+            desc->block_k * even_part(whole / desc->block_k,
+                                      unit_nbytes(on, desc) /
+                                          (int64_t)iris_dtype_nbytes(desc->dtype) / desc->block_k);
     desc->unit_k = at_most(unit < whole ? (int32_t)unit : INT32_MAX, whole);
     desc->m_contiguous = config->m_contiguous;
     /* As many of a shard's rows as the receivers' work-groups multiply at once, those of all peers
@@ -354,21 +365,23 @@ static enum iris_status select_fetchers(const struct iris_select_target *on,
                                         const struct iris_config *config, uint32_t work_groups,
                                         struct iris_op_desc *desc)
 {
-    /* Of work-groups that do one thing at a time, one in so many sends; of those that have warps
-     * for it, one in so many: few enough that the queues before the links, which the product's
-     * loads pass too, stay short, and one of the two multiprocessors that share a port of the
-     * crossbar. Measured on four H200s by benchmarks/bench_matmul.py. */
-    enum { GROUPS_PER_FETCHER = 16, GROUPS_PER_SENDER = 2 };
+    /* Of work-groups that do one thing at a time, one in so many sends. Of those that have warps
+     * for it, half: few enough that the queues before the links, which the product's loads pass
+     * too, stay short, and one of the two multiprocessors that share a port of the crossbar. With
+     * few peers, to whom less is stored for each load, more: all for one peer. Measured on four
+     * H200s and two H100s by benchmarks/bench_matmul.py; in between for two peers. */
+    enum { GROUPS_PER_FETCHER = 16 };
     const bool has_roles = iris_is_tensor_core_product(on->sm90, desc->operation, desc->dtype);
     const int32_t asked = config->num_fetch_sms;
+    const int32_t quarters = on->world_size > 3 ? 2 : 6 - on->world_size;
 
     if (asked > (int32_t)work_groups - (has_roles ? 0 : 1))
         return IRIS_FAIL(IRIS_EINVAL, "num_fetch_sms: expected %s the %u work-groups, got %d",
                          has_roles ? "at most" : "less than", work_groups, asked);
     desc->fetch_groups = asked;
     if (asked == 0 && on->asynchronous && on->world_size > 1 && work_groups > 1 && desc->overlaps)
-        desc->fetch_groups =
-            (int32_t)iris_ceil_div(work_groups, has_roles ? GROUPS_PER_SENDER : GROUPS_PER_FETCHER);
+        desc->fetch_groups = (int32_t)(has_roles ? iris_ceil_div((int64_t)work_groups * quarters, 4)
+                                                 : iris_ceil_div(work_groups, GROUPS_PER_FETCHER));
     return IRIS_OK;
 }
 

@@ -20,7 +20,7 @@
  *
  * Compile-time choices (tests/protocol/test_model.py lists the checked ones):
  *   RANKS 2 | 3, GROUPS work-groups per rank, PERIOD odd and >= 3 (the C has INT32_MAX), CALLS,
- *   TILES, and the operations: ONE_SHOT, TWO_SHOT, SCATTER, RING, ACCUMULATE.
+ *   TILES, and the operations: ONE_SHOT, TWO_SHOT, SCATTER, FETCH, RING, ACCUMULATE.
  *   MUTANT_...: one deliberate fault each; the check must then fail.
  */
 #ifndef RANKS
@@ -42,7 +42,7 @@
 /* Flag words of one half: per tile, one from every rank. */
 #define FLAGS (TILES * RANKS)
 
-mtype = { one_shot, two_shot, scatter, ring, accumulate };
+mtype = { one_shot, two_shot, scatter, fetch, ring, accumulate };
 
 /* ---- signal values: v(n), its successor, the half of call n ---- */
 
@@ -96,6 +96,8 @@ byte barrier_arrived[RANKS * RANKS];
 
 mtype operation[2];    /* what call i is, at i & 1: ranks are never more than one call apart */
 byte tiles[2];         /* and how many tiles its shape has */
+#define OP (operation[i & 1])
+#define COUNT (tiles[i & 1])
 byte chosen;           /* calls whose operation is chosen */
 byte running[RANKS];   /* the call that the rank's kernel is in, 0 between kernels */
 byte finished[RANKS];  /* calls whose results are complete on the rank */
@@ -170,6 +172,12 @@ byte running_groups[RANKS]; /* work-groups of the last of them that have not end
     staging[SLOT(p, h, w)] = CELL(i, rank); \
     flag[SLOT(p, h, w)] = v
 
+/* A partial tile in this rank's own staging, then its flag on rank p, who will fetch it. */
+#define LEAVE_PARTIAL(w) \
+    REUSE_IS_SAFE(p); \
+    staging[SLOT(rank, h, w)] = CELL(i, rank); \
+    flag[SLOT(p, h, w)] = v
+
 /* A finished tile to rank p: into its output, or its result staging, as its record says. */
 inline push_result()
 {
@@ -191,14 +199,15 @@ inline push_result()
     ((STAGED(r) && staged_result[RESULT(r, h, t)] == i) || \
      (!STAGED(r) && output[(r) * TILES + (t)] == i))
 
-/* Waits for the partial tiles of tile t from all ranks, then reads them: exactly this call's. */
+/* Waits for the partial tiles of tile t from all ranks, then reads them, here or, fetched, where
+ * they were left: exactly this call's. Rank p's half reads as old once p has ended the call. */
 inline reduce_partials()
 {
     ALL_PARTIALS(t);
     d_step {
         do
         :: p < RANKS ->
-            assert(staging[SLOT(rank, h, WORD(t, p))] == CELL(i, p));
+            assert(staging[SLOT((OP == fetch -> p : rank), h, WORD(t, p))] == CELL(i, p));
             p++
         :: else -> break
         od;
@@ -244,6 +253,9 @@ inline choose_operation()
 #ifdef SCATTER
     :: operation[i & 1] = scatter
 #endif
+#ifdef FETCH
+    :: operation[i & 1] = fetch
+#endif
 #ifdef RING
     :: operation[i & 1] = ring
 #endif
@@ -259,9 +271,6 @@ inline choose_operation()
     fi;
     chosen = i
 }
-
-#define OP (operation[i & 1])
-#define COUNT (tiles[i & 1])
 
 proctype work_group(byte rank; byte group)
 {
@@ -334,6 +343,12 @@ proctype work_group(byte rank; byte group)
                     PUSH_PARTIAL(WORD(t, rank));
                     p = 0
                 }
+            :: MINE(t) && OP == fetch ->
+                atomic {
+                    p = OWNER(t);
+                    LEAVE_PARTIAL(WORD(t, rank));
+                    p = 0
+                }
             :: else
             fi);
 
@@ -343,6 +358,15 @@ proctype work_group(byte rank; byte group)
             :: MINE(t) && OP == two_shot && OWNER(t) == rank ->
                 reduce_partials();
                 FOR_EACH_RANK(push_result())
+#ifndef MUTANT_FETCHED_LATE
+            :: MINE(t) && OP == fetch && OWNER(t) == rank ->
+                reduce_partials();
+                atomic {
+                    p = rank;
+                    push_result();
+                    p = 0
+                }
+#endif
             :: MINE(t) && OP == ring ->
                 /* Sums run 0 -> 1 -> ... -> RANKS-1 ... */
                 if
@@ -395,6 +419,11 @@ proctype work_group(byte rank; byte group)
         /* What a rank reduces for itself alone comes after. */
         FOR_EACH_TILE(
             if
+#ifdef MUTANT_FETCHED_LATE
+            :: MINE(t) && OP == fetch && OWNER(t) == rank ->
+                reduce_partials();
+                output[rank * TILES + t] = i
+#endif
             :: MINE(t) && (OP == one_shot || (OP == scatter && OWNER(t) == rank)) ->
                 reduce_partials();
                 atomic {
@@ -408,7 +437,7 @@ proctype work_group(byte rank; byte group)
         /* (4) Everything that the peers owe this rank is here: copy staged results out. */
 #ifdef MUTANT_SILENT_RANK
         /* A rank that owns no tile is owed nothing, so it waits for nobody. */
-        ((OP == scatter && rank >= COUNT) || ALL_PEERS(delivered));
+        (((OP == scatter || OP == fetch) && rank >= COUNT) || ALL_PEERS(delivered));
 #else
         ALL_PEERS(delivered);
 #endif
@@ -416,7 +445,8 @@ proctype work_group(byte rank; byte group)
             do
             :: t < COUNT ->
                 if
-                :: MINE(t) && OP != accumulate && (OP != scatter || OWNER(t) == rank) ->
+                :: MINE(t) && OP != accumulate &&
+                   ((OP != scatter && OP != fetch) || OWNER(t) == rank) ->
                     assert(HAS_RESULT(rank, t));
                     output[rank * TILES + t] = i
 #ifdef ACCUMULATE

@@ -43,7 +43,9 @@ def test_choices_hold_together(op, arch):
                 assert steps % config.k_per_flag == 0, "units of one size"
                 assert config.overlap == (op == OVERLAPPED and world_size > 1)
                 if config.num_fetch_sms is not None:
-                    assert 0 < config.num_fetch_sms < UNITS[arch]
+                    # Work-groups with warps for it multiply as well; others only send.
+                    some = UNITS[arch] - (arch != "sm_90a" or dtype == "float32")
+                    assert 0 < config.num_fetch_sms <= some
 
 
 def test_small_and_large_rows():
@@ -54,14 +56,27 @@ def test_small_and_large_rows():
     assert (large.block_size_m, large.block_size_n) == (128, 256)
 
 
-@pytest.mark.parametrize("op", ["matmul_all_reduce", "matmul_reduce_scatter"])
-def test_one_round_of_wide_tiles_becomes_two_of_narrow_ones(op):
-    """112 wide tiles for 132 multiprocessors, unless the product is long."""
+def test_one_round_of_wide_tiles_becomes_two_of_narrow_ones():
+    """112 wide tiles for 132 multiprocessors, unless the product is long or less is sent."""
     for K, width in ((1024, 128), (2048, 128), (8192, 256)):
-        config = auto_config(op, 1024, 3584, K, "bfloat16", 4, "sm_90a")
+        config = auto_config("matmul_all_reduce", 1024, 3584, K, "bfloat16", 4, "sm_90a")
         assert config.block_size_n == width, K
-    config = auto_config("matmul_all_gather", 4096, 3584, 1024, "bfloat16", 4, "sm_90a")
-    assert config.block_size_n == 256
+    for op, M in (("matmul_all_gather", 4096), ("matmul_reduce_scatter", 1024)):
+        config = auto_config(op, M, 3584, 1024, "bfloat16", 4, "sm_90a")
+        assert config.block_size_n == 256, op
+
+
+def test_more_multiprocessors_send_to_fewer_peers():
+    """On sm_90a all of them have warps for it; a large shard for one peer goes in larger units."""
+    expected = {2: (132, 2), 3: (99, 1), 4: (66, 1), 8: (66, 1)}
+    for world, chosen in expected.items():
+        M = 8192 // world * world
+        config = auto_config(
+            "all_gather_matmul_hbm_buffer", M, 2048, 8192, "float16", world, "sm_90a"
+        )
+        assert (config.num_fetch_sms, config.k_per_flag) == chosen, world
+    small = auto_config("all_gather_matmul_hbm_buffer", 4096, 1024, 2048, "float16", 2, "sm_90a")
+    assert small.k_per_flag == 1
 
 
 def test_the_host_tiles_by_cache_and_the_shape():

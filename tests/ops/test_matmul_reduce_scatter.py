@@ -39,7 +39,8 @@ def check(ctx, case, dim, dtype, on_heap, salt="", bias_shape=None, workspace=No
                                                                    strict=True))  # fmt: skip
         values = cases.contribution(30, shape[0] * shape[1], dtype).view(shape)
         bias = torch.empty(shape, dtype=dtype).copy_(values)
-    config = iris_c.FusedConfig(num_sms=options.pop("num_sms", None))
+    fields = ("num_sms", "block_size_n")
+    config = iris_c.FusedConfig(**{name: options.pop(name, None) for name in fields})
     ctx.ops.matmul_reduce_scatter(
         C, A, B, bias=bias, dim=dim, config=config, workspace=workspace, **options
     )
@@ -69,6 +70,17 @@ def test_layouts(ctx, dim):
             check(ctx, case, dim, dtype, on_heap=False)
 
 
+@ranks(2, 5)
+def test_whole_tiles_and_their_rests(ctx):
+    """Of both widths where there are two."""
+    widths = (128, 256) if ctx.backend == "cuda" else (None,)
+    for dim in (0, 1):
+        for width in widths:
+            for dtype in (torch.float16, torch.bfloat16):
+                case = cases.Case(270, 530, 136)
+                check(ctx, case, dim, dtype, on_heap=dim == 0, block_size_n=width)
+
+
 @ranks(2, 3)
 def test_bias(ctx):
     for dim in (0, 1):
@@ -77,17 +89,18 @@ def test_bias(ctx):
                 check(ctx, cases.Case(40, 70, 30), dim, dtype, True, bias_shape=bias_shape)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @ranks(2, 4)
-def test_many_calls_on_one_workspace(ctx):
+def test_many_calls_on_one_workspace(ctx, dtype):
     """Of different shapes, among calls of the sum; across the wrap of the counter."""
     workspace = iris_c.FusedWorkspace(ctx, "matmul_reduce_scatter")
-    check(ctx, cases.Case(90, 140, 20), 0, torch.float32, True, "first", workspace=workspace)
+    check(ctx, cases.Case(90, 140, 20), 0, dtype, True, "first", workspace=workspace)
     ctx.barrier()
     workspace._set_calls(2**31 - 1 - 10)
     ctx.barrier()
     for turn in range(20):
         case = cases.Case(30 + turn, 140 - 3 * turn, 20)
-        check(ctx, case, turn % 2, torch.float32, turn % 3 == 0, str(turn), workspace=workspace)
+        check(ctx, case, turn % 2, dtype, turn % 3 == 0, str(turn), workspace=workspace)
     assert workspace.call_counter == 10
 
 

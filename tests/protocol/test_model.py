@@ -39,6 +39,10 @@ REDUCE = [
     "RANKS=3 CALLS=7 TWO_SHOT SCATTER RING",
     "RANKS=3 CALLS=6 TILES=2 TWO_SHOT",
     "RANKS=3 CALLS=6 TWO_SHOT ACCUMULATE",
+    "RANKS=2 CALLS=8 ONE_SHOT TWO_SHOT FETCH",
+    "RANKS=2 CALLS=8 TILES=2 TWO_SHOT FETCH",
+    "RANKS=2 CALLS=3 GROUPS=2 TILES=2 FETCH",
+    "RANKS=3 CALLS=7 TWO_SHOT FETCH",
 ]
 CLAIM = [
     "CALLS=3",
@@ -56,6 +60,8 @@ REDUCE_MUTANTS = [
     ("GREATER_WAIT", f"RANKS=2 CALLS=5 {MIXED}"),
     ("SILENT_RANK", "RANKS=2 CALLS=4 SCATTER"),
     ("SILENT_RANK", "RANKS=3 CALLS=4 SCATTER"),
+    ("SILENT_RANK", "RANKS=3 CALLS=4 FETCH"),
+    ("FETCHED_LATE", "RANKS=2 CALLS=2 FETCH"),
     ("NO_ZEROING", f"RANKS=2 CALLS=7 {MIXED}"),
     ("NO_ARRIVED", GROUPS),
     ("FIRST_ADVANCES", GROUPS),
@@ -145,7 +151,7 @@ def test_wrap_mutant_shows_only_at_the_wrap(tmp_path, mutant, configuration):
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_every_statement_is_reached(tmp_path, ranks):
     """A model that never gets to its assertions would hold too."""
-    operations = "ONE_SHOT TWO_SHOT SCATTER RING ACCUMULATE"
+    operations = "ONE_SHOT TWO_SHOT SCATTER FETCH RING ACCUMULATE"
     calls = 8 if ranks == 2 else 2
     report = check(tmp_path, "reduce.pml", f"RANKS={ranks} CALLS={calls} {operations}")
     assert_holds(report)
