@@ -127,6 +127,29 @@ def test_compiles(ctx):
         torch.testing.assert_close(compiled(x), model(x))
 
 
+@ranks(2, deadline=120)
+def test_autocast(ctx):
+    """Products in its dtype, parameters and their gradients as they are: as torch's layers."""
+    iris_c.torch.register(ctx)
+    whole = whole_model()
+    x = torch.randn(TOKENS, WIDTH)
+    for sequence_parallel in (False, True):
+        model = parallel_model(whole, ctx, sequence_parallel)
+        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+        mine = part(x, ctx, 0) if sequence_parallel else x
+        with torch.autocast(x.device.type, torch.bfloat16):
+            expected = whole(x)
+            for run in (model, compiled):
+                y = run(run(mine))  # takes, and gives, what is in that dtype
+                assert y.dtype == torch.bfloat16
+                y.sum().backward()
+                assert {p.grad.dtype for p in model.parameters()} == {torch.float32}
+                torch.testing.assert_close(
+                    run(mine), part(expected, ctx, 0) if sequence_parallel else expected,
+                    rtol=3e-2, atol=3e-2,
+                )  # fmt: skip
+
+
 @ranks(2)
 def test_mistakes_are_named(ctx):
     iris_c.torch.register(ctx)
