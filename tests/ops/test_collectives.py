@@ -304,5 +304,18 @@ def test_arguments_are_checked(ctx):
         ctx.ccl.all_reduce(good, torch.zeros(8), op="max", config=atomic)
     with pytest.raises(ValueError, match=r"input: expected dtype .* 'atomic', got int32"):
         ctx.ccl.all_reduce(good.int(), torch.zeros(8, dtype=torch.int32), config=atomic)
+    for comm_sms, message in ((100000, "at most [0-9]+ on the"), (0, "> 0 or None")):
+        with pytest.raises(ValueError, match=f"comm_sms: expected {message}"):
+            ctx.ccl.all_reduce(good, torch.zeros(8), config=iris_c.ccl.Config(comm_sms=comm_sms))
     ctx.ccl.all_reduce(good, torch.ones(8))
     assert torch.equal(good, torch.full((8,), 2.0))
+
+
+@ranks(2, 3)
+def test_the_number_of_work_groups(ctx):
+    """It may differ between ranks."""
+    for variant in cases.ALL_REDUCE_VARIANTS:
+        config = iris_c.ccl.Config(comm_sms=ctx.rank + 1, all_reduce_variant=variant)
+        given, output = cases.reduced_input(ctx.rank, 70001, torch.float32), ctx.empty(70001)
+        ctx.ccl.all_reduce(output, torch.empty(70001).copy_(given), config=config)
+        cases.check_reduction(output, ctx.world_size, "sum", f"{variant} {ctx.rank}")
