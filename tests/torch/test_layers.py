@@ -117,6 +117,20 @@ def test_equal_generators_make_parts_of_one_layer(ctx):
     assert "world_size=2" in repr(layer)
 
 
+@ranks(2)
+def test_what_is_frozen_stays_so(ctx):
+    """And what is not gets its gradient through it."""
+    iris_c.torch.register(ctx)
+    whole = whole_model().eval()
+    whole[2].weight.requires_grad_(False)
+    for sequence_parallel in (False, True):
+        model = parallel_model(whole, ctx, sequence_parallel)
+        assert not model[2].training
+        model(torch.randn(TOKENS, WIDTH)).sum().backward()
+        without = {name for name, p in model.named_parameters() if p.grad is None}
+        assert without == {"2.weight"}
+
+
 @ranks(2, deadline=180)
 def test_compiles(ctx):
     iris_c.torch.register(ctx)
