@@ -150,12 +150,7 @@ def test_memory_order(read):
 @pytest.mark.parametrize("name", amd_build.MUTANTS)
 def test_a_mutant_breaks_the_rules(name, tmp_path):
     """Each rule, taken out of sync_amdgcn.h, is noticed in the code for gfx942."""
-    path = amd_build.mutant(
-        name,
-        "gfx942",
-        tmp_path,
-        r"(ALL_GATHER_)?MATMUL|CLEAR|REDUCE_SCATTER|ALL_REDUCE(_|, [ORAS])",
-    )
+    path = amd_build.mutant(name, "gfx942", tmp_path, r"\w*(MATMUL|REDUCE|CLEAR)")
     complaint = amd_build.MUTANTS[name][2]
     _, kernels = amd_objects.read(str(path))
     found = [text for kernel in kernels.values() for text in complaints(kernel, "gfx942")]
