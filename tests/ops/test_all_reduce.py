@@ -77,7 +77,7 @@ def check_large(ctx, nbytes, variant, dtype, op):
 
 
 @pytest.mark.parametrize("variant", [*cases.ALL_REDUCE_VARIANTS, None])
-@ranks(1, 2, 3, 8, deadline=120, heap_size=1 << 29)
+@ranks(2, 3, 8, deadline=120, heap_size=1 << 29)
 def test_a_megabyte(ctx, variant):
     for number, dtype in enumerate(cases.REDUCIBLE):
         op = cases.REDUCTIONS[number]
