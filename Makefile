@@ -45,7 +45,7 @@ test: $(VENV)/installed
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-amd: $(VENV)/installed
-	IRIS_C_TEST_AMD_SEEDS=$(SEEDS) $(BIN)/pytest tests/amd $(PYTEST_ARGS)
+	IRIS_C_TEST_AMD_SEEDS=$(SEEDS) $(BIN)/pytest tests/amd tests/kernels $(PYTEST_ARGS)
 
 lint: $(VENV)/tools
 	$(BIN)/clang-format --dry-run -Werror $(C_FILES)

@@ -101,7 +101,7 @@ class Row:
             *head,
             f"{self.ours.median * us:.1f}",
             f"{self.ours.minimum * us:.0f} {self.ours.low * us:.0f}-{self.ours.high * us:.0f}",
-            f"{self.work / self.ours.median / 1e9:.1f} {self.unit}",
+            f"{self.work / self.ours.median / 1e9:.2f} {self.unit}",
             f"{self.peer.median * us:.1f}",
             f"{self.ratio:.2f}x",
             "ok",
@@ -230,10 +230,12 @@ class Ranks:
         return [Timing.of(slowest) for slowest in self._over_ranks(samples, dist.ReduceOp.MAX)]
 
     def _captured(self, run):
-        """A graph of ``self.calls`` calls."""
+        """A graph of ``self.calls`` calls. ``run.capture()``, if there is such a thing, is entered
+        around it."""
         self.ctx.barrier()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        around = getattr(run, "capture", contextlib.nullcontext)
+        with around(), torch.cuda.graph(graph, capture_error_mode="thread_local"):
             for _ in range(self.calls):
                 run()
         return graph.replay

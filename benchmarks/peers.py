@@ -129,17 +129,32 @@ def _vllm_communicator(device: torch.device):
         from vllm.distributed.device_communicators.custom_all_reduce import CustomAllreduce
     except ImportError:
         return None
-    return CustomAllreduce(dist.new_group(backend="gloo"), device)
+    communicator = CustomAllreduce(dist.new_group(backend="gloo"), device)
+    if hasattr(communicator, "finalize_p2p"):  # of versions that leave it disabled until then
+        communicator.finalize_p2p()
+    return communicator
+
+
+class _VllmAllReduce:
+    """vLLM's, as vLLM calls it: with a copy of the input into its buffer, but in a graph, whose
+    inputs the ranks register when it is captured."""
+
+    def __init__(self, communicator, tensor: torch.Tensor):
+        self.capture = communicator.capture
+        self.communicator, self.tensor = communicator, tensor
+
+    def __call__(self) -> None:
+        self.communicator.custom_all_reduce(self.tensor)
 
 
 def vllm_all_reduces(tensor: torch.Tensor) -> dict:
     """vLLM's custom all-reduce, where vLLM is installed and offers it for such a tensor."""
     if tensor.device.type == "cpu" or dist.get_world_size() == 1:
         return {}
-    custom = _vllm_communicator(tensor.device)
-    if custom is None or custom.disabled or not custom.should_custom_ar(tensor):
+    communicator = _vllm_communicator(tensor.device)
+    if communicator is None or not communicator.should_custom_ar(tensor):
         return {}
-    return {"vllm": lambda: custom.all_reduce(tensor, registered=False)}
+    return {"vllm": _VllmAllReduce(communicator, tensor)}
 
 
 def symmetric_all_reduces(tensor: torch.Tensor) -> dict:

@@ -36,8 +36,8 @@ static int config_variant(PyObject *value, enum iris_variant *out)
         return -1;
     if (name[0] == '\0' || !iris_variant_from_name(name, out)) {
         PyErr_Format(PyExc_ValueError,
-                     "all_reduce_variant: expected atomic, spinlock, one_shot, two_shot, ring or "
-                     "None, got '%.100s'",
+                     "all_reduce_variant: expected atomic, spinlock, one_shot, two_shot, ring, for "
+                     "collectives also ll, ll_two_shot, one_shot_legacy, or None, got '%.100s'",
                      name);
         return -1;
     }

@@ -102,13 +102,17 @@ def _selftest(options) -> int:
     if options.json:
         print(json.dumps(result))
         return 1 if wrong or result["failure"] else 0
-    print(f"{'operation':<18} {'variant':<9} {'dtype':<9} {'error / bound':>13}  {'':<5} seconds")
+    columns = ("operation", "variant", "dtype")
+    widths = {c: max(len(text) for text in (c, *(row[c] for row in result["rows"])))
+              for c in columns}  # fmt: skip
+
+    def head(row) -> str:
+        return " ".join(row[c].ljust(widths[c]) for c in columns)
+
+    print(f"{head({c: c for c in columns})} {'error / bound':>13}  {'':<5} seconds")
     for row in result["rows"]:
         verdict = coloured("ok   ", GREEN) if row["ok"] else coloured("WRONG", RED)
-        print(
-            f"{row['operation']:<18} {row['variant']:<9} {row['dtype']:<9} {row['error']:>13.3f}  "
-            f"{verdict} {row['seconds']:.2f}"
-        )
+        print(f"{head(row)} {row['error']:>13.3f}  {verdict} {row['seconds']:.2f}")
     if result["failure"]:
         print(coloured(result["failure"], RED))
         return 1

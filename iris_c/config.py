@@ -115,10 +115,10 @@ class Config:
 
     def validate(self, world_size: int | None = None) -> None:
         """Raise ValueError, naming field and value, if no collective could run like this."""
-        _check_positive("comm_sms", self.comm_sms)
         _C._config_validate(self._as_tuple(), world_size or 0)
 
     def _as_tuple(self) -> tuple:
+        _check_positive("comm_sms", self.comm_sms)  # which the extension calls num_sms
         return (
             self.block_size_m,
             self.block_size_n,

@@ -101,7 +101,7 @@ def check_sum(at: SelfTestRank, operation: str, variant: str, dtype: str, turn: 
 def _move(at: SelfTestRank, operation: str, dtype: str, turn: int) -> float:
     """Bytes that only move arrive unchanged: 0, else infinity."""
     world, self, name = at.ctx.world_size, at.ctx.rank, f"{operation}/{dtype}/{turn}"
-    count = COUNT * world if operation in ("all_to_all", "scatter") else COUNT
+    count = COUNT * world if operation.startswith(("all_to_all", "scatter")) else COUNT
     inputs = [at.inputs(rank, name, (count,), dtype) for rank in range(world)]
     given = at.buffer((count,), dtype, inputs[self])
     if operation == "broadcast":
@@ -118,8 +118,10 @@ def _move(at: SelfTestRank, operation: str, dtype: str, turn: int) -> float:
         if self != world - 1:
             return 0.0
     else:
-        output = at.buffer((COUNT * world,), dtype)
-        getattr(at.ctx.ccl, operation)(output, given)
+        output, sizes = at.buffer((COUNT * world,), dtype), {}
+        if operation.endswith("sizes"):
+            sizes = dict.fromkeys(("output_split_sizes", "input_split_sizes"), [COUNT] * world)
+        getattr(at.ctx.ccl, operation.partition(",")[0])(output, given, **sizes)
         own = slice(self * COUNT, (self + 1) * COUNT)
         expected = numpy.concatenate(inputs if operation == "all_gather"
                                      else [x[own] for x in inputs])  # fmt: skip
@@ -170,7 +172,7 @@ def _join(at: SelfTestRank, operation: str, dtype: str, turn: int) -> float:
 
 
 def _ring(at: SelfTestRank, operation: str, dtype: str, turn: int) -> float:
-    """From the left neighbour: a message, or a put that a signal follows."""
+    """From the left neighbour: a message, a put that a signal follows, or what is fetched there."""
     world, self, name = at.ctx.world_size, at.ctx.rank, f"{operation}/{dtype}/{turn}"
     right, left = (self + 1) % world, (self - 1) % world
     given = at.buffer((COUNT,), dtype, at.inputs(self, name, (COUNT,), dtype))
@@ -180,6 +182,9 @@ def _ring(at: SelfTestRank, operation: str, dtype: str, turn: int) -> float:
         at.ctx.ccl.recv(output, left)
     elif operation == "send, recv":
         return 0.0
+    elif operation == "get":
+        at.ctx.barrier()  # it is there
+        at.ctx.get(output, given, left)
     else:
         word = at.buffer((1,), "int32", numpy.zeros(1, numpy.int32))
         at.ctx.barrier()
@@ -242,13 +247,15 @@ def _checks():
                     (operation, variant, dtype),
                     lambda at, turn, o=operation, v=variant, d=dtype: check_sum(at, o, v, d, turn),
                 )
-    for operation in ("all_gather", "all_to_all", "broadcast", "gather", "scatter"):
+    for operation in (
+        "all_gather", "all_to_all", "all_to_all, sizes", "broadcast", "gather", "scatter"
+    ):  # fmt: skip
         for dtype in ("float32", "bfloat16"):
             yield (
                 (operation, "", dtype),
                 lambda at, turn, o=operation, d=dtype: _move(at, o, d, turn),
             )
-    for operation in ("send, recv", "put, signal, wait"):
+    for operation in ("send, recv", "put, signal, wait", "get"):
         for dtype in ("float32", "bfloat16"):
             yield (
                 (operation, "", dtype),

@@ -234,6 +234,15 @@ def sums(world_size: int, n: int, dtype: torch.dtype, salt: int = 0):
     return total[None], bound[None]
 
 
+PERIOD = 4099
+
+
+def repeated(values: torch.Tensor, n: int) -> torch.Tensor:
+    """``n`` elements made of ``values`` again and again. Of a large tensor the reference is thus
+    that of a period, which is a prime: no block of the tensor is like the one beside it."""
+    return values.repeat(-(-n // values.numel()))[:n]
+
+
 # ---- reductions of tensors ----
 
 REDUCTIONS = ("sum", "max", "min", "prod", "avg")
@@ -306,3 +315,16 @@ def check_reduction(output: torch.Tensor, world_size: int, op: str, what: str, s
             f"{what}: {wrong.numel()} of {n} elements are wrong, the first, {int(wrong[0])}: "
             f"expected {int(expected[wrong[0]])}, got {int(got[wrong[0]])}"
         )
+
+
+def check_repeated_reduction(output: torch.Tensor, world_size: int, op: str, what: str):
+    """The same where the inputs are ``reduced_input``s of a period, repeated."""
+    n, dtype = output.numel(), output.dtype
+    expected, bound = reduction(world_size, PERIOD, dtype, op)
+    if not dtype.is_floating_point:
+        assert torch.equal(output.cpu(), repeated(expected.cpu(), n)), what
+        return
+    whole = n - n % PERIOD
+    for part in (output[:whole].view(-1, PERIOD), output[whole:][None]):
+        size = part.shape[-1]
+        check_close(part, expected[:size].expand_as(part), bound[:size].expand_as(part), what)

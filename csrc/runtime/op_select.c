@@ -443,10 +443,11 @@ enum iris_status iris_select_for(const struct iris_select_target *on,
 {
     const int limit = on->max_work_groups;
 
-    IRIS_TRY(iris_config_validate(config, on->world_size));
     if (config->num_sms > limit)
-        return IRIS_FAIL(IRIS_EINVAL, "num_sms: expected at most %d on the %s backend, got %d",
-                         limit, on->backend, config->num_sms);
+        return IRIS_FAIL(IRIS_EINVAL, "%s: expected at most %d on the %s backend, got %d",
+                         IRIS_IS_PRODUCT(desc->operation) ? "num_sms" : "comm_sms", limit,
+                         on->backend, config->num_sms);
+    IRIS_TRY(iris_config_validate(config, on->world_size));
     IRIS_TRY(select_variant(on, config, desc));
     if (on->asynchronous) {
         IRIS_TRY(select_gpu(on, config, desc));

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: The iris_c authors
-"""Draws the algorithms: time runs to the right, each rank has a row for its product and one for its
-exchange, arrows are stores into a peer's heap.
+"""Draws the algorithms: time runs to the right, each rank has a row for its product, if it makes
+one, and one for its exchange, arrows are stores into a peer's heap.
 
 python docs/pictures/draw.py     writes the .svg files beside this one
 """
@@ -19,16 +19,15 @@ COLOURS = {
     "result": "#d7b5e8",
     "wait": "#eeeeee",
 }
-ROWS = ("rank 0 product", "rank 0 exchange", "rank 1 product", "rank 1 exchange")
-
-
-def _top(row: int) -> int:
-    return 16 + row * ROW + (row // 2) * GAP
+PRODUCTS = {0: "rank 0 product", 1: "rank 0 exchange", 2: "rank 1 product", 3: "rank 1 exchange"}
+EXCHANGES = {1: "rank 0", 3: "rank 1"}
 
 
 def picture(boxes, arrows, length: float) -> str:
     """boxes: (row, begin, end, text, colour); arrows: (row, time, row, time)."""
-    width, height = LEFT + int(length * UNIT) + 16, _top(3) + ROW + 12
+    rows = PRODUCTS if any(row % 2 == 0 for row, *_ in boxes) else EXCHANGES
+    tops = {row: 16 + n * ROW + row // 2 * GAP for n, row in enumerate(rows)}
+    width, height = LEFT + int(length * UNIT) + 16, tops[3] + ROW + 12
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
         f'width="{width}" font-family="sans-serif" font-size="12">',
@@ -36,10 +35,10 @@ def picture(boxes, arrows, length: float) -> str:
         '<path d="M0,0 L8,4 L0,8 z" fill="#444"/></marker></defs>',
         f'<rect width="{width}" height="{height}" fill="white"/>',
     ]
-    for row, name in enumerate(ROWS):
-        parts.append(f'<text x="8" y="{_top(row) + 19}" fill="#333">{name}</text>')
+    for row, name in rows.items():
+        parts.append(f'<text x="8" y="{tops[row] + 19}" fill="#333">{name}</text>')
     for row, begin, end, text, colour in boxes:
-        x, y, w = LEFT + begin * UNIT, _top(row), (end - begin) * UNIT
+        x, y, w = LEFT + begin * UNIT, tops[row], (end - begin) * UNIT
         parts.append(
             f'<rect x="{x:.0f}" y="{y}" width="{w:.0f}" height="{ROW - 6}" rx="3" '
             f'fill="{COLOURS[colour]}" stroke="#666"/>'
@@ -47,8 +46,8 @@ def picture(boxes, arrows, length: float) -> str:
         )
     for row, time, other, then in arrows:
         down = other > row
-        y1 = _top(row) + (ROW - 6 if down else 0)
-        y2 = _top(other) + (0 if down else ROW - 6)
+        y1 = tops[row] + (ROW - 6 if down else 0)
+        y2 = tops[other] + (0 if down else ROW - 6)
         parts.append(
             f'<line x1="{LEFT + time * UNIT:.0f}" y1="{y1}" x2="{LEFT + then * UNIT:.0f}" '
             f'y2="{y2}" stroke="#444" marker-end="url(#head)"/>'
@@ -63,6 +62,11 @@ def products(first: int, names) -> list:
 
 # Tiles t0 ... t3 of the output; the even ones are rank 0's to sum, the odd ones rank 1's.
 TILES = ("A0B0 t0", "A0B0 t1", "A0B0 t2", "A0B0 t3"), ("A1B1 t0", "A1B1 t1", "A1B1 t2", "A1B1 t3")
+# Of a gathered A, each rank's own rows first.
+GATHERED = {
+    0: ("A0 B t0", "A0 B t1", "A1 B t2", "A1 B t3"),
+    2: ("A1 B t2", "A1 B t3", "A0 B t0", "A0 B t1"),
+}
 PARTIALS = [(0, 2, 3, 2.4), (2, 1, 1, 1.4), (0, 4, 3, 4.4), (2, 3, 1, 3.4)]
 
 PICTURES = {
@@ -98,14 +102,47 @@ PICTURES = {
         + [(0, 3.9, 4.9, "C complete", "result"), (2, 3.9, 4.9, "C complete", "result")],
         [(1, 1.7, 2, 2.3), (1, 3.7, 2, 3.9), (3, 1.7, 0, 2.3), (3, 3.7, 0, 3.9)], 5.1,
     ),
+    "atomic": (
+        [(row, 0, 0.9, "zero sums", "wait") for row in (1, 3)]
+        + [(row, 1.3 + t, 2.3 + t, name, "gemm")
+           for row, names in ((0, TILES[0]), (2, TILES[1])) for t, name in enumerate(names[:2])]
+        + [(row, 2.3 + t, 3 + t, f"add t{t}", "sum") for row in (1, 3) for t in (0, 1)]
+        + [(row, 4.5, 5.5, "sums to C", "result") for row in (1, 3)],
+        [(1, 0.9, 2, 1.3), (3, 0.9, 0, 1.3), (1, 3, 3, 3.2), (3, 3, 1, 3.2),
+         (1, 4, 3, 4.5), (3, 4, 1, 4.5)], 5.7,
+    ),
     "ll": (
         [(1, 0, 1, "x0 + value", "send"), (3, 0, 1, "x1 + value", "send"),
          (1, 1.5, 2.5, "x0 + x1", "sum"), (3, 1.5, 2.5, "x0 + x1", "sum")],
         [(1, 1, 3, 1.5), (3, 1, 1, 1.5)], 2.7,
     ),
+    "ll_two_shot": (
+        [(1, 0, 1, "x0 b1", "send"), (3, 0, 1, "x1 b0", "send"),
+         (1, 1.5, 2.5, "sum b0", "sum"), (3, 1.5, 2.5, "sum b1", "sum"),
+         (1, 3, 4, "b1", "result"), (3, 3, 4, "b0", "result")],
+        [(1, 1, 3, 1.5), (3, 1, 1, 1.5), (1, 2.5, 3, 3), (3, 2.5, 1, 3)], 4.2,
+    ),
+    "all_gather": (
+        [box for row, name in ((1, "x0 to all"), (3, "x1 to all")) for box in (
+            (row, 0, 0.9, "arrived", "wait"), (row, 1.4, 2.4, name, "send"),
+            (row, 2.9, 3.9, "complete", "result"))],
+        [(1, 0.9, 3, 1.4), (3, 0.9, 1, 1.4), (1, 2.4, 3, 2.9), (3, 2.4, 1, 2.9)], 4.1,
+    ),
+    "message": (
+        [(1, 0, 1, "chunk 0", "send"), (1, 1, 2, "chunk 1", "send"), (1, 3, 4, "chunk 4", "send"),
+         (3, 1.5, 2.5, "take 0", "result"), (3, 2.5, 3.5, "take 1", "result"),
+         (3, 4.5, 5.5, "take 4", "result")],
+        [(1, 1, 3, 1.5), (1, 2, 3, 2.5), (3, 2.5, 1, 3), (1, 4, 3, 4.5)], 5.7,
+    ),
+    "all_gather_then_matmul": (
+        [(row, t * 0.7, t * 0.7 + 0.7, f"A{row // 2} u{t}", "send")
+         for row in (1, 3) for t in range(2)]
+        + [(row, 2 + t, 3 + t, name, "gemm") for row, names in GATHERED.items()
+           for t, name in enumerate(names)],
+        [(1, 1.4, 2, 2), (3, 1.4, 0, 2)], 6.2,
+    ),
     "all_gather_matmul": (
-        products(0, ("A0 B t0", "A0 B t1", "A1 B t2", "A1 B t3"))
-        + products(2, ("A1 B t2", "A1 B t3", "A0 B t0", "A0 B t1"))
+        products(0, GATHERED[0]) + products(2, GATHERED[2])
         + [(row, t * 0.7, t * 0.7 + 0.7, f"A{row // 2} u{t}", "send")
            for row in (1, 3) for t in range(4)],
         [(1, 0.7, 2, 1.1), (1, 2.8, 2, 3.0), (3, 0.7, 0, 1.1), (3, 2.8, 0, 3.0)], 4.2,

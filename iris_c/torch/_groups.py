@@ -74,9 +74,10 @@ def _process_group(group):
         return group
     if hasattr(group, "get_group") and hasattr(group, "ndim"):
         if group.ndim != 1:
+            names = group.mesh_dim_names or ("tp",)
             raise ValueError(
-                f"process_group: expected a DeviceMesh of one dimension, as mesh['tp'], got one of "
-                f"{group.ndim}"
+                f"process_group: expected a DeviceMesh of one dimension, as mesh[{names[-1]!r}], "
+                f"got one of {group.ndim}"
             )
         return group.get_group()
     raise TypeError(

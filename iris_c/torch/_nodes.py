@@ -24,6 +24,12 @@ ACROSS = {
 }
 
 
+def _name(op) -> str:
+    """As iris_c.ccl spells a reduction, also where it is one of torch.distributed.ReduceOp."""
+    name = str(op).rpartition(".")[2].lower()
+    return "prod" if name == "product" else name
+
+
 class _Sums:
     """The operations that work across nodes, called as those of a context are."""
 
@@ -38,19 +44,21 @@ class _Sums:
 
     def matmul_all_reduce(self, C, A, B, bias=None, async_op=True) -> None:
         """C = sum over all ranks of A_r @ B_r, + bias; see iris_c.ops.matmul_all_reduce."""
-        local = self._nodes.ctx
-        rows = -(-A.shape[0] // local.world_size) * local.world_size
-        if rows != A.shape[0]:  # shares are of one size
-            A = torch.cat([A, A.new_zeros(rows - A.shape[0], A.shape[1])])
-        share = A.new_empty(rows // local.world_size, B.shape[1])
+        local, shape = self._nodes.ctx, (A.shape[0], B.shape[1])
+        if tuple(C.shape) != shape:
+            raise ValueError(f"C: expected shape {shape}, got {tuple(C.shape)}")
+        rows = -(-shape[0] // local.world_size) * local.world_size
+        if rows != shape[0]:  # shares are of one size
+            A = torch.cat([A, A.new_zeros(rows - shape[0], A.shape[1])])
+        share = A.new_empty(rows // local.world_size, shape[1])
         local.ops.matmul_reduce_scatter(share, A, B)
-        C.copy_(self._finished(share, dist.ReduceOp.SUM)[: C.shape[0]])
+        C.copy_(self._finished(share, dist.ReduceOp.SUM)[: shape[0]])
         if bias is not None:
             C += bias
 
     def all_reduce(self, output, input, op="sum") -> None:
         """output = all ranks' input reduced; see iris_c.ccl.all_reduce."""
-        local, count = self._nodes.ctx, input.numel()
+        op, local, count = _name(op), self._nodes.ctx, input.numel()
         size = -(-count // local.world_size)
         if size == 0:
             return
@@ -61,7 +69,9 @@ class _Sums:
         local.ccl.reduce_scatter(share, flat, within)
         output.copy_(self._finished(share, ACROSS[within])[:count].view(output.shape))
         if op == "avg":
-            output /= self._nodes.world_size
+            # Integers are rounded towards zero, as within a node.
+            rounding = None if output.is_floating_point() else "trunc"
+            output.copy_(torch.div(output, self._nodes.world_size, rounding_mode=rounding))
 
     def _finished(self, share, op):
         """All the node's shares, each reduced across."""

@@ -308,6 +308,14 @@ register_autograd("iris_c::all_reduce", _backward_all_reduce, setup_context=_set
 # ---- for people ----
 
 
+def _autocast(A, B, bias):
+    """The operands of a product; in autocast's dtype where that is on, as torch.addmm has them."""
+    if not torch.is_autocast_enabled(A.device.type):
+        return A, B, bias
+    dtype = torch.get_autocast_dtype(A.device.type)
+    return A.to(dtype), B.to(dtype), None if bias is None else bias.to(dtype)
+
+
 def matmul_all_reduce(A, B, bias=None, *, ctx=None, out=None) -> Tensor:
     """The sum over ranks of A_r (M, K) @ B_r (K, N), + bias; equal on all ranks.
 
@@ -325,7 +333,7 @@ def matmul_all_reduce(A, B, bias=None, *, ctx=None, out=None) -> Tensor:
     if out is not None:
         torch.ops.iris_c.matmul_all_reduce_out(out, A, B, bias, name_of(ctx))
         return out
-    return torch.ops.iris_c.matmul_all_reduce(A, B, bias, name_of(ctx))
+    return torch.ops.iris_c.matmul_all_reduce(*_autocast(A, B, bias), name_of(ctx))
 
 
 def matmul_reduce_scatter(A, B, bias=None, dim=0, *, ctx=None, out=None) -> Tensor:
@@ -337,7 +345,7 @@ def matmul_reduce_scatter(A, B, bias=None, dim=0, *, ctx=None, out=None) -> Tens
     if out is not None:
         torch.ops.iris_c.matmul_reduce_scatter_out(out, A, B, bias, dim, name_of(ctx))
         return out
-    return torch.ops.iris_c.matmul_reduce_scatter(A, B, bias, dim, name_of(ctx))
+    return torch.ops.iris_c.matmul_reduce_scatter(*_autocast(A, B, bias), dim, name_of(ctx))
 
 
 def all_gather_matmul(A_shard, B, bias=None, gather_dim=0, *, ctx=None) -> tuple[Tensor, Tensor]:
@@ -346,7 +354,9 @@ def all_gather_matmul(A_shard, B, bias=None, gather_dim=0, *, ctx=None) -> tuple
     The product is this rank's own. Its gradient is a matmul_reduce_scatter; the joined operand has
     none. Other parameters as in matmul_all_reduce.
     """
-    return torch.ops.iris_c.all_gather_matmul(A_shard, B, bias, gather_dim, name_of(ctx))
+    return torch.ops.iris_c.all_gather_matmul(
+        *_autocast(A_shard, B, bias), gather_dim, name_of(ctx)
+    )
 
 
 def matmul_all_gather(A, B, bias=None, *, ctx=None, out=None) -> Tensor:
@@ -357,7 +367,7 @@ def matmul_all_gather(A, B, bias=None, *, ctx=None, out=None) -> Tensor:
     if out is not None:
         torch.ops.iris_c.matmul_all_gather_out(out, A, B, bias, name_of(ctx))
         return out
-    return torch.ops.iris_c.matmul_all_gather(A, B, bias, name_of(ctx))
+    return torch.ops.iris_c.matmul_all_gather(*_autocast(A, B, bias), name_of(ctx))
 
 
 def matmul_replicated(A, B, bias=None, *, ctx=None) -> Tensor:
@@ -365,7 +375,7 @@ def matmul_replicated(A, B, bias=None, *, ctx=None) -> Tensor:
 
     No communication forward; the gradient of A is a matmul_all_reduce.
     """
-    return torch.ops.iris_c.matmul_replicated(A, B, bias, name_of(ctx))
+    return torch.ops.iris_c.matmul_replicated(*_autocast(A, B, bias), name_of(ctx))
 
 
 def all_reduce(input, op="sum", *, ctx=None, out=None) -> Tensor:

@@ -77,7 +77,7 @@ class _ParallelLinear(nn.Module):
 
     @classmethod
     def from_linear(cls, linear: nn.Linear, *, ctx=None, sequence_parallel: bool = False):
-        """This rank's part of a layer that all ranks have whole.
+        """This rank's part of a layer that all ranks have whole; what is frozen stays so.
 
         Parameters
         ----------
@@ -97,7 +97,9 @@ class _ParallelLinear(nn.Module):
             )
         layer.to_empty(device=linear.weight.device)
         layer._take(linear)
-        return layer
+        for name, parameter in linear.named_parameters(recurse=False):
+            getattr(layer, name).requires_grad_(parameter.requires_grad)
+        return layer.train(linear.training)
 
     def _share(self, name: str, whole: torch.Tensor) -> torch.Tensor:
         """This rank's part of a whole parameter."""

@@ -2,6 +2,7 @@
 # SPDX-FileCopyrightText: The iris_c authors
 """The emulator, built once, and the code objects of the installed package, decoded once."""
 
+import os
 import pathlib
 
 import amd_objects
@@ -33,8 +34,11 @@ def library(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def programs(tmp_path_factory):
-    """The folder of decoded code objects."""
-    return tmp_path_factory.mktemp("programs")
+    """The folder of decoded code objects, which all processes that test share."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "programs"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="session")

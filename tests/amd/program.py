@@ -9,6 +9,7 @@ knows an instruction, the emulator says when it loads the result.
 from __future__ import annotations
 
 import functools
+import os
 import pathlib
 import re
 import struct
@@ -202,9 +203,12 @@ def decode(path) -> bytes:
 
 
 def prepare(path, directory) -> pathlib.Path:
-    """Decodes the object into the folder, once: the file's name is made of its contents."""
+    """Decodes the object into the folder, once: the file's name is made of its contents, and it is
+    there only when it is whole, as others may be looking for it."""
     image = pathlib.Path(path).read_bytes()
     target = pathlib.Path(directory) / f"{zlib.crc32(image):08x}.program"
     if not target.exists():
-        target.write_bytes(decode(path))
+        part = target.with_suffix(f".{os.getpid()}")
+        part.write_bytes(decode(path))
+        part.replace(target)
     return target

@@ -159,6 +159,72 @@ def replays(ctx, memory):
             assert memory.library.hipGraphDestroy(graph) == 0
 
 
+def all_reduce_replays(ctx, memory):
+    """Graphs of variants that signal in different ways on one workspace, in turn with each other
+    and with eager calls; each wraps the counter inside."""
+    workspace = iris_c.FusedWorkspace(ctx, "all_reduce")
+    n = 1501
+    output = memory.heap(n, dtype=torch.float32)
+    given = memory.ordinary(n, dtype=torch.float32)
+    passed = tuple(memory.passed(t) for t in (output, given))
+    variants = ("ll", "two_shot", "ll_two_shot", "one_shot", "ring", "atomic")
+    configs = [iris_c.ccl.Config(all_reduce_variant=variant) for variant in variants]
+
+    def call(config):
+        ctx.ccl.all_reduce(*passed, config=config, workspace=workspace)
+
+    with new_stream(memory) as stream:
+        for config in configs:
+            ctx.ccl.all_reduce_preamble(*passed, config=config, workspace=workspace)
+        graphs = [captured(memory, stream, lambda config=config: call(config))
+                  for config in configs]  # fmt: skip
+        for start in (0, INT32_MAX - 9):
+            ctx.barrier()
+            workspace._set_calls(start)
+            ctx.barrier()
+            for turn in range(18):
+                which = turn * 5 % len(graphs)
+                given.copy_(cases.reduced_input(ctx.rank, n, torch.float32, turn))
+                output.fill_(float("nan"))
+                if turn % 4 == 3:
+                    with device_tensor.stream(stream.value):
+                        call(configs[which])
+                else:
+                    assert memory.library.hipGraphLaunch(graphs[which], stream) == 0
+                assert memory.library.hipDeviceSynchronize() == 0
+                cases.check_reduction(output, ctx.world_size, "sum", f"turn {turn}", turn)
+            assert workspace.call_counter == (18 if start == 0 else 9)
+        for graph in graphs:
+            assert memory.library.hipGraphDestroy(graph) == 0
+
+
+def captures_another_variant(ctx, memory):
+    """After a preamble for one: an error, no allocation, and what was prepared can be captured."""
+    workspace = iris_c.FusedWorkspace(ctx, "all_reduce")
+    n = 50000
+    passed = (memory.passed(memory.heap(n, dtype=torch.float32)),
+              memory.passed(memory.ordinary(n, dtype=torch.float32).fill_(1)))  # fmt: skip
+
+    def call(variant):
+        config = iris_c.ccl.Config(all_reduce_variant=variant)
+        ctx.ccl.all_reduce(*passed, config=config, workspace=workspace)
+
+    config = iris_c.ccl.Config(all_reduce_variant="ll")
+    ctx.ccl.all_reduce_preamble(*passed, config=config, workspace=workspace)
+    used, nbytes = ctx.heap_used, workspace.nbytes
+    with new_stream(memory) as stream:
+        for variant, message in (("ring", "all_reduce_preamble"),
+                                 ("one_shot_legacy", "without host barriers")):  # fmt: skip
+            with pytest.raises(RuntimeError, match=message):
+                captured(memory, stream, lambda variant=variant: call(variant))
+        assert (ctx.heap_used, workspace.nbytes) == (used, nbytes)
+        graph = captured(memory, stream, lambda: call("ll"))
+        assert memory.library.hipGraphLaunch(graph, stream) == 0
+        assert memory.library.hipDeviceSynchronize() == 0
+        assert memory.library.hipGraphDestroy(graph) == 0
+    assert workspace.call_counter == 1
+
+
 def captures_without_room(ctx, memory):
     product = Product(ctx, memory, cases.Case(64, 64, 64), "two_shot", torch.float32, None)
     with new_stream(memory) as stream:
@@ -255,6 +321,15 @@ def test_the_counter_wraps_in_all_reduce(emulated, arch):
 @pytest.mark.parametrize("arch", machine.ARCHES)
 def test_graphs_and_eager_calls_alternate(emulated, arch, behaviour):
     emulated(arch, **behaviour).run(replays, 2)
+
+
+@pytest.mark.parametrize("arch", machine.ARCHES)
+def test_graphs_of_all_reduce(emulated, arch):
+    emulated(arch, **ADVERSARIAL).run(all_reduce_replays, 2)
+
+
+def test_a_capture_of_another_variant_is_refused(emulated):
+    emulated("gfx942").run(captures_another_variant, 2)
 
 
 def test_a_capture_that_would_allocate_is_refused(emulated):

@@ -16,16 +16,18 @@ scope     On gfx942 and gfx950 signals and polls carry sc0 sc1, the write-back a
 from __future__ import annotations
 
 import collections
-import dataclasses
 import functools
+import pathlib
 import re
 import shutil
 import subprocess
+import typing
+import zlib
 
 STORE = re.compile(r"^(global|flat|buffer)_(store|atomic)")
 # Mnemonic, operands, address, and for a branch its target: a label and an offset.
 LINE = re.compile(r"^\t(\S+)\s*(.*?)\s*// ([0-9A-F]+):[^<]*(?:<(\S+?)(?:\+0x([0-9a-f]+))?>)?")
-LABEL = re.compile(r"^([0-9a-f]+) <(\S+)>:$")
+LABEL = re.compile(r"^([0-9a-f]+) <(\S+)>:$", re.M)
 LOAD = re.compile(r"^(global|flat|buffer)_load")
 
 
@@ -35,8 +37,7 @@ def tool(name: str) -> str | None:
     return next((found for found in names if shutil.which(found)), None)
 
 
-@dataclasses.dataclass(frozen=True)
-class Instruction:
+class Instruction(typing.NamedTuple):
     address: int
     name: str
     operands: str
@@ -123,30 +124,30 @@ class Kernel:
 
 
 def instructions(path) -> dict[str, list[Instruction]]:
-    """The code behind each symbol of the object."""
+    """The code behind each symbol of the object; to be read only, as it is kept."""
+    return _instructions(str(path), zlib.crc32(pathlib.Path(path).read_bytes()))
+
+
+# Two: an object has hundreds of thousands of instructions, and takes seconds to read.
+@functools.lru_cache(maxsize=2)
+def _instructions(path: str, contents: int) -> dict[str, list[Instruction]]:
     text = subprocess.run(
-        [tool("llvm-objdump"), "-d", "--no-show-raw-insn", str(path)],
+        [tool("llvm-objdump"), "-d", "--no-show-raw-insn", path],
         check=True, capture_output=True, text=True,
     ).stdout  # fmt: skip
-    lines = text.splitlines()
-    labels = {}
-    for line in lines:
-        match = LABEL.match(line)
-        if match:
-            labels[match.group(2)] = int(match.group(1), 16)
+    labels = {name: int(address, 16) for address, name in LABEL.findall(text)}
     found, code = {}, None
-    for line in lines:
-        match = LABEL.match(line)
-        if match:
+    for line in text.splitlines():
+        if line.startswith("\t"):
+            match = LINE.match(line)
+            if match:
+                mnemonic, operands, address, label, offset = match.groups()
+                target = None
+                if label is not None and "branch" in mnemonic:
+                    target = labels[label] + int(offset or "0", 16)
+                code.append(Instruction(int(address, 16), mnemonic, operands, target))
+        elif match := LABEL.match(line):
             code = found[match.group(2)] = []
-            continue
-        match = LINE.match(line)
-        if match:
-            mnemonic, operands, address, label, offset = match.groups()
-            target = None
-            if label is not None and "branch" in mnemonic:
-                target = labels[label] + int(offset or "0", 16)
-            code.append(Instruction(int(address, 16), mnemonic, operands, target))
     return found
 
 

@@ -94,7 +94,10 @@ def test_few_tiles_and_a_long_inner_dimension(ctx, operation, dim):
     """Where a GPU's work-groups share the inner dimension of a tile, also of an odd number of
     steps."""
     workspace = iris_c.FusedWorkspace(ctx, operation)
-    for case in (cases.Case(150, 140, 2120), cases.Case(128, 128, 2048), cases.Case(30, 300, 2500)):
+    shapes = [cases.Case(30, 300, 2500)]
+    if ctx.backend != "cpu":  # where they share nothing, and the products take seconds
+        shapes += [cases.Case(150, 140, 2120), cases.Case(128, 128, 2048)]
+    for case in shapes:
         for dtype in (torch.float16, torch.bfloat16):
             for layout in ("k_contiguous", "m_contiguous"):
                 check(ctx, operation, case, dim, dtype, bias_shape=(1, 1), joined="row",

@@ -64,13 +64,34 @@ def test_eight_ranks(ctx):
         reduction.check(variant)
 
 
-@pytest.mark.parametrize("variant", ["two_shot", "ring", "ll_two_shot"])
-@ranks(2, deadline=120, heap_size=1 << 29)
-def test_large_and_odd(ctx, variant):
-    """33 MiB and an element."""
-    reduction = Reduction(ctx, (33 << 19) + 1, torch.bfloat16, on_heap=False)
-    reduction.run(variant)
-    reduction.check(variant)
+def check_large(ctx, nbytes, variant, dtype, op):
+    """``nbytes`` and an element, off the heap, off alignment."""
+    n = nbytes // dtype.itemsize + 1
+    part = cases.reduced_input(ctx.rank, cases.PERIOD, dtype)
+    given, output = torch.empty(n + 1, dtype=dtype)[1:], torch.empty(n + 1, dtype=dtype)[1:]
+    given.copy_(cases.repeated(part, n))
+    output.view(torch.uint8).fill_(0x7F)
+    ctx.ccl.all_reduce(output, given, op=op, config=config(variant))
+    what = f"rank {ctx.rank} {variant} {dtype} {nbytes} {op}"
+    cases.check_repeated_reduction(output, ctx.world_size, op, what)
+
+
+@pytest.mark.parametrize("variant", [*cases.ALL_REDUCE_VARIANTS, None])
+@ranks(2, 3, 8, deadline=120, heap_size=1 << 29)
+def test_a_megabyte(ctx, variant):
+    for number, dtype in enumerate(cases.REDUCIBLE):
+        op = cases.REDUCTIONS[number]
+        if cases.reduces(variant, op, dtype):
+            check_large(ctx, 1 << 20, variant, dtype, op)
+
+
+@ranks(2, deadline=120, heap_size=1 << 30)
+def test_large_and_odd(ctx):
+    """33 MiB and an element in every variant, the dtypes in turn."""
+    for number, variant in enumerate((*cases.ALL_REDUCE_VARIANTS, None)):
+        dtype = cases.REDUCIBLE[number % 5]
+        if cases.reduces(variant, "sum", dtype):
+            check_large(ctx, 33 << 20, variant, dtype, "sum")
 
 
 @pytest.mark.parametrize("variant", cases.ALL_REDUCE_VARIANTS)
@@ -111,11 +132,14 @@ def test_in_place(ctx):
             tensor = cases.reduced_input(ctx.rank, n, torch.float32).to(ctx.empty(0).device)
             ctx.ccl.all_reduce(tensor, tensor, config=config(variant))
             cases.check_reduction(tensor, ctx.world_size, "sum", f"{variant} {n}")
-        for variant in ("ll", "ll_two_shot", "one_shot"):
-            with pytest.raises(ValueError, match=f"memory apart from input's in the .* '{variant}"):
-                # Where not every rank would have a share ll_two_shot is ll.
-                big = torch.zeros(5000)
-                ctx.ccl.all_reduce(big, big, config=config(variant))
+    big = torch.zeros(5000)
+    for variant in ("ll", "ll_two_shot", "one_shot", "one_shot_legacy"):
+        with pytest.raises(ValueError, match=f"memory apart from input's in the .* '{variant}'"):
+            ctx.ccl.all_reduce(big, big, config=config(variant))
+    for variant in (*cases.ALL_REDUCE_VARIANTS, None):  # neither apart nor the same
+        for output, given in ((big[1:], big[:-1]), (big[:-1], big[1:])):
+            with pytest.raises(ValueError, match="output: expected memory apart from input's"):
+                ctx.ccl.all_reduce(output, given, config=config(variant))
 
 
 @ranks(2, 3)
@@ -187,17 +211,25 @@ def test_no_word_of_an_earlier_period_looks_current(ctx):
 
 @ranks(2, 3, 4, deadline=120)
 def test_random_interleavings(ctx):
-    """Sizes, variants, dtypes and reductions in turn on two workspaces and two contexts."""
+    """Sizes, variants, dtypes and reductions in turn on workspaces of two contexts."""
     seed = seed_of(f"all_reduce {ctx.world_size}")
     print(f"seed {seed}")
     chance = random.Random(seed)
-    workspaces = [None, iris_c.FusedWorkspace(ctx, "all_reduce")]
-    for call in range(200):
-        variant, dtype = chance.choice(cases.ALL_REDUCE_VARIANTS), chance.choice(cases.REDUCIBLE)
-        op, n = chance.choice(cases.REDUCTIONS), int(10 ** chance.uniform(0, 4.5))
-        workspace = chance.choice(workspaces)
-        if not cases.reduces(variant, op, dtype):
-            continue
-        reduction = Reduction(ctx, n, dtype, on_heap=chance.random() < 0.5, shift=call % 4)
-        reduction.run(variant, op, workspace, call)
-        reduction.check(variant, op, call)
+    with iris_c.init(ctx.heap_size, ctx.backend, ctx.rank, ctx.world_size) as other:
+        workspaces = [
+            (context, workspace)
+            for context in (ctx, other)
+            for workspace in (None, iris_c.FusedWorkspace(context, "all_reduce"))
+        ]
+        for call in range(200):
+            variant = chance.choice(cases.ALL_REDUCE_VARIANTS)
+            dtype, op = chance.choice(cases.REDUCIBLE), chance.choice(cases.REDUCTIONS)
+            n = int(10 ** chance.uniform(0, 4.5))
+            context, workspace = chance.choice(workspaces)
+            if not cases.reduces(variant, op, dtype):
+                continue
+            on_heap = chance.random() < 0.5
+            reduction = Reduction(context, n, dtype, on_heap=on_heap, shift=call % 4)
+            reduction.run(variant, op, workspace, call)
+            reduction.check(variant, op, call)
+        other.barrier()

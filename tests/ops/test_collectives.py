@@ -135,6 +135,62 @@ def test_reduce_scatter_reduces_as_asked(ctx):
                 cases.check_reduction(whole, world, op, f"rank {ctx.rank} {n} {dtype} {op}")
 
 
+def pattern(rank: int, n: int) -> torch.Tensor:
+    """What ``rank`` sends: bytes, on the context's device."""
+    generator = torch.Generator().manual_seed(rank)
+    period = torch.randint(0, 256, (cases.PERIOD,), generator=generator, device="cpu")
+    return cases.repeated(period.to(torch.empty(0, dtype=torch.uint8)), n)
+
+
+@ranks(2, deadline=120, heap_size=1 << 30)
+def test_large_and_odd(ctx):
+    """A mebibyte, and 33, and a byte, to or from each rank."""
+    world, rank = ctx.world_size, ctx.rank
+    for n in ((1 << 20) + 1, (33 << 20) + 1):
+        mine, whole = pattern(rank, n), pattern(rank, n * world)
+        everybody = torch.cat([pattern(r, n) for r in range(world)])
+        swapped = torch.cat([pattern(r, n * world).view(world, n)[rank] for r in range(world)])
+        output = torch.zeros(n * world, dtype=torch.uint8)
+        ctx.ccl.all_gather(output, mine)
+        assert torch.equal(output, everybody), f"all_gather {n}"
+        ctx.ccl.all_to_all(output, whole)
+        assert torch.equal(output, swapped), f"all_to_all {n}"
+        output.zero_()
+        sizes = [n] * world
+        ctx.ccl.all_to_all(output, whole, output_split_sizes=sizes, input_split_sizes=sizes)
+        assert torch.equal(output, swapped), f"all_to_all with sizes {n}"
+        output.zero_()
+        ctx.ccl.gather(output if rank == 1 else None, mine, dst=1)
+        assert rank != 1 or torch.equal(output, everybody), f"gather {n}"
+        part = torch.zeros(n, dtype=torch.uint8)
+        ctx.ccl.scatter(part, whole if rank == 1 else None, src=1)
+        assert torch.equal(part, pattern(1, n * world).view(world, n)[rank]), f"scatter {n}"
+        ctx.ccl.broadcast(mine, src=1)
+        assert torch.equal(mine, pattern(1, n)), f"broadcast {n}"
+        if rank == 0:
+            ctx.ccl.send(part, 1)
+        elif rank == 1:
+            ctx.ccl.recv(part, 0)
+        assert rank > 1 or torch.equal(part, pattern(1, n * world)[:n]), f"message {n}"
+        ctx.barrier()
+
+
+@ranks(2, deadline=120, heap_size=1 << 30)
+def test_large_and_odd_reductions(ctx):
+    for number, n in enumerate(((1 << 18) + 1, (33 << 18) + 1)):
+        for dtype in (torch.float32, torch.bfloat16, torch.int32)[number:]:
+            given = cases.reduced_input(ctx.rank, cases.PERIOD, dtype)
+            given = torch.empty(n, dtype=dtype).copy_(cases.repeated(given, n))
+            output = torch.zeros_like(given)
+            ctx.ccl.reduce(output if ctx.rank == 1 else None, given, dst=1)
+            if ctx.rank == 1:
+                cases.check_repeated_reduction(output, ctx.world_size, "sum", f"{n} {dtype}")
+            # Each rank's share begins anew with the period.
+            output.zero_()
+            ctx.ccl.reduce_scatter(output, given.repeat(ctx.world_size))
+            cases.check_repeated_reduction(output, ctx.world_size, "sum", f"{n} {dtype}")
+
+
 @ranks(1, 2, 3, 4)
 def test_reduce(ctx):
     for number, n in enumerate((0, 1, 255, 4099, 70001)):
@@ -248,5 +304,18 @@ def test_arguments_are_checked(ctx):
         ctx.ccl.all_reduce(good, torch.zeros(8), op="max", config=atomic)
     with pytest.raises(ValueError, match=r"input: expected dtype .* 'atomic', got int32"):
         ctx.ccl.all_reduce(good.int(), torch.zeros(8, dtype=torch.int32), config=atomic)
+    for comm_sms, message in ((100000, "at most [0-9]+ on the"), (0, "> 0 or None")):
+        with pytest.raises(ValueError, match=f"comm_sms: expected {message}"):
+            ctx.ccl.all_reduce(good, torch.zeros(8), config=iris_c.ccl.Config(comm_sms=comm_sms))
     ctx.ccl.all_reduce(good, torch.ones(8))
     assert torch.equal(good, torch.full((8,), 2.0))
+
+
+@ranks(2, 3)
+def test_the_number_of_work_groups(ctx):
+    """It may differ between ranks."""
+    for variant in cases.ALL_REDUCE_VARIANTS:
+        config = iris_c.ccl.Config(comm_sms=ctx.rank + 1, all_reduce_variant=variant)
+        given, output = cases.reduced_input(ctx.rank, 70001, torch.float32), ctx.empty(70001)
+        ctx.ccl.all_reduce(output, torch.empty(70001).copy_(given), config=config)
+        cases.check_reduction(output, ctx.world_size, "sum", f"{variant} {ctx.rank}")

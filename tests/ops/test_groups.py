@@ -41,6 +41,20 @@ def test_collectives_of_a_group(ctx):
     ctx.ccl.reduce(results[0], given, dst=root, op="max", group=group)
     if ctx.rank == root:
         assert torch.equal(results[0], inputs[-1])
+    ctx.ccl.reduce_scatter(results[0], whole if ctx.rank == root else torch.zeros_like(whole),
+                           group=group)  # fmt: skip
+    assert torch.equal(results[0], inputs[-1])
+    given = torch.cat([torch.full((n,), 10.0 * ctx.rank + peer) for peer in group])
+    expected = torch.cat([torch.full((n,), 10.0 * peer + ctx.rank) for peer in group])
+    sizes = [n] * len(group)
+    for options in ({}, {"output_split_sizes": sizes, "input_split_sizes": sizes}):
+        ctx.ccl.all_to_all(whole.zero_(), given, group=group, **options)
+        assert torch.equal(whole, expected), options
+    rows = [torch.zeros(3, 8) for _ in range(2)]
+    ones = torch.ones(3, 8)
+    ctx.ccl.all_reduce_rmsnorm(*rows, ones, None, torch.ones(8), eps=0.0, group=group)
+    assert torch.equal(rows[1], ones * len(group))
+    assert torch.allclose(rows[0], ones)
     ctx.ccl.barrier(group=group)
     ctx.barrier()
 

@@ -117,6 +117,20 @@ def test_equal_generators_make_parts_of_one_layer(ctx):
     assert "world_size=2" in repr(layer)
 
 
+@ranks(2)
+def test_what_is_frozen_stays_so(ctx):
+    """And what is not gets its gradient through it."""
+    iris_c.torch.register(ctx)
+    whole = whole_model().eval()
+    whole[2].weight.requires_grad_(False)
+    for sequence_parallel in (False, True):
+        model = parallel_model(whole, ctx, sequence_parallel)
+        assert not model[2].training
+        model(torch.randn(TOKENS, WIDTH)).sum().backward()
+        without = {name for name, p in model.named_parameters() if p.grad is None}
+        assert without == {"2.weight"}
+
+
 @ranks(2, deadline=180)
 def test_compiles(ctx):
     iris_c.torch.register(ctx)
@@ -125,6 +139,29 @@ def test_compiles(ctx):
         compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
         x = torch.randn(TOKENS, WIDTH)
         torch.testing.assert_close(compiled(x), model(x))
+
+
+@ranks(2, deadline=120)
+def test_autocast(ctx):
+    """Products in its dtype, parameters and their gradients as they are: as torch's layers."""
+    iris_c.torch.register(ctx)
+    whole = whole_model()
+    x = torch.randn(TOKENS, WIDTH)
+    for sequence_parallel in (False, True):
+        model = parallel_model(whole, ctx, sequence_parallel)
+        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+        mine = part(x, ctx, 0) if sequence_parallel else x
+        with torch.autocast(x.device.type, torch.bfloat16):
+            expected = whole(x)
+            for run in (model, compiled):
+                y = run(run(mine))  # takes, and gives, what is in that dtype
+                assert y.dtype == torch.bfloat16
+                y.sum().backward()
+                assert {p.grad.dtype for p in model.parameters()} == {torch.float32}
+                torch.testing.assert_close(
+                    run(mine), part(expected, ctx, 0) if sequence_parallel else expected,
+                    rtol=3e-2, atol=3e-2,
+                )  # fmt: skip
 
 
 @ranks(2)

@@ -60,7 +60,7 @@ def _two_groups(rank):
 @distributed
 def _mesh(rank):
     mesh = dist.init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "tp"))
-    with pytest.raises(ValueError, match="expected a DeviceMesh of one dimension"):
+    with pytest.raises(ValueError, match=r"expected a DeviceMesh of one dimension, as mesh\['tp'"):
         iris_c.torch.init(mesh, HEAP)
     with iris_c.torch.init(mesh["tp"], HEAP) as ctx:
         assert (ctx.rank, ctx.world_size) == (rank % 2, 2)
@@ -98,6 +98,14 @@ def _two_nodes(rank):
             assert torch.equal(iris_c.torch.all_reduce(x), 4 * x - 4 * rank + 6)
             assert torch.equal(iris_c.torch.all_reduce(x, "max"), x - rank + 3)
             assert torch.equal(iris_c.torch.all_reduce(x, "avg"), x - rank + 1.5)
+        for op, expected in ((dist.ReduceOp.PRODUCT, 24), ("MAX", 4), ("avg", -2)):
+            x = torch.tensor([rank + 1 if op != "avg" else -rank - 1], dtype=torch.int32)
+            nodes.ccl.all_reduce(x, x.clone(), op)  # -10 / 4 goes towards zero
+            assert x.tolist() == [expected]
+        with pytest.raises(ValueError, match=r"C: expected shape \(3, 4\), got \(2, 4\)"):
+            nodes.ops.matmul_all_reduce(torch.empty(2, 4), torch.ones(3, 5), torch.ones(5, 4))
+        with pytest.raises(ValueError, match=r"op: expected 'sum', .* got 'median'"):
+            nodes.ccl.all_reduce(x, x.clone(), "median")
         linear = torch.nn.Linear(8, 12, dtype=torch.float32)
         for p in linear.parameters():
             dist.broadcast(p.data, 0)

@@ -47,15 +47,27 @@ def calls(ctx):
     ]
 
 
+def calls_with_out(ctx):
+    """The same of those that write into given tensors."""
+    ops, world = torch.ops.iris_c, ctx.world_size
+    A, B, bias = (x.detach() for x in (drawn("A", M, K), drawn("B", K, N), drawn("bias", N)))
+    tall, gathered = torch.empty(world * M, N), torch.empty(world * M, K)
+    return [
+        (ops.matmul_all_reduce_out, (torch.empty(M, N), A, B, bias, "default")),
+        (ops.matmul_reduce_scatter_out, (torch.empty(M // world, N), A, B, bias, 0, "default")),
+        (ops.all_gather_matmul_out, (tall, gathered, A, B, bias, 0, "default")),
+        (ops.all_gather_matmul_out, (tall, None, A, B, bias, 0, "default")),
+        (ops.matmul_all_gather_out, (tall, A, B, bias, "default")),
+        (ops.all_reduce_out, (torch.empty(M, K), A, "sum", "default")),
+    ]
+
+
 @ranks(1, 2, deadline=180)
 def test_opcheck(ctx):
     for operation, args in calls(ctx):
         torch.library.opcheck(operation.default, args)
-    C = torch.empty(M, N)
-    A, B, bias = (x.detach() for x in (drawn("A", M, K), drawn("B", K, N), drawn("bias", N)))
-    torch.library.opcheck(
-        torch.ops.iris_c.matmul_all_reduce_out.default, (C, A, B, bias, "default")
-    )
+    for operation, args in calls_with_out(ctx):
+        torch.library.opcheck(operation.default, args)
 
 
 @ranks(2, deadline=180)
