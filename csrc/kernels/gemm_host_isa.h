@@ -196,7 +196,10 @@ TARGET ALWAYS_INLINE vec splat(const float *p)
 }
 TARGET ALWAYS_INLINE vec fma(vec x, vec y, vec z)
 {
-    return _mm256_fmadd_ps(x, y, z);
+    /* Adds in place: of sixteen registers the sums take twelve, and a compiler that may also choose
+     * the forms that overwrite a factor moves the sums about and spills one. */
+    asm("vfmadd231ps %2, %1, %0" : "+x"(z) : "x"(x), "x"(y));
+    return z;
 }
 TARGET ALWAYS_INLINE vec add(vec x, vec y)
 {
