@@ -49,13 +49,16 @@ void all_gather_matmul(work_group wg, const iris_gather_args &args)
             return;
         /* Joined shards of columns begin at the first. */
         const matrix<const T> a = operand.shard(args.share_k != 0 ? 0 : source);
-        {
-            const trace_span span(r.call, true, IRIS_TRACE_GEMM, source, step);
-            tile_gemm(wg, acc, a, b, at.row - source * schedule.share_m, at.col, size, r.K);
+        const matrix<T> c = as_matrix<T>(r.output).tile(at.row, at.col);
+        const int64_t row = at.row - source * schedule.share_m;
+        const trace_span span(r.call, true, IRIS_TRACE_GEMM, source, step);
+        if (r.bias.address == 0) {
+            tile_gemm_store(wg, acc, a, b, row, at.col, size, r.K, c);
+            continue;
         }
-        if (r.bias.address != 0)
-            tile_add(wg, acc, as_matrix<const T>(r.bias).tile(at.row, at.col), size);
-        tile_store(wg, as_matrix<T>(r.output).tile(at.row, at.col), acc, size);
+        tile_gemm(wg, acc, a, b, row, at.col, size, r.K);
+        tile_add(wg, acc, as_matrix<const T>(r.bias).tile(at.row, at.col), size);
+        tile_store(wg, c, acc, size);
     }
     if (operand.store_joined(wg, wg.index, wg.count))
         end_locally(wg, call);

@@ -10,9 +10,11 @@
  * While the micro-kernels compute, they also fetch into L2 what the next block's packing will read:
  * its source is strided over many pages, which hardware prefetchers follow badly.
  *
- * Packed panels are kept for the next tile where that pays: B's of all blocks of K unless they
+ * Packed panels are kept for the next tiles where that pays: B's of all blocks of K unless they
  * exceed kKeepB, A's unless they exceed kKeepA (a block of A that is packed anew is at least still
- * in L2).
+ * in L2). Tiles usually go down the rows, then to the next column: with a short K, A's panels of
+ * many tile rows are kept for the columns to come, which takes a thirtieth off a product with a K
+ * of 128 or 256.
  *
  * NOTE [order of summation] An element's sum runs in order of k within a block of kBlockK, then
  * block after block; kBlockK is the same for every tile, dtype and instruction set. All
@@ -104,9 +106,11 @@ struct panel_buffer {
     panel_key held;
 };
 
-/* The floats that the buffers need; for any instruction set, so a line's width is the largest. */
+/* The floats that the buffers need, `slots` of them for A; for any instruction set, so a line's
+ * width is the largest. */
 struct capacities {
     int64_t a, b;
+    int32_t slots;
 };
 
 capacities capacities_of(int32_t block_m, int32_t block_n, int64_t K)
@@ -117,8 +121,9 @@ capacities capacities_of(int32_t block_m, int32_t block_n, int64_t K)
     const int64_t depth = round_up(K, IRIS_AMX_EXTENT), block = at_most(depth, kBlockK);
 
     /* Whole blocks of K, if not all of them fit into what may be kept. */
-    return {at_least(rows * block, at_most(rows * depth, kKeepA)),
-            depth <= kKeepB / cols ? cols * depth : cols * block};
+    const int64_t a = at_least(rows * block, at_most(rows * depth, kKeepA));
+    const int64_t slots = rows * depth <= a ? at_most(kKeepRows / a, kSlots) : 1;
+    return {a, depth <= kKeepB / cols ? cols * depth : cols * block, (int32_t)at_least(slots, 1)};
 }
 
 const char *element_address(const iris_gemm_operand *operand, iris_dtype dtype, int64_t row,
@@ -213,17 +218,29 @@ bool takes_tile_unit(iris_dtype dtype, int64_t K)
 } // namespace
 
 struct iris_gemm_scratch {
-    panel_buffer a, b;
+    int32_t slots;
+    panel_buffer b;
+    panel_buffer a[kSlots];
+
+    /* Where the panels of `key` are, or may be packed into. Whoever goes through more tile rows
+     * than there are slots, again and again, finds all but the last slot's still there. */
+    panel_buffer &slot_of(const panel_key &key)
+    {
+        int32_t i = 0;
+        while (i < slots - 1 && a[i].held.extent != 0 && !(a[i].held == key))
+            ++i;
+        return a[i];
+    }
 };
 
 /* The buffers follow the struct, from the next multiple of this on. */
-static const size_t kHeadNbytes = 256;
+static const size_t kHeadNbytes = 2048;
 static_assert(sizeof(iris_gemm_scratch) <= kHeadNbytes, "the buffers lie behind the struct");
 
 size_t iris_gemm_scratch_nbytes(int32_t block_m, int32_t block_n, int64_t K)
 {
     const capacities floats = capacities_of(block_m, block_n, K);
-    return kHeadNbytes + (size_t)(floats.a + floats.b) * sizeof(float);
+    return kHeadNbytes + (size_t)(floats.slots * floats.a + floats.b) * sizeof(float);
 }
 
 struct iris_gemm_scratch *iris_gemm_scratch_init(void *memory, int32_t block_m, int32_t block_n,
@@ -232,10 +249,15 @@ struct iris_gemm_scratch *iris_gemm_scratch_init(void *memory, int32_t block_m, 
     const capacities floats = capacities_of(block_m, block_n, K);
     iris_gemm_scratch *scratch = static_cast<iris_gemm_scratch *>(memory);
 
+    float *next = reinterpret_cast<float *>(static_cast<char *>(memory) + kHeadNbytes);
+
     memset(memory, 0, sizeof *scratch);
-    scratch->a.data = reinterpret_cast<float *>(static_cast<char *>(memory) + kHeadNbytes);
-    scratch->a.capacity = floats.a;
-    scratch->b.data = scratch->a.data + floats.a;
+    scratch->slots = floats.slots;
+    for (int32_t i = 0; i < floats.slots; ++i, next += floats.a) {
+        scratch->a[i].data = next;
+        scratch->a[i].capacity = floats.a;
+    }
+    scratch->b.data = next;
     scratch->b.capacity = floats.b;
     return scratch;
 }
@@ -249,7 +271,7 @@ static void multiply_on_tile_unit(struct iris_gemm_scratch *scratch, const panel
     const int64_t K = key_a.K, depth = round_up(K, IRIS_AMX_EXTENT);
     const int64_t rows = round_up(key_a.extent, IRIS_AMX_EXTENT);
     const int64_t cols = round_up(key_b.extent, IRIS_AMX_EXTENT);
-    panel_buffer &a = scratch->a, &b = scratch->b;
+    panel_buffer &a = scratch->slot_of(key_a), &b = scratch->b;
     const bool keep_a = rows * depth <= 2 * a.capacity, keep_b = cols * depth <= 2 * b.capacity;
     const bool have_a = a.held == key_a, have_b = b.held == key_b;
     uint16_t *packed_a = reinterpret_cast<uint16_t *>(a.data);
@@ -282,8 +304,8 @@ void iris_gemm_tile(struct iris_gemm_scratch *scratch, enum iris_dtype dtype,
 {
     const instruction_set &set = current_set();
     const int64_t width = round_up(cols, set.lanes); /* of B's packed panels together */
-    panel_buffer &a = scratch->a, &b = scratch->b;
     const panel_key key_a = {*A, m0, K, dtype, rows}, key_b = {*B, n0, K, dtype, cols};
+    panel_buffer &a = scratch->slot_of(key_a), &b = scratch->b;
     const bool keep_a = rows * round_up(K, set.lanes) <= a.capacity,
                keep_b = width * K <= b.capacity;
     const bool have_a = a.held == key_a, have_b = b.held == key_b;

@@ -41,8 +41,8 @@ struct iris_gemm_operand {
  * rows <= block_m and cols <= block_n of the scratch. dtype: F32, F16 or BF16, of both operands.
  * out is fp32, row-major, ld >= cols; it may have any alignment. Each element is summed over k in
  * an order that depends on K alone, so equal inputs give equal bits whatever the tiling.
- * Consecutive calls on one scratch with equal B and n0 reuse B's packed panel, with equal A and
- * m0 A's. */
+ * Consecutive calls on one scratch with equal B and n0 reuse B's packed panel, calls with equal A
+ * and m0 A's, with a short K also if there were others in between. */
 void iris_gemm_tile(struct iris_gemm_scratch *scratch, enum iris_dtype dtype,
                     const struct iris_gemm_operand *A, const struct iris_gemm_operand *B,
                     int64_t m0, int64_t n0, int32_t rows, int32_t cols, int64_t K, float *out,

@@ -42,8 +42,10 @@ constexpr int32_t kMaxLanes = 16;
 constexpr int32_t kMaxRows = 14;
 constexpr int32_t kFetches = 6; /* addresses that a micro-kernel prefetches from */
 constexpr uintptr_t kFetchStep = 64;
-constexpr int64_t kKeepA = (int64_t)1 << 17; /* floats: a quarter of a common L2 cache */
-constexpr int64_t kKeepB = (int64_t)1 << 22; /* floats, for each worker thread */
+constexpr int64_t kKeepA = (int64_t)1 << 17;    /* floats: a quarter of a common L2 cache */
+constexpr int64_t kKeepRows = (int64_t)1 << 19; /* floats, of A's in several tile rows */
+constexpr int32_t kSlots = 16;                  /* such tile rows */
+constexpr int64_t kKeepB = (int64_t)1 << 22;    /* floats, for each worker thread */
 
 static_assert(kBlockK % kMaxLanes == 0, "a block is made of whole groups of lines");
 
@@ -196,7 +198,10 @@ TARGET ALWAYS_INLINE vec splat(const float *p)
 }
 TARGET ALWAYS_INLINE vec fma(vec x, vec y, vec z)
 {
-    return _mm256_fmadd_ps(x, y, z);
+    /* Adds in place: of sixteen registers the sums take twelve, and a compiler that may also choose
+     * the forms that overwrite a factor moves the sums about and spills one. */
+    asm("vfmadd231ps %2, %1, %0" : "+x"(z) : "x"(x), "x"(y));
+    return z;
 }
 TARGET ALWAYS_INLINE vec add(vec x, vec y)
 {

@@ -28,6 +28,12 @@ template <typename T> struct product_producer {
     {
         tile_gemm(wg, acc, a, b, at.row, at.col, {at.rows, at.cols}, K);
     }
+
+    void produce_into(work_group wg, accumulator &acc, const iris_tile_coord &at,
+                      const matrix<T> &target) const
+    {
+        tile_gemm_store(wg, acc, a, b, at.row, at.col, {at.rows, at.cols}, K, target);
+    }
 };
 
 template <typename T> product_producer<T> producer_of(const iris_product_args &args)

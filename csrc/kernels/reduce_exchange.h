@@ -45,6 +45,9 @@ namespace iris
 /* A producer has
  *     int64_t inner_dimension() const;                 K of the product, 0 without one
  *     void produce(work_group, accumulator &, const iris_tile_coord &) const;
+ *     void produce_into(work_group, accumulator &, const iris_tile_coord &,
+ *                       const matrix<T> &target) const;     the same, stored; the accumulator is
+ *                                                           at its disposal
  */
 template <typename T, class Producer> class reduce_exchange
 {
@@ -69,11 +72,11 @@ template <typename T, class Producer> class reduce_exchange
         for (int64_t step = wg_.index; step < schedule_.tiles; step += wg_.count) {
             const int64_t tile = iris_tile_at(&schedule_, rank_, step);
             const int32_t owner = iris_tile_owner(&schedule_, tile);
-            const iris_tile_coord at = produce(tile);
             if (owner != rank_) {
-                push_partial(owner, share_index(owner, tile, rank_), at);
+                push_product(owner, share_index(owner, tile, rank_), tile);
                 continue;
             }
+            const iris_tile_coord at = produce(tile);
             /* Own tiles come last: all that the peers wait for has left this work-group. */
             if (!wait_partials(wg_, call_, tile, share_index(owner, tile, 0), schedule_.share_max,
                                rank_))
@@ -97,16 +100,18 @@ template <typename T, class Producer> class reduce_exchange
         for (int64_t local = wg_.index; local < schedule_.share_max; local += wg_.count) {
             const int64_t tile = iris_share_begin(&schedule_, rank_) + local;
             const iris_tile_coord at = coord(tile);
+            const matrix<T> own = own_output(at);
             {
                 const trace_span span(call_.args, true, IRIS_TRACE_GEMM, rank_, tile);
-                producer_.produce(wg_, acc_, iris_tile_coord_of(&schedule_, local));
+                produce_output(iris_tile_coord_of(&schedule_, local), at, own);
             }
-            add_bias(at);
             const trace_span span(call_.args, true, IRIS_TRACE_REDUCE, rank_, tile);
-            tile_store(wg_, own_output(at), acc_, size_of(at));
-            for (int32_t hop = 1; hop < world_; ++hop)
-                if (!push_result((rank_ + hop) % world_, tile, at))
+            for (int32_t hop = 1; hop < world_; ++hop) {
+                matrix<T> target;
+                if (!find_result((rank_ + hop) % world_, tile, at, target))
                     return;
+                copy_runs(wg_, size_of(at), constant(own), 1, [&](int32_t) { return target; });
+            }
         }
         deliver(wg_, call_);
         finish();
@@ -343,6 +348,20 @@ template <typename T, class Producer> class reduce_exchange
         return at;
     }
 
+    /* A tile of a result that is the product alone: `part` in this rank's matrices, `at` in all
+     * ranks' result. */
+    void produce_output(const iris_tile_coord &part, const iris_tile_coord &at,
+                        const matrix<T> &output)
+    {
+        if (args_.bias.address == 0) {
+            producer_.produce_into(wg_, acc_, part, output);
+            return;
+        }
+        producer_.produce(wg_, acc_, part);
+        add_bias(at);
+        tile_store(wg_, output, acc_, size_of(at));
+    }
+
     void conclude(const iris_tile_coord &at)
     {
         tile_conclude(wg_, acc_, args_.reduce_op, world_, args_.reduce_scale, size_of(at));
@@ -362,20 +381,40 @@ template <typename T, class Producer> class reduce_exchange
         signal_tile(wg_, call_, target, index);
     }
 
-    /* Stores the accumulator as rank `target`'s result, where that rank wants it. Waiting for its
-     * arrival also means that nothing before this call reads its output any more. */
-    bool push_result(int32_t target, int64_t tile, const iris_tile_coord &at)
+    /* The same for a partial that nobody needs here. */
+    void push_product(int32_t target, int64_t index, int64_t tile)
+    {
+        {
+            const trace_span span(call_.args, true, IRIS_TRACE_GEMM, rank_, tile);
+            producer_.produce_into(wg_, acc_, coord(tile), packed<T>(partial_slot(target, index)));
+        }
+        signal_tile(wg_, call_, target, index);
+    }
+
+    /* Where rank `target` wants a result. Waiting for its arrival also means that nothing before
+     * this call reads its output any more. */
+    bool find_result(int32_t target, int64_t tile, const iris_tile_coord &at, matrix<T> &result)
     {
         if (!wait_arrived(wg_, call_, target))
             return false;
         const iris_record &record = call_.control->records[call_.half][target];
         if (record.output_offset == IRIS_STAGED) {
-            tile_store(wg_, packed<T>(result_slot(target, tile)), acc_, size_of(at));
-        } else {
-            const matrix<T> output = {heap_pointer<T>(args_.call, target, record.output_offset),
-                                      record.stride_row, record.stride_col};
-            tile_store(wg_, output.tile(at.row, at.col), acc_, size_of(at));
+            result = packed<T>(result_slot(target, tile));
+            return true;
         }
+        const matrix<T> output = {heap_pointer<T>(args_.call, target, record.output_offset),
+                                  record.stride_row, record.stride_col};
+        result = output.tile(at.row, at.col);
+        return true;
+    }
+
+    /* Stores the accumulator as rank `target`'s result. */
+    bool push_result(int32_t target, int64_t tile, const iris_tile_coord &at)
+    {
+        matrix<T> result;
+        if (!find_result(target, tile, at, result))
+            return false;
+        tile_store(wg_, result, acc_, size_of(at));
         return true;
     }
 
@@ -494,6 +533,13 @@ template <typename T> struct tensor_producer {
     void produce(work_group wg, tile_accumulator<acc_t<T>> &acc, const iris_tile_coord &at) const
     {
         tile_load(wg, acc, input.tile(at.row, at.col), {at.rows, at.cols});
+    }
+
+    void produce_into(work_group wg, tile_accumulator<acc_t<T>> &, const iris_tile_coord &at,
+                      const matrix<T> &target) const
+    {
+        copy_runs(wg, {at.rows, at.cols}, input.tile(at.row, at.col), 1,
+                  [&](int32_t) { return target; });
     }
 };
 

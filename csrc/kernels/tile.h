@@ -6,6 +6,7 @@
  * loops, the verbs below (tile_host.h), which are all that a kernel does with data.
  *
  *   tile_gemm        accumulator  = A[m0.., :] @ B[:, n0..]
+ *   tile_gemm_store  a tile in memory = the same, rounded to the tile's dtype
  *   tile_load        accumulator  = a tile in memory
  *   tile_rank_sum    accumulator  = sum over ranks, in rank order, of partial tiles in memory
  *                                   and the accumulator itself at its own rank's place

@@ -142,6 +142,24 @@ inline void tile_store(work_group, const matrix<T> &target, const tile_accumulat
     }
 }
 
+/* target = the product. Rows of contiguous fp32 are what the micro-kernels write, so such a target
+ * needs no accumulator, and no second pass. */
+template <typename T>
+inline void tile_gemm_store(work_group wg, accumulator &acc, const matrix<const T> &a,
+                            const matrix<const T> &b, int64_t row, int64_t col, extent size,
+                            int64_t K, const matrix<T> &target)
+{
+    if constexpr (dtype_of<T>::value == IRIS_DTYPE_F32) {
+        if (target.stride_col == 1) {
+            accumulator direct = {target.data, target.stride_row, acc.gemm};
+            tile_gemm(wg, direct, a, b, row, col, size, K);
+            return;
+        }
+    }
+    tile_gemm(wg, acc, a, b, row, col, size, K);
+    tile_store(wg, target, acc, size);
+}
+
 /* accumulator = ((p_0 op p_1) op p_2) ..., where p_s is the packed tile at partials + s *
  * source_stride bytes, or, for s == own, what the accumulator holds. own -1: all from memory. */
 template <typename T>
