@@ -28,8 +28,8 @@ def body(ranks, options):
             variant,
         )
         for tokens, width, hidden in LAYERS
-        for dtype in (torch.float32, torch.bfloat16)
-        for variant in bench.VARIANTS
+        for dtype, variants in ((torch.float32, bench.VARIANTS), (torch.bfloat16, ("two_shot",)))
+        for variant in variants
     ]
     return ranks.each(cases, bench.measure)
 

@@ -46,6 +46,10 @@ import iris_c
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 HEAD_START = 400_000  # GPU cycles, some 200 us
 WARM_UP = 3  # allocations, packing buffers, page faults
+# On the cpu: a call of so many seconds, like a library's bfloat16 where the processor has none,
+# is not repeated as often as others, nor warmed up for.
+SLOW = 0.5
+FEWEST = 3  # repeats
 
 
 @dataclasses.dataclass
@@ -214,9 +218,9 @@ class Ranks:
 
     def alternate(self, runs, repeats: int) -> list[Timing]:
         """Times the functions in turns."""
-        for run in runs:
-            for _ in range(WARM_UP):
-                run()
+        slowest = max([self._warm_up(run) for run in runs])
+        if slowest > SLOW:
+            repeats = min(repeats, max(FEWEST, int(repeats * SLOW / slowest)))
         peers.synchronize(self.device)
         if self.graph:
             runs = [self._captured(run) for run in runs]
@@ -228,6 +232,17 @@ class Ranks:
                 self.ctx.barrier()
                 samples[which].append(self._seconds(runs[which]))
         return [Timing.of(slowest) for slowest in self._over_ranks(samples, dist.ReduceOp.MAX)]
+
+    def _warm_up(self, run) -> float:
+        """What a call takes on the cpu, the same on all ranks; 0 on a GPU, whose first call brings
+        so much else along."""
+        start = time.perf_counter()
+        run()
+        took = time.perf_counter() - start if self.device.type == "cpu" else 0.0
+        (took,) = self._over_ranks([took], dist.ReduceOp.MAX)
+        for _ in range(WARM_UP - 1 if took <= SLOW else 0):
+            run()
+        return took
 
     def _captured(self, run):
         """A graph of ``self.calls`` calls. ``run.capture()``, if there is such a thing, is entered
