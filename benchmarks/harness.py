@@ -218,7 +218,7 @@ class Ranks:
 
     def alternate(self, runs, repeats: int) -> list[Timing]:
         """Times the functions in turns."""
-        slowest = max([self._warm_up(run) for run in runs])
+        slowest = max(self._warm_up(run) for run in runs)
         if slowest > SLOW:
             repeats = min(repeats, max(FEWEST, int(repeats * SLOW / slowest)))
         peers.synchronize(self.device)

@@ -82,12 +82,6 @@ class gpu_exchange : public gpu_results<T, kVariant, Geometry, kResult>
     /* Whether partials stay where they are computed, for their owner to fetch. */
     static constexpr bool kFetched = kScatters && Geometry::kTensorCores;
 
-    /* Tiles of them, in the order of their numbers. */
-    IRIS_INLINE char *own_partials() const
-    {
-        return slot(rank_, layout_.partials_offset, 0);
-    }
-
     /* The i-th of partial_places() places of `tile`; the flag of its first part, and on whom. */
     IRIS_INLINE partial_place place_of(int64_t tile, int32_t i) const
     {

@@ -260,7 +260,7 @@ IRIS_INLINE void signal_left_parts(const Call &c, const call_state &call, const 
 {
     const bool leads = threadIdx.x % 32 == 0;
 
-    for_each_left_part(c, exchange.own_partials(), [&](int64_t tile, int32_t part) {
+    for_each_left_part(c, exchange.place_of(0, 0).slot, [&](int64_t tile, int32_t part) {
         const partial_place place = exchange.place_of(tile, 0);
         const trace_span span(call.args, leads, IRIS_TRACE_SIGNAL, place.rank, tile);
         if (leads)
