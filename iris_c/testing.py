@@ -19,6 +19,7 @@ import importlib
 import inspect
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.forkserver
 import os
 import signal
 import tempfile
@@ -31,6 +32,8 @@ __all__ = ["RankFailure", "preload", "ranks", "run_ranks", "seed_of"]
 _context = multiprocessing.get_context("forkserver")
 _preloaded = ["numpy", "torch", "pytest", "iris_c", "iris_c._C"]
 _context.set_forkserver_preload(_preloaded)
+# Of torch and of numpy. More threads per rank than cores spin waiting for each other.
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 _runs = 0
 
 
@@ -92,6 +95,20 @@ def _rank_main(pipe, stacks: str, environment: dict, module: str, name: str, arg
         finally:
             pipe.close()
             faulthandler.unregister(signal.SIGUSR1)
+
+
+def _start_fork_server() -> None:
+    """With one thread per rank: libraries read the number when they are loaded, in the server."""
+    before = {name: os.environ.get(name) for name in _ONE_THREAD}
+    os.environ.update(_ONE_THREAD)
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 class _Rank:
@@ -177,9 +194,10 @@ def run_ranks(
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": "29500",
         "TORCHELASTIC_RUN_ID": f"iris_c-test-{os.getpid()}-{_runs}",
-        "OMP_NUM_THREADS": "1",
+        **_ONE_THREAD,
         **(environment or {}),
     }
+    _start_fork_server()
     with tempfile.TemporaryDirectory(prefix="iris_c-test-") as directory:
         running = [
             _Rank(directory, rank, shared, module, name, args, init) for rank in range(world_size)

@@ -6,6 +6,7 @@ import gc
 import os
 import random
 
+import numpy
 import pytest
 import torch
 
@@ -153,6 +154,18 @@ def fork_inside(ctx):
 
 def test_a_forked_child_is_told():
     run_ranks(fork_inside, 2, init={"heap_size": 1 << 20})
+
+
+def threads_after_a_product():
+    """How many this process has."""
+    for square in (numpy.ones((512, 512)), torch.ones(512, 512)):
+        assert (square @ square)[0, 0] == 512
+    return len(os.listdir("/proc/self/task"))
+
+
+def test_a_ranks_libraries_use_one_thread():
+    """Ranks share the cores: more threads would spin while they wait for each other."""
+    assert run_ranks(threads_after_a_product, 2) == [1, 1]
 
 
 @ranks(2)
