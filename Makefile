@@ -25,10 +25,12 @@ C_FILES := $(shell find csrc tests/native tests/amd -name '*.[ch]' -o -name '*.c
 
 .PHONY: demo test test-amd lint format bench model kernels dist docs clean
 
-# Development tools, torch among them.
+# Development tools, torch among them; compiled on all cores, where pip takes one. Some files are
+# templates, which do not compile.
 $(VENV)/tools: requirements-dev.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -r requirements-dev.txt
+	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	touch $@
 
 # The package, built from the tree and installed.
