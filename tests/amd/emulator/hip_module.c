@@ -67,11 +67,14 @@ HIP_API hip_result hipModuleUnload(struct module *module)
 
 HIP_API hip_result hipModuleGetFunction(void **function, struct module *module, const char *name)
 {
-    const struct kernel *kernel = program_kernel(module->program, name);
+    char message[512];
+    const struct kernel *kernel = program_kernel(module->program, name, message);
     struct function *made;
 
-    if (kernel == NULL)
+    if (kernel == NULL) {
+        (void)fprintf(stderr, "emulator: %s\n", message);
         return HIP_NOT_FOUND;
+    }
     made = malloc(sizeof *made);
     if (made == NULL)
         return HIP_OUT_OF_MEMORY;

@@ -6,9 +6,13 @@
 #include "program.h"
 
 #include <elf.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 enum { EM_AMDGPU_NUMBER = 224 };
 
@@ -39,34 +43,33 @@ struct file_kernel {
 
 static uint32_t crc32_of(const uint8_t *data, size_t nbytes)
 {
-    uint32_t crc = UINT32_MAX;
+    uint32_t table[256], crc = UINT32_MAX;
 
-    for (size_t i = 0; i < nbytes; ++i) {
-        crc ^= data[i];
+    for (uint32_t byte = 0; byte < 256; ++byte) {
+        table[byte] = byte;
         for (int bit = 0; bit < 8; ++bit)
-            crc = crc >> 1 ^ (crc & 1 ? UINT32_C(0xedb88320) : 0);
+            table[byte] = table[byte] >> 1 ^ (table[byte] & 1 ? UINT32_C(0xedb88320) : 0);
     }
+    for (size_t i = 0; i < nbytes; ++i)
+        crc = crc >> 8 ^ table[(crc ^ data[i]) & 255];
     return ~crc;
 }
 
-static void *read_file(const char *path, size_t *nbytes)
+/* All ranks map the same file, of which each needs a few kernels. */
+static const uint8_t *map_file(const char *path, size_t *nbytes)
 {
-    FILE *file = fopen(path, "rb");
-    void *data = NULL;
-    long size;
+    const int file = open(path, O_RDONLY | O_CLOEXEC);
+    void *data = MAP_FAILED;
+    struct stat status;
 
-    if (file == NULL)
+    if (file < 0)
         return NULL;
-    if (fseek(file, 0, SEEK_END) == 0 && (size = ftell(file)) > 0 &&
-        fseek(file, 0, SEEK_SET) == 0 && (data = malloc((size_t)size)) != NULL) {
-        *nbytes = (size_t)size;
-        if (fread(data, 1, *nbytes, file) != *nbytes) {
-            free(data);
-            data = NULL;
-        }
+    if (fstat(file, &status) == 0 && status.st_size > 0) {
+        *nbytes = (size_t)status.st_size;
+        data = mmap(NULL, *nbytes, PROT_READ, MAP_PRIVATE, file, 0);
     }
-    (void)fclose(file);
-    return data;
+    (void)close(file);
+    return data != MAP_FAILED ? data : NULL;
 }
 
 static const struct operation *find_operation(const char *name)
@@ -81,12 +84,27 @@ static const struct operation *find_operation(const char *name)
     return NULL;
 }
 
-static bool decode(struct program *program, const struct file_instruction *from, uint32_t count,
-                   const struct operation **operations, char message[512])
+/* A kernel's code ends where another's begins. */
+static uint32_t end_of(const struct program *program, const struct kernel *kernel)
 {
-    for (uint32_t i = 0; i < count; ++i) {
+    uint32_t end = program->instructions;
+
+    for (uint32_t i = 0; i < program->kernels; ++i)
+        if (program->kernel[i].entry > kernel->entry && program->kernel[i].entry < end)
+            end = program->kernel[i].entry;
+    return end;
+}
+
+static bool decode(struct program *program, const struct kernel *kernel, char message[512])
+{
+    const struct file_instruction *from = program->encoded;
+    /* Once: the kernel may be running. */
+    const bool is_decoded = program->instruction[kernel->entry].run != NULL;
+    const uint32_t end = is_decoded ? 0 : end_of(program, kernel);
+
+    for (uint32_t i = kernel->entry; i < end; ++i) {
         struct instruction *to = &program->instruction[i];
-        const struct operation *operation = operations[from[i].name];
+        const struct operation *operation = program->operations[from[i].name];
 
         *to = (struct instruction){.run = operation->run,
                                    .name = program->names[from[i].name],
@@ -113,13 +131,13 @@ static bool decode(struct program *program, const struct file_instruction *from,
     return true;
 }
 
-static bool read_instructions(struct program *program, const uint8_t *data, size_t nbytes,
-                              const void *object, size_t object_size, char message[512])
+static bool read_file(struct program *program, const void *object, size_t object_size,
+                      char message[512])
 {
+    const uint8_t *data = program->file;
+    const size_t nbytes = program->file_nbytes;
     const struct file_header *header = (const void *)data;
     const uint8_t *at = data + sizeof *header;
-    const struct operation **operations;
-    bool known = true;
 
     if (nbytes < sizeof *header || memcmp(header->magic, "IRISAMD1", 8) != 0 ||
         nbytes != sizeof *header + header->names * sizeof *program->names +
@@ -136,18 +154,19 @@ static bool read_instructions(struct program *program, const uint8_t *data, size
     program->names = calloc(header->names + 1, sizeof *program->names);
     program->kernel = calloc(header->kernels + 1, sizeof *program->kernel);
     program->instruction = calloc(header->instructions + 1, sizeof *program->instruction);
-    operations = calloc(header->names + 1, sizeof(*operations));
+    program->operations = calloc(header->names + 1, sizeof(*program->operations));
     if (program->names == NULL || program->kernel == NULL || program->instruction == NULL ||
-        operations == NULL)
+        program->operations == NULL)
         abort();
     memcpy(program->names, at, header->names * sizeof *program->names);
     at += header->names * sizeof *program->names;
-    for (uint32_t i = 0; i < header->names && known; ++i) {
-        operations[i] = find_operation(program->names[i]);
-        known = operations[i] != NULL;
-        if (!known)
+    for (uint32_t i = 0; i < header->names; ++i) {
+        program->operations[i] = find_operation(program->names[i]);
+        if (program->operations[i] == NULL) {
             (void)snprintf(message, 512, "%s: an instruction that the emulator does not know",
                            program->names[i]);
+            return false;
+        }
     }
     for (uint32_t i = 0; i < header->kernels; ++i, at += sizeof(struct file_kernel)) {
         const struct file_kernel *from = (const void *)at;
@@ -160,9 +179,8 @@ static bool read_instructions(struct program *program, const uint8_t *data, size
             to->argument[k].nbytes = from->argument[k][1];
         }
     }
-    known = known && decode(program, (const void *)at, header->instructions, operations, message);
-    free(operations);
-    return known;
+    program->encoded = (const void *)at;
+    return true;
 }
 
 /* ---- the object ---- */
@@ -266,23 +284,16 @@ struct program *program_load(const void *object, size_t nbytes, const char *dire
                              char message[512])
 {
     struct program *program = calloc(1, sizeof *program);
-    size_t file_nbytes = 0;
-    uint8_t *data;
     char path[4096];
-    bool loaded;
 
+    if (program == NULL)
+        abort();
     (void)snprintf(path, sizeof path, "%s/%08x.program", directory, crc32_of(object, nbytes));
-    data = read_file(path, &file_nbytes);
-    if (program == NULL || data == NULL) {
+    program->file = map_file(path, &program->file_nbytes);
+    if (program->file == NULL)
         (void)snprintf(message, 512, "cannot read %.400s", path);
-        free(program);
-        free(data);
-        return NULL;
-    }
-    loaded = read_instructions(program, data, file_nbytes, object, nbytes, message) &&
-             load_segments(program, object) && read_descriptors(program, object, message);
-    free(data);
-    if (loaded)
+    else if (read_file(program, object, nbytes, message) && load_segments(program, object) &&
+             read_descriptors(program, object, message))
         return program;
     program_free(program);
     return NULL;
@@ -292,17 +303,21 @@ void program_free(struct program *program)
 {
     if (program == NULL)
         return;
+    if (program->file != NULL)
+        (void)munmap((void *)(uintptr_t)program->file, program->file_nbytes);
     free(program->image);
+    free(program->operations);
     free(program->instruction);
     free(program->kernel);
     free(program->names);
     free(program);
 }
 
-const struct kernel *program_kernel(const struct program *program, const char *name)
+const struct kernel *program_kernel(struct program *program, const char *name, char message[512])
 {
     for (uint32_t i = 0; i < program->kernels; ++i)
         if (strcmp(program->kernel[i].name, name) == 0)
-            return &program->kernel[i];
+            return decode(program, &program->kernel[i], message) ? &program->kernel[i] : NULL;
+    (void)snprintf(message, 512, "%.400s: no such kernel", name);
     return NULL;
 }

@@ -26,11 +26,17 @@ struct kernel {
     } argument[16];
 };
 
+struct file_instruction;
+
 struct program {
     uint8_t *image; /* the loaded segments */
     size_t image_nbytes;
+    const uint8_t *file; /* what program.py has written, and the instructions in it */
+    size_t file_nbytes;
+    const struct file_instruction *encoded;
+    const struct operation **operations; /* by the number of the name */
     uint32_t instructions, kernels;
-    struct instruction *instruction;
+    struct instruction *instruction; /* of the kernels that have been asked for */
     struct kernel *kernel;
     char (*names)[48];
 };
@@ -43,6 +49,7 @@ size_t object_nbytes(const void *object, const char *arch);
 struct program *program_load(const void *object, size_t nbytes, const char *directory,
                              char message[512]);
 void program_free(struct program *program);
-const struct kernel *program_kernel(const struct program *program, const char *name);
+/* A kernel, ready to run. NULL with a message: no such kernel, operands that are not known. */
+const struct kernel *program_kernel(struct program *program, const char *name, char message[512]);
 
 #endif
