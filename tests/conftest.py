@@ -25,6 +25,13 @@ def driver_is_up():
         torch.zeros(1, device=f"cuda:{local_rank % torch.cuda.device_count()}")
 
 
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory):
+    """A folder that all processes that test share: see once.py."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
 @pytest.fixture(autouse=True)
 def nothing_left_behind(request):
     """No shared memory and no growing number of file descriptors in this process."""

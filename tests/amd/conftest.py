@@ -2,7 +2,6 @@
 # SPDX-FileCopyrightText: The iris_c authors
 """The emulator, built once, and the code objects of the installed package, decoded once."""
 
-import os
 import pathlib
 
 import amd_objects
@@ -10,6 +9,7 @@ import gpus
 import machine
 import program
 import pytest
+from once import made_once
 
 
 def pytest_collection_modifyitems(items):
@@ -27,26 +27,26 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session")
-def library(tmp_path_factory):
+def library(shared):
     """The test double of libamdhip64."""
-    return machine.build(tmp_path_factory.mktemp("hip"))
+    return made_once(shared / "hip", machine.build) / machine.HIP_LIBRARY
 
 
 @pytest.fixture(scope="session")
-def programs(tmp_path_factory):
-    """The folder of decoded code objects, which all processes that test share."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "programs"
+def programs(shared):
+    """The folder of decoded code objects."""
+    folder = shared / "programs"
     folder.mkdir(exist_ok=True)
     return folder
 
 
 @pytest.fixture(scope="session")
 def emulated(library, programs):
-    """``emulated(arch, **behaviour)``: GPUs that run the installed package's code objects."""
+    """``emulated(arch, **behaviour)``: GPUs that run the installed package's code objects, or of
+    other `kernels`, a folder, those whose names match `only`."""
 
-    def make(arch, kernels=gpus.KERNELS, **behaviour):
-        program.prepare(pathlib.Path(kernels) / f"iris_{arch}.hsaco", programs)
+    def make(arch, kernels=gpus.KERNELS, only=".*", **behaviour):
+        program.prepare(pathlib.Path(kernels) / f"iris_{arch}.hsaco", programs, only)
         return gpus.Gpus(library, programs, kernels, arch, **behaviour)
 
     return make

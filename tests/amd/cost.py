@@ -80,12 +80,14 @@ class Loop:
         return self.matrix_cycles / self.cycles
 
 
-def _counts(path) -> collections.Counter:
-    counts = collections.Counter()
+def _counts(path) -> tuple[set[str], collections.Counter]:
+    """The kernels that ran, and how often the instruction at each address."""
+    kernels, counts = set(), collections.Counter()
     for line in pathlib.Path(path).read_text().splitlines():
-        _, address, count = line.split()
+        kernel, address, count = line.split()
+        kernels.add(kernel)
         counts[int(address, 16)] += int(count)
-    return counts
+    return kernels, counts
 
 
 def profile(make, arch, dtype, transposed, directory) -> Loop:
@@ -96,9 +98,10 @@ def profile(make, arch, dtype, transposed, directory) -> Loop:
         path = pathlib.Path(directory) / f"{arch}-{count}.profile"
         path.write_text("")
         make(arch, compute_units=1, profile=path).run(product, 1, dtype, step * count, transposed)
-        totals.append(_counts(path))
-    kernels = amd_objects.instructions(gpus.KERNELS / f"iris_{arch}.hsaco")
-    code = {x.address: x for kernel in kernels.values() for x in kernel}
+        kernels, counts = _counts(path)
+        totals.append(counts)
+    read = amd_objects.instructions(gpus.KERNELS / f"iris_{arch}.hsaco", "|".join(sorted(kernels)))
+    code = {x.address: x for kernel in read.values() for x in kernel}
     more = (steps[1] - steps[0]) * WAVES
     loop = []
     for address in sorted(totals[1]):

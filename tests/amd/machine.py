@@ -30,6 +30,7 @@ def build(directory) -> pathlib.Path:
     """HIP_LIBRARY in the folder, made from emulator/, and OWN_LIBRARY beside it."""
     cc = os.environ.get("CC", "cc")
     directory = pathlib.Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
     objects = []
     for source in sorted((HERE / "emulator").glob("*.c")):
         objects.append(str(directory / f"{source.stem}.o"))

@@ -9,7 +9,6 @@ happens to have a reason: the source without a wait often still has it.
 from __future__ import annotations
 
 import pathlib
-import re
 import struct
 
 import amd_objects
@@ -104,9 +103,7 @@ def mutate(source, name: str, target, kernels: str = ".*") -> int:
     """Writes the object without the named part of the matching kernels; how often it was there."""
     image = bytearray(pathlib.Path(source).read_bytes())
     changes = 0
-    for kernel, code in amd_objects.instructions(source).items():
-        if not re.fullmatch(kernels, kernel):
-            continue
+    for code in amd_objects.instructions(source, kernels).values():
         chosen, change = {**MUTANTS, **OTHERS}[name](code)
         for x in chosen:
             change(x, image, _file_offset(image, x.address))

@@ -9,13 +9,13 @@ knows an instruction, the emulator says when it loads the result.
 from __future__ import annotations
 
 import functools
-import os
 import pathlib
 import re
 import struct
 import zlib
 
 import amd_objects
+from once import made_once
 
 MAX_OPERANDS = 5
 NONE, VECTOR, SCALAR, CONSTANT, OFF = range(5)
@@ -28,6 +28,7 @@ FLOATS = {"0.5", "-0.5", "1.0", "-1.0", "2.0", "-2.0", "4.0", "-4.0"}
 SELECTS = {"DWORD": 0, "WORD_0": 1, "WORD_1": 2, "BYTE_0": 3, "BYTE_1": 4}
 BITS = {"sc0": 1, "glc": 1, "sc1": 2, "nt": 4, "slc": 4}
 PRESERVE = 8
+HEADER, NAME, MAGIC = struct.Struct("<8sIIII"), struct.Struct("<48s"), b"IRISAMD1"
 ALL_OUTSTANDING = 0xFFFFFFFF
 # Instructions whose one operand is a number that matters to timing alone, or a branch's distance.
 IGNORED_OPERANDS = re.compile(r"s_(nop|sleep|branch|cbranch_\w+)$")
@@ -163,10 +164,10 @@ def _record(name: str, operands: str) -> Record:
     return Record(name, operands)
 
 
-def decode(path) -> bytes:
-    """The contents of the file that emulator/program.c reads for this object."""
+def decode(path, kernels: str = ".*") -> bytes:
+    """The contents of the file that emulator/program.c reads for these kernels of the object."""
     image = pathlib.Path(path).read_bytes()
-    code = amd_objects.instructions(path)
+    code = amd_objects.instructions(path, kernels)
     rows = []
     for symbol, instructions in code.items():
         for instruction in instructions:
@@ -176,11 +177,10 @@ def decode(path) -> bytes:
                 raise UnknownSyntax(f"{symbol} at {instruction.address:#x}: {error}") from None
     places = {instruction.address: i for i, (instruction, _) in enumerate(rows)}
     names = {name: i for i, name in enumerate(sorted({record.name for _, record in rows}))}
-    kernels = amd_objects.metadata(path)
-    chunks = [struct.pack("<8sIIII", b"IRISAMD1", len(names), len(rows), len(kernels),
-                          len(image))]  # fmt: skip
-    chunks += [struct.pack("<48s", name.encode()) for name in names]
-    for kernel, numbers in kernels.items():
+    described = {kernel: x for kernel, x in amd_objects.metadata(path).items() if kernel in code}
+    chunks = [HEADER.pack(MAGIC, len(names), len(rows), len(described), len(image))]
+    chunks += [NAME.pack(name.encode()) for name in names]
+    for kernel, numbers in described.items():
         arguments = [(offset, size) for offset, size, _ in numbers["args"]]
         flat = [field for pair in arguments for field in pair]
         chunks.append(
@@ -202,13 +202,19 @@ def decode(path) -> bytes:
     return b"".join([*chunks, image])
 
 
-def prepare(path, directory) -> pathlib.Path:
-    """Decodes the object into the folder, once: the file's name is made of its contents, and it is
-    there only when it is whole, as others may be looking for it."""
+def prepare(path, directory, kernels: str = ".*") -> pathlib.Path:
+    """Decodes the object into the folder, once: the file's name is made of its contents. With
+    `kernels`, only those, for an object of which no others will run."""
     image = pathlib.Path(path).read_bytes()
     target = pathlib.Path(directory) / f"{zlib.crc32(image):08x}.program"
-    if not target.exists():
-        part = target.with_suffix(f".{os.getpid()}")
-        part.write_bytes(decode(path))
-        part.replace(target)
-    return target
+    return made_once(target, lambda part: part.write_bytes(decode(path, kernels)))
+
+
+def names(path) -> set[str]:
+    """The instructions in a prepared file, without the suffixes of their encodings."""
+    data = pathlib.Path(path).read_bytes()
+    _, count, *_ = HEADER.unpack_from(data)
+    return {
+        NAME.unpack_from(data, HEADER.size + i * NAME.size)[0].rstrip(b"\0").decode()
+        for i in range(count)
+    }

@@ -6,7 +6,6 @@ import pathlib
 import re
 import struct
 
-import amd_objects
 import gpus
 import machine
 import numpy
@@ -260,7 +259,7 @@ def test_another_architecture_is_refused(library, programs, tmp_path):
         gpu.module(path)
 
 
-def test_every_instruction_of_the_objects_is_tested():
+def test_every_instruction_of_the_objects_is_tested(programs):
     here = pathlib.Path(__file__).parent
     files = ("test_amd_instructions.py", "test_amd_matrix.py", "test_amd_machine.py")
     text = " ".join((here / name).read_text() for name in files).replace("\\n", " ")
@@ -280,8 +279,5 @@ def test_every_instruction_of_the_objects_is_tested():
         "buffer_wbinvl1_vol",
     }  # fmt: skip
     for arch in machine.ARCHES:
-        code = amd_objects.instructions(gpus.KERNELS / f"iris_{arch}.hsaco")
-        names = {
-            re.sub(r"_(e32|e64|sdwa)$", "", x.name) for kernel in code.values() for x in kernel
-        }
+        names = program.names(program.prepare(gpus.KERNELS / f"iris_{arch}.hsaco", programs))
         assert names <= written | by_kernels, sorted(names - written - by_kernels)

@@ -123,18 +123,20 @@ class Kernel:
         return seen
 
 
-def instructions(path) -> dict[str, list[Instruction]]:
-    """The code behind each symbol of the object; to be read only, as it is kept."""
-    return _instructions(str(path), zlib.crc32(pathlib.Path(path).read_bytes()))
+def instructions(path, kernels: str = ".*") -> dict[str, list[Instruction]]:
+    """The code behind each symbol of the object, or of the kernels alone whose names match; to be
+    read only, as it is kept."""
+    return _instructions(str(path), zlib.crc32(pathlib.Path(path).read_bytes()), kernels)
 
 
 # Two: an object has hundreds of thousands of instructions, and takes seconds to read.
 @functools.lru_cache(maxsize=2)
-def _instructions(path: str, contents: int) -> dict[str, list[Instruction]]:
-    text = subprocess.run(
-        [tool("llvm-objdump"), "-d", "--no-show-raw-insn", path],
-        check=True, capture_output=True, text=True,
-    ).stdout  # fmt: skip
+def _instructions(path: str, contents: int, kernels: str) -> dict[str, list[Instruction]]:
+    command = [tool("llvm-objdump"), "-d", "--no-show-raw-insn"]
+    if kernels != ".*":
+        names = [name for name in metadata(path) if re.fullmatch(kernels, name)]
+        command.append(f"--disassemble-symbols={','.join(names)}")
+    text = subprocess.run([*command, path], check=True, capture_output=True, text=True).stdout
     labels = {name: int(address, 16) for address, name in LABEL.findall(text)}
     found, code = {}, None
     for line in text.splitlines():
