@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: The iris_c authors
-"""Builds the core of a source tree together with one of the standalone test programs."""
+"""Builds the standalone test programs, each with what it needs of the core."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
+from once import made_once
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-COMMON = ["-g", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread"]
+# -O1 and line numbers alone: the compiler is what takes long, not the programs.
+COMMON = ["-g1", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread"]
 C = ["-std=c11", "-D_GNU_SOURCE"]
 CXX = ["-std=c++17", "-fno-exceptions", "-fno-rtti", "-fno-threadsafe-statics"]
 
@@ -23,6 +26,11 @@ FEW = """\
                   (iris::kernel<float, IRIS_VARIANT_##variant>))
 #define IRIS_REDUCTION_INSTANCES IRIS_FLOAT_INSTANCES
 """
+SANITIZERS = {
+    "plain": [],
+    "thread": ["-fsanitize=thread"],
+    "address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
+}
 CORE = ("runtime/*.c", "device/*.c", "kernels/*.cpp")
 PRODUCT = ("kernels/gemm_host*.cpp", "kernels/rows_host.cpp")
 BOOTSTRAP = ("runtime/bootstrap*.c", "runtime/status.c")
@@ -36,39 +44,65 @@ def copy_with_few_kernels(tree: pathlib.Path) -> None:
     table = tree / "csrc/kernels/instances.def"
     rows = table.read_text()
     begin = rows.index("#define IRIS_FLOAT_INSTANCES")
-    table.write_text(rows[:begin] + FEW + rows[rows.index("\n\n", begin) :])
+    rows = rows[:begin] + FEW + rows[rows.index("\n\n", begin) :]
+    # Of traced twins, which no program runs, one.
+    first, condition = rows.index("IRIS_FLOAT_INSTANCES(MATMUL"), "#if !defined(IRIS_TRACED)\n"
+    second = rows.index("\n", first) + 1
+    rows = rows[:second] + condition + rows[second:].replace(condition, "", 1)
+    table.write_text(rows)
 
 
-def build(
-    program: str,
-    out: pathlib.Path,
-    *flags: str,
-    root: pathlib.Path = ROOT,
-    parts=CORE,
-    objects: pathlib.Path | None = None,
-    changed=lambda source: True,
-) -> pathlib.Path:
-    """Compiles ``tests/native/<program>`` of ``root`` with ``parts`` of csrc; returns the
-    executable. What has not ``changed`` since it was built into ``objects`` is taken from there."""
-    cc, cxx = (shlex.split(os.environ.get(n, d)) for n, d in (("CC", "cc"), ("CXX", "c++")))
-    sources = [root / "tests/native" / program]
-    for pattern in parts:
-        sources += sorted((root / "csrc").glob(pattern))
-    out.mkdir(parents=True, exist_ok=True)
+def compiled(sources, out: pathlib.Path, *flags: str) -> list[str]:
+    """Compiles the sources into ``out``; returns the objects."""
+    cc, cxx = _compilers()
 
     def compile_one(source: pathlib.Path) -> str:
-        if objects is not None and not changed(source):
-            return str(objects / f"{source.name}.o")
         target = str(out / f"{source.name}.o")
         language = [*cxx, *CXX] if source.suffix == ".cpp" else [*cc, *C]
         run([*language, *COMMON, *flags, "-c", str(source), "-o", target])
         return target
 
+    out.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        objects = list(pool.map(compile_one, sources))
+        return list(pool.map(compile_one, sources))
+
+
+def sources_of(tree: pathlib.Path, parts) -> list[pathlib.Path]:
+    return [source for part in parts for source in sorted((tree / "csrc").glob(part))]
+
+
+def core(shared: pathlib.Path, sanitizer: str) -> pathlib.Path:
+    """A folder with the objects of the core with few kernels, which all programs are made with."""
+
+    def make(out: pathlib.Path) -> None:
+        copy_with_few_kernels(out / "tree")
+        compiled(sources_of(out / "tree", CORE), out, *SANITIZERS[sanitizer])
+
+    return made_once(shared / f"core-{sanitizer}", make)
+
+
+def build(
+    program: str,
+    out: pathlib.Path,
+    sanitizer: str,
+    objects: pathlib.Path,
+    root: pathlib.Path = ROOT,
+    parts=CORE,
+    changed=lambda source: False,
+) -> pathlib.Path:
+    """Links ``tests/native/<program>`` with ``parts`` of the core, whose objects are those of
+    ``core``, but for the sources that have ``changed`` in ``root``; returns the executable."""
+    flags, sources = SANITIZERS[sanitizer], sources_of(root, parts)
+    new = compiled([root / "tests/native" / program, *filter(changed, sources)], out, *flags)
+    old = [str(objects / f"{source.name}.o") for source in sources if not changed(source)]
     executable = out / pathlib.Path(program).stem
-    run([*cc, "-pthread", *flags, *objects, "-o", str(executable), "-lm"])
+    run([*_compilers()[0], "-pthread", *flags, *new, *old, "-o", str(executable), "-lm"])
     return executable
+
+
+def _compilers() -> tuple[list[str], list[str]]:
+    cc, cxx = (shlex.split(os.environ.get(n, d)) for n, d in (("CC", "cc"), ("CXX", "c++")))
+    return cc, cxx
 
 
 def run(command, **options) -> subprocess.CompletedProcess:

@@ -46,7 +46,7 @@ static const char *test_name = "";
 #define CHECK(condition, ...)                                                                      \
     do {                                                                                           \
         if (!(condition)) {                                                                        \
-            char check_text[1024];                                                                 \
+            char check_text[2048];                                                                 \
             (void)snprintf(check_text, sizeof check_text, __VA_ARGS__);                            \
             fprintf(stderr, "FAIL %s, line %d: %s: %s\n", test_name, __LINE__, #condition,         \
                     check_text);                                                                   \

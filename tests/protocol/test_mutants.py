@@ -17,7 +17,6 @@ SYNC = "csrc/kernels/sync.h"
 PRIMITIVES = "csrc/kernels/sync_host.h"
 EXCHANGE = "csrc/kernels/reduce_exchange.h"
 CHANNEL = "csrc/kernels/channel.h"
-THREAD = "-fsanitize=thread"
 
 # name: (file, what stands there, what is put there)
 MUTANTS = {
@@ -95,19 +94,17 @@ ATTEMPTS = 8
 
 
 @pytest.fixture(scope="session")
-def sound(tmp_path_factory):
-    """A folder of the unbroken program's objects. It passes, or no mutant could be said to be
-    noticed."""
-    directory = tmp_path_factory.mktemp("sound")
-    programs.copy_with_few_kernels(directory / "tree")
-    executable = programs.build(PROGRAM, directory, THREAD, root=directory / "tree")
+def core(shared, tmp_path_factory):
+    """The unbroken core. The program passes with it, or no mutant could be said to be noticed."""
+    objects = programs.core(shared, "thread")
+    executable = programs.build(PROGRAM, tmp_path_factory.mktemp("sound"), "thread", objects)
     programs.run([str(executable), "2", "3"], timeout=120)
-    return directory
+    return objects
 
 
 @pytest.mark.sanitize
 @pytest.mark.parametrize("name", MUTANTS)
-def test_mutant_is_noticed(name, sound, tmp_path):
+def test_mutant_is_noticed(name, core, tmp_path):
     file, old, new = MUTANTS[name]
     tree = tmp_path / "tree"
     programs.copy_with_few_kernels(tree)
@@ -115,7 +112,7 @@ def test_mutant_is_noticed(name, sound, tmp_path):
     assert text.count(old) >= 1, f"{file} has no line {old!r} any more"
     (tree / file).write_text(text.replace(old, new))
     executable = programs.build(
-        PROGRAM, tmp_path / "out", THREAD, root=tree, objects=sound,
+        PROGRAM, tmp_path / "out", "thread", core, root=tree,
         # Headers of the kernels are for these alone; their traced twins do not run here.
         changed=lambda source: source == tree / file or source.name == "host_kernels.cpp",
     )  # fmt: skip
