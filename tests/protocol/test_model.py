@@ -18,7 +18,7 @@ MODELS = Path(__file__).resolve().parents[2] / "docs" / "model"
 COMPILER = next((path for path in map(shutil.which, ("cc", "gcc", "clang")) if path), None)
 MEMORY_MIB = 3500
 DEPTH = 20000
-# The longest takes about 20 s on one slow core.
+# The longest takes about 20 s on one slow core, and 2 GiB.
 DEADLINE_S = int(os.environ.get("IRIS_C_MODEL_DEADLINE", "60"))
 
 pytestmark = [
@@ -82,12 +82,13 @@ HARMLESS_BEFORE_THE_WRAP = [
 ]
 
 
-def check(directory, model, configuration, optimization="-O2"):
-    """Runs spin's verifier over every state of the model; returns its report. What fails does so
-    sooner than a compiler optimizes it."""
+def check(directory, model, configuration, optimization="-O1"):
+    """Runs spin's verifier over every state of the model; returns its report. Most verifiers run
+    for less time than a compiler takes to optimize them more, and what fails does so sooner than it
+    optimizes at all."""
     flags = [f"-D{word}" for word in configuration.split()]
     generate = ["spin", *flags, "-a", str(MODELS / model)]
-    compile_ = [COMPILER, optimization, "-w", "-DSAFETY", "-DCOLLAPSE", "-DVECTORSZ=2048"]
+    compile_ = [COMPILER, optimization, "-w", "-DSAFETY", "-DVECTORSZ=2048"]
     compile_ += [f"-DMEMLIM={MEMORY_MIB}", "-o", "pan", "pan.c"]
     for command in (generate, compile_):
         done = subprocess.run(
