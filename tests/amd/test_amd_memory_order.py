@@ -51,8 +51,8 @@ def fails(devices) -> bool:
 
 @pytest.mark.parametrize("arch", machine.ARCHES)
 def test_the_kernels_as_they_are(emulated, arch):
-    for seed in (1, 2):
-        emulated(arch, adversarial=1, order="random", seed=seed).run(again_and_again, 2)
+    """What fails below does so for what was taken out; test_amd_products.py tries more of them."""
+    emulated(arch, adversarial=1, order="random", seed=1).run(again_and_again, 2)
 
 
 @pytest.mark.parametrize("name", mutants.MUTANTS)

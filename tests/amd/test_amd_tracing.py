@@ -40,5 +40,6 @@ def every_variant(ctx, memory):
 
 @pytest.mark.parametrize("arch", machine.ARCHES)
 def test_traced_products(emulated, programs, arch):
-    program.prepare(gpus.KERNELS / f"iris_{arch}.traced.hsaco", programs)
+    traced = gpus.KERNELS / f"iris_{arch}.traced.hsaco"
+    program.prepare(traced, programs, r"iris_MATMUL_ALL_REDUCE_\w+_(F32|BF16)")
     emulated(arch).run(every_variant, 3)
