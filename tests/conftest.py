@@ -6,6 +6,17 @@ import os
 
 import pytest
 
+# Folders with files that take minutes: begun late, one would leave the other processes idle.
+FIRST = ("protocol", "native", "amd", "kernels", "examples")
+
+
+def pytest_collection_modifyitems(items):
+    def place(item):
+        folder = item.path.parent.name
+        return FIRST.index(folder) if folder in FIRST else len(FIRST)
+
+    items.sort(key=place)
+
 
 def _descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
