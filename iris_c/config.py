@@ -43,7 +43,8 @@ class FusedConfig:
         'atomic', 'spinlock', 'one_shot', 'two_shot' or 'ring'; None chooses.
     num_fetch_sms : int or None
         Of a gathered operand: work-groups that do nothing but send; on sm_90a, in 16 bits, where
-        each has warps for it, those that send at all.
+        each has warps for it, those that send at all: if there are as many without a tile to
+        multiply, these, with all their warps.
     k_per_flag : int or None
         Of a gathered operand: steps of block_size_k in the pieces that it is sent in.
     staged_a_layout : str or None

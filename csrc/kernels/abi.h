@@ -384,7 +384,10 @@ struct iris_gather_args {
     struct iris_gather_schedule schedule;
     struct iris_matrix_args gathered; /* where the joined A is wanted; address 0: nowhere */
     int64_t share_k;                  /* columns of a shard, if they are joined along K, else 0 */
-    int32_t fetch_groups;   /* work-groups that only send; 0: each sends before it multiplies */
+    int32_t fetch_groups;   /* work-groups that only send, on the tensor cores of sm_90a those that
+                               send at all; 0: each sends before it multiplies */
+    int32_t idle_senders;   /* of those, on sm_90a, how many, the first, multiply nothing: all that
+                               send, or 0 */
     uint32_t m_contiguous;  /* staged shards are contiguous along M, not K */
     uint32_t stages_own;    /* this rank's shard passes through its staging too */
     uint32_t waits_for_all; /* nothing is multiplied before everything has arrived */

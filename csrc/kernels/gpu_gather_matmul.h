@@ -3,9 +3,11 @@
  *
  * all_gather_matmul on a GPU: C = (the ranks' shards of A, joined along M or K) @ B (+ bias). Some
  * threads send this rank's shard (gathered_operand.h) while others multiply what has arrived:
- *   tensor cores of sm_90a   in every work-group the exchange warps send; the loader waits for the
- *                            flags of what it is about to ask the copy engine for; where tiles are
- *                            few, two work-groups share the K of each (IRIS_K_SPLITS)
+ *   tensor cores of sm_90a   all warps of work-groups that have no tile to multiply send, if they
+ *                            are enough, else the exchange warps of those that multiply; the loader
+ *                            waits for the flags of what it is about to ask the copy engine for;
+ *                            where tiles are few, two work-groups share the K of each
+ *                            (IRIS_K_SPLITS)
  *   matrix units, plain threads   the first fetch_groups work-groups send, the others multiply
  * Results go straight to C, which is this rank's alone.
  */
@@ -246,7 +248,9 @@ template <typename T> struct sm90_gather_call {
 
     template <class Visit> IRIS_INLINE void for_each_tile(Visit visit) const
     {
-        for (int64_t tile = blockIdx.x; tile < gather.split_tiles; tile += gridDim.x)
+        const int32_t idle = gather.idle_senders;
+        for (int64_t tile = (int32_t)blockIdx.x - idle; tile < gather.split_tiles;
+             tile += (int32_t)gridDim.x - idle)
             visit(tile, coord(tile));
     }
 
@@ -378,7 +382,8 @@ IRIS_INLINE bool load_gathered_tiles(const Call &c, const call_state &call, bool
                     const int32_t units =
                         wait_for_units(c.gather.layout, call, operand, part, row, k);
                     arrived = units > 0;
-                    there = k + (int64_t)units * c.gather.layout.unit_cols;
+                    /* Where K is split, k need not be where a unit begins. */
+                    there = (k / c.gather.layout.unit_cols + units) * c.gather.layout.unit_cols;
                 }
                 if (by_elements || lane == 0)
                     wait_mbarrier(&c.shared->empty[cursor.stage], cursor.phase ^ 1);
@@ -457,12 +462,33 @@ IRIS_INLINE void serve_gathered_tiles(const Call &c, const call_state &call, boo
                            kExchangeThreads,    kExchangeBarrier,   nullptr};
     const gathered_operand<T> operand(c.gather, call);
     const int32_t senders = c.gather.fetch_groups > 0 ? c.gather.fetch_groups : (int32_t)gridDim.x;
-    if (wg.index < senders || c.gather.waits_for_all != 0)
+    const bool sends = wg.index < senders && c.gather.idle_senders == 0;
+    if (sends || c.gather.waits_for_all != 0)
         operand.send(wg, wg.index, senders);
     const bool stored = operand.store_joined(wg, wg.index, wg.count);
     /* The counter, and at the wrap the flags, stay as they are until all have done that wait. */
     sync_barrier(kLoaderDone, meeting_threads(c.gather));
     if (stored && c.shared->exchange[kArrived] != 0 && c.shared->exchange[kSplitMissing] == 0)
+        end_locally(wg, call);
+}
+
+/* A block that multiplies nothing: every warp sends units of its own, as many at a time as signals
+ * take to be on their way. */
+template <typename T> IRIS_INLINE void only_send(const iris_gather_args &args)
+{
+    constexpr int32_t kWarps = IRIS_SM90_THREADS / 32;
+    const call_state call = call_begin(args.product.reduce.call);
+    const gathered_operand<T> operand(args, call);
+    const int32_t warp = (int32_t)threadIdx.x / 32, index = (int32_t)blockIdx.x,
+                  count = (int32_t)gridDim.x;
+    const work_group sender = {index, count, (int32_t)threadIdx.x % 32, 32, 1 + warp, nullptr};
+    const work_group wg = {index,  count, (int32_t)threadIdx.x, kExchangeThreads, kExchangeBarrier,
+                           nullptr};
+
+    operand.send(sender, warp * args.idle_senders + index, kWarps * args.idle_senders);
+    /* All have read the counter. */
+    __syncthreads();
+    if (wg.thread < wg.threads && operand.store_joined(wg, index, count))
         end_locally(wg, call);
 }
 
@@ -473,6 +499,8 @@ template <typename T> IRIS_INLINE void tensor_core_gather_matmul(const iris_gath
     const int32_t warpgroup = (int32_t)threadIdx.x / kGroupThreads;
     const bool by_elements = args.product.b_map_kind == 0;
 
+    if ((int32_t)blockIdx.x < args.idle_senders)
+        return only_send<T>(args);
     if (threadIdx.x == 0) {
         init_stages(shared, by_elements);
         shared->exchange[kSplitMissing] = 0;

@@ -25,8 +25,10 @@ struct iris_op_desc {
     int32_t group_rows; /* see struct iris_gather_layout */
     bool m_contiguous;
     bool overlaps;        /* a gathered product: begins before everything has arrived */
-    int32_t fetch_groups; /* see iris_gather_args; this rank's affair */
-    bool may_split_k;     /* a gathered product: has room for what IRIS_K_SPLITS needs */
+    int32_t fetch_groups; /* see iris_gather_args; this rank's affair, as are the next two */
+    int32_t idle_senders;
+    int32_t k_splits;
+    bool may_split_k; /* a gathered product: has room for what IRIS_K_SPLITS needs */
     int32_t block_m, block_n, block_k;
     int32_t group_size_m;
     bool has_bias;

@@ -173,10 +173,8 @@ enum iris_status iris_all_gather_matmul(struct iris_context *ctx,
     args.m_contiguous = desc.m_contiguous;
     args.waits_for_all = !desc.overlaps;
     args.fetch_groups = desc.fetch_groups;
-    args.k_splits =
-        desc.may_split_k && args.schedule.tiles.tiles * IRIS_K_SPLITS <= (int64_t)launch.work_groups
-            ? IRIS_K_SPLITS
-            : 1;
+    args.idle_senders = desc.idle_senders;
+    args.k_splits = desc.k_splits;
     args.split_tiles = args.schedule.tiles.tiles * args.k_splits;
     if (desc.gpu_parts == 0)
         args.stages_own = desc.share_k != 0 && ctx->world_size > 1;

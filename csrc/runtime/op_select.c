@@ -360,13 +360,41 @@ static void select_unit(const struct iris_select_target *on, const struct iris_c
                          (desc->share_m != 0 && on->world_size > 1 ? on->world_size - 1 : 1));
 }
 
+/* Work-groups without which the product takes as many rounds of tiles. */
+static int32_t count_idle(const struct iris_select_target *on, const struct iris_op_desc *desc,
+                          int32_t work_groups)
+{
+    const int64_t tiles =
+        iris_op_desc_gather_schedule(desc, on->world_size).tiles.tiles * desc->k_splits;
+    const int64_t rounds = iris_ceil_div(tiles, work_groups);
+
+    return work_groups - (int32_t)iris_ceil_div(tiles, rounds > 0 ? rounds : 1);
+}
+
+/* Whether so many work-groups of sm_90a that do nothing but send are enough: the shard is away when
+ * little more than half of the product is done. Short products gain nothing, what they need first
+ * comes later. In seconds; measured on two H100s. */
+static bool are_enough(const struct iris_select_target *on, const struct iris_op_desc *desc,
+                       int32_t idle, int32_t work_groups)
+{
+    static const double SENDER = 20e9, MULTIPROCESSOR = 5.3e12; /* bytes, operations a second */
+    static const double SHARE_OF_TIME = 0.55, SHORT = 100e-6;
+    const double M = (double)desc->M, N = (double)desc->N, K = (double)desc->K;
+    const double sent =
+        M * K * (double)iris_dtype_nbytes(desc->dtype) * (on->world_size - 1) / on->world_size;
+    const double product = 2 * M * N * K / (MULTIPROCESSOR * work_groups);
+
+    return product >= SHORT && sent <= SENDER * idle * SHARE_OF_TIME * product;
+}
+
 /* How many work-groups do nothing but send, or send at all where each has warps for it. */
 static enum iris_status select_fetchers(const struct iris_select_target *on,
                                         const struct iris_config *config, uint32_t work_groups,
                                         struct iris_op_desc *desc)
 {
     /* Of work-groups that do one thing at a time, one in so many sends. Of those that have warps
-     * for it, half: few enough that the queues before the links, which the product's loads pass
+     * for it, such as have no tile to multiply, if they are enough: they do not slow the product
+     * down. Else half: few enough that the queues before the links, which the product's loads pass
      * too, stay short, and one of the two multiprocessors that share a port of the crossbar. With
      * few peers, to whom less is stored for each load, more: all for one peer. Measured on four
      * H200s and two H100s by benchmarks/bench_matmul.py; in between for two peers. */
@@ -374,14 +402,18 @@ static enum iris_status select_fetchers(const struct iris_select_target *on,
     const bool has_roles = iris_is_tensor_core_product(on->sm90, desc->operation, desc->dtype);
     const int32_t asked = config->num_fetch_sms;
     const int32_t quarters = on->world_size > 3 ? 2 : 6 - on->world_size;
+    const int32_t idle = has_roles ? count_idle(on, desc, (int32_t)work_groups) : 0;
 
     if (asked > (int32_t)work_groups - (has_roles ? 0 : 1))
         return IRIS_FAIL(IRIS_EINVAL, "num_fetch_sms: expected %s the %u work-groups, got %d",
                          has_roles ? "at most" : "less than", work_groups, asked);
     desc->fetch_groups = asked;
     if (asked == 0 && on->asynchronous && on->world_size > 1 && work_groups > 1 && desc->overlaps)
-        desc->fetch_groups = (int32_t)(has_roles ? iris_ceil_div((int64_t)work_groups * quarters, 4)
-                                                 : iris_ceil_div(work_groups, GROUPS_PER_FETCHER));
+        desc->fetch_groups = (int32_t)(!has_roles ? iris_ceil_div(work_groups, GROUPS_PER_FETCHER)
+                                       : are_enough(on, desc, idle, (int32_t)work_groups)
+                                           ? idle
+                                           : iris_ceil_div((int64_t)work_groups * quarters, 4));
+    desc->idle_senders = desc->overlaps && desc->fetch_groups <= idle ? desc->fetch_groups : 0;
     return IRIS_OK;
 }
 
@@ -409,6 +441,12 @@ static enum iris_status select_gather(const struct iris_select_target *on,
                      (config->overlap == IRIS_YES || on->world_size > 1);
     select_unit(on, config, work_groups, desc);
     desc->may_split_k = may_split_k(on, desc);
+    desc->k_splits =
+        desc->may_split_k &&
+                iris_op_desc_gather_schedule(desc, on->world_size).tiles.tiles * IRIS_K_SPLITS <=
+                    (int64_t)work_groups
+            ? IRIS_K_SPLITS
+            : 1;
     return select_fetchers(on, config, work_groups, desc);
 }
 

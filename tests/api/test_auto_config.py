@@ -79,6 +79,23 @@ def test_more_multiprocessors_send_to_fewer_peers():
     assert small.k_per_flag == 1
 
 
+def test_multiprocessors_without_a_tile_send_where_they_are_enough():
+    """448 tiles take four rounds of 132 multiprocessors, or of 112, and 512 need 128; three peers
+    get more than one. What is multiplied in no time has no use for them."""
+    expected = {
+        (4096, 3584, 4096): (20, 20),
+        (4096, 2752, 4096): (14, 66),
+        (8192, 2048, 8192): (132, 66),
+        (4096, 3584, 1024): (132, 66),
+    }
+    for (M, N, K), of_world in expected.items():
+        for world, senders in zip((2, 4), of_world, strict=True):
+            config = auto_config(
+                "all_gather_matmul_hbm_buffer", M, N, K, "float16", world, "sm_90a"
+            )
+            assert config.num_fetch_sms == senders, (world, M, N, K)
+
+
 def test_the_host_tiles_by_cache_and_the_shape():
     config = auto_config("matmul_all_reduce", 4096, 4096, 512, "float32", 2, "cpu")
     assert (config.block_size_m, config.block_size_n) == (256, 512)

@@ -103,8 +103,8 @@ def test_few_tiles_and_a_long_inner_dimension(ctx, operation, dim):
                 check(ctx, operation, case, dim, dtype, bias_shape=(1, 1), joined="row",
                       config=iris_c.FusedConfig(staged_a_layout=layout),
                       workspace=workspace)  # fmt: skip
-        check(ctx, operation, case, dim, torch.bfloat16, workspace=workspace,
-              config=iris_c.FusedConfig(num_sms=3))  # fmt: skip
+        for config in (iris_c.FusedConfig(num_sms=3), iris_c.FusedConfig(k_per_flag=3)):
+            check(ctx, operation, case, dim, torch.bfloat16, workspace=workspace, config=config)
 
 
 @pytest.mark.parametrize("dim", DIMENSIONS)
@@ -117,6 +117,24 @@ def test_pieces_of_any_size(ctx, dim):
             for dtype in (torch.float32, torch.float16):
                 case = cases.Case(150, 140, 400)
                 check(ctx, OPERATIONS[1], case, dim, dtype, config=config, joined="row")
+
+
+@pytest.mark.parametrize("dim", DIMENSIONS)
+@ranks(2, 3, 4)
+def test_work_groups_without_a_tile_send(ctx, dim):
+    """On sm_90a such as multiply nothing send with all their warps, if they are enough: fewer than
+    a warp has units, and more than there are units; also where others share a tile's K."""
+    workspace = iris_c.FusedWorkspace(ctx, OPERATIONS[1])
+    for case in (cases.Case(150, 140, 400), cases.Case(128, 256, 2112), cases.Case(7, 130, 60)):
+        if ctx.backend == "cpu" and case.K > 1000:
+            continue  # nothing is shared there, and the product takes seconds
+        for fetchers in (1, 3, 8):
+            config = iris_c.FusedConfig(
+                num_fetch_sms=fetchers, num_sms=12 if ctx.backend == "cpu" else None
+            )
+            for dtype in (torch.float16, torch.bfloat16):
+                check(ctx, OPERATIONS[1], case, dim, dtype, config=config, salt=str(fetchers),
+                      joined="row", bias_shape=(0, 1), workspace=workspace)  # fmt: skip
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
