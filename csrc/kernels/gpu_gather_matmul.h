@@ -472,8 +472,8 @@ IRIS_INLINE void serve_gathered_tiles(const Call &c, const call_state &call, boo
         end_locally(wg, call);
 }
 
-/* A block that multiplies nothing: every warp sends units of its own, as many at a time as signals
- * take to be on their way. */
+/* A block that multiplies nothing: every warp sends units of its own, so that some copy while
+ * others wait for what they signal to be stored. */
 template <typename T> IRIS_INLINE void only_send(const iris_gather_args &args)
 {
     constexpr int32_t kWarps = IRIS_SM90_THREADS / 32;

@@ -27,7 +27,7 @@ struct iris_op_desc {
     bool overlaps;        /* a gathered product: begins before everything has arrived */
     int32_t fetch_groups; /* see iris_gather_args; this rank's affair, as are the next two */
     int32_t idle_senders;
-    int32_t k_splits;
+    int32_t k_splits; /* IRIS_K_SPLITS only if may_split_k, which all ranks agree on */
     bool may_split_k; /* a gathered product: has room for what IRIS_K_SPLITS needs */
     int32_t block_m, block_n, block_k;
     int32_t group_size_m;

@@ -360,12 +360,16 @@ static void select_unit(const struct iris_select_target *on, const struct iris_c
                          (desc->share_m != 0 && on->world_size > 1 ? on->world_size - 1 : 1));
 }
 
+static int64_t count_tiles(const struct iris_select_target *on, const struct iris_op_desc *desc)
+{
+    return iris_op_desc_gather_schedule(desc, on->world_size).tiles.tiles;
+}
+
 /* Work-groups without which the product takes as many rounds of tiles. */
 static int32_t count_idle(const struct iris_select_target *on, const struct iris_op_desc *desc,
                           int32_t work_groups)
 {
-    const int64_t tiles =
-        iris_op_desc_gather_schedule(desc, on->world_size).tiles.tiles * desc->k_splits;
+    const int64_t tiles = count_tiles(on, desc) * desc->k_splits;
     const int64_t rounds = iris_ceil_div(tiles, work_groups);
 
     return work_groups - (int32_t)iris_ceil_div(tiles, rounds > 0 ? rounds : 1);
@@ -387,32 +391,41 @@ static bool are_enough(const struct iris_select_target *on, const struct iris_op
     return product >= SHORT && sent <= SENDER * idle * SHARE_OF_TIME * product;
 }
 
+/* How many work-groups send where one does one thing at a time: one in so many, which multiply
+ * nothing. Where they have warps for it, such as have no tile to multiply, if they are enough: they
+ * do not slow the product down. Else half: few enough that the queues before the links, which the
+ * product's loads pass too, stay short, and one of the two multiprocessors that share a port of the
+ * crossbar. With few peers, to whom less is stored for each load, more: all for one peer. Measured
+ * on four H200s and two H100s by benchmarks/bench_matmul.py; in between for two peers. */
+static int32_t choose_fetchers(const struct iris_select_target *on, const struct iris_op_desc *desc,
+                               bool has_roles, int32_t idle, int32_t work_groups)
+{
+    enum { GROUPS_PER_FETCHER = 16 };
+    const int32_t quarters = on->world_size > 3 ? 2 : 6 - on->world_size;
+
+    if (!on->asynchronous || on->world_size == 1 || work_groups == 1 || !desc->overlaps)
+        return 0;
+    if (!has_roles)
+        return (int32_t)iris_ceil_div(work_groups, GROUPS_PER_FETCHER);
+    if (are_enough(on, desc, idle, work_groups))
+        return idle;
+    return (int32_t)iris_ceil_div((int64_t)work_groups * quarters, 4);
+}
+
 /* How many work-groups do nothing but send, or send at all where each has warps for it. */
 static enum iris_status select_fetchers(const struct iris_select_target *on,
                                         const struct iris_config *config, uint32_t work_groups,
                                         struct iris_op_desc *desc)
 {
-    /* Of work-groups that do one thing at a time, one in so many sends. Of those that have warps
-     * for it, such as have no tile to multiply, if they are enough: they do not slow the product
-     * down. Else half: few enough that the queues before the links, which the product's loads pass
-     * too, stay short, and one of the two multiprocessors that share a port of the crossbar. With
-     * few peers, to whom less is stored for each load, more: all for one peer. Measured on four
-     * H200s and two H100s by benchmarks/bench_matmul.py; in between for two peers. */
-    enum { GROUPS_PER_FETCHER = 16 };
     const bool has_roles = iris_is_tensor_core_product(on->sm90, desc->operation, desc->dtype);
     const int32_t asked = config->num_fetch_sms;
-    const int32_t quarters = on->world_size > 3 ? 2 : 6 - on->world_size;
     const int32_t idle = has_roles ? count_idle(on, desc, (int32_t)work_groups) : 0;
 
     if (asked > (int32_t)work_groups - (has_roles ? 0 : 1))
         return IRIS_FAIL(IRIS_EINVAL, "num_fetch_sms: expected %s the %u work-groups, got %d",
                          has_roles ? "at most" : "less than", work_groups, asked);
-    desc->fetch_groups = asked;
-    if (asked == 0 && on->asynchronous && on->world_size > 1 && work_groups > 1 && desc->overlaps)
-        desc->fetch_groups = (int32_t)(!has_roles ? iris_ceil_div(work_groups, GROUPS_PER_FETCHER)
-                                       : are_enough(on, desc, idle, (int32_t)work_groups)
-                                           ? idle
-                                           : iris_ceil_div((int64_t)work_groups * quarters, 4));
+    desc->fetch_groups =
+        asked != 0 ? asked : choose_fetchers(on, desc, has_roles, idle, (int32_t)work_groups);
     desc->idle_senders = desc->overlaps && desc->fetch_groups <= idle ? desc->fetch_groups : 0;
     return IRIS_OK;
 }
@@ -425,7 +438,7 @@ static bool may_split_k(const struct iris_select_target *on, const struct iris_o
     return iris_is_tensor_core_product(on->sm90, desc->operation, desc->dtype) &&
            desc->block_n == IRIS_SM90_NARROW_BLOCK_N &&
            cols >= (int64_t)IRIS_K_SPLIT_MIN_STEPS * desc->block_k &&
-           iris_op_desc_gather_schedule(desc, on->world_size).tiles.tiles <= IRIS_K_SPLIT_MAX_TILES;
+           count_tiles(on, desc) <= IRIS_K_SPLIT_MAX_TILES;
 }
 
 /* Of an operation that gathers an operand, what has to do with that. Alone there is nothing to
@@ -442,9 +455,7 @@ static enum iris_status select_gather(const struct iris_select_target *on,
     select_unit(on, config, work_groups, desc);
     desc->may_split_k = may_split_k(on, desc);
     desc->k_splits =
-        desc->may_split_k &&
-                iris_op_desc_gather_schedule(desc, on->world_size).tiles.tiles * IRIS_K_SPLITS <=
-                    (int64_t)work_groups
+        desc->may_split_k && count_tiles(on, desc) * IRIS_K_SPLITS <= (int64_t)work_groups
             ? IRIS_K_SPLITS
             : 1;
     return select_fetchers(on, config, work_groups, desc);

@@ -122,8 +122,9 @@ def test_pieces_of_any_size(ctx, dim):
 @pytest.mark.parametrize("dim", DIMENSIONS)
 @ranks(2, 3, 4)
 def test_work_groups_without_a_tile_send(ctx, dim):
-    """On sm_90a such as multiply nothing send with all their warps, if they are enough: fewer than
-    a warp has units, and more than there are units; also where others share a tile's K."""
+    """On sm_90a, if as many multiply nothing, those that are asked for send with all their warps:
+    a few with several units each, and more than there are units; also where others share a tile's
+    K."""
     workspace = iris_c.FusedWorkspace(ctx, OPERATIONS[1])
     for case in (cases.Case(150, 140, 400), cases.Case(128, 256, 2112), cases.Case(7, 130, 60)):
         if ctx.backend == "cpu" and case.K > 1000:
