@@ -56,7 +56,7 @@ lint: $(VENV)/tools
 	$(BIN)/mypy iris_c
 	cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,portability \
 	    --suppress=nullPointerOutOfMemory --inline-suppr -D_GNU_SOURCE \
-	    csrc/runtime csrc/device tests/amd/emulator
+	    -Icsrc csrc/base csrc/runtime csrc/device tests/amd/emulator
 
 format: $(VENV)/tools
 	$(BIN)/clang-format -i $(C_FILES)

@@ -24,7 +24,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 ROOT = pathlib.Path(__file__).resolve().parent
-SOURCE = "csrc/kernels/gpu_kernels.hip"
+SOURCE = "csrc/kernels/gpu/gpu_kernels.hip"
 GFX_TARGETS = ("gfx90a", "gfx942", "gfx950")
 SM_TARGETS = ("sm_90a",)
 TARGETS = (*GFX_TARGETS, *SM_TARGETS)
@@ -38,7 +38,7 @@ CLANG_FLAGS = (
 NVCC_FLAGS = (
     "-x cu -cubin -gencode=arch=compute_90a,code=sm_90a -std=c++17 -O3 -Wno-deprecated-gpu-targets"
 ).split()
-TRACED_FLAGS = ("-DIRIS_TRACED=1",)  # see csrc/kernels/trace.h
+TRACED_FLAGS = ("-DIRIS_TRACED=1",)  # see csrc/kernels/protocol/trace.h
 
 
 def find_clang() -> str | None:
@@ -76,7 +76,7 @@ def command(target: str, output, source=SOURCE, werror: bool = False, extra=()) 
     if compiler is None:
         wanted = "nvcc 12.3" if target in SM_TARGETS else "clang++ 22"
         raise RuntimeError(f"{target}: no compiler; install {wanted} or newer")
-    return [compiler, *flags, *extra, str(source), "-o", str(output)]
+    return [compiler, *flags, *extra, "-Icsrc", str(source), "-o", str(output)]
 
 
 def chosen_targets() -> tuple[str, ...]:

@@ -39,18 +39,12 @@ LIMITED_API = "0x030B0000"
 COMMON_FLAGS = ["-O3", "-fvisibility=hidden", "-Wall", "-Wextra", "-pthread"]
 C_FLAGS = ["-std=c11", "-D_GNU_SOURCE"]
 CXX_FLAGS = ["-std=c++17", "-fno-exceptions", "-fno-rtti", "-fno-threadsafe-statics"]
-SOURCE_PATTERNS = [
-    "csrc/*.c",
-    "csrc/runtime/*.c",
-    "csrc/device/*.c",
-    "csrc/kernels/*.c",
-    "csrc/kernels/*.cpp",
-]
-HEADER_PATTERNS = ["csrc/*.h", "csrc/*/*.h", "csrc/*/*.hip", "csrc/*/*.def", "csrc/*/*.inc"]
+SOURCE_PATTERNS = ["csrc/**/*.c", "csrc/**/*.cpp"]
+HEADER_PATTERNS = ["csrc/**/*.h", "csrc/**/*.hip", "csrc/**/*.def"]
 
 
 def files(patterns):
-    return sorted(path for pattern in patterns for path in glob.glob(pattern))
+    return sorted(path for pattern in patterns for path in glob.glob(pattern, recursive=True))
 
 
 def build_type_flags():

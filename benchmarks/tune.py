@@ -3,7 +3,7 @@
 """Finds the fastest config of all_gather_matmul_hbm_buffer for the layers, and writes the table.
 
 torchrun --nproc-per-node 4 benchmarks/tune.py --dtype bfloat16 --heap-size 6442450944
-torchrun --nproc-per-node 4 benchmarks/tune.py ... --write csrc/runtime/champions.def
+torchrun --nproc-per-node 4 benchmarks/tune.py ... --write csrc/runtime/select/tuned_configs.def
 
 Each config is checked before it is timed, in graphs, beside the model's own choice. A row is
 written only where another config beats that by more than runs differ.

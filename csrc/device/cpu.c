@@ -10,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "../kernels/instances.h"
+#include "kernels/abi/instances.h"
 #include "shared_memory.h"
 #include "worker_pool.h"
 

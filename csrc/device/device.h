@@ -17,8 +17,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "../kernels/abi.h"
-#include "../runtime/status.h"
+#include "base/status.h"
+#include "kernels/abi/abi.h"
 
 struct iris_device; /* each backend's own; starts with `const struct iris_device_ops *ops` */
 

@@ -13,8 +13,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "../kernels/abi.h"
-#include "../runtime/status.h"
+#include "base/status.h"
+#include "kernels/abi/abi.h"
 
 enum gpu_platform { GPU_HIP, GPU_CUDA };
 

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../kernels/gpu_launch.h"
+#include "kernels/abi/launch_limits.h"
 
 struct instance {
     uint32_t id;
@@ -26,7 +26,7 @@ static const struct instance instances[] = {
     {IRIS_KERNEL_ID(IRIS_OP_##operation, IRIS_VARIANT_##variant, IRIS_DTYPE_##dtype),              \
      IRIS_OP_##operation, IRIS_VARIANT_##variant, IRIS_DTYPE_##dtype,                              \
      "iris_" #operation "_" #variant "_" #dtype},
-#include "../kernels/instances.def"
+#include "kernels/abi/instances.def"
 #undef IRIS_INSTANCE
 };
 

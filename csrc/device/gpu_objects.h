@@ -7,8 +7,8 @@
 #ifndef IRIS_GPU_OBJECTS_H
 #define IRIS_GPU_OBJECTS_H
 
-#include "../kernels/instances.h"
 #include "gpu_driver.h"
+#include "kernels/abi/instances.h"
 
 struct gpu_kernel {
     void *function; /* NULL until first used */

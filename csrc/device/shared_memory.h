@@ -12,7 +12,7 @@
 
 #include <stddef.h>
 
-#include "../runtime/status.h"
+#include "base/status.h"
 
 /* Creates `nbytes` of zeroed memory (sparse: pages are taken when touched). `name` is for
  * /proc/PID/maps. *fd is close-on-exec and the caller's. */

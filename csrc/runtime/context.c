@@ -12,12 +12,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../kernels/instances.h"
-#include "../kernels/schedule.h"
-#include "op_exchange.h"
+#include "kernels/abi/instances.h"
+#include "kernels/abi/schedule.h"
+#include "runtime/memory/workspace.h"
+#include "runtime/ops/op_messages.h"
+#include "runtime/ops/trace_buffer.h"
 #include "topology.h"
-#include "trace_buffer.h"
-#include "workspace.h"
 
 static pthread_mutex_t live_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct iris_context *live_contexts;

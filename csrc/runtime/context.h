@@ -9,13 +9,13 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "../device/device.h"
-#include "bootstrap.h"
 #include "control.h"
-#include "heap.h"
+#include "device/device.h"
 #include "iris.h"
-#include "op_desc.h"
-#include "stream_order.h"
+#include "runtime/bootstrap/bootstrap.h"
+#include "runtime/memory/heap.h"
+#include "runtime/ops/op_desc.h"
+#include "runtime/ops/stream_order.h"
 
 struct iris_storage;
 
@@ -45,7 +45,7 @@ struct iris_context {
     struct iris_workspace *workspaces[IRIS_OP_COUNT]; /* for callers that pass none */
 
     /* The channels of messages between two ranks, behind the device barrier's control; see
-     * op_exchange.c. Sends and receipts are ordered each among themselves. */
+     * op_messages.c. Sends and receipts are ordered each among themselves. */
     uint64_t channels_offset;
     int32_t channel_lanes; /* equal on all ranks */
     struct iris_stream_order sends, receipts;

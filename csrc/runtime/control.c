@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <unistd.h>
 
-#include "../device/shared_memory.h"
+#include "device/shared_memory.h"
 
 enum iris_status iris_control_create(struct iris_bootstrap *bootstrap, int rank, int world_size,
                                      struct iris_control **out)

@@ -17,9 +17,9 @@
 
 #include <stdint.h>
 
-#include "../kernels/abi.h"
-#include "bootstrap.h"
-#include "status.h"
+#include "base/status.h"
+#include "kernels/abi/abi.h"
+#include "runtime/bootstrap/bootstrap.h"
 
 enum {
     IRIS_BOARD_SLOTS = 256,

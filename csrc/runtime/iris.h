@@ -19,8 +19,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "../kernels/abi.h"
-#include "status.h"
+#include "base/status.h"
+#include "kernels/abi/abi.h"
 
 struct iris_context;
 struct iris_allocation;

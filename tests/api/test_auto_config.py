@@ -20,7 +20,7 @@ OPERATIONS = (
 ARCHES = ("sm_90a", "gfx90a", "gfx942", "gfx950", "cpu")
 UNITS = {"sm_90a": 132, "gfx90a": 104, "gfx942": 304, "gfx950": 256}
 OVERLAPPED = OPERATIONS[-1]
-CHAMPIONS = pathlib.Path(__file__).resolve().parents[2] / "csrc/runtime/champions.def"
+CHAMPIONS = pathlib.Path(__file__).resolve().parents[2] / "csrc/runtime/select/tuned_configs.def"
 ROW = re.compile(r"^IRIS_CHAMPION\((\w+), \"(\w+)\", (\w+), ([\d, \n]+)\)$", re.M)
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 

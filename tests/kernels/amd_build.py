@@ -29,7 +29,7 @@ def compiled(target, directory, source=build_kernels.SOURCE, root=ROOT):
     return output
 
 
-# What the memory order rests on, taken out of sync_amdgcn.h: before, after, and what the rules of
+# What the memory order rests on, taken out of sync_cdna.h: before, after, and what the rules of
 # amd_objects.py say of it.
 MUTANTS = {
     "drain": (
@@ -65,7 +65,7 @@ def copy_of_few(directory) -> None:
     """The sources of the kernels that neither multiply nor reduce, a dozen, which compile in
     seconds and have all of the memory order."""
     shutil.copytree(ROOT / "csrc", directory / "csrc")
-    table = directory / "csrc/kernels/instances.def"
+    table = directory / "csrc/kernels/abi/instances.def"
     left_out = re.compile(r"IRIS_(\w+_INSTANCES|INSTANCE)\(\w*(MATMUL|REDUCE|CLEAR)")
     kept = [line for line in table.read_text().splitlines() if not left_out.match(line)]
     table.write_text("\n".join(kept) + "\n")
@@ -75,7 +75,7 @@ def mutant(name: str, target: str, directory) -> pathlib.Path:
     """The object of few kernels with one of the MUTANTS."""
     before, after, _ = MUTANTS[name]
     copy_of_few(directory)
-    header = directory / "csrc/kernels/sync_amdgcn.h"
+    header = directory / "csrc/kernels/gpu/cdna/sync_cdna.h"
     text = header.read_text()
     assert before in text
     header.write_text(text.replace(before, after))

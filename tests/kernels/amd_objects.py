@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: The iris_c authors
 """Reads AMD code objects: metadata, disassembly, control flow, and the rules of memory order.
 
-The rules are about what the protocol rests on (csrc/kernels/sync_amdgcn.h):
+The rules are about what the protocol rests on (csrc/kernels/gpu/cdna/sync_cdna.h):
 
 release   Before a write-back of L2 (buffer_wbl2) comes, on every path, a block barrier, and before
           that every wave's drain of its stores (s_waitcnt vmcnt(0)); after it, the wait for it,

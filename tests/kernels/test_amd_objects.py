@@ -59,17 +59,17 @@ def host(tmp_path_factory):
     directory = tmp_path_factory.mktemp("host")
     (directory / "sizes.c").write_text(
         "#include <stdio.h>\n"
-        '#include "csrc/kernels/instances.h"\n'
+        '#include "kernels/abi/instances.h"\n'
         "#define IRIS_INSTANCE(operation, variant, dtype, arguments, kernel) \\\n"
         '    printf("iris_" #operation "_" #variant "_" #dtype " %zu\\n", \\\n'
         "           sizeof(struct arguments));\n"
         "int main(void)\n{\n"
-        '#include "csrc/kernels/instances.def"\n'
+        '#include "kernels/abi/instances.def"\n'
         "    return 0;\n}\n"
     )
     program = directory / "sizes"
     subprocess.run(
-        ["cc", "-std=c11", f"-I{amd_build.ROOT}", str(directory / "sizes.c"), "-o", str(program)],
+        ["cc", "-std=c11", f"-I{amd_build.ROOT}/csrc", str(directory / "sizes.c"), "-o", str(program)],
         check=True,
     )
     text = subprocess.run([str(program)], check=True, capture_output=True, text=True).stdout
@@ -149,7 +149,7 @@ def test_memory_order(read):
 
 @pytest.mark.parametrize("name", amd_build.MUTANTS)
 def test_a_mutant_breaks_the_rules(name, tmp_path):
-    """Each rule, taken out of sync_amdgcn.h, is noticed in the code for gfx942."""
+    """Each rule, taken out of sync_cdna.h, is noticed in the code for gfx942."""
     path = amd_build.mutant(name, "gfx942", tmp_path)
     complaint = amd_build.MUTANTS[name][2]
     _, kernels = amd_objects.read(str(path))

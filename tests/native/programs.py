@@ -31,9 +31,9 @@ SANITIZERS = {
     "thread": ["-fsanitize=thread"],
     "address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
 }
-CORE = ("runtime/*.c", "device/*.c", "kernels/*.cpp")
-PRODUCT = ("kernels/gemm_host*.cpp", "kernels/rows_host.cpp")
-BOOTSTRAP = ("runtime/bootstrap*.c", "runtime/status.c")
+CORE = ("base/*.c", "runtime/**/*.c", "device/*.c", "kernels/cpu/*.cpp")
+PRODUCT = ("kernels/cpu/gemm_host*.cpp", "kernels/cpu/rows_host.cpp")
+BOOTSTRAP = ("runtime/bootstrap/*.c", "base/status.c")
 
 
 def copy_with_few_kernels(tree: pathlib.Path) -> None:
@@ -41,7 +41,7 @@ def copy_with_few_kernels(tree: pathlib.Path) -> None:
     bytes. The others are the same templates, and most of the compiler's time."""
     for folder in ("csrc", "tests/native"):
         shutil.copytree(ROOT / folder, tree / folder)
-    table = tree / "csrc/kernels/instances.def"
+    table = tree / "csrc/kernels/abi/instances.def"
     rows = table.read_text()
     begin = rows.index("#define IRIS_FLOAT_INSTANCES")
     rows = rows[:begin] + FEW + rows[rows.index("\n\n", begin) :]
@@ -52,9 +52,10 @@ def copy_with_few_kernels(tree: pathlib.Path) -> None:
     table.write_text(rows)
 
 
-def compiled(sources, out: pathlib.Path, *flags: str) -> list[str]:
-    """Compiles the sources into ``out``; returns the objects."""
+def compiled(tree: pathlib.Path, sources, out: pathlib.Path, *flags: str) -> list[str]:
+    """Compiles sources of ``tree`` into ``out``; returns the objects."""
     cc, cxx = _compilers()
+    flags = (f"-I{tree / 'csrc'}", *flags)
 
     def compile_one(source: pathlib.Path) -> str:
         target = str(out / f"{source.name}.o")
@@ -76,7 +77,7 @@ def core(shared: pathlib.Path, sanitizer: str) -> pathlib.Path:
 
     def make(out: pathlib.Path) -> None:
         copy_with_few_kernels(out / "tree")
-        compiled(sources_of(out / "tree", CORE), out, *SANITIZERS[sanitizer])
+        compiled(out / "tree", sources_of(out / "tree", CORE), out, *SANITIZERS[sanitizer])
 
     return made_once(shared / f"core-{sanitizer}", make)
 
@@ -93,7 +94,8 @@ def build(
     """Links ``tests/native/<program>`` with ``parts`` of the core, whose objects are those of
     ``core``, but for the sources that have ``changed`` in ``root``; returns the executable."""
     flags, sources = SANITIZERS[sanitizer], sources_of(root, parts)
-    new = compiled([root / "tests/native" / program, *filter(changed, sources)], out, *flags)
+    own = [root / "tests/native" / program, *filter(changed, sources)]
+    new = compiled(root, own, out, *flags)
     old = [str(objects / f"{source.name}.o") for source in sources if not changed(source)]
     executable = out / pathlib.Path(program).stem
     run([*_compilers()[0], "-pthread", *flags, *new, *old, "-o", str(executable), "-lm"])

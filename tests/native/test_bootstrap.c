@@ -10,7 +10,7 @@
  *
  * Build (from the repository's root; add -fsanitize=thread or -fsanitize=address,undefined):
  *     cc -std=c11 -D_GNU_SOURCE -O2 -g -Wall -Wextra -Werror -pthread -o test_bootstrap
- *         tests/native/test_bootstrap.c csrc/runtime/bootstrap*.c csrc/runtime/status.c
+ *         tests/native/test_bootstrap.c csrc/runtime/bootstrap*.c csrc/base/status.c
  * Run: test_bootstrap [names of tests ...]      default: all
  *      test_bootstrap latency                   microseconds per barrier instead
  */
@@ -30,8 +30,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "../../csrc/kernels/abi.h"
-#include "../../csrc/runtime/bootstrap.h"
+#include "kernels/abi/abi.h"
+#include "runtime/bootstrap/bootstrap.h"
 
 /* In shared memory, so that forked ranks count and report too. */
 struct shared {

@@ -8,7 +8,7 @@
  *
  * Build (from the repository's root; add -fsanitize=address,undefined):
  *     g++ -std=c++17 -O3 -fno-exceptions -fno-rtti -fno-threadsafe-statics -c \
- *         csrc/kernels/gemm_host.cpp csrc/kernels/rows_host.cpp
+ *         csrc/kernels/cpu/gemm_host.cpp csrc/kernels/cpu/rows_host.cpp
  *     gcc -std=c11 -D_GNU_SOURCE -O1 tests/native/test_gemm_host.c gemm_host.o rows_host.o -lm
  * Run: test_gemm_host [seed]      prints a line "ok" for each part, 0 if all hold
  */
@@ -21,7 +21,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "../../csrc/kernels/gemm_host.h"
+#include "kernels/cpu/gemm_host.h"
 
 #define POISON 0x7fc0beefu /* a NaN that no arithmetic makes */
 

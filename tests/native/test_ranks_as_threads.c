@@ -16,7 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "../../csrc/runtime/iris.h"
+#include "runtime/iris.h"
 
 static int failures;
 static pthread_mutex_t report_lock = PTHREAD_MUTEX_INITIALIZER;

@@ -13,10 +13,10 @@ import programs
 import pytest
 
 PROGRAM = "test_ranks_as_threads.c"
-SYNC = "csrc/kernels/sync.h"
-PRIMITIVES = "csrc/kernels/sync_host.h"
-EXCHANGE = "csrc/kernels/reduce_exchange.h"
-CHANNEL = "csrc/kernels/channel.h"
+SYNC = "csrc/kernels/protocol/sync.h"
+PRIMITIVES = "csrc/kernels/cpu/sync_host.h"
+EXCHANGE = "csrc/kernels/cpu/reduction_host.h"
+CHANNEL = "csrc/kernels/protocol/channel.h"
 
 # name: (file, what stands there, what is put there)
 MUTANTS = {
@@ -57,7 +57,7 @@ MUTANTS = {
         "arrived = source <= except + 1 ||",
     ),
     "a piece of a gathered operand is not waited for": (
-        "csrc/kernels/gather_matmul.hip",
+        "csrc/kernels/cpu/gather_matmul_host.h",
         "if (!operand.wait_for_unit(s, row, k))",
         "if (k > 0 && !operand.wait_for_unit(s, row, k))",
     ),
@@ -78,12 +78,12 @@ MUTANTS = {
         "__atomic_fetch_add(word, value, __ATOMIC_RELAXED);",
     ),
     "a rank's partial is dropped": (
-        "csrc/kernels/tile_host.h",
+        "csrc/kernels/cpu/tile_host.h",
         "for (int32_t s = 1; s < sources; ++s)",
         "for (int32_t s = 2; s < sources; ++s)",
     ),
     "sums are not cleared": (
-        "csrc/runtime/op_launch.c",
+        "csrc/runtime/ops/op_launch.c",
         "IRIS_TRY(launch_kernel(ctx, desc, IRIS_OP_CLEAR_SUMS, &clear, stream));",
         "(void)clear;",
     ),

@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * The types that every kernel header builds on: what a work-group is, matrices and tiles in
+ * memory, and how 64-bit addresses and offsets become pointers, which happens only here.
+ */
+#ifndef IRIS_KERNEL_H
+#define IRIS_KERNEL_H
+
+#include <stdint.h>
+
+#include "kernels/abi/abi.h"
+
+/* Before a loop of a GPU kernel that is to leave no loop behind, or that is to stay one. */
+#if defined(__CUDACC__) || defined(__HIP__)
+#define IRIS_UNROLL _Pragma("unroll")
+#define IRIS_NO_UNROLL _Pragma("unroll 1")
+#else
+#define IRIS_UNROLL
+#define IRIS_NO_UNROLL
+#endif
+
+#if defined(__CUDACC__)
+#define IRIS_GPU 1
+#define IRIS_INLINE __device__ __forceinline__
+#define IRIS_SHARED __shared__
+#define IRIS_GLOBAL
+#elif defined(__HIP__)
+#define IRIS_GPU 1
+#define IRIS_INLINE __attribute__((device, always_inline)) inline
+#define IRIS_SHARED __attribute__((shared))
+/* Heap and operands are global memory; saying so spares the flat instructions, which would also
+ * wait for LDS. */
+#define IRIS_GLOBAL __attribute__((address_space(1)))
+#else
+#define IRIS_INLINE inline
+#define IRIS_GLOBAL
+#endif
+
+namespace iris
+{
+
+#if defined(IRIS_GPU)
+/* The threads that do one thing together: a block of the launch, or some of its waves. They share a
+ * barrier and follow one path; thread 0 leads. */
+struct work_group {
+    int32_t index; /* of the launch's blocks */
+    int32_t count;
+    int32_t thread; /* of the group */
+    int32_t threads;
+    int32_t barrier;  /* sm_90a: the hardware barrier that is this group's */
+    uint32_t *shared; /* gfx: a word of LDS that is this group's */
+};
+#else
+/* One thread of the cpu device, running one work-group of a launch. */
+struct work_group {
+    int32_t index;
+    int32_t count;
+    char *scratch; /* 64-byte aligned, as large as the launch asked for */
+    static constexpr int32_t thread = 0, threads = 1;
+};
+#endif
+
+/* The storage types of fp16 and bf16: two bytes, no arithmetic of their own. */
+struct half_t {
+    uint16_t bits;
+};
+struct bfloat16_t {
+    uint16_t bits;
+};
+
+template <typename T> struct dtype_of;
+template <> struct dtype_of<float> {
+    static constexpr iris_dtype value = IRIS_DTYPE_F32;
+};
+template <> struct dtype_of<half_t> {
+    static constexpr iris_dtype value = IRIS_DTYPE_F16;
+};
+template <> struct dtype_of<bfloat16_t> {
+    static constexpr iris_dtype value = IRIS_DTYPE_BF16;
+};
+template <> struct dtype_of<int32_t> {
+    static constexpr iris_dtype value = IRIS_DTYPE_I32;
+};
+template <> struct dtype_of<int64_t> {
+    static constexpr iris_dtype value = IRIS_DTYPE_I64;
+};
+
+/* A matrix, or a tile of one: element (i, j) at data[i * stride_row + j * stride_col]. */
+template <typename T> struct matrix {
+    T *data;
+    int64_t stride_row;
+    int64_t stride_col;
+
+    IRIS_INLINE matrix tile(int64_t row, int64_t col) const
+    {
+        return {data + row * stride_row + col * stride_col, stride_row, stride_col};
+    }
+};
+
+/* The part of a tile that lies inside the matrix. */
+struct extent {
+    int32_t rows;
+    int32_t cols;
+};
+
+/* Work-group tile sizes. */
+struct block_shape {
+    int32_t m, n, k;
+};
+
+/* A structure of words that is the same for all lanes, held in each of them. On gfx the compiler
+ * would keep it in scalar registers, of which a kernel with much such state has too few. */
+template <class S> IRIS_INLINE S in_lanes(S uniform)
+{
+#if defined(__HIP__)
+    struct words {
+        uint32_t word[sizeof(S) / 4];
+    };
+    words w = __builtin_bit_cast(words, uniform);
+    for (uint32_t &word : w.word)
+        asm volatile("" : "+v"(word));
+    return __builtin_bit_cast(S, w);
+#else
+    return uniform;
+#endif
+}
+
+/* The value, not known before this point: what is computed from it stays here. On gfx each
+ * comparison made early holds two scalar registers until it is used. */
+IRIS_INLINE int32_t here_and_now(int32_t value)
+{
+#if defined(__HIP__)
+    asm volatile("" : "+v"(value)::"memory");
+#endif
+    return value;
+}
+
+/* A pointer to device memory from its address. */
+template <typename T> IRIS_INLINE T *device_pointer(uint64_t address)
+{
+    return (T *)reinterpret_cast<IRIS_GLOBAL T *>(address);
+}
+
+template <typename T> IRIS_INLINE matrix<T> as_matrix(const iris_matrix_args &args)
+{
+    return {device_pointer<T>(args.address), args.stride_row, args.stride_col};
+}
+
+/* `offset` bytes into rank `rank`'s heap, as this process sees it. */
+template <typename T>
+IRIS_INLINE T *heap_pointer(const iris_call_args &call, int32_t rank, uint64_t offset)
+{
+    return device_pointer<T>(call.heap_bases[rank] + offset);
+}
+
+} // namespace iris
+
+#endif

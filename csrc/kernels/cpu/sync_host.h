@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * The primitives under sync.h on the host. Orders are stronger than the protocol needs where that
+ * costs nothing on x86 and spares a fence that a thread sanitizer does not understand.
+ */
+#ifndef IRIS_SYNC_HOST_H
+#define IRIS_SYNC_HOST_H
+
+#include <sched.h>
+#include <stdint.h>
+#include <time.h>
+
+#include "kernels/base/kernel.h"
+
+namespace iris
+{
+
+/* ---- a group of one ---- */
+
+inline void group_barrier(work_group)
+{
+}
+
+inline bool is_leader(work_group)
+{
+    return true;
+}
+
+inline void group_publish(work_group)
+{
+}
+
+inline bool group_agree(work_group, bool verdict)
+{
+    return verdict;
+}
+
+/* ---- shared words ---- */
+
+/* acquire, for the relaxed that the protocol asks of a poll. */
+inline uint32_t poll(const uint32_t *word)
+{
+    return __atomic_load_n(word, __ATOMIC_ACQUIRE);
+}
+
+/* The poll has acquired. */
+inline void acquire(const uint32_t *)
+{
+}
+
+inline uint64_t load_relaxed(const uint64_t *word)
+{
+    return __atomic_load_n(word, __ATOMIC_RELAXED);
+}
+
+inline void store_relaxed(uint32_t *word, uint32_t value)
+{
+    __atomic_store_n(word, value, __ATOMIC_RELAXED);
+}
+
+/* relaxed: puts `value` in the place of `expected`, if that is there. */
+inline void replace_relaxed(uint32_t *word, uint32_t expected, uint32_t value)
+{
+    __atomic_compare_exchange_n(word, &expected, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+}
+
+/* relaxed; each word whole. */
+inline void store_packet(iris_packet *target, uint64_t first, uint64_t second)
+{
+    __atomic_store_n(&target->word[0], first, __ATOMIC_RELAXED);
+    __atomic_store_n(&target->word[1], second, __ATOMIC_RELAXED);
+}
+
+inline iris_packet load_packet(const iris_packet *source)
+{
+    return {{load_relaxed(&source->word[0]), load_relaxed(&source->word[1])}};
+}
+
+inline uint32_t count_in_relaxed(uint32_t *counter)
+{
+    return __atomic_add_fetch(counter, 1, __ATOMIC_ACQ_REL); /* the next launch is another thread */
+}
+
+inline void store_relaxed(uint64_t *word, uint64_t value)
+{
+    __atomic_store_n(word, value, __ATOMIC_RELAXED);
+}
+
+/* release, system: everything this thread wrote before, or has been published to it, is visible
+ * before `value` is. */
+inline void store_release(uint32_t *word, uint32_t value)
+{
+    __atomic_store_n(word, value, __ATOMIC_RELEASE);
+}
+
+inline void store_release(uint64_t *word, uint64_t value)
+{
+    __atomic_store_n(word, value, __ATOMIC_RELEASE);
+}
+
+/* release, system: as store_release, but adds. */
+inline void add_release(uint32_t *word, uint32_t value)
+{
+    __atomic_fetch_add(word, value, __ATOMIC_RELEASE);
+}
+
+/* acq_rel: the new count. */
+inline uint32_t count_in(uint32_t *counter)
+{
+    return __atomic_add_fetch(counter, 1, __ATOMIC_ACQ_REL);
+}
+
+/* acquire on success. Reads first: a failed compare-and-swap takes the line from the holder. */
+inline bool try_lock(uint32_t *lock)
+{
+    uint32_t expected = 0;
+    return __atomic_load_n(lock, __ATOMIC_RELAXED) == 0 &&
+           __atomic_compare_exchange_n(lock, &expected, 1, false, __ATOMIC_ACQUIRE,
+                                       __ATOMIC_RELAXED);
+}
+
+/* Sets a rank's abort word, in host memory, if nobody has. release: who finds this rank's number in
+ * the word reads this rank's fault. */
+inline bool try_abort(uint32_t *word, uint32_t value)
+{
+    uint32_t expected = 0;
+    return __atomic_compare_exchange_n(word, &expected, value, false, __ATOMIC_RELEASE,
+                                       __ATOMIC_RELAXED);
+}
+
+/* relaxed: sums are published by the signal that follows them. */
+inline void atomic_add(float *target, float value)
+{
+    uint32_t *word = reinterpret_cast<uint32_t *>(target);
+    uint32_t seen = __atomic_load_n(word, __ATOMIC_RELAXED), sum;
+    do {
+        float current;
+        __builtin_memcpy(&current, &seen, sizeof current);
+        current += value;
+        __builtin_memcpy(&sum, &current, sizeof sum);
+    } while (
+        !__atomic_compare_exchange_n(word, &seen, sum, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+}
+
+/* ---- time ---- */
+
+/* Nanoseconds; the same in all processes. */
+inline uint64_t clock_ticks()
+{
+    timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* ---- pacing of a wait ---- */
+
+/* Spins, then yields, then sleeps between polls: ranks share cores on the host, and the peer that
+ * is waited for may need this one. */
+class waiter
+{
+  public:
+    explicit waiter(uint64_t timeout_ticks) : timeout_ticks_(timeout_ticks)
+    {
+    }
+
+    /* Whether this round should look at the abort word too. */
+    bool looks_around() const
+    {
+        return true;
+    }
+
+    /* false: the time limit, in nanoseconds, has passed. */
+    bool pause()
+    {
+        ++rounds_;
+        if (rounds_ < kSpins) {
+#if defined(__x86_64__) || defined(__i386__)
+            __builtin_ia32_pause();
+#endif
+            return true;
+        }
+        if (rounds_ % kClockInterval == 0) {
+            const uint64_t now = clock_ticks();
+            if (started_ns_ == 0)
+                started_ns_ = now;
+            if (now - started_ns_ > timeout_ticks_)
+                return false;
+            long_wait_ = now - started_ns_ > kYieldNs;
+        }
+        if (long_wait_) {
+            const timespec nap = {0, kNapNs};
+            nanosleep(&nap, nullptr);
+        } else {
+            sched_yield();
+        }
+        return true;
+    }
+
+  private:
+    /* About 5 us of pauses: a signal between two running ranks takes under 1 us. */
+    static constexpr uint32_t kSpins = 100;
+    /* A clock read costs about as much as two yields. */
+    static constexpr uint32_t kClockInterval = 16;
+    static constexpr uint64_t kYieldNs = 2000000;
+    static constexpr long kNapNs = 50000;
+
+    uint64_t timeout_ticks_;
+    uint64_t started_ns_ = 0;
+    uint32_t rounds_ = 0;
+    bool long_wait_ = false;
+};
+
+} // namespace iris
+
+#endif

@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * The primitives under sync.h on gfx90a, gfx942 and gfx950. docs/hip.md has the generated code and
+ * what tests assert of it.
+ *
+ * NOTE [drain] On these chips a work-group barrier does not wait for a wave's outstanding global
+ * stores, and the leader's release waits for its own wave's only. So every wave drains its stores
+ * before the barrier that precedes a signal.
+ *
+ * NOTE [write-back] A release at system scope writes the dirty lines of this die's L2 back
+ * (buffer_wbl2). The compiler may drop the wait for it when the wave has nothing else outstanding,
+ * so it is spelled out.
+ */
+#ifndef IRIS_SYNC_CDNA_H
+#define IRIS_SYNC_CDNA_H
+
+#include <stdint.h>
+
+#include "kernels/base/kernel.h"
+
+namespace iris
+{
+
+/* ---- the group ---- */
+
+IRIS_INLINE bool is_leader(work_group wg)
+{
+    return wg.thread == 0;
+}
+
+/* Orders the block's accesses to LDS. The group is the whole block. */
+IRIS_INLINE void group_barrier(work_group)
+{
+    __builtin_amdgcn_fence(__ATOMIC_RELEASE, "workgroup");
+    __builtin_amdgcn_s_barrier();
+    __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "workgroup");
+}
+
+/* This wave's stores have left for memory. */
+IRIS_INLINE void drain_stores()
+{
+    asm volatile("s_waitcnt vmcnt(0)" ::: "memory");
+}
+
+/* What the group wrote comes before what its leader signals next. See NOTE [drain]. */
+IRIS_INLINE void group_publish(work_group wg)
+{
+    drain_stores();
+    group_barrier(wg);
+}
+
+/* Whether all threads say yes; what one of them has acquired is visible to all after it: its
+ * invalidate dropped the L1 that the block's waves share. */
+IRIS_INLINE bool group_agree(work_group wg, bool verdict)
+{
+    if (is_leader(wg))
+        *wg.shared = 1;
+    group_barrier(wg);
+    if (!verdict)
+        *wg.shared = 0;
+    group_barrier(wg);
+    const bool agreed = *wg.shared != 0;
+    group_barrier(wg); /* before the word is used again */
+    return agreed;
+}
+
+/* ---- shared words ---- */
+
+/* relaxed, system: `acquire` follows the successful poll, once. In the loop it would drop the
+ * caches in every round. */
+IRIS_INLINE uint32_t poll(const uint32_t *word)
+{
+    return __hip_atomic_load(word, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM);
+}
+
+IRIS_INLINE void fence_acquire()
+{
+    __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "");
+}
+
+/* acquire, system, of a word whose value has been seen. */
+IRIS_INLINE void acquire(const uint32_t *)
+{
+    fence_acquire();
+}
+
+/* See NOTE [write-back]. */
+IRIS_INLINE void fence_release()
+{
+    __builtin_amdgcn_fence(__ATOMIC_RELEASE, "");
+    asm volatile("s_waitcnt vmcnt(0)" ::: "memory");
+}
+
+IRIS_INLINE uint64_t load_relaxed(const uint64_t *word)
+{
+    return __hip_atomic_load(word, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM);
+}
+
+IRIS_INLINE void store_relaxed(uint32_t *word, uint32_t value)
+{
+    __hip_atomic_store(word, value, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM);
+}
+
+/* relaxed, system: puts `value` in the place of `expected`, if that is there. */
+IRIS_INLINE void replace_relaxed(uint32_t *word, uint32_t expected, uint32_t value)
+{
+    __hip_atomic_compare_exchange_strong(word, &expected, value, __ATOMIC_RELAXED, __ATOMIC_RELAXED,
+                                         __HIP_MEMORY_SCOPE_SYSTEM);
+}
+
+/* relaxed, system; each word whole. */
+IRIS_INLINE void store_packet(iris_packet *target, uint64_t first, uint64_t second)
+{
+    __hip_atomic_store(&target->word[0], first, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM);
+    __hip_atomic_store(&target->word[1], second, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM);
+}
+
+IRIS_INLINE iris_packet load_packet(const iris_packet *source)
+{
+    return {{load_relaxed(&source->word[0]), load_relaxed(&source->word[1])}};
+}
+
+/* relaxed: the new count, for an order that the end of the launch gives. */
+IRIS_INLINE uint32_t count_in_relaxed(uint32_t *counter)
+{
+    return __hip_atomic_fetch_add(counter, 1u, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM) + 1;
+}
+
+IRIS_INLINE void store_relaxed(uint64_t *word, uint64_t value)
+{
+    __hip_atomic_store(word, value, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM);
+}
+
+/* release, system: everything this thread wrote before, or has been published to it, is visible
+ * before `value` is. */
+IRIS_INLINE void store_release(uint32_t *word, uint32_t value)
+{
+    fence_release();
+    __hip_atomic_store(word, value, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM);
+}
+
+IRIS_INLINE void store_release(uint64_t *word, uint64_t value)
+{
+    fence_release();
+    __hip_atomic_store(word, value, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM);
+}
+
+/* release, system: as store_release, but adds. */
+IRIS_INLINE void add_release(uint32_t *word, uint32_t value)
+{
+    fence_release();
+    (void)__hip_atomic_fetch_add(word, value, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM);
+}
+
+/* acq_rel, system: each block writes back its own die's L2 before it counts in, because the last
+ * one's signals cannot do that for the others. The new count. */
+IRIS_INLINE uint32_t count_in(uint32_t *counter)
+{
+    fence_release();
+    const uint32_t before =
+        __hip_atomic_fetch_add(counter, 1u, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM);
+    fence_acquire();
+    return before + 1;
+}
+
+/* acquire on success. Reads first: a failed compare-and-swap would still cross the link. */
+IRIS_INLINE bool try_lock(uint32_t *lock)
+{
+    uint32_t expected = 0;
+    if (poll(lock) != 0 ||
+        !__hip_atomic_compare_exchange_strong(lock, &expected, 1u, __ATOMIC_RELAXED,
+                                              __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM))
+        return false;
+    fence_acquire();
+    return true;
+}
+
+/* Sets a rank's abort word, in host memory, if nobody has. Not a compare-and-swap: over PCIe none
+ * need be atomic against the hosts. Two reasons written at once are both true, either may stay. */
+IRIS_INLINE bool try_abort(uint32_t *word, uint32_t value)
+{
+    if (poll(word) != 0)
+        return false;
+    store_release(word, value);
+    return true;
+}
+
+/* relaxed, system: sums are published by the signal that follows them. A compare-and-swap on the
+ * bits: the add instruction is not defined on fine-grained memory. */
+IRIS_INLINE void atomic_add(float *target, float value)
+{
+    uint32_t *word = reinterpret_cast<uint32_t *>(target);
+    uint32_t seen = poll(word), sum;
+    do {
+        sum = __builtin_bit_cast(uint32_t, __builtin_bit_cast(float, seen) + value);
+    } while (!__hip_atomic_compare_exchange_strong(word, &seen, sum, __ATOMIC_RELAXED,
+                                                   __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM));
+}
+
+/* ---- time ---- */
+
+/* Of the constant clock; the same on all of the device's units. */
+IRIS_INLINE uint64_t clock_ticks()
+{
+    return __builtin_amdgcn_s_memrealtime();
+}
+
+/* ---- pacing of a wait ---- */
+
+class waiter
+{
+  public:
+    IRIS_INLINE explicit waiter(uint64_t timeout_ticks) : timeout_ticks_(timeout_ticks)
+    {
+    }
+
+    /* The abort word lies in host memory, behind a link that many pollers of one line would jam:
+     * all waits would crawl. So each looks rarely. */
+    IRIS_INLINE bool looks_around() const
+    {
+        return looks_around_;
+    }
+
+    /* false: the time limit, in ticks of the constant clock, has passed. */
+    IRIS_INLINE bool pause()
+    {
+        ++rounds_;
+        looks_around_ = false;
+        __builtin_amdgcn_s_sleep(1);
+        if (rounds_ % kClockInterval != 0)
+            return true;
+        const uint64_t now = clock_ticks();
+        if (started_ == 0)
+            started_ = looked_ = now;
+        if (now - looked_ > kLookTicks) {
+            looked_ = now;
+            looks_around_ = true;
+        }
+        return now - started_ <= timeout_ticks_;
+    }
+
+  private:
+    static constexpr uint32_t kClockInterval = 128;
+    static constexpr uint64_t kLookTicks = 200000; /* 2 ms at 100 MHz */
+
+    uint64_t timeout_ticks_;
+    uint64_t started_ = 0, looked_ = 0;
+    uint32_t rounds_ = 0;
+    bool looks_around_ = false;
+};
+
+} // namespace iris
+
+#endif

@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * The matrix unit of gfx90a, gfx942 and gfx950: MFMA on 32 x 32 blocks. A block of 256 threads is
+ * four waves, each with 64 x 64 outputs: 2 x 2 MFMA blocks, 64 accumulators a lane.
+ *
+ * The operands are exchanged, so that the unit computes the transposed block and a lane holds runs
+ * of four neighbouring columns of C. For one 32 x 32 block, lane l and accumulator i:
+ *     row of C = l mod 32, column of C = 8 (i / 4) + 4 (l / 32) + i mod 4
+ * The half-wave l / 32 takes the 16 bytes of K that begin at 16 (l / 32) of each row. Which k an
+ * element is does not matter as long as A and B agree, so several MFMA share one 16-byte read.
+ */
+#ifndef IRIS_TILE_CDNA_H
+#define IRIS_TILE_CDNA_H
+
+#include "kernels/gpu/gemm_block.h"
+
+namespace iris
+{
+
+typedef float floats16 __attribute__((ext_vector_type(16)));
+
+template <typename T> IRIS_INLINE floats16 mfma_chunk(chunk16 a, chunk16 b, floats16 c);
+
+template <> IRIS_INLINE floats16 mfma_chunk<float>(chunk16 a, chunk16 b, floats16 c)
+{
+    for (int i = 0; i < 4; ++i)
+        c = __builtin_amdgcn_mfma_f32_32x32x2f32(bits_to_float(a.word[i]), bits_to_float(b.word[i]),
+                                                 c, 0, 0, 0);
+    return c;
+}
+
+#if defined(__gfx950__)
+typedef _Float16 halves8 __attribute__((ext_vector_type(8)));
+typedef __bf16 bfloats8 __attribute__((ext_vector_type(8)));
+
+template <> IRIS_INLINE floats16 mfma_chunk<half_t>(chunk16 a, chunk16 b, floats16 c)
+{
+    return __builtin_amdgcn_mfma_f32_32x32x16_f16(__builtin_bit_cast(halves8, a),
+                                                  __builtin_bit_cast(halves8, b), c, 0, 0, 0);
+}
+
+template <> IRIS_INLINE floats16 mfma_chunk<bfloat16_t>(chunk16 a, chunk16 b, floats16 c)
+{
+    return __builtin_amdgcn_mfma_f32_32x32x16_bf16(__builtin_bit_cast(bfloats8, a),
+                                                   __builtin_bit_cast(bfloats8, b), c, 0, 0, 0);
+}
+#else
+struct half_chunk {
+    uint32_t word[2];
+};
+typedef _Float16 halves4 __attribute__((ext_vector_type(4)));
+typedef short bfloats4 __attribute__((ext_vector_type(4)));
+
+template <> IRIS_INLINE floats16 mfma_chunk<half_t>(chunk16 a, chunk16 b, floats16 c)
+{
+    for (int i = 0; i < 4; i += 2) {
+        const half_chunk x = {{a.word[i], a.word[i + 1]}}, y = {{b.word[i], b.word[i + 1]}};
+        c = __builtin_amdgcn_mfma_f32_32x32x8f16(__builtin_bit_cast(halves4, x),
+                                                 __builtin_bit_cast(halves4, y), c, 0, 0, 0);
+    }
+    return c;
+}
+
+template <> IRIS_INLINE floats16 mfma_chunk<bfloat16_t>(chunk16 a, chunk16 b, floats16 c)
+{
+    for (int i = 0; i < 4; i += 2) {
+        const half_chunk x = {{a.word[i], a.word[i + 1]}}, y = {{b.word[i], b.word[i + 1]}};
+        c = __builtin_amdgcn_mfma_f32_32x32x8bf16_1k(__builtin_bit_cast(bfloats4, x),
+                                                     __builtin_bit_cast(bfloats4, y), c, 0, 0, 0);
+    }
+    return c;
+}
+#endif
+
+template <typename T> struct matrix_unit {
+    struct accumulator {
+        floats16 block[2][2];
+    };
+
+    static IRIS_INLINE void clear(accumulator &acc)
+    {
+        for (int i = 0; i < 2; ++i)
+            for (int j = 0; j < 2; ++j)
+                acc.block[i][j] = floats16{};
+    }
+
+    static IRIS_INLINE int32_t wave_row(int32_t thread)
+    {
+        return thread / 128 * 64;
+    }
+
+    static IRIS_INLINE int32_t wave_col(int32_t thread)
+    {
+        return thread / 64 % 2 * 64;
+    }
+
+    static IRIS_INLINE int32_t a_offset(int32_t thread)
+    {
+        return stage_offset(wave_row(thread) + thread % 32, thread % 64 / 32 * 16);
+    }
+
+    static IRIS_INLINE int32_t b_offset(int32_t thread)
+    {
+        return stage_offset(wave_col(thread) + thread % 32, thread % 64 / 32 * 16);
+    }
+
+    static IRIS_INLINE void step(accumulator &acc, const char *a, const char *b)
+    {
+#pragma unroll
+        for (int32_t k = 0; k < kStageRowBytes; k += 32) {
+            chunk16 x[2], y[2];
+#pragma unroll
+            for (int32_t i = 0; i < 2; ++i) {
+                x[i] = *reinterpret_cast<const chunk16 *>(a + stage_rows(32 * i) + k);
+                y[i] = *reinterpret_cast<const chunk16 *>(b + stage_rows(32 * i) + k);
+            }
+#pragma unroll
+            for (int32_t i = 0; i < 2; ++i)
+#pragma unroll
+                for (int32_t j = 0; j < 2; ++j)
+                    acc.block[i][j] = mfma_chunk<T>(y[j], x[i], acc.block[i][j]);
+        }
+    }
+
+    template <class Write>
+    static IRIS_INLINE void for_each(const accumulator &acc, int32_t thread, Write write)
+    {
+        const int32_t lane = thread % 64;
+#pragma unroll
+        for (int32_t i = 0; i < 2; ++i)
+#pragma unroll
+            for (int32_t j = 0; j < 2; ++j)
+#pragma unroll
+                for (int32_t group = 0; group < 4; ++group) {
+                    const float run[4] = {
+                        acc.block[i][j][4 * group], acc.block[i][j][4 * group + 1],
+                        acc.block[i][j][4 * group + 2], acc.block[i][j][4 * group + 3]};
+                    write(wave_row(thread) + 32 * i + lane % 32,
+                          wave_col(thread) + 32 * j + 8 * group + 4 * (lane / 32), run);
+                }
+    }
+};
+
+} // namespace iris
+
+#endif

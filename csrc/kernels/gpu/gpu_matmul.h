@@ -1,0 +1,380 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * The fused products on a GPU: C = sum over ranks of A_r @ B_r (+ bias), or this rank's share of
+ * it, or all ranks' A_r @ B_r one below the other; the product and the exchange in one launch.
+ */
+#ifndef IRIS_GPU_MATMUL_H
+#define IRIS_GPU_MATMUL_H
+
+#if defined(__CUDACC__)
+#include "kernels/gpu/sm90/fetch_sm90.h"
+#endif
+#include "gpu_collectives.h"
+#include "kernels/base/tile.h"
+
+namespace iris
+{
+
+/* ---- one group that computes and pushes its tiles, then brings on ---- */
+
+template <typename T>
+using simt_geometry = product_geometry<T, IRIS_SIMT_BLOCK_M, IRIS_SIMT_BLOCK_N, 1, false, 8>;
+
+template <typename T, iris_variant kVariant, result kResult>
+IRIS_INLINE void simt_matmul(work_group wg, const iris_reduce_args &args)
+{
+    using unit = matrix_unit<T>;
+    IRIS_SHARED static gemm_shared gemm;
+    IRIS_SHARED static exchange_shared shared;
+    const call_state call = call_begin(args.call);
+    gpu_exchange<T, kVariant, simt_geometry<T>, kResult> exchange(wg, args, call, &shared);
+    typename unit::accumulator acc;
+
+    exchange.announce_output();
+    for (int64_t tile = first_tile(wg, args.num_xcds); tile < exchange.tiles(); tile += wg.count) {
+        const iris_tile_coord at = exchange.coord(tile);
+        {
+            const trace_span span(args.call, is_leader(wg), IRIS_TRACE_GEMM, args.call.rank, tile);
+            simt_gemm<T, unit>(wg, acc, args, at, &gemm);
+        }
+        for_each_tile_chunk<T, unit>(wg, acc, at.rows, &gemm, [&](int32_t chunk, chunk16 value) {
+            for (int32_t i = 0; i < exchange.partial_places(); ++i)
+                store_chunk(exchange.place_of(tile, i).slot + exchange.geometry().offset(chunk),
+                            value);
+        });
+        for (int32_t i = 0; i < exchange.partial_places(); ++i) {
+            const partial_place place = exchange.place_of(tile, i);
+            signal_tile(wg, call, place.rank, place.flag);
+        }
+    }
+    exchange.bring_on();
+}
+
+#if defined(__CUDACC__)
+
+/* ---- tensor cores, with roles ---- */
+
+/* Everything a role needs to walk the tiles. */
+template <typename T, iris_variant kVariantOfCall, result kResultOfCall> struct sm90_call {
+    using element = T;
+    static constexpr iris_variant kVariant = kVariantOfCall;
+    static constexpr result kResult = kResultOfCall;
+    /* Whether partials are left in memory of this GPU, straight from registers, to be fetched. */
+    static constexpr bool kLeaves = kResult == result::scattered;
+
+    const iris_product_args &args;
+    sm90_shared *shared;
+
+    template <int32_t kTileN> IRIS_INLINE int32_t steps(int64_t) const
+    {
+        return (int32_t)((args.reduce.K + kTileK - 1) / kTileK);
+    }
+
+    /* Between the product and its rounding: nothing, the exchange adds the bias. */
+    template <int32_t kTileN>
+    IRIS_INLINE void conclude(float (&)[kTileN / 2], int64_t, int32_t) const
+    {
+    }
+
+    /* Whether this work-group stores what it has multiplied. */
+    template <int32_t kTileN> IRIS_INLINE bool stores(int64_t) const
+    {
+        return true;
+    }
+
+    template <class Visit> IRIS_INLINE void for_each_tile(Visit visit) const
+    {
+        const iris_schedule schedule = gpu_schedule<kResult>(args.reduce);
+        for (int64_t tile = blockIdx.x; tile < gpu_tiles<kResult>(&schedule); tile += gridDim.x)
+            visit(tile, gpu_tile_coord<kResult>(&schedule, args.reduce, tile));
+    }
+};
+
+/* The operands that the engine cannot load, by kElementLoaders threads. */
+template <typename T, int32_t kTileN>
+IRIS_INLINE void load_stage_by_elements(const iris_product_args &args, const iris_tile_coord &at,
+                                        int64_t k, char *stage_a, char *stage_b, mbarrier *full,
+                                        int32_t thread)
+{
+    const iris_reduce_args &r = args.reduce;
+    if (args.a_map_kind == 0)
+        load_operand_elements<T, kTileM>(stage_a, as_matrix<const T>(r.a).tile(at.row, k).data,
+                                         r.a.stride_row, r.a.stride_col, at.rows, r.K - k, thread);
+    if (args.b_map_kind == 0)
+        load_operand_elements<T, kTileN>(stage_b, as_matrix<const T>(r.b).tile(k, at.col).data,
+                                         r.b.stride_col, r.b.stride_row, at.cols, r.K - k, thread);
+    fence_async_shared();
+    arrive_mbarrier(full);
+}
+
+/* By all lanes of a warp, of which the first commands the engine. */
+template <int32_t kTileN, class Call> IRIS_INLINE void load_tiles(const Call &c, bool by_elements)
+{
+    using T = typename Call::element;
+    const iris_product_args &args = c.args;
+    const uint32_t nbytes = (args.a_map_kind != 0 ? kTileM * kLineBytes : 0) +
+                            (args.b_map_kind != 0 ? kTileN * kLineBytes : 0);
+    const int32_t lane = (int32_t)threadIdx.x % 32;
+    stage_cursor cursor;
+
+    if (!by_elements && lane != 0)
+        return;
+    prefetch_tensor_map(&args.a_map);
+    prefetch_tensor_map(&args.b_map);
+    c.for_each_tile([&](int64_t tile, const iris_tile_coord &at) {
+        for (int32_t step = 0; step < c.template steps<kTileN>(tile); ++step) {
+            mbarrier *full = &c.shared->full[cursor.stage];
+            char *a = c.shared->a[cursor.stage], *b = c.shared->b[cursor.stage];
+            wait_mbarrier(&c.shared->empty[cursor.stage], cursor.phase ^ 1);
+            if (lane == 0) {
+                arrive_expecting(full, nbytes);
+                if (args.a_map_kind != 0)
+                    load_operand<kTileM>(a, &args.a_map, args.a_map_kind, (int32_t)at.row,
+                                         step * kTileK, full);
+                if (args.b_map_kind != 0)
+                    load_operand<kTileN>(b, &args.b_map, args.b_map_kind, (int32_t)at.col,
+                                         step * kTileK, full);
+            }
+            if (by_elements)
+                load_stage_by_elements<T, kTileN>(args, at, (int64_t)step * kTileK, a, b, full,
+                                                  lane);
+            cursor.advance();
+        }
+    });
+}
+
+template <int32_t kTileN, bool kAMn, bool kBMn, class Call>
+IRIS_INLINE void multiply_tiles_in_order(const Call &c, int32_t half)
+{
+    using T = typename Call::element;
+    stage_cursor cursor;
+    float d[kTileN / 2];
+
+    c.for_each_tile([&](int64_t tile, const iris_tile_coord &) {
+        {
+            const iris_call_args &call = c.args.reduce.call;
+            const trace_span span(call, half == 0 && threadIdx.x % kGroupThreads == 0,
+                                  IRIS_TRACE_GEMM, call.rank, tile);
+            multiply_tile<T, kTileN, kAMn, kBMn>(d, c.shared, cursor, half,
+                                                 c.template steps<kTileN>(tile));
+        }
+        c.template conclude<kTileN>(d, tile, half);
+        if constexpr (Call::kLeaves)
+            leave_part<T, kTileN>(d, c.shared, tile, half);
+        else if (c.template stores<kTileN>(tile))
+            hand_over_part<T, kTileN>(d, c.shared, half);
+    });
+}
+
+template <int32_t kTileN, class Call> IRIS_INLINE void multiply_tiles(const Call &c, int32_t half)
+{
+    const bool a_mn = c.args.a_map_kind == IRIS_TENSOR_MAP_MN;
+    const bool b_mn = c.args.b_map_kind == IRIS_TENSOR_MAP_MN;
+    if (a_mn && b_mn)
+        multiply_tiles_in_order<kTileN, true, true>(c, half);
+    else if (a_mn)
+        multiply_tiles_in_order<kTileN, true, false>(c, half);
+    else if (b_mn)
+        multiply_tiles_in_order<kTileN, false, true>(c, half);
+    else
+        multiply_tiles_in_order<kTileN, false, false>(c, half);
+}
+
+/* A part of the tile, of which `rows` rows are in the matrix, to wherever it goes. */
+template <int32_t kTileN, class Exchange, class Call>
+IRIS_INLINE void store_part(const Call &c, const Exchange &exchange, int64_t tile,
+                            const iris_tile_coord &at, int32_t part, int32_t rows)
+{
+    const bool whole = rows >= kPartRows;
+    for (int32_t panel = 0; panel < kPanels<kTileN>; ++panel) {
+        const char *source = c.shared->part + panel * kPanelBytes;
+        if (c.args.c_is_mapped != 0) {
+            copy_to_tensor(&c.args.c_map, (int32_t)at.col + panel * kSwizzleCols,
+                           (int32_t)at.row + part * kPartRows, source);
+            continue;
+        }
+        if (whole && panel > 0)
+            break; /* the panels follow each other: one copy for all */
+        for (int32_t i = 0; i < exchange.partial_places(); ++i)
+            copy_bulk(
+                exchange.place_of(tile, i).slot + (part * kPanels<kTileN> + panel) * kPanelBytes,
+                source, (uint32_t)(whole ? kPanels<kTileN> * kPanelBytes : rows * kLineBytes));
+    }
+    commit_bulk();
+}
+
+/* Signals what this thread has handed to the copy engine. */
+template <class Exchange>
+IRIS_INLINE void signal_part(const call_state &call, const Exchange &exchange, int64_t tile,
+                             int32_t part)
+{
+    const trace_span span(call.args, true, IRIS_TRACE_SIGNAL, -1, tile);
+    publish_bulk_stores();
+    for (int32_t i = 0; i < exchange.partial_places(); ++i) {
+        const partial_place place = exchange.place_of(tile, i);
+        store_release(tile_flag(call, place.rank, place.flag + part), call.signal);
+    }
+}
+
+/* The storer's turns with the math warpgroups: store(tile, at, part, rows) each part that has rows
+ * in the matrix and be done with its shared memory, then stored(tile, part). */
+template <int32_t kTileN, class Call, class Store, class Stored>
+IRIS_INLINE void for_each_part(const Call &c, Store store, Stored stored)
+{
+    arrive_barrier(kPartFree, kGroupThreads + 32);
+    c.for_each_tile([&](int64_t tile, const iris_tile_coord &at) {
+        for (int32_t part = c.template stores<kTileN>(tile) ? 0 : IRIS_SM90_PARTS;
+             part < IRIS_SM90_PARTS; ++part) {
+            const int32_t rows = at.rows - part * kPartRows;
+            sync_barrier(kPartFull + part, kGroupThreads + 32);
+            if (rows > 0)
+                store(tile, at, part, rows);
+            __syncwarp();
+            arrive_barrier(kPartFree + 1 - part, kGroupThreads + 32);
+            stored(tile, part);
+        }
+    });
+}
+
+template <int32_t kTileN, class Exchange, class Call>
+IRIS_INLINE void store_tiles(const Call &c, const call_state &call, const Exchange &exchange)
+{
+    const bool leads = threadIdx.x % 32 == 0;
+    const auto store = [&](int64_t tile, const iris_tile_coord &at, int32_t part, int32_t rows) {
+        if (!leads)
+            return;
+        store_part<kTileN>(c, exchange, tile, at, part, rows);
+        wait_bulk_read();
+    };
+
+    for_each_part<kTileN>(c, store, [&](int64_t tile, int32_t part) {
+        if (leads && c.args.c_is_mapped == 0 && (Exchange::kSignalsParts || part == 1))
+            signal_part(call, exchange, tile, Exchange::kSignalsParts ? part : 0);
+    });
+}
+
+/* Signals to the owners what the math warpgroups leave to be fetched. */
+template <class Exchange, class Call>
+IRIS_INLINE void signal_left_parts(const Call &c, const call_state &call, const Exchange &exchange)
+{
+    const bool leads = threadIdx.x % 32 == 0;
+
+    for_each_left_part(c, exchange.place_of(0, 0).slot, [&](int64_t tile, int32_t part) {
+        const partial_place place = exchange.place_of(tile, 0);
+        const trace_span span(call.args, leads, IRIS_TRACE_SIGNAL, place.rank, tile);
+        if (leads)
+            store_release(tile_flag(call, place.rank, place.flag + part), call.signal);
+    });
+}
+
+/* What the warps of the first warpgroup do. */
+template <int32_t kTileN, class Call> IRIS_INLINE void serve_tiles(const Call &c, bool by_elements)
+{
+    using T = typename Call::element;
+    /* A rank that sums only its share has half as many, larger pieces to wait for. */
+    constexpr int kPieces = Call::kResult == result::scattered ? 4 : 8;
+    using geometry = product_geometry<T, kTileM, kTileN, IRIS_SM90_PARTS, true, kPieces>;
+    const int32_t warp = (int32_t)threadIdx.x / 32;
+    /* The exchange warps; the storer only asks it for places. */
+    const work_group wg = {(int32_t)blockIdx.x, (int32_t)gridDim.x, (int32_t)threadIdx.x - 64,
+                           kExchangeThreads,    kExchangeBarrier,   nullptr};
+    static_assert(sizeof(exchange_shared) <= sizeof c.shared->exchange, "its part of the block's");
+
+    if (warp == 0)
+        return load_tiles<kTileN>(c, by_elements);
+    /* The counter does not move before the exchange warps of all blocks have ended, and they need
+     * what the storer stores: both read the same number. */
+    const call_state call = call_begin(c.args.reduce.call);
+    gpu_exchange<T, Call::kVariant, geometry, Call::kResult> exchange(
+        wg, c.args.reduce, call, reinterpret_cast<exchange_shared *>(c.shared->exchange));
+    if constexpr (Call::kLeaves) {
+        if (warp == 1)
+            signal_left_parts(c, call, exchange);
+        else if (fetch_partials<T, Call::kVariant, geometry>(wg, c.args.reduce, call, c.shared))
+            exchange.end();
+    } else if (warp == 1) {
+        store_tiles<kTileN>(c, call, exchange);
+    } else {
+        exchange.announce_output();
+        if (c.args.c_is_mapped != 0)
+            exchange.end();
+        else
+            exchange.bring_on();
+    }
+}
+
+/* By one thread of the block. */
+IRIS_INLINE void init_stages(sm90_shared *shared, bool by_elements)
+{
+    for (int32_t stage = 0; stage < kStages; ++stage) {
+        init_mbarrier(&shared->full[stage], 1 + (by_elements ? kElementLoaders : 0));
+        init_mbarrier(&shared->empty[stage], 2);
+    }
+    for (int32_t slot = 0; slot < kFetchSlots; ++slot)
+        init_mbarrier(&shared->fetched[slot], 1);
+    fence_mbarrier_init();
+}
+
+template <typename T, iris_variant kVariant, result kResult>
+IRIS_INLINE void tensor_core_matmul(const iris_product_args &args)
+{
+    extern IRIS_SHARED __align__(1024) char dynamic_shared[];
+    sm90_shared *shared = reinterpret_cast<sm90_shared *>(dynamic_shared);
+    const int32_t warpgroup = (int32_t)threadIdx.x / kGroupThreads;
+    const bool by_elements = args.a_map_kind == 0 || args.b_map_kind == 0;
+
+    if (threadIdx.x == 0)
+        init_stages(shared, by_elements);
+    __syncthreads();
+    const sm90_call<T, kVariant, kResult> c = {args, shared};
+
+    /* Both need the 168 registers a thread that there are: the one for its accumulators, the other
+     * for what it has in flight. */
+    if (warpgroup == 0) {
+        if (args.reduce.block_n == kWide)
+            serve_tiles<kWide>(c, by_elements);
+        else
+            serve_tiles<kNarrow>(c, by_elements);
+    } else {
+        if (args.reduce.block_n == kWide)
+            multiply_tiles<kWide>(c, warpgroup - 1);
+        else
+            multiply_tiles<kNarrow>(c, warpgroup - 1);
+    }
+}
+
+#endif
+
+template <typename T, iris_variant kVariant, result kResult>
+IRIS_INLINE void matmul(work_group wg, const iris_product_args &args)
+{
+#if defined(__CUDACC__)
+    if constexpr (sizeof(T) == 2)
+        return tensor_core_matmul<T, kVariant, kResult>(args);
+    else
+#endif
+        simt_matmul<T, kVariant, kResult>(wg, args.reduce);
+}
+
+template <typename T, iris_variant kVariant>
+IRIS_INLINE void matmul_all_reduce(work_group wg, const iris_product_args &args)
+{
+    matmul<T, kVariant, result::everywhere>(wg, args);
+}
+
+template <typename T, iris_variant kVariant>
+IRIS_INLINE void matmul_reduce_scatter(work_group wg, const iris_product_args &args)
+{
+    matmul<T, kVariant, result::scattered>(wg, args);
+}
+
+template <typename T, iris_variant kVariant>
+IRIS_INLINE void matmul_all_gather(work_group wg, const iris_product_args &args)
+{
+    matmul<T, kVariant, result::gathered>(wg, args);
+}
+
+} // namespace iris
+
+#endif

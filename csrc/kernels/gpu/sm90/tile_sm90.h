@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * The tile implementations of sm_90a: fp32 products by fused multiply-adds, exact to fp32 (the
+ * tensor cores' tf32 has 11 bits); fp16 and bf16 products by the tensor cores (gemm_sm90.h).
+ */
+#ifndef IRIS_TILE_SM90_H
+#define IRIS_TILE_SM90_H
+
+#include "gemm_sm90.h"
+#include "kernels/gpu/gemm_block.h"
+
+namespace iris
+{
+
+/* A thread has outputs (y + 16 i, x + 16 j), i, j < 8: neighbours read neighbouring rows of the
+ * stage, which lie in different banks. */
+template <typename T> struct matrix_unit {
+    static_assert(sizeof(T) == 4, "the others have tensor cores");
+
+    struct accumulator {
+        float value[8][8];
+    };
+
+    static IRIS_INLINE void clear(accumulator &acc)
+    {
+#pragma unroll
+        for (int i = 0; i < 8; ++i)
+#pragma unroll
+            for (int j = 0; j < 8; ++j)
+                acc.value[i][j] = 0.0f;
+    }
+
+    static IRIS_INLINE int32_t a_offset(int32_t thread)
+    {
+        return stage_offset(thread / 16, 0);
+    }
+
+    static IRIS_INLINE int32_t b_offset(int32_t thread)
+    {
+        return stage_offset(thread % 16, 0);
+    }
+
+    static IRIS_INLINE void step(accumulator &acc, const char *a, const char *b)
+    {
+#pragma unroll
+        for (int32_t k = 0; k < kStageRowBytes; k += kChunkBytes) {
+            chunk16 column[8];
+#pragma unroll
+            for (int j = 0; j < 8; ++j)
+                column[j] = *reinterpret_cast<const chunk16 *>(b + stage_rows(16 * j) + k);
+#pragma unroll
+            for (int i = 0; i < 8; ++i) {
+                const chunk16 row = *reinterpret_cast<const chunk16 *>(a + stage_rows(16 * i) + k);
+#pragma unroll
+                for (int j = 0; j < 8; ++j)
+#pragma unroll
+                    for (int e = 0; e < 4; ++e)
+                        acc.value[i][j] = fmaf(bits_to_float(row.word[e]),
+                                               bits_to_float(column[j].word[e]), acc.value[i][j]);
+            }
+        }
+    }
+
+    template <class Write>
+    static IRIS_INLINE void for_each(const accumulator &acc, int32_t thread, Write write)
+    {
+#pragma unroll
+        for (int i = 0; i < 8; ++i)
+#pragma unroll
+            for (int j = 0; j < 8; ++j) {
+                const float one[1] = {acc.value[i][j]};
+                write(thread / 16 + 16 * i, thread % 16 + 16 * j, one);
+            }
+    }
+};
+
+} // namespace iris
+
+#endif

@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * What the GPU targets' tile verbs share: 16-byte chunks of elements, their conversion to fp32 and
+ * back, and plain bytes. A chunk is the widest access of a thread; neighbouring threads take
+ * neighbouring chunks, so that a wave's access is one contiguous run.
+ */
+#ifndef IRIS_TILE_GPU_H
+#define IRIS_TILE_GPU_H
+
+#include "convert_gpu.h"
+#include "kernels/abi/schedule.h"
+#include "kernels/base/kernel.h"
+#include "kernels/base/reduce_ops.h"
+#include "kernels/protocol/sync.h"
+
+namespace iris
+{
+
+constexpr int32_t kChunkBytes = 16;
+template <typename T> constexpr int32_t kChunk = kChunkBytes / (int32_t)sizeof(T);
+
+struct alignas(16) chunk16 {
+    uint32_t word[4];
+};
+
+IRIS_INLINE bool is_aligned(uint64_t value)
+{
+    return value % kChunkBytes == 0;
+}
+
+/* A value held in each lane that is the same in all: branches on it need no mask. */
+IRIS_INLINE int64_t uniform(int64_t value)
+{
+#if defined(__HIP__)
+    const uint32_t low = (uint32_t)__builtin_amdgcn_readfirstlane((int32_t)value);
+    const uint32_t high = (uint32_t)__builtin_amdgcn_readfirstlane((int32_t)(value >> 32));
+    return (int64_t)((uint64_t)high << 32 | low);
+#else
+    return value;
+#endif
+}
+
+/* Memory that this thread reads once: staged tiles and inputs. */
+IRIS_INLINE chunk16 load_chunk(const char *source)
+{
+#if defined(__CUDACC__)
+    chunk16 c;
+    asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(c.word[0]), "=r"(c.word[1]), "=r"(c.word[2]), "=r"(c.word[3])
+                 : "l"(source)
+                 : "memory");
+    return c;
+#else
+    return *reinterpret_cast<const chunk16 *>(source);
+#endif
+}
+
+IRIS_INLINE void store_chunk(char *target, const chunk16 &value)
+{
+    *reinterpret_cast<chunk16 *>(target) = value;
+}
+
+/* A chunk's elements as fp32, and back with one rounding each. */
+IRIS_INLINE void unpack(const chunk16 &c, float (&out)[4], float)
+{
+    for (int i = 0; i < 4; ++i)
+        out[i] = bits_to_float(c.word[i]);
+}
+
+IRIS_INLINE chunk16 pack(const float (&values)[4], float)
+{
+    chunk16 c;
+    for (int i = 0; i < 4; ++i)
+        c.word[i] = float_to_bits(values[i]);
+    return c;
+}
+
+IRIS_INLINE void unpack(const chunk16 &c, int32_t (&out)[4], int32_t)
+{
+    for (int i = 0; i < 4; ++i)
+        out[i] = (int32_t)c.word[i];
+}
+
+IRIS_INLINE chunk16 pack(const int32_t (&values)[4], int32_t)
+{
+    chunk16 c;
+    for (int i = 0; i < 4; ++i)
+        c.word[i] = (uint32_t)values[i];
+    return c;
+}
+
+IRIS_INLINE void unpack(const chunk16 &c, int64_t (&out)[2], int64_t)
+{
+    for (int i = 0; i < 2; ++i)
+        out[i] = (int64_t)((uint64_t)c.word[2 * i + 1] << 32 | c.word[2 * i]);
+}
+
+IRIS_INLINE chunk16 pack(const int64_t (&values)[2], int64_t)
+{
+    chunk16 c;
+    for (int i = 0; i < 2; ++i) {
+        c.word[2 * i] = (uint32_t)values[i];
+        c.word[2 * i + 1] = (uint32_t)((uint64_t)values[i] >> 32);
+    }
+    return c;
+}
+
+template <typename T> IRIS_INLINE void unpack(const chunk16 &c, float (&out)[8], T)
+{
+    for (int i = 0; i < 4; ++i) {
+        out[2 * i] = to_float(T{(uint16_t)c.word[i]});
+        out[2 * i + 1] = to_float(T{(uint16_t)(c.word[i] >> 16)});
+    }
+}
+
+template <typename T> IRIS_INLINE chunk16 pack(const float (&values)[8], T)
+{
+    chunk16 c;
+    for (int i = 0; i < 4; ++i)
+        c.word[i] = pack_pair<T>(values[2 * i], values[2 * i + 1]);
+    return c;
+}
+
+/* One row's run of a matrix in memory, of which `count` elements exist, possibly none; the rest is
+ * zero. `vector`: the run is contiguous and 16-byte aligned. */
+template <typename T>
+IRIS_INLINE chunk16 load_run(const T *source, int64_t stride, int32_t count, bool vector)
+{
+    if (vector && count >= kChunk<T>)
+        return load_chunk(reinterpret_cast<const char *>(source));
+    acc_t<T> values[kChunk<T>];
+    if (count <= 0)
+        return chunk16{{0, 0, 0, 0}};
+    /* The last element stands in for those that are missing, whose bits are then cleared: neither a
+     * branch nor a mask register for each of them. */
+#pragma unroll
+    for (int i = 0; i < kChunk<T>; ++i) {
+        const int32_t past = i - here_and_now(count); /* < 0: the element exists */
+        const T element = source[(past < 0 ? i : count - 1) * stride];
+        if constexpr (is_integer<T>::value)
+            values[i] = element & (T)(past >> 31);
+        else
+            values[i] = bits_to_float(float_to_bits(to_float(element)) & (uint32_t)(past >> 31));
+    }
+    return pack(values, T{}); /* exact */
+}
+
+template <typename T>
+IRIS_INLINE void store_run(T *target, int64_t stride, int32_t count, bool vector, const chunk16 &c)
+{
+    if (vector && count >= kChunk<T>) {
+        store_chunk(reinterpret_cast<char *>(target), c);
+        return;
+    }
+    acc_t<T> values[kChunk<T>];
+    unpack(c, values, T{});
+#pragma unroll
+    for (int i = 0; i < kChunk<T>; ++i) {
+        if (i >= here_and_now(count))
+            continue;
+        if constexpr (is_integer<T>::value)
+            target[i * stride] = values[i];
+        else
+            target[i * stride] = from_float<T>(values[i]);
+    }
+}
+
+/* Whether rows of the matrix can be accessed by chunks that start at multiples of a chunk. */
+template <typename T> IRIS_INLINE bool has_vector_rows(uint64_t address, int64_t row, int64_t col)
+{
+    return col == 1 && is_aligned(address) && is_aligned((uint64_t)row * sizeof(T));
+}
+
+/* n neighbouring elements of shared memory, aligned to their own size. */
+IRIS_INLINE void store_values(float *target, const float (&values)[1])
+{
+    *target = values[0];
+}
+
+IRIS_INLINE void store_values(float *target, const float (&values)[4])
+{
+    store_chunk(reinterpret_cast<char *>(target), pack(values, 0.0f));
+}
+
+template <typename T> IRIS_INLINE void store_values(T *target, const float (&values)[4])
+{
+    struct alignas(8) pairs {
+        uint32_t word[2];
+    };
+    *reinterpret_cast<pairs *>(target) =
+        pairs{{pack_pair<T>(values[0], values[1]), pack_pair<T>(values[2], values[3])}};
+}
+
+/* ---- rows, by the whole group ---- */
+
+/* This thread's chunks of a matrix, one after the other: row by row, neighbouring threads with
+ * neighbouring chunks. No division but for the first: a thread has little else to do. */
+class chunk_walk
+{
+  public:
+    IRIS_INLINE chunk_walk(work_group wg, int32_t row_chunks)
+        : row_chunks_(row_chunks), row_(wg.thread / row_chunks), chunk_(wg.thread % row_chunks),
+          rows_(wg.threads / row_chunks), chunks_(wg.threads % row_chunks)
+    {
+    }
+
+    IRIS_INLINE int32_t row() const
+    {
+        return row_;
+    }
+
+    /* Of the row. */
+    IRIS_INLINE int32_t chunk() const
+    {
+        return chunk_;
+    }
+
+    IRIS_INLINE void advance()
+    {
+        row_ += rows_;
+        chunk_ += chunks_;
+        if (chunk_ >= row_chunks_) {
+            chunk_ -= row_chunks_;
+            ++row_;
+        }
+    }
+
+  private:
+    int32_t row_chunks_, row_, chunk_, rows_, chunks_;
+};
+
+/* Copies the rows of a matrix to `count` others, target(i), which all have the strides and the
+ * alignment of the first. Each element is read once. */
+template <typename T, class Target>
+IRIS_INLINE void copy_runs(work_group wg, extent size, const matrix<const T> &source, int32_t count,
+                           Target target)
+{
+    /* In flight: enough to hide the latency of memory among some dozens of groups. More would only
+     * queue before a link, where what others load and store has to pass too. */
+    constexpr int32_t kBatch = 4;
+    constexpr int64_t kNone = INT64_MIN; /* of chunks */
+    const matrix<T> first = target(0);
+    const bool whole =
+        size.cols % kChunk<T> == 0 &&
+        has_vector_rows<T>((uint64_t)source.data, source.stride_row, source.stride_col) &&
+        has_vector_rows<T>((uint64_t)first.data, first.stride_row, first.stride_col);
+    chunk_walk at(wg, (size.cols + kChunk<T> - 1) / kChunk<T>);
+
+    if (!whole) {
+        IRIS_NO_UNROLL
+        for (; at.row() < size.rows; at.advance()) {
+            const int32_t col = at.chunk() * kChunk<T>;
+            const chunk16 c = load_run(source.tile(at.row(), col).data, source.stride_col,
+                                       size.cols - col, false);
+            IRIS_NO_UNROLL
+            for (int32_t t = 0; t < count; ++t)
+                store_run(target(t).tile(at.row(), col).data, first.stride_col, size.cols - col,
+                          false, c);
+        }
+        return;
+    }
+    IRIS_NO_UNROLL
+    while (at.row() < size.rows) {
+        chunk16 c[kBatch];
+        int64_t offset[kBatch];
+#pragma unroll
+        for (int32_t b = 0; b < kBatch; ++b, at.advance()) {
+            const int32_t col = at.chunk() * kChunk<T>;
+            offset[b] = at.row() < size.rows ? at.row() * first.stride_row + col : kNone;
+            if (offset[b] != kNone)
+                c[b] = load_chunk(reinterpret_cast<const char *>(
+                    source.data + at.row() * source.stride_row + col));
+        }
+        IRIS_NO_UNROLL
+        for (int32_t t = 0; t < count; ++t) {
+            T *const to = target(t).data;
+#pragma unroll
+            for (int32_t b = 0; b < kBatch; ++b)
+                if (offset[b] != kNone)
+                    store_chunk(reinterpret_cast<char *>(to + offset[b]), c[b]);
+        }
+    }
+}
+
+/* ---- plain bytes, by the whole group ---- */
+
+IRIS_INLINE void clear_bytes(work_group wg, void *target, uint64_t nbytes)
+{
+    char *bytes = static_cast<char *>(target);
+    const uint64_t whole = is_aligned((uint64_t)bytes) ? nbytes / kChunkBytes * kChunkBytes : 0;
+    for (uint64_t i = (uint64_t)wg.thread * kChunkBytes; i < whole;
+         i += (uint64_t)wg.threads * kChunkBytes)
+        store_chunk(bytes + i, chunk16{{0, 0, 0, 0}});
+    for (uint64_t i = whole + (uint64_t)wg.thread; i < nbytes; i += (uint64_t)wg.threads)
+        bytes[i] = 0;
+}
+
+IRIS_INLINE void copy_bytes(work_group wg, void *target, const void *source, uint64_t nbytes)
+{
+    char *to = static_cast<char *>(target);
+    const char *from = static_cast<const char *>(source);
+    const bool aligned = is_aligned((uint64_t)to) && is_aligned((uint64_t)from);
+    const uint64_t step = (uint64_t)wg.threads * kChunkBytes;
+    const uint64_t whole = aligned ? nbytes / kChunkBytes * kChunkBytes : 0;
+    uint64_t i = (uint64_t)wg.thread * kChunkBytes;
+
+    for (; i + 3 * step < whole; i += 4 * step) { /* four in flight */
+        chunk16 c[4];
+#pragma unroll
+        for (int k = 0; k < 4; ++k)
+            c[k] = load_chunk(from + i + k * step);
+#pragma unroll
+        for (int k = 0; k < 4; ++k)
+            store_chunk(to + i + k * step, c[k]);
+    }
+    for (; i < whole; i += step)
+        store_chunk(to + i, load_chunk(from + i));
+    for (i = whole + (uint64_t)wg.thread; i < nbytes; i += (uint64_t)wg.threads)
+        to[i] = from[i];
+}
+
+} // namespace iris
+
+#endif

@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * all_reduce_rmsnorm: the end of a tensor-parallel layer in one kernel,
+ *
+ *   residual_out = round(sum over ranks of input + residual)
+ *   output       = round(residual_out * weight / sqrt(mean(residual_out ** 2) + eps))
+ *
+ * row by row, sums and mean in fp32. The sum travels as packets (packets.h). A work-group handles
+ * whole rows, a thread the same words of a row in every step, so that what it reads back of
+ * residual_out it has written itself. A row starts with a word of its own whatever its length.
+ */
+#ifndef IRIS_RMSNORM_H
+#define IRIS_RMSNORM_H
+
+#include "kernels/abi/launch_limits.h"
+#include "kernels/protocol/packets.h"
+
+#if !defined(IRIS_GPU)
+#include <math.h>
+#endif
+
+namespace iris
+{
+
+/* Within two units in the last place. */
+IRIS_INLINE float reciprocal_sqrt(float x)
+{
+#if defined(__CUDACC__)
+    return rsqrtf(x);
+#elif defined(__HIP__)
+    return __builtin_amdgcn_rsqf(x);
+#else
+    return 1.0f / sqrtf(x);
+#endif
+}
+
+#if defined(IRIS_GPU)
+IRIS_INLINE float squared(float x)
+{
+    float square = x * x;
+#if defined(__HIP__)
+    asm("" : "+v"(square)); /* rounded by itself, the same for all dtypes */
+#endif
+    return square;
+}
+
+/* The sum of all threads' values, in one order whatever the threads do. Called by all of them. */
+IRIS_INLINE float group_sum(work_group wg, float value)
+{
+    constexpr int32_t kThreads = IRIS_ROW_THREADS, kParts = 32;
+    IRIS_SHARED static float values[kThreads], sums[kParts];
+    float sum = 0;
+    values[wg.thread] = value;
+    group_barrier(wg);
+    if (wg.thread < kParts) {
+        float part = 0;
+        for (int32_t i = wg.thread; i < kThreads; i += kParts)
+            part += values[i];
+        sums[wg.thread] = part;
+    }
+    group_barrier(wg); /* the next call's first one stands before `sums` changes */
+    for (int32_t i = 0; i < kParts; ++i)
+        sum += sums[i];
+    return sum;
+}
+#else
+/* From residual_out to output on the host, where a row passes in pieces that stay in L1. */
+inline void normalize_rows(work_group wg, const iris_rmsnorm_args &args, iris_dtype dtype)
+{
+    constexpr int64_t kPiece = 1024;
+    const iris_row_ops *ops = iris_row_ops_for(dtype);
+    const int64_t columns = args.reduce.N, size = dtype == IRIS_DTYPE_F32 ? 4 : 2;
+    float x[kPiece], w[kPiece];
+
+    for (int64_t row = wg.index; row < args.reduce.M; row += wg.count) {
+        const char *from = device_pointer<const char>(args.residual_out) + row * columns * size;
+        char *to = device_pointer<char>(args.reduce.output.address) + row * columns * size;
+        float squares[16] = {}, sum = 0;
+        for (int64_t at = 0; at < columns; at += kPiece) {
+            const int64_t n = columns - at < kPiece ? columns - at : kPiece;
+            ops->load(x, from + at * size, n);
+            for (int64_t i = n; i % 16 != 0; ++i)
+                x[i] = 0;
+            for (int64_t i = 0; i < n; i += 16)
+                for (int k = 0; k < 16; ++k)
+                    squares[k] += x[i + k] * x[i + k];
+        }
+        for (float part : squares)
+            sum += part;
+        const float scale = reciprocal_sqrt(sum * args.reduce.reduce_scale + args.eps);
+        for (int64_t at = 0; at < columns; at += kPiece) {
+            const int64_t n = columns - at < kPiece ? columns - at : kPiece;
+            ops->load(x, from + at * size, n);
+            ops->load(w, device_pointer<const char>(args.weight) + at * size, n);
+            for (int64_t i = 0; i < n; ++i)
+                x[i] = x[i] * scale * w[i];
+            ops->store(to + at * size, x, n);
+        }
+    }
+}
+
+/* The end of all_reduce_rmsnorm in the variants of the host that are not by packets: an all_reduce
+ * has left residual_out. */
+template <typename T> inline void rmsnorm(work_group wg, const iris_rmsnorm_args &args)
+{
+    normalize_rows(wg, args, dtype_of<T>::value);
+}
+#endif
+
+template <typename T> class row_words
+{
+  public:
+    struct place {
+        int64_t row, column; /* its first element */
+        int64_t index;
+    };
+
+    IRIS_INLINE row_words(work_group wg, const iris_rmsnorm_args &args)
+        : args_(args), wg_(wg), row_words_(in_lanes(iris_row_words(args.reduce.N, sizeof(T)))),
+          aligned_(
+              here_and_now((args.reduce.a.address | args.reduce.output.address | args.residual |
+                            args.residual_out | args.weight | (uint64_t)args.reduce.N * sizeof(T)) %
+                               kWordBytes ==
+                           0))
+    {
+    }
+
+    IRIS_INLINE int64_t nbytes() const
+    {
+        return args_.reduce.M * row_words_ * kWordBytes;
+    }
+
+    /* Without rows one word is exchanged all the same: the ranks meet. */
+    template <class Visit> IRIS_INLINE bool for_each(int64_t words, Visit visit) const
+    {
+        IRIS_NO_UNROLL
+        for (place at = first_of_row(first_row()); at.index < words; at = after(at))
+            if (!visit(at))
+                return false;
+        return true;
+    }
+
+    IRIS_INLINE uint64_t load(place at) const
+    {
+        return word_of(args_.reduce.a.address, at);
+    }
+
+    IRIS_INLINE float combined(float a, float b) const
+    {
+        return added(a, b);
+    }
+
+    IRIS_INLINE void conclude(place at, float (&values)[kWord<T>]) const
+    {
+        float residual[kWord<T>];
+        if (args_.residual == 0)
+            return;
+        unpack_word<T>(word_of(args_.residual, at), residual);
+        IRIS_UNROLL
+        for (int32_t k = 0; k < kWord<T>; ++k)
+            values[k] += residual[k];
+    }
+
+    IRIS_INLINE void store(place at, uint64_t word) const
+    {
+        store_at(args_.residual_out, at, word);
+    }
+
+    /* From residual_out to output, after all words of the group's rows have been stored. */
+    IRIS_INLINE void normalize() const
+    {
+#if defined(IRIS_GPU)
+        normalize_by_words();
+#else
+        normalize_rows(wg_, args_, dtype_of<T>::value);
+#endif
+    }
+
+  private:
+#if defined(IRIS_GPU)
+    IRIS_INLINE void normalize_by_words() const
+    {
+        IRIS_NO_UNROLL
+        for (int64_t row = first_row(); row < args_.reduce.M; row += wg_.count) {
+            float squares = 0;
+            for_each_of_row(row, [&](place at) {
+                float x[kWord<T>];
+                unpack_word<T>(word_of(args_.residual_out, at), x);
+                IRIS_UNROLL
+                for (int32_t k = 0; k < kWord<T>; ++k)
+                    squares += squared(x[k]);
+            });
+            const float scale =
+                reciprocal_sqrt(group_sum(wg_, squares) * args_.reduce.reduce_scale + args_.eps);
+            for_each_of_row(row, [&](place at) {
+                const place weight = {0, at.column, 0};
+                float x[kWord<T>], w[kWord<T>];
+                unpack_word<T>(word_of(args_.residual_out, at), x);
+                unpack_word<T>(word_of(args_.weight, weight), w);
+                IRIS_UNROLL
+                for (int32_t k = 0; k < kWord<T>; ++k)
+                    x[k] = x[k] * scale * w[k];
+                store_at(args_.reduce.output.address, at, pack_word<T>(x));
+            });
+        }
+    }
+#endif
+
+    IRIS_INLINE int64_t first_row() const
+    {
+        return in_lanes((int64_t)wg_.index);
+    }
+
+    IRIS_INLINE place first_of_row(int64_t row) const
+    {
+        const int64_t i = wg_.thread; /* a short row has nothing for it */
+        return {row, i * kWord<T>, i < row_words_ ? row * row_words_ + i : INT64_MAX};
+    }
+
+    /* The thread's next place: of the same row, or of the group's next one. */
+    IRIS_INLINE place after(place at) const
+    {
+        const int64_t column = at.column + wg_.threads * kWord<T>;
+        if (column < row_words_ * kWord<T>)
+            return {at.row, column, at.index + wg_.threads};
+        return first_of_row(at.row + wg_.count);
+    }
+
+#if defined(IRIS_GPU)
+    template <class Visit> IRIS_INLINE void for_each_of_row(int64_t row, Visit visit) const
+    {
+        IRIS_NO_UNROLL
+        for (int64_t i = wg_.thread; i < row_words_; i += wg_.threads)
+            visit(place{row, i * kWord<T>, 0});
+    }
+#endif
+
+    /* Elements of the row from the place on. */
+    IRIS_INLINE int64_t left(place at) const
+    {
+        return args_.reduce.M > 0 ? args_.reduce.N - at.column : 0;
+    }
+
+    IRIS_INLINE uint64_t word_of(uint64_t address, place at) const
+    {
+        return load_word(device_pointer<const T>(address) + at.row * args_.reduce.N + at.column,
+                         left(at), aligned_ != 0);
+    }
+
+    IRIS_INLINE void store_at(uint64_t address, place at, uint64_t word) const
+    {
+        store_word(device_pointer<T>(address) + at.row * args_.reduce.N + at.column, left(at),
+                   aligned_ != 0, word);
+    }
+
+    const iris_rmsnorm_args &args_;
+    const work_group wg_;
+    const int64_t row_words_;
+    const int32_t aligned_;
+};
+
+template <typename T, iris_variant kVariant>
+IRIS_INLINE void all_reduce_rmsnorm(work_group wg, const iris_rmsnorm_args &args)
+{
+    const row_words<T> words(wg, args);
+    packet_reduction<T, row_words<T>> reduction(wg, args.reduce.call, words);
+    const bool complete = group_agree(wg, kVariant == IRIS_VARIANT_LL ? reduction.one_crossing()
+                                                                      : reduction.two_crossings());
+    reduction.finish(complete);
+    if (complete)
+        words.normalize();
+}
+
+} // namespace iris
+
+#endif

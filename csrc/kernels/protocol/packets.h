@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * Reductions by packets (sync.h, NOTE [packets]), for messages that are all latency.
+ *
+ *   ll            Every rank sends its elements to every other and reduces all of them itself: one
+ *                 crossing of the links, W - 1 times the data, and no barrier anywhere.
+ *   ll_two_shot   Blocks of words are dealt to the ranks. A rank reduces its blocks and sends the
+ *                 result to all: two crossings, twice the data whatever W is.
+ *
+ *   packets of a half             written by   read by      ordered by
+ *   [source][word], from 0        source       this rank    themselves
+ *   ll_two_shot: [word], after    the owner    this rank    themselves
+ *
+ * Ranks are added in their order, in fp32, from the same bits: all ranks get the same bits, in
+ * every run. A thread first sends all that is its own, then waits, so that waits form no circle.
+ * Works on words of eight bytes; results are written by this rank alone, from anywhere to anywhere.
+ * What the words are, who handles which, and what becomes of a result is said by `Words`: the
+ * elements of an all_reduce (flat_words), the rows of an all_reduce_rmsnorm (rmsnorm.h).
+ */
+#ifndef IRIS_PACKETS_H
+#define IRIS_PACKETS_H
+
+#include "kernels/abi/schedule.h"
+#include "kernels/base/reduce_ops.h"
+#include "sync.h"
+
+namespace iris
+{
+
+/* The words of an all_reduce: its elements, dealt to the threads of the launch in turn. */
+template <typename T> class flat_words
+{
+  public:
+    struct place {
+        int64_t index;
+    };
+
+    IRIS_INLINE flat_words(work_group wg, const iris_reduce_args &args)
+        : args_(args), input_(device_pointer<const T>(args.a.address)),
+          output_(device_pointer<T>(args.output.address)),
+          aligned_((args.a.address | args.output.address) % kWordBytes == 0),
+          first_((int64_t)wg.index * wg.threads + wg.thread), step_((int64_t)wg.count * wg.threads),
+          first_data_(first_ * kWord<T> < args.N ? load_from_memory(first_) : 0)
+    {
+    }
+
+    IRIS_INLINE int64_t nbytes() const
+    {
+        return args_.N * (int64_t)sizeof(T);
+    }
+
+    template <class Visit> IRIS_INLINE bool for_each(int64_t words, Visit visit) const
+    {
+        IRIS_NO_UNROLL
+        for (int64_t i = first_; i < words; i += step_)
+            if (!visit(place{i}))
+                return false;
+        return true;
+    }
+
+    IRIS_INLINE uint64_t load(place at) const
+    {
+        return at.index == first_ ? first_data_ : load_from_memory(at.index);
+    }
+
+    IRIS_INLINE acc_t<T> combined(acc_t<T> a, acc_t<T> b) const
+    {
+        return reduced(a, b, args_.reduce_op);
+    }
+
+    IRIS_INLINE void conclude(place, acc_t<T> (&values)[kWord<T>]) const
+    {
+        IRIS_UNROLL
+        for (int32_t k = 0; k < kWord<T>; ++k)
+            values[k] =
+                concluded(values[k], args_.reduce_op, args_.call.world_size, args_.reduce_scale);
+    }
+
+    IRIS_INLINE void store(place at, uint64_t word) const
+    {
+        store_word(output_ + at.index * kWord<T>, left(at.index), aligned_, word);
+    }
+
+  private:
+    /* Elements from word i on. */
+    IRIS_INLINE int64_t left(int64_t i) const
+    {
+        return args_.N - i * kWord<T>;
+    }
+
+    IRIS_INLINE uint64_t load_from_memory(int64_t i) const
+    {
+        return load_word(input_ + i * kWord<T>, left(i), aligned_);
+    }
+
+    const iris_reduce_args &args_;
+    const T *const input_;
+    T *const output_;
+    const bool aligned_;
+    const int64_t first_, step_;
+    /* The thread's first word, mostly its only one: loaded while the counter is. */
+    const uint64_t first_data_;
+};
+
+template <typename T, class Words> class packet_reduction
+{
+  public:
+    IRIS_INLINE packet_reduction(work_group wg, const iris_call_args &args, const Words &words)
+        : wg_(wg), words_(words),
+          layout_(in_lanes(iris_packet_layout_make(words.nbytes(), args.world_size))),
+          rank_(args.rank), world_(args.world_size), call_(call_begin(args))
+    {
+    }
+
+    /* Whether this thread's words are all done; so below. */
+    IRIS_INLINE bool one_crossing()
+    {
+        words_.for_each(layout_.words, [&](place at) {
+            const uint64_t data = words_.load(at);
+            IRIS_NO_UNROLL
+            for (int32_t hop = 1; hop < world_; ++hop)
+                send_packet(call_, packet_at(call_, peer(hop), rank_ * layout_.words + at.index),
+                            data);
+            return true;
+        });
+        sent();
+        return words_.for_each(layout_.words, [&](place at) {
+            uint64_t result;
+            if (!reduce(at, at.index, layout_.words, result))
+                return false;
+            words_.store(at, result);
+            return true;
+        });
+    }
+
+    IRIS_INLINE bool two_crossings()
+    {
+        words_.for_each(layout_.words, [&](place at) {
+            const int32_t owner = iris_packet_owner(&layout_, at.index);
+            if (owner != rank_)
+                send_packet(call_, packet_at(call_, owner, share_index(rank_, at.index)),
+                            words_.load(at));
+            return true;
+        });
+        sent();
+        const bool complete = words_.for_each(layout_.words, [&](place at) {
+            uint64_t result;
+            if (iris_packet_owner(&layout_, at.index) != rank_)
+                return true;
+            if (!reduce(at, share_index(0, at.index), layout_.share_words, result))
+                return false;
+            words_.store(at, result);
+            IRIS_NO_UNROLL
+            for (int32_t hop = 1; hop < world_; ++hop)
+                send_packet(call_, packet_at(call_, peer(hop), layout_.results + at.index), result);
+            return true;
+        });
+        return complete && words_.for_each(layout_.words, [&](place at) {
+            const int32_t owner = iris_packet_owner(&layout_, at.index);
+            uint64_t data[1];
+            if (owner == rank_)
+                return true;
+            if (!receive_packets(call_, packet_at(call_, rank_, layout_.results + at.index), 0,
+                                 owner, 1, -1, data))
+                return false;
+            words_.store(at, data[0]);
+            return true;
+        });
+    }
+
+    /* The end of the call. `complete`: this thread's verdict. */
+    IRIS_INLINE void finish(bool complete) const
+    {
+#if defined(IRIS_GPU)
+        if (ends_early(call_)) {
+            if (complete)
+                end_early(wg_, call_, count_);
+            return;
+        }
+#endif
+        /* All threads have begun, and are done, before the group counts in. */
+        if (group_agree(wg_, complete))
+            end_locally(wg_, call_);
+    }
+
+  private:
+    typedef typename Words::place place;
+
+    /* Sources that are awaited at once. */
+    static constexpr int32_t kSources = 4;
+
+    IRIS_INLINE int32_t peer(int32_t hop) const
+    {
+        return rank_ + hop < world_ ? rank_ + hop : rank_ + hop - world_;
+    }
+
+    IRIS_INLINE int64_t share_index(int32_t source, int64_t word) const
+    {
+        return source * layout_.share_words + iris_packet_share_index(&layout_, word);
+    }
+
+    /* The word at `at` over all ranks, ((p_0 + p_1) + p_2) + ...; the peers' packets lie `stride`
+     * apart. */
+    IRIS_INLINE bool reduce(place at, int64_t first, int64_t stride, uint64_t &result) const
+    {
+        const uint64_t own = words_.load(at);
+        acc_t<T> values[kWord<T>] = {};
+        IRIS_NO_UNROLL
+        for (int32_t source = 0; source < world_; source += kSources) {
+            const int32_t count = world_ - source < kSources ? world_ - source : kSources;
+            uint64_t data[kSources];
+            if (!receive_packets(call_, packet_at(call_, rank_, first + source * stride), stride,
+                                 source, count, rank_, data))
+                return false;
+            IRIS_UNROLL
+            for (int32_t q = 0; q < kSources; ++q) {
+                acc_t<T> term[kWord<T>];
+                if (q >= count)
+                    continue;
+                unpack_word<T>(source + q == rank_ ? own : data[q], term);
+                IRIS_UNROLL
+                for (int32_t k = 0; k < kWord<T>; ++k)
+                    values[k] = source + q == 0 ? term[k] : words_.combined(values[k], term[k]);
+            }
+        }
+        words_.conclude(at, values);
+        result = pack_word<T>(values);
+        return true;
+    }
+
+    IRIS_INLINE void sent()
+    {
+#if defined(IRIS_GPU)
+        if (ends_early(call_))
+            count_ = count_in_early(wg_, call_);
+#endif
+    }
+
+    const work_group wg_;
+    const Words &words_;
+    const iris_packet_layout layout_;
+    const int32_t rank_, world_;
+    const call_state call_;
+    uint32_t count_ = 0; /* see count_in_early */
+};
+
+template <typename T, iris_variant kVariant>
+IRIS_INLINE void all_reduce_by_packets(work_group wg, const iris_reduce_args &args)
+{
+    const flat_words<T> words(wg, args);
+    packet_reduction<T, flat_words<T>> reduction(wg, args.call, words);
+    reduction.finish(kVariant == IRIS_VARIANT_LL ? reduction.one_crossing()
+                                                 : reduction.two_crossings());
+}
+
+} // namespace iris
+
+#endif

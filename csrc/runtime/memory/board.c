@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * A claim word holds the low 16 bits of the call's number, the storage's id, and the signature of
+ * the call. Its slot serves every 256th call, so the number tells this call's claim from an old
+ * one; ranks are never more than IRIS_BOARD_LEAD plus IRIS_BOARD_CHECK calls apart.
+ */
+#include "board.h"
+
+#include <sched.h>
+#include <time.h>
+
+#include "base/clock.h"
+
+/* How often the slowest rank's progress is looked at, in calls. */
+enum { IRIS_BOARD_CHECK = 64 };
+_Static_assert(IRIS_BOARD_LEAD + IRIS_BOARD_CHECK < IRIS_BOARD_SLOTS,
+               "a slot must not be overwritten while a slow rank still needs it");
+
+static uint64_t claim_make(uint64_t number, uint32_t id, uint32_t signature)
+{
+    return number << 48 | (uint64_t)id << 32 | signature;
+}
+
+static bool claim_is_of(uint64_t claim, uint64_t number)
+{
+    return claim >> 48 == (number & 0xffff) && (claim >> 32 & 0xffff) != 0;
+}
+
+static uint32_t claim_storage(uint64_t claim)
+{
+    return (uint32_t)(claim >> 32 & 0xffff);
+}
+
+/* One pause of a waiting host: yields at first, then sleeps. Ends with IRIS_EPEER when waiting has
+ * become pointless. `what` is the missing rank's contribution. */
+static enum iris_status pause_for(struct iris_context *ctx, uint64_t started, uint32_t round,
+                                  int missing)
+{
+    enum iris_departure departure;
+    const int gone = iris_bootstrap_departed_rank(ctx->bootstrap, &departure);
+
+    if (gone >= 0) {
+        IRIS_FAIL(IRIS_EPEER, "rank %d %s", gone,
+                  departure == IRIS_PEER_DIED ? "died" : "closed its context");
+        iris_error_last()->rank = gone;
+        return IRIS_EPEER;
+    }
+    if (round < 1000) {
+        (void)sched_yield();
+        return IRIS_OK;
+    }
+    if (iris_clock_ns() - started > ctx->timeout_ns) {
+        IRIS_FAIL(IRIS_EPEER, "rank %d did not come to the same call within %g s", missing,
+                  (double)ctx->timeout_ns * 1e-9);
+        iris_error_last()->rank = missing;
+        return IRIS_EPEER;
+    }
+    const struct timespec nap = {0, 50000};
+    (void)nanosleep(&nap, NULL);
+    return IRIS_OK;
+}
+
+/* The lowest rank that has not described call `number` yet, or -1. */
+static int missing_rank(const struct iris_context *ctx, uint64_t number)
+{
+    for (int rank = 0; rank < ctx->world_size; ++rank)
+        if (iris_control_posted(ctx->control, rank) < number)
+            return rank;
+    return -1;
+}
+
+static enum iris_status wait_posted(struct iris_context *ctx, uint64_t number)
+{
+    const uint64_t started = iris_clock_ns();
+    int missing;
+
+    for (uint32_t round = 0; (missing = missing_rank(ctx, number)) >= 0; ++round)
+        IRIS_TRY(pause_for(ctx, started, round, missing));
+    return IRIS_OK;
+}
+
+/* Sets the call's claim unless a peer has; returns what stands there. */
+static uint64_t claim(struct iris_context *ctx, uint64_t number, uint64_t wanted)
+{
+    uint64_t *word = &ctx->control->claims[number % IRIS_BOARD_SLOTS];
+    uint64_t seen = __atomic_load_n(word, __ATOMIC_ACQUIRE);
+
+    while (!claim_is_of(seen, number))
+        if (__atomic_compare_exchange_n(word, &seen, wanted, false, __ATOMIC_ACQ_REL,
+                                        __ATOMIC_ACQUIRE))
+            return wanted;
+    return seen;
+}
+
+/* For a rank without a usable storage. A peer that announced one will claim: only when all have
+ * described the call and none has one do all make one. */
+static enum iris_status wait_for_claim(struct iris_context *ctx, uint64_t number,
+                                       uint32_t signature, struct iris_board_verdict *out)
+{
+    const uint64_t *word = &ctx->control->claims[number % IRIS_BOARD_SLOTS];
+    const uint64_t started = iris_clock_ns();
+
+    for (uint32_t round = 0;; ++round) {
+        const uint64_t seen = __atomic_load_n(word, __ATOMIC_ACQUIRE);
+        const int missing = missing_rank(ctx, number);
+        bool usable = false, differ = false;
+
+        if (claim_is_of(seen, number)) {
+            out->kind = (uint32_t)seen == signature ? IRIS_BOARD_USE : IRIS_BOARD_DIFFER;
+            out->storage_id = claim_storage(seen);
+            return IRIS_OK;
+        }
+        if (IRIS_ABORT_REASON(iris_control_aborted(ctx->control, ctx->rank)) ==
+            IRIS_ABORT_MISMATCH) {
+            out->kind = IRIS_BOARD_DIFFER;
+            return IRIS_OK;
+        }
+        for (int rank = 0; rank < ctx->world_size && missing < 0; ++rank) {
+            const struct iris_board_entry *entry =
+                &ctx->control->entries[rank][number % IRIS_BOARD_SLOTS];
+            usable = usable || entry->usable != 0;
+            differ = differ || entry->signature != signature;
+        }
+        if (missing < 0 && !usable) {
+            out->kind = differ ? IRIS_BOARD_DIFFER : IRIS_BOARD_MAKE;
+            return IRIS_OK;
+        }
+        IRIS_TRY(pause_for(ctx, started, round, missing));
+    }
+}
+
+enum iris_status iris_board_settle(struct iris_context *ctx, uint32_t signature, uint32_t usable_id,
+                                   struct iris_board_verdict *out)
+{
+    struct iris_control *control = ctx->control;
+    struct iris_board_entry *entry;
+    uint64_t number, seen;
+    bool equal = true;
+
+    if (ctx->world_size == 1) {
+        out->kind = usable_id != 0 ? IRIS_BOARD_USE : IRIS_BOARD_MAKE;
+        out->storage_id = usable_id;
+        return IRIS_OK;
+    }
+    number = ++ctx->op_number;
+    if (number % IRIS_BOARD_CHECK == 0 && number > IRIS_BOARD_LEAD)
+        IRIS_TRY(wait_posted(ctx, number - IRIS_BOARD_LEAD));
+    entry = &control->entries[ctx->rank][number % IRIS_BOARD_SLOTS];
+    entry->signature = signature;
+    entry->usable = usable_id != 0;
+    __atomic_store_n(&control->posted[ctx->rank].value, number, __ATOMIC_RELEASE);
+
+    if (ctx->debug)
+        IRIS_TRY(iris_bootstrap_agree(ctx->bootstrap, "debug", &signature, sizeof signature, 0,
+                                      &equal, NULL));
+    if (!equal ||
+        IRIS_ABORT_REASON(iris_control_aborted(control, ctx->rank)) == IRIS_ABORT_MISMATCH) {
+        out->kind = IRIS_BOARD_DIFFER;
+        return IRIS_OK;
+    }
+    if (usable_id == 0)
+        return wait_for_claim(ctx, number, signature, out);
+    seen = claim(ctx, number, claim_make(number, usable_id, signature));
+    out->kind = (uint32_t)seen == signature ? IRIS_BOARD_USE : IRIS_BOARD_DIFFER;
+    out->storage_id = claim_storage(seen);
+    return IRIS_OK;
+}
+
+uint32_t iris_board_claimed(const struct iris_context *ctx)
+{
+    const uint64_t *word = &ctx->control->claims[ctx->op_number % IRIS_BOARD_SLOTS];
+    const uint64_t seen = __atomic_load_n(word, __ATOMIC_ACQUIRE);
+
+    return claim_is_of(seen, ctx->op_number) ? claim_storage(seen) : 0;
+}
+
+void iris_board_claim_made(struct iris_context *ctx, uint32_t signature, uint32_t storage_id)
+{
+    if (ctx->world_size > 1)
+        (void)claim(ctx, ctx->op_number, claim_make(ctx->op_number, storage_id, signature));
+}
+
+enum iris_status iris_board_wait_all(struct iris_context *ctx)
+{
+    return wait_posted(ctx, ctx->op_number);
+}

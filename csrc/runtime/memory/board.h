@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * The board: how the hosts settle, call by call and without messages, which workspace storage all
+ * of them use. See control.h for the memory and docs/protocol.md, "Choosing the storage".
+ */
+#ifndef IRIS_BOARD_H
+#define IRIS_BOARD_H
+
+#include "runtime/context.h"
+
+/* Storage ids are 1 ... this, so that one fits a claim word. */
+#define IRIS_MAX_STORAGE_ID 65535u
+
+enum iris_board_kind {
+    IRIS_BOARD_USE,    /* everybody uses `storage_id` */
+    IRIS_BOARD_MAKE,   /* nobody has one: all make one together, now */
+    IRIS_BOARD_DIFFER, /* descriptions differ: all settle that together, now */
+};
+
+struct iris_board_verdict {
+    enum iris_board_kind kind;
+    uint32_t storage_id;
+};
+
+/* Describes this rank's next call by its signature and settles the storage. `usable_id`: the
+ * storage this rank would use; then it waits for nobody. 0: it has none; then it waits until a
+ * peer has named one or all have described this call. IRIS_EPEER when a peer is gone or does not
+ * come. Under ctx->op_lock. */
+enum iris_status iris_board_settle(struct iris_context *ctx, uint32_t signature, uint32_t usable_id,
+                                   struct iris_board_verdict *out);
+
+/* After IRIS_BOARD_MAKE: writes the new storage into the call's claim, so that no old claim can
+ * stand in a slot for so long that the call's number comes round again. */
+void iris_board_claim_made(struct iris_context *ctx, uint32_t signature, uint32_t storage_id);
+
+/* Waits until all ranks have described the current call, and so completed the one before. */
+enum iris_status iris_board_wait_all(struct iris_context *ctx);
+
+/* The storage that the current call's claim names, 0: none. */
+uint32_t iris_board_claimed(const struct iris_context *ctx);
+
+#endif

@@ -1,0 +1,492 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * Handles, storages, and the collective making of a storage. The board is in board.c.
+ */
+#include "workspace.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "board.h"
+#include "kernels/abi/schedule.h"
+
+struct iris_workspace {
+    atomic_int references;
+    struct iris_context *ctx;
+    enum iris_operation operation;
+    /* Under ctx->storages_lock: */
+    struct iris_storage *storage;
+    bool prepared;
+    int64_t shape[3];
+    enum iris_dtype dtype;
+    enum iris_variant variant;
+};
+
+/* ---- storages; all under storages_lock ---- */
+
+static struct iris_storage *find_storage(struct iris_context *ctx, uint32_t id)
+{
+    struct iris_storage *storage = ctx->storages;
+
+    while (storage != NULL && storage->id != id)
+        storage = storage->next;
+    return storage;
+}
+
+static void remove_storage(struct iris_context *ctx, struct iris_storage *storage)
+{
+    struct iris_storage **link = &ctx->storages;
+
+    while (*link != storage)
+        link = &(*link)->next;
+    *link = storage->next;
+    iris_stream_order_destroy(ctx->ops, ctx->device, &storage->order);
+    free(storage);
+}
+
+static bool is_live(struct iris_context *ctx, struct iris_storage *storage)
+{
+    const uint64_t generation = iris_heap_generation(ctx->heap);
+
+    if (storage->checked == generation)
+        return true;
+    if (!iris_heap_is_live(ctx->heap, &storage->block))
+        return false;
+    storage->checked = generation;
+    return true;
+}
+
+static void bind(struct iris_workspace *workspace, struct iris_storage *storage)
+{
+    ++storage->references;
+    workspace->storage = storage;
+}
+
+/* Lets go of the handle's storage. The block is offered back with the last handle; the record
+ * stays while a peer may still name it, that is, until all ranks have offered the block. */
+static void unbind(struct iris_workspace *workspace)
+{
+    struct iris_context *ctx = workspace->ctx;
+    struct iris_storage *storage = workspace->storage, *next;
+
+    if (storage == NULL)
+        return;
+    workspace->storage = NULL;
+    workspace->prepared = false;
+    if (--storage->references == 0 && !storage->offered && !storage->captured) {
+        storage->offered = true;
+        iris_heap_free(ctx->heap, &storage->block);
+    }
+    for (storage = ctx->storages; storage != NULL; storage = next) {
+        next = storage->next;
+        if (storage->references == 0 && !is_live(ctx, storage))
+            remove_storage(ctx, storage);
+    }
+}
+
+static bool fits(struct iris_context *ctx, struct iris_storage *storage,
+                 const struct iris_op_needs *needs)
+{
+    return storage != NULL && !storage->dirty && is_live(ctx, storage) &&
+           storage->room.flags_count >= needs->flags_count &&
+           storage->room.half_nbytes >= needs->half_nbytes &&
+           storage->room.packets >= needs->packets;
+}
+
+struct iris_workspace_control *iris_storage_control(const struct iris_context *ctx,
+                                                    const struct iris_storage *storage)
+{
+    return (struct iris_workspace_control *)(iris_heap_base(ctx->heap, ctx->rank) +
+                                             storage->block.offset);
+}
+
+/* Number of completed calls, of all that the device was given. */
+static enum iris_status read_calls(const struct iris_context *ctx,
+                                   const struct iris_storage *storage, uint64_t *out)
+{
+    IRIS_TRY(ctx->ops->synchronize(ctx->device));
+    return ctx->ops->memory_read(ctx->device, out, &iris_storage_control(ctx, storage)->calls,
+                                 sizeof *out);
+}
+
+/* ---- making a storage ---- */
+
+struct make_message {
+    struct iris_op_needs room;
+    uint64_t calls;
+};
+
+static void raise_to(uint64_t *value, uint64_t other)
+{
+    if (other > *value)
+        *value = other;
+}
+
+static void raise_room(struct iris_op_needs *room, const struct iris_op_needs *other)
+{
+    raise_to(&room->flags_count, other->flags_count);
+    raise_to(&room->half_nbytes, other->half_nbytes);
+    raise_to(&room->packets, other->packets);
+}
+
+static struct make_message maximum(const struct make_message *all, int world_size)
+{
+    struct make_message m = all[0];
+
+    for (int rank = 1; rank < world_size; ++rank) {
+        raise_room(&m.room, &all[rank].room);
+        raise_to(&m.calls, all[rank].calls);
+    }
+    return m;
+}
+
+static enum iris_status prepare_memory(struct iris_context *ctx, const struct iris_storage *storage,
+                                       uint64_t calls)
+{
+    struct iris_workspace_control *control = iris_storage_control(ctx, storage);
+    const uint64_t nbytes = storage->data_offset - storage->block.offset;
+
+    IRIS_TRY(ctx->ops->memory_set(ctx->device, NULL, control, 0, nbytes));
+    IRIS_TRY(ctx->ops->synchronize(ctx->device));
+    IRIS_TRY(ctx->ops->memory_write(ctx->device, &control->calls, &calls, sizeof calls));
+    /* Nobody signals into a peer's control before the peer has zeroed it. */
+    return iris_bootstrap_barrier(ctx->bootstrap, "workspace ready");
+}
+
+/* Collective: all ranks are here, with equal descriptions. A handle that grows brings its room and
+ * its count of calls along; the largest of all ranks' counts. */
+static enum iris_status make_storage(struct iris_workspace *workspace,
+                                     const struct iris_op_needs *needs, struct iris_storage **out)
+{
+    struct iris_context *ctx = workspace->ctx;
+    const struct iris_storage *old = workspace->storage;
+    struct make_message own = {*needs, 0}, all[IRIS_MAX_RANKS];
+    struct iris_storage *storage;
+    enum iris_status status;
+
+    if (old != NULL) {
+        IRIS_TRY(read_calls(ctx, old, &own.calls));
+        raise_room(&own.room, &old->room);
+    }
+    IRIS_TRY(iris_bootstrap_all_gather(ctx->bootstrap, "workspace", &own, sizeof own, all));
+    own = maximum(all, ctx->world_size);
+
+    IRIS_TRY(iris_alloc_zeroed(sizeof *storage, (void **)&storage));
+    storage->room.flags_count = iris_round_up(own.room.flags_count, 64);
+    storage->room.half_nbytes = iris_round_up(own.room.half_nbytes, IRIS_HEAP_ALIGNMENT);
+    storage->room.packets = iris_round_up(own.room.packets, 16);
+    const uint64_t control_nbytes =
+        iris_round_up(sizeof(struct iris_workspace_control), IRIS_HEAP_ALIGNMENT);
+    const uint64_t flags_nbytes = storage->room.flags_count * 2 * sizeof(uint32_t);
+    const uint64_t packets_nbytes = storage->room.packets * 2 * sizeof(struct iris_packet);
+    /* The old storage goes first, so that growing does not need room for both. */
+    pthread_mutex_lock(&ctx->storages_lock);
+    unbind(workspace);
+    pthread_mutex_unlock(&ctx->storages_lock);
+    IRIS_TRY_GOTO(status,
+                  iris_heap_allocate(ctx->heap,
+                                     control_nbytes + flags_nbytes + packets_nbytes +
+                                         2 * storage->room.half_nbytes,
+                                     &storage->block),
+                  fail);
+    storage->flags_offset = storage->block.offset + control_nbytes;
+    storage->packets_offset = storage->flags_offset + flags_nbytes;
+    storage->data_offset = storage->packets_offset + packets_nbytes;
+    pthread_mutex_lock(&ctx->storages_lock);
+    storage->id = 1 + ctx->storage_ids++ % IRIS_MAX_STORAGE_ID;
+    storage->next = ctx->storages;
+    ctx->storages = storage;
+    bind(workspace, storage);
+    pthread_mutex_unlock(&ctx->storages_lock);
+    IRIS_TRY(prepare_memory(ctx, storage, own.calls));
+    *out = storage;
+    return IRIS_OK;
+fail:
+    free(storage);
+    return status;
+}
+
+/* ---- choosing the storage of a call ---- */
+
+/* Takes up the storage that the claim names. */
+static enum iris_status adopt(struct iris_workspace *workspace, uint32_t id,
+                              const struct iris_op_needs *needs, struct iris_storage **out)
+{
+    struct iris_context *ctx = workspace->ctx;
+    struct iris_storage *storage;
+    enum iris_status status = IRIS_OK;
+
+    pthread_mutex_lock(&ctx->storages_lock);
+    storage = find_storage(ctx, id);
+    if (!fits(ctx, storage, needs)) {
+        status = IRIS_FAIL(IRIS_EDRIVER,
+                           "workspace: storage %u, which a peer uses, is not known "
+                           "to this rank",
+                           id);
+    } else if (workspace->storage != storage) {
+        ++storage->references; /* unbind may drop the last handle of the one before */
+        unbind(workspace);
+        --storage->references;
+        bind(workspace, storage);
+    }
+    pthread_mutex_unlock(&ctx->storages_lock);
+    *out = storage;
+    return status;
+}
+
+bool iris_workspace_has_room(struct iris_workspace *workspace, const struct iris_op_desc *desc)
+{
+    struct iris_context *ctx = workspace->ctx;
+    const struct iris_op_needs needs = iris_op_desc_needs(desc, ctx->world_size);
+    bool room;
+
+    pthread_mutex_lock(&ctx->storages_lock);
+    room = workspace->prepared && fits(ctx, workspace->storage, &needs);
+    pthread_mutex_unlock(&ctx->storages_lock);
+    return room;
+}
+
+enum iris_status iris_workspace_acquire(struct iris_workspace *workspace,
+                                        const struct iris_op_desc *desc, struct iris_storage **out)
+{
+    struct iris_context *ctx = workspace->ctx;
+    const struct iris_op_needs needs = iris_op_desc_needs(desc, ctx->world_size);
+    struct iris_board_verdict verdict;
+    struct iris_storage *storage;
+
+    pthread_mutex_lock(&ctx->storages_lock);
+    storage = workspace->storage;
+    if (!workspace->prepared || !fits(ctx, storage, &needs))
+        storage = NULL;
+    pthread_mutex_unlock(&ctx->storages_lock);
+
+    IRIS_TRY(iris_board_settle(ctx, iris_op_desc_signature(desc), storage != NULL ? storage->id : 0,
+                               &verdict));
+    if (verdict.kind == IRIS_BOARD_DIFFER)
+        return iris_workspace_settle_mismatch(ctx, desc);
+    if (verdict.kind == IRIS_BOARD_MAKE) {
+        IRIS_TRY(make_storage(workspace, &needs, &storage));
+        iris_board_claim_made(ctx, iris_op_desc_signature(desc), storage->id);
+    } else if (storage == NULL || storage->id != verdict.storage_id) {
+        IRIS_TRY(adopt(workspace, verdict.storage_id, &needs, &storage));
+    }
+    iris_workspace_note_call(workspace, desc);
+    *out = storage;
+    return IRIS_OK;
+}
+
+/* ---- ranks that called different things ---- */
+
+struct description {
+    char text[IRIS_OP_TEXT_NBYTES];
+    uint64_t barriers; /* device barriers this rank has completed */
+};
+
+/* A broken call may have been ended inside the device barrier, with some ranks' arrival signalled
+ * and some ranks through. All go on from the furthest, with nobody's arrival seen. Nobody is in a
+ * kernel now. */
+static enum iris_status restart_barrier(struct iris_context *ctx, const struct description *all)
+{
+    struct iris_workspace_control *control =
+        (struct iris_workspace_control *)iris_heap_base(ctx->heap, ctx->rank);
+    uint64_t barriers = 0;
+
+    for (int rank = 0; rank < ctx->world_size; ++rank)
+        barriers = all[rank].barriers > barriers ? all[rank].barriers : barriers;
+    IRIS_TRY(ctx->ops->memory_set(ctx->device, NULL, control->arrived, 0, sizeof control->arrived));
+    IRIS_TRY(ctx->ops->synchronize(ctx->device));
+    return ctx->ops->memory_write(ctx->device, &control->calls, &barriers, sizeof barriers);
+}
+
+static void forget_claimed_storage(struct iris_context *ctx)
+{
+    struct iris_storage *storage;
+
+    pthread_mutex_lock(&ctx->storages_lock);
+    storage = find_storage(ctx, iris_board_claimed(ctx));
+    if (storage != NULL)
+        storage->dirty = true;
+    pthread_mutex_unlock(&ctx->storages_lock);
+}
+
+enum iris_status iris_workspace_settle_mismatch(struct iris_context *ctx,
+                                                const struct iris_op_desc *desc)
+{
+    struct description own = {{0}, 0}, all[IRIS_MAX_RANKS];
+    const uint32_t word = IRIS_ABORT_WORD_AT(IRIS_ABORT_MISMATCH, ctx->rank, ctx->op_number);
+
+    /* All hosts have come to this call; kernels may still be in those before it, which the number
+     * in the word lets them finish. */
+    IRIS_TRY(iris_board_wait_all(ctx));
+    for (int rank = 0; rank < ctx->world_size; ++rank)
+        iris_control_abort(ctx->control, rank, word);
+    iris_op_desc_format(desc, own.text);
+    IRIS_TRY(iris_context_barriers(ctx, &own.barriers));
+    IRIS_TRY(iris_bootstrap_all_gather(ctx->bootstrap, "description", &own, sizeof own, all));
+    /* All ranks are here, so no kernel waits and all have set what abort words they set. */
+    if (IRIS_ABORT_REASON(iris_control_aborted(ctx->control, ctx->rank)) == IRIS_ABORT_MISMATCH)
+        iris_control_clear_abort(ctx->control, ctx->rank);
+    forget_claimed_storage(ctx);
+    IRIS_TRY(restart_barrier(ctx, all));
+    IRIS_TRY(iris_bootstrap_barrier(ctx->bootstrap, "description"));
+    for (int rank = 1; rank < ctx->world_size; ++rank)
+        if (strcmp(all[rank].text, all[0].text) != 0)
+            return IRIS_FAIL(IRIS_EINVAL,
+                             "the ranks called different operations: expected one on all, rank 0 "
+                             "called %s, rank %d called %s",
+                             all[0].text, rank, all[rank].text);
+    return IRIS_FAIL(IRIS_EINVAL, "the ranks called %s with different tile orders", all[0].text);
+}
+
+/* ---- handles ---- */
+
+static enum iris_status new_workspace(struct iris_context *ctx, enum iris_operation operation,
+                                      struct iris_workspace **out)
+{
+    struct iris_workspace *workspace;
+
+    IRIS_TRY(iris_alloc_zeroed(sizeof *workspace, (void **)&workspace));
+    atomic_init(&workspace->references, 1);
+    workspace->ctx = ctx;
+    workspace->operation = operation;
+    *out = workspace;
+    return IRIS_OK;
+}
+
+static void unreference(struct iris_workspace *workspace)
+{
+    struct iris_context *ctx = workspace->ctx;
+
+    if (atomic_fetch_sub(&workspace->references, 1) > 1)
+        return;
+    pthread_mutex_lock(&ctx->storages_lock);
+    unbind(workspace);
+    pthread_mutex_unlock(&ctx->storages_lock);
+    free(workspace);
+}
+
+/* A caller's reference also keeps the context; the context's own does not, or neither would ever
+ * go. */
+enum iris_status iris_workspace_create(struct iris_context *ctx, enum iris_operation operation,
+                                       struct iris_workspace **out)
+{
+    IRIS_TRY(new_workspace(ctx, operation, out));
+    iris_context_retain(ctx);
+    return IRIS_OK;
+}
+
+struct iris_workspace *iris_workspace_retain(struct iris_workspace *workspace)
+{
+    iris_context_retain(workspace->ctx);
+    atomic_fetch_add(&workspace->references, 1);
+    return workspace;
+}
+
+void iris_workspace_release(struct iris_workspace *workspace)
+{
+    struct iris_context *ctx;
+
+    if (workspace == NULL)
+        return;
+    ctx = workspace->ctx;
+    if (!atomic_load(&ctx->forked))
+        unreference(workspace);
+    iris_context_release(ctx);
+}
+
+enum iris_status iris_context_workspace(struct iris_context *ctx, enum iris_operation operation,
+                                        struct iris_workspace **out)
+{
+    enum iris_status status = IRIS_OK;
+
+    pthread_mutex_lock(&ctx->storages_lock);
+    if (ctx->workspaces[operation] == NULL)
+        status = new_workspace(ctx, operation, &ctx->workspaces[operation]);
+    *out = ctx->workspaces[operation];
+    pthread_mutex_unlock(&ctx->storages_lock);
+    return status;
+}
+
+void iris_context_free_workspaces(struct iris_context *ctx)
+{
+    for (int operation = 0; operation < IRIS_OP_COUNT; ++operation)
+        if (ctx->workspaces[operation] != NULL)
+            unreference(ctx->workspaces[operation]);
+    while (ctx->storages != NULL)
+        remove_storage(ctx, ctx->storages);
+}
+
+void iris_workspace_note_call(struct iris_workspace *workspace, const struct iris_op_desc *desc)
+{
+    pthread_mutex_lock(&workspace->ctx->storages_lock);
+    workspace->prepared = true;
+    workspace->shape[0] = desc->M;
+    workspace->shape[1] = desc->N;
+    workspace->shape[2] = desc->K;
+    workspace->dtype = desc->dtype;
+    workspace->variant = desc->variant;
+    pthread_mutex_unlock(&workspace->ctx->storages_lock);
+}
+
+/* Signal value of the last completed call; see NOTE [signal values] in sync.h. */
+static uint32_t call_counter(uint64_t calls)
+{
+    return calls == 0 ? 0 : (uint32_t)(1 + (calls - 1) % INT32_MAX);
+}
+
+enum iris_status iris_workspace_info(struct iris_workspace *workspace,
+                                     struct iris_workspace_info *out)
+{
+    struct iris_context *ctx = workspace->ctx;
+    struct iris_workspace_info info = {.operation = workspace->operation,
+                                       .world_size = ctx->world_size};
+    struct iris_storage *storage;
+    uint64_t calls = 0;
+
+    pthread_mutex_lock(&ctx->storages_lock);
+    memcpy(info.shape, workspace->shape, sizeof info.shape);
+    info.dtype = workspace->dtype;
+    info.variant = workspace->variant;
+    info.prepared = workspace->prepared;
+    storage = workspace->storage;
+    if (storage != NULL)
+        info.nbytes = storage->block.nbytes;
+    pthread_mutex_unlock(&ctx->storages_lock);
+    if (storage != NULL && ctx->device != NULL)
+        IRIS_TRY(read_calls(ctx, storage, &calls));
+    info.call_counter = call_counter(calls);
+    *out = info;
+    return IRIS_OK;
+}
+
+void iris_workspace_reset(struct iris_workspace *workspace)
+{
+    pthread_mutex_lock(&workspace->ctx->storages_lock);
+    workspace->prepared = false;
+    pthread_mutex_unlock(&workspace->ctx->storages_lock);
+}
+
+void iris_workspace_clear(struct iris_workspace *workspace)
+{
+    pthread_mutex_lock(&workspace->ctx->storages_lock);
+    unbind(workspace);
+    workspace->prepared = false;
+    pthread_mutex_unlock(&workspace->ctx->storages_lock);
+}
+
+enum iris_status iris_workspace_set_calls(struct iris_workspace *workspace, uint64_t calls)
+{
+    struct iris_context *ctx = workspace->ctx;
+    struct iris_storage *storage;
+
+    pthread_mutex_lock(&ctx->storages_lock);
+    storage = workspace->storage;
+    pthread_mutex_unlock(&ctx->storages_lock);
+    if (storage == NULL)
+        return IRIS_FAIL(IRIS_EINVAL, "workspace: it holds no buffers yet; call the operation or "
+                                      "its preamble first");
+    IRIS_TRY(ctx->ops->synchronize(ctx->device));
+    return ctx->ops->memory_write(ctx->device, &iris_storage_control(ctx, storage)->calls, &calls,
+                                  sizeof calls);
+}

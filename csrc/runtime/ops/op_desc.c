@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * Text, signature and memory needs of a described operation.
+ */
+#include "op_desc.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "kernels/abi/launch_limits.h"
+
+const char *iris_root_name(enum iris_operation operation)
+{
+    return operation == IRIS_OP_GATHER || operation == IRIS_OP_REDUCE ? "dst" : "src";
+}
+
+void iris_op_desc_format(const struct iris_op_desc *desc, char text[IRIS_OP_TEXT_NBYTES])
+{
+    const char *separator = desc->variant == IRIS_VARIANT_NONE ? "" : ", ";
+    char extent[80], blocks[48] = "", source[40] = "", op[16] = "";
+
+    if (IRIS_IS_PRODUCT(desc->operation)) {
+        (void)snprintf(extent, sizeof extent, "M=%lld, N=%lld, K=%lld", (long long)desc->M,
+                       (long long)desc->N, (long long)desc->K);
+        (void)snprintf(blocks, sizeof blocks, ", blocks %dx%dx%d", desc->block_m, desc->block_n,
+                       desc->block_k);
+    } else {
+        (void)snprintf(extent, sizeof extent, "%lld elements", (long long)(desc->M * desc->N));
+    }
+    if (desc->operation == IRIS_OP_MATMUL_REDUCE_SCATTER)
+        (void)snprintf(source, sizeof source, ", dim=%d", desc->share_n != 0 ? 1 : 0);
+    if (IRIS_IS_GATHERED_PRODUCT(desc->operation))
+        (void)snprintf(source, sizeof source, ", gather_dim=%d, %d%s", desc->share_k != 0 ? 1 : 0,
+                       desc->unit_k, desc->m_contiguous ? " by M" : "");
+    if (desc->source >= 0)
+        (void)snprintf(source, sizeof source, ", %s=%d", iris_root_name(desc->operation),
+                       desc->source);
+    if (desc->reduce_op != IRIS_REDUCE_SUM)
+        (void)snprintf(op, sizeof op, ", op=%s", iris_reduce_op_name(desc->reduce_op));
+    (void)snprintf(text, IRIS_OP_TEXT_NBYTES, "%s%s(%s, %s%s%s%s%s%s%s)",
+                   iris_operation_name(desc->operation), desc->prepare ? "_preamble" : "", extent,
+                   iris_dtype_name(desc->dtype), separator, iris_variant_name(desc->variant),
+                   blocks, desc->has_bias ? ", bias" : "", source, op);
+}
+
+/* FNV-1a, 32 bits. */
+static uint32_t hash_value(uint32_t hash, uint64_t value)
+{
+    for (int byte = 0; byte < 8; ++byte) {
+        hash ^= (uint32_t)(value >> (8 * byte)) & 0xffu;
+        hash *= UINT32_C(16777619);
+    }
+    return hash;
+}
+
+uint32_t iris_op_desc_signature(const struct iris_op_desc *desc)
+{
+    const uint64_t fields[] = {
+        (uint64_t)desc->operation,
+        (uint64_t)desc->variant,
+        (uint64_t)desc->dtype,
+        (uint64_t)desc->M,
+        (uint64_t)desc->N,
+        (uint64_t)desc->K,
+        (uint64_t)desc->share_m,
+        (uint64_t)desc->share_n,
+        (uint64_t)desc->share_k,
+        (uint64_t)desc->unit_k,
+        desc->m_contiguous,
+        desc->overlaps,
+        (uint64_t)desc->block_m,
+        (uint64_t)desc->block_n,
+        (uint64_t)desc->block_k,
+        (uint64_t)desc->group_size_m,
+        desc->has_bias,
+        desc->prepare,
+        (uint64_t)desc->source,
+        desc->prepare ? 0 : (uint64_t)desc->reduce_op, /* a preamble serves them all */
+    };
+    uint32_t hash = UINT32_C(2166136261);
+
+    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; ++i)
+        hash = hash_value(hash, fields[i]);
+    return hash;
+}
+
+static bool scatters(const struct iris_op_desc *desc)
+{
+    return (desc->share_m != 0 || desc->share_n != 0) &&
+           desc->operation != IRIS_OP_MATMUL_ALL_GATHER;
+}
+
+int64_t iris_op_desc_packet_nbytes(const struct iris_op_desc *desc)
+{
+    const uint64_t element = iris_dtype_nbytes(desc->dtype);
+
+    if (desc->operation == IRIS_OP_ALL_REDUCE_RMSNORM)
+        return desc->M * iris_row_words(desc->N, element) * 8;
+    return desc->M * desc->N * (int64_t)element;
+}
+
+struct iris_gather_layout iris_op_desc_gather(const struct iris_op_desc *desc, int world_size)
+{
+    const bool host = desc->gpu_parts == 0;
+
+    return iris_gather_layout_make(
+        desc->share_m != 0 ? desc->share_m : desc->M, desc->share_k != 0 ? desc->share_k : desc->K,
+        desc->block_m, desc->unit_k, desc->group_rows, desc->m_contiguous,
+        host && desc->share_k != 0, (uint32_t)iris_dtype_nbytes(desc->dtype), world_size);
+}
+
+struct iris_gather_schedule iris_op_desc_gather_schedule(const struct iris_op_desc *desc,
+                                                         int world_size)
+{
+    return iris_gather_schedule_make(desc->M, desc->N, desc->share_m, desc->block_m, desc->block_n,
+                                     desc->group_size_m, world_size);
+}
+
+struct iris_op_needs iris_op_desc_needs(const struct iris_op_desc *desc, int world_size)
+{
+    struct iris_op_needs needs = {0, 0, 0};
+    struct iris_packet_layout packets;
+    struct iris_schedule schedule;
+    struct iris_reduce_layout layout;
+    struct iris_gather_layout gather;
+
+    if (iris_is_by_packets(desc->variant)) {
+        packets = iris_packet_layout_make(iris_op_desc_packet_nbytes(desc), world_size);
+        needs.packets =
+            (uint64_t)(desc->variant == IRIS_VARIANT_LL ? world_size * packets.words
+                                                        : packets.results + packets.words);
+        return needs;
+    }
+    switch (desc->operation) {
+    case IRIS_OP_MATMUL_ALL_REDUCE:
+    case IRIS_OP_MATMUL_REDUCE_SCATTER:
+    case IRIS_OP_MATMUL_ALL_GATHER:
+    case IRIS_OP_ALL_REDUCE:
+    case IRIS_OP_REDUCE_SCATTER:
+    case IRIS_OP_REDUCE:
+    case IRIS_OP_ALL_REDUCE_RMSNORM:
+        schedule =
+            iris_share_schedule_make(desc->M, desc->N, desc->share_m, desc->share_n, desc->block_m,
+                                     desc->block_n, desc->group_size_m, world_size);
+        layout = iris_reduce_layout_make(&schedule, scatters(desc), desc->variant,
+                                         (uint32_t)iris_dtype_nbytes(desc->dtype), desc->gpu_parts);
+        needs.flags_count = (uint64_t)layout.flags_count;
+        needs.half_nbytes = layout.half_nbytes;
+        break;
+    case IRIS_OP_ALL_GATHER_MATMUL:
+    case IRIS_OP_ALL_GATHER_MATMUL_HBM_BUFFER:
+        gather = iris_op_desc_gather(desc, world_size);
+        needs.flags_count = (uint64_t)gather.flags_count;
+        needs.half_nbytes = gather.half_nbytes;
+        if (desc->may_split_k) {
+            const uint64_t tiles =
+                (uint64_t)iris_op_desc_gather_schedule(desc, world_size).tiles.tiles;
+            needs.flags_count += IRIS_K_SPLIT_FLAGS(tiles);
+            needs.half_nbytes += IRIS_K_SPLIT_NBYTES(tiles);
+        }
+        break;
+    case IRIS_OP_COMPARE_CLOCKS:
+        needs.packets = (uint64_t)IRIS_CLOCK_PACKETS(world_size);
+        break;
+    default: /* transfers stage a whole output of M bytes from each of N ranks */
+        needs.half_nbytes = (uint64_t)desc->M * (uint64_t)desc->N;
+        break;
+    }
+    return needs;
+}

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * An operation, described: what all ranks of a call must agree on, and what follows from it. First
+ * of the three steps of a call: describe (op_desc.c), choose what the caller left open
+ * (op_select.c), launch (op_launch.c).
+ */
+#ifndef IRIS_OP_DESC_H
+#define IRIS_OP_DESC_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "kernels/abi/schedule.h"
+#include "runtime/iris.h"
+
+struct iris_op_desc {
+    enum iris_operation operation;
+    enum iris_variant variant;
+    enum iris_dtype dtype;
+    int64_t M, N, K;
+    int64_t share_m, share_n; /* see iris_reduce_args */
+    int64_t share_k;          /* see iris_gather_args, as are the next two */
+    int32_t unit_k;
+    int32_t group_rows; /* see struct iris_gather_layout */
+    bool m_contiguous;
+    bool overlaps;        /* a gathered product: begins before everything has arrived */
+    int32_t fetch_groups; /* see iris_gather_args; this rank's affair, as are the next two */
+    int32_t idle_senders;
+    int32_t k_splits; /* IRIS_K_SPLITS only if may_split_k, which all ranks agree on */
+    bool may_split_k; /* a gathered product: has room for what IRIS_K_SPLITS needs */
+    int32_t block_m, block_n, block_k;
+    int32_t group_size_m;
+    bool has_bias;
+    bool prepare;      /* a preamble */
+    int32_t gpu_parts; /* see iris_reduce_layout; 0 on the cpu */
+    int32_t source;    /* the rank that alone sends, or gets the result; -1: there is none */
+    enum iris_reduce_op reduce_op;
+    bool in_place; /* this rank's affair: not part of the agreement */
+};
+
+enum { IRIS_OP_TEXT_NBYTES = 224 };
+
+/* What callers call `source`: "src" or "dst". */
+const char *iris_root_name(enum iris_operation operation);
+
+/* One line for messages: "matmul_all_reduce(M=2, N=3, K=4, float32, two_shot, blocks 2x3x64)". */
+void iris_op_desc_format(const struct iris_op_desc *desc, char text[IRIS_OP_TEXT_NBYTES]);
+
+/* A hash of all fields: ranks whose descriptions differ have different ones (nearly always). */
+uint32_t iris_op_desc_signature(const struct iris_op_desc *desc);
+
+static inline bool iris_is_by_packets(enum iris_variant variant)
+{
+    return variant == IRIS_VARIANT_LL || variant == IRIS_VARIANT_LL_TWO_SHOT;
+}
+
+/* What a call by packets exchanges. */
+int64_t iris_op_desc_packet_nbytes(const struct iris_op_desc *desc);
+
+/* How the gathered operand of an IRIS_IS_GATHERED_PRODUCT is staged. */
+struct iris_gather_layout iris_op_desc_gather(const struct iris_op_desc *desc, int world_size);
+
+/* Its tiles. */
+struct iris_gather_schedule iris_op_desc_gather_schedule(const struct iris_op_desc *desc,
+                                                         int world_size);
+
+/* What a workspace must have room for. */
+struct iris_op_needs {
+    uint64_t flags_count; /* of one half */
+    uint64_t half_nbytes; /* staging of one half */
+    uint64_t packets;     /* of one half */
+};
+struct iris_op_needs iris_op_desc_needs(const struct iris_op_desc *desc, int world_size);
+
+#endif

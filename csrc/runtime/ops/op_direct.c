@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * The launch of what needs no agreement.
+ */
+#include "op_direct.h"
+
+#include "kernels/abi/instances.h"
+#include "op_launch.h"
+
+static enum iris_status order_before(struct iris_context *ctx, const struct iris_direct_launch *d,
+                                     bool capturing)
+{
+    if (d->sends)
+        IRIS_TRY(
+            iris_stream_order_before(ctx->ops, ctx->device, &ctx->sends, d->stream, capturing));
+    if (d->receives)
+        IRIS_TRY(
+            iris_stream_order_before(ctx->ops, ctx->device, &ctx->receipts, d->stream, capturing));
+    return IRIS_OK;
+}
+
+static enum iris_status order_after(struct iris_context *ctx, const struct iris_direct_launch *d,
+                                    bool capturing)
+{
+    if (d->sends)
+        IRIS_TRY(iris_stream_order_after(ctx->ops, ctx->device, &ctx->sends, d->stream, capturing));
+    if (d->receives)
+        IRIS_TRY(
+            iris_stream_order_after(ctx->ops, ctx->device, &ctx->receipts, d->stream, capturing));
+    return IRIS_OK;
+}
+
+static enum iris_status launch_direct(struct iris_context *ctx, const struct iris_direct_launch *d)
+{
+    const bool asynchronous = iris_device_traits(ctx->device)->asynchronous;
+    const bool capturing = iris_context_is_capturing(ctx, d->stream);
+    const struct iris_launch launch = {
+        .kernel = IRIS_KERNEL_ID(d->kernel, IRIS_VARIANT_NONE, d->dtype),
+        .work_groups = d->work_groups,
+        .args = d->args,
+        .args_nbytes = d->args_nbytes,
+        .stream = d->stream,
+    };
+    uint32_t completed = 0;
+
+    iris_context_call_args(ctx, d->operation, d->call); /* the device barrier's control, at 0 */
+    d->call->board_number = capturing ? IRIS_BOARD_REPLAY : IRIS_BOARD_DIRECT;
+    d->call->completed = (uint64_t)(uintptr_t)&completed;
+    IRIS_TRY(order_before(ctx, d, capturing));
+    IRIS_TRY(ctx->ops->launch(ctx->device, &launch));
+    IRIS_TRY(order_after(ctx, d, capturing));
+    if (asynchronous || !d->counts || completed == d->work_groups)
+        return IRIS_OK;
+    return iris_context_abort_status(ctx, d->operation);
+}
+
+enum iris_status iris_direct_run(struct iris_context *ctx, const struct iris_direct_launch *d)
+{
+    enum iris_status status;
+
+    pthread_mutex_lock(&ctx->op_lock);
+    status = d->continues ? iris_context_check(ctx) : iris_op_begin(ctx, d->operation);
+    if (status == IRIS_OK && d->work_groups > 0)
+        status = launch_direct(ctx, d);
+    pthread_mutex_unlock(&ctx->op_lock);
+    return status;
+}

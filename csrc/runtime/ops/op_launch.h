@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * Third step of a call: settle the workspace, prepare, launch, find out how it ended. Shared by all
+ * operations.
+ */
+#ifndef IRIS_OP_LAUNCH_H
+#define IRIS_OP_LAUNCH_H
+
+#include "op_desc.h"
+#include "runtime/context.h"
+
+/* What an operation launches: its kernel arguments, complete but for the call part. */
+struct iris_op_launch {
+    struct iris_call_args *call; /* the start of the arguments; filled by iris_op_run */
+    const void *args;
+    size_t args_nbytes;
+    uint32_t work_groups;
+    enum iris_dtype kernel_dtype; /* of the row in instances.def */
+    /* NULL, or: fills in what else depends on where the workspace's buffers lie. */
+    enum iris_status (*place)(struct iris_context *ctx, const struct iris_op_desc *desc,
+                              struct iris_call_args *call);
+};
+
+/* Checks that the context can start an operation, before anything collective happens. */
+enum iris_status iris_op_begin(struct iris_context *ctx, enum iris_operation operation);
+
+/* Runs the described operation with the caller's options, or only prepares it. */
+enum iris_status iris_op_run(struct iris_context *ctx, const struct iris_op_desc *desc,
+                             const struct iris_op_launch *launch,
+                             const struct iris_op_options *options);
+
+#endif

@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * matmul_all_reduce, matmul_reduce_scatter, matmul_all_gather: argument checks, description, kernel
+ * arguments.
+ */
+#include "op_matmul.h"
+
+#include "kernels/abi/launch_limits.h"
+#include "op_check.h"
+#include "op_launch.h"
+#include "runtime/select/op_select.h"
+
+struct iris_matrix_args iris_matrix_args_of(const struct iris_tensor *tensor)
+{
+    return (struct iris_matrix_args){(uint64_t)(uintptr_t)tensor->data, tensor->stride[0],
+                                     tensor->stride[1]};
+}
+
+void iris_product_args_fill(const struct iris_context *ctx, const struct iris_op_desc *desc,
+                            const struct iris_config *config, const struct iris_tensor *C,
+                            const struct iris_tensor *A, const struct iris_tensor *B,
+                            struct iris_reduce_args *out)
+{
+    out->a = iris_matrix_args_of(A);
+    out->b = iris_matrix_args_of(B);
+    out->output = iris_matrix_args_of(C);
+    out->M = desc->M;
+    out->N = desc->N;
+    out->K = desc->K;
+    out->block_m = desc->block_m;
+    out->block_n = desc->block_n;
+    out->block_k = desc->block_k;
+    out->group_size_m = desc->group_size_m;
+    out->reduce_scale = 1.0f;
+    out->root = -1;
+    out->num_xcds = iris_op_select_dies(ctx, config);
+}
+
+bool iris_map_operand_as(const struct iris_context *ctx, const struct iris_mapped_operand *operand,
+                         enum iris_tensor_map_kind kind, int32_t block_mn,
+                         struct iris_tensor_map *out)
+{
+    enum { LINE_ELEMENTS = 64, /* of 128 bytes, the engine's swizzle */ CHUNK_ELEMENTS = 8 };
+    const bool by_mn = kind == IRIS_TENSOR_MAP_MN;
+    const int64_t inner = by_mn ? operand->mn : operand->k;
+    const int64_t outer = by_mn ? operand->k : operand->mn;
+    const int64_t inner_stride = by_mn ? operand->stride_mn : operand->stride_k;
+    const int64_t outer_stride = by_mn ? operand->stride_k : operand->stride_mn;
+    const int64_t pitch =
+        outer > 1 ? outer_stride : (int64_t)iris_round_up((uint64_t)inner, CHUNK_ELEMENTS);
+    const struct iris_tensor_map_request request = {
+        .data = operand->data,
+        .dtype = operand->dtype,
+        .inner = (uint64_t)inner,
+        .outer = (uint64_t)outer,
+        .pitch_nbytes = (uint64_t)pitch * 2,
+        .depth = (uint64_t)operand->depth,
+        .depth_nbytes = (uint64_t)(operand->depth > 1 ? operand->stride_depth : pitch) * 2,
+        .box_inner = LINE_ELEMENTS,
+        .box_outer = by_mn ? LINE_ELEMENTS : (uint32_t)block_mn,
+    };
+
+    if (ctx->ops->tensor_map == NULL || iris_dtype_nbytes(operand->dtype) != 2 ||
+        (by_mn && operand->share_mn % CHUNK_ELEMENTS != 0) || (inner_stride != 1 && inner != 1))
+        return false;
+    return ctx->ops->tensor_map(ctx->device, &request, out);
+}
+
+enum iris_tensor_map_kind iris_map_operand(const struct iris_context *ctx,
+                                           const struct iris_mapped_operand *operand,
+                                           int32_t block_mn, struct iris_tensor_map *out)
+{
+    if (iris_map_operand_as(ctx, operand, IRIS_TENSOR_MAP_K, block_mn, out))
+        return IRIS_TENSOR_MAP_K;
+    if (iris_map_operand_as(ctx, operand, IRIS_TENSOR_MAP_MN, block_mn, out))
+        return IRIS_TENSOR_MAP_MN;
+    return IRIS_TENSOR_MAP_NONE;
+}
+
+/* A matrix of (mn, k) elements whose tiles begin at multiples behind those of share_mn. */
+static enum iris_tensor_map_kind map_operand(const struct iris_context *ctx,
+                                             const struct iris_tensor *tensor, int mn, int k,
+                                             int32_t block_mn, int64_t share_mn,
+                                             struct iris_tensor_map *out)
+{
+    const struct iris_mapped_operand operand = {
+        .data = tensor->data,
+        .dtype = tensor->dtype,
+        .mn = tensor->shape[mn],
+        .k = tensor->shape[k],
+        .stride_mn = tensor->stride[mn],
+        .stride_k = tensor->stride[k],
+        .share_mn = share_mn,
+    };
+    return iris_map_operand(ctx, &operand, block_mn, out);
+}
+
+enum iris_status iris_check_product(const struct iris_context *ctx, const char *name_of_A,
+                                    const struct iris_tensor *C, const struct iris_tensor *A,
+                                    const struct iris_tensor *B)
+{
+    IRIS_TRY(iris_check_matrix(name_of_A, "(M, K)", A));
+    IRIS_TRY(iris_check_matrix("B", "(K, N)", B));
+    IRIS_TRY(iris_check_matrix("C", "(M, N)", C));
+    IRIS_TRY(iris_check_computable(name_of_A, A));
+    IRIS_TRY(iris_check_dtype("B", B, A->dtype, name_of_A));
+    IRIS_TRY(iris_check_dtype("C", C, A->dtype, name_of_A));
+    IRIS_TRY(iris_check_device(ctx, name_of_A, A));
+    IRIS_TRY(iris_check_device(ctx, "B", B));
+    IRIS_TRY(iris_check_device(ctx, "C", C));
+    IRIS_TRY(iris_check_output("C", C));
+    IRIS_TRY(iris_check_disjoint("C", C, name_of_A, A));
+    return iris_check_disjoint("C", C, "B", B);
+}
+
+static enum iris_status check_operands(const struct iris_context *ctx, const struct iris_tensor *C,
+                                       const struct iris_tensor *A, const struct iris_tensor *B)
+{
+    IRIS_TRY(iris_check_product(ctx, "A", C, A, B));
+    if (B->shape[0] != A->shape[1])
+        return IRIS_FAIL(IRIS_EINVAL,
+                         "B: expected %lld rows, the columns of A (%lld, %lld), got shape "
+                         "(%lld, %lld)",
+                         (long long)A->shape[1], (long long)A->shape[0], (long long)A->shape[1],
+                         (long long)B->shape[0], (long long)B->shape[1]);
+    return IRIS_OK;
+}
+
+/* C is as the product: along `dim` (-1: neither) divided by the ranks, or, gathered, W times as
+ * many rows. Fills in the shares, and makes M and N those of all ranks' result together. */
+static enum iris_status check_result(const struct iris_context *ctx, const struct iris_tensor *C,
+                                     int dim, struct iris_op_desc *desc)
+{
+    const int64_t whole[] = {desc->M, desc->N};
+    int64_t expected[] = {desc->M, desc->N};
+
+    if (desc->operation == IRIS_OP_MATMUL_ALL_GATHER) {
+        desc->share_m = desc->M;
+        desc->M *= ctx->world_size;
+        expected[0] = desc->M;
+    } else if (dim >= 0) {
+        if (whole[dim] % ctx->world_size != 0)
+            return IRIS_FAIL(IRIS_EINVAL,
+                             "%s: expected %s in a multiple of world_size %d for dim=%d, got %lld",
+                             dim == 0 ? "A" : "B", dim == 0 ? "rows" : "columns", ctx->world_size,
+                             dim, (long long)whole[dim]);
+        expected[dim] /= ctx->world_size;
+        *(dim == 0 ? &desc->share_m : &desc->share_n) = expected[dim];
+    }
+    if (C->shape[0] == expected[0] && C->shape[1] == expected[1])
+        return IRIS_OK;
+    return IRIS_FAIL(IRIS_EINVAL,
+                     "C: expected shape (%lld, %lld), the rows of A and the columns of B%s, got "
+                     "(%lld, %lld)",
+                     (long long)expected[0], (long long)expected[1],
+                     dim >= 0             ? ", one of them over world_size"
+                     : desc->share_m != 0 ? ", those of all ranks"
+                                          : "",
+                     (long long)C->shape[0], (long long)C->shape[1]);
+}
+
+enum iris_status iris_broadcast_bias(const struct iris_context *ctx, const struct iris_tensor *bias,
+                                     const struct iris_tensor *C, int64_t num_rows,
+                                     struct iris_matrix_args *out)
+{
+    const int rows = bias->ndim - 2, cols = bias->ndim - 1; /* dimensions that broadcast to those */
+
+    IRIS_TRY(iris_check_device(ctx, "bias", bias));
+    IRIS_TRY(iris_check_dtype("bias", bias, C->dtype, "A"));
+    if (bias->ndim < 1 || bias->ndim > 2 ||
+        (bias->shape[cols] != 1 && bias->shape[cols] != C->shape[1]) ||
+        (rows >= 0 && bias->shape[rows] != 1 && bias->shape[rows] != num_rows))
+        return IRIS_FAIL(IRIS_EINVAL,
+                         "bias: expected a shape that broadcasts to (%lld, %lld), got %d-D with "
+                         "last size %lld",
+                         (long long)num_rows, (long long)C->shape[1], bias->ndim,
+                         bias->ndim > 0 ? (long long)bias->shape[cols] : 1LL);
+    IRIS_TRY(iris_check_disjoint("C", C, "bias", bias));
+    out->address = (uint64_t)(uintptr_t)bias->data;
+    out->stride_col = bias->shape[cols] != 1 ? bias->stride[cols] : 0;
+    out->stride_row = rows >= 0 && bias->shape[rows] != 1 ? bias->stride[rows] : 0;
+    return IRIS_OK;
+}
+
+/* dim: along which the result is scattered; -1: all ranks get all of it. */
+static enum iris_status run_product(struct iris_context *ctx, enum iris_operation operation,
+                                    int dim, const struct iris_tensor *C,
+                                    const struct iris_tensor *A, const struct iris_tensor *B,
+                                    const struct iris_tensor *bias,
+                                    const struct iris_op_options *options)
+{
+    struct iris_op_desc desc = {.operation = operation, .source = -1};
+    struct iris_product_args product = {0};
+    struct iris_reduce_args *const args = &product.reduce;
+    struct iris_op_launch launch = {
+        .call = &args->call, .args = &product, .args_nbytes = sizeof product};
+    int64_t own_rows; /* of the bias */
+
+    IRIS_TRY(iris_context_check(ctx));
+    IRIS_TRY(check_operands(ctx, C, A, B));
+    desc.dtype = A->dtype;
+    desc.M = A->shape[0];
+    desc.N = B->shape[1];
+    desc.K = A->shape[1];
+    IRIS_TRY(check_result(ctx, C, dim, &desc));
+    own_rows = operation == IRIS_OP_MATMUL_ALL_GATHER ? desc.share_m : C->shape[0];
+    if (bias != NULL)
+        IRIS_TRY(iris_broadcast_bias(ctx, bias, C, own_rows, &args->bias));
+    desc.has_bias = bias != NULL;
+    desc.prepare = options->prepare;
+    IRIS_TRY(iris_op_select(ctx, options->config, &desc, &launch.work_groups));
+
+    iris_product_args_fill(ctx, &desc, options->config, C, A, B, args);
+    args->output_offset = iris_tensor_heap_offset(ctx, C);
+    args->share_m = desc.share_m;
+    args->share_n = desc.share_n;
+    /* Nobody else writes or reads a share of the result. */
+    args->ending = dim >= 0            ? IRIS_ENDING_LOCAL
+                   : options->async_op ? IRIS_ENDING_TELLS
+                                       : IRIS_ENDING_WAITS;
+    product.a_map_kind =
+        map_operand(ctx, A, 0, 1, desc.block_m, dim == 0 ? desc.share_m : 0, &product.a_map);
+    product.b_map_kind = map_operand(ctx, B, 1, 0, desc.block_n, desc.share_n, &product.b_map);
+    /* Alone there is nothing to exchange, and a product without a bias is the result. */
+    product.c_is_mapped = ctx->world_size == 1 && bias == NULL &&
+                          map_operand(ctx, C, 0, 1, desc.block_m / IRIS_SM90_PARTS, 0,
+                                      &product.c_map) == IRIS_TENSOR_MAP_K;
+    launch.kernel_dtype = desc.dtype;
+    return iris_op_run(ctx, &desc, &launch, options);
+}
+
+enum iris_status iris_matmul_all_reduce(struct iris_context *ctx, const struct iris_tensor *C,
+                                        const struct iris_tensor *A, const struct iris_tensor *B,
+                                        const struct iris_tensor *bias,
+                                        const struct iris_op_options *options)
+{
+    return run_product(ctx, IRIS_OP_MATMUL_ALL_REDUCE, -1, C, A, B, bias, options);
+}
+
+enum iris_status iris_matmul_reduce_scatter(struct iris_context *ctx, const struct iris_tensor *C,
+                                            const struct iris_tensor *A,
+                                            const struct iris_tensor *B,
+                                            const struct iris_tensor *bias, int dim,
+                                            const struct iris_op_options *options)
+{
+    if (dim != 0 && dim != 1)
+        return IRIS_FAIL(IRIS_EINVAL, "dim: expected 0 or 1, got %d", dim);
+    return run_product(ctx, IRIS_OP_MATMUL_REDUCE_SCATTER, dim, C, A, B, bias, options);
+}
+
+enum iris_status iris_matmul_all_gather(struct iris_context *ctx, const struct iris_tensor *C,
+                                        const struct iris_tensor *A, const struct iris_tensor *B,
+                                        const struct iris_tensor *bias,
+                                        const struct iris_op_options *options)
+{
+    return run_product(ctx, IRIS_OP_MATMUL_ALL_GATHER, -1, C, A, B, bias, options);
+}

@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * send, recv, and all_to_all with a size for each pair of ranks: argument checks, messages.
+ */
+#include "op_messages.h"
+
+#include <time.h>
+
+#include "base/clock.h"
+#include "kernels/abi/schedule.h"
+#include "op_check.h"
+#include "op_direct.h"
+
+static enum iris_status check_message(const struct iris_context *ctx, const char *name,
+                                      const struct iris_tensor *tensor)
+{
+    IRIS_TRY(iris_context_check(ctx));
+    IRIS_TRY(iris_check_device(ctx, name, tensor));
+    return iris_check_contiguous(name, tensor);
+}
+
+static enum iris_status check_other(const struct iris_context *ctx, const char *name, int rank)
+{
+    if (rank >= 0 && rank < ctx->world_size && rank != ctx->rank)
+        return IRIS_OK;
+    return IRIS_FAIL(IRIS_EINVAL, "%s: expected another rank, 0 to %d but not %d, got %d", name,
+                     ctx->world_size - 1, ctx->rank, rank);
+}
+
+static uint64_t nbytes_of(const struct iris_tensor *tensor)
+{
+    return (uint64_t)iris_tensor_numel(tensor) * iris_dtype_nbytes(tensor->dtype);
+}
+
+static void add_message(struct iris_messages *messages, int peer, uint64_t address, uint64_t nbytes)
+{
+    messages->address[peer] = address;
+    messages->nbytes[peer] = nbytes;
+    messages->peers |= UINT32_C(1) << peer;
+}
+
+/* How many lanes find_task in messages.hip deals out for these messages. */
+static uint32_t count_tasks(const struct iris_context *ctx, const struct iris_messages *messages)
+{
+    uint32_t tasks = 0;
+
+    for (int peer = 0; peer < ctx->world_size; ++peer) {
+        if (peer != ctx->rank && (messages->peers >> peer & 1u) != 0)
+            tasks += (uint32_t)iris_message_lanes(messages->nbytes[peer], ctx->channel_lanes);
+    }
+    return tasks;
+}
+
+/* Whether `peer` has taken all that was sent to it; true also when there is no telling. */
+static bool is_drained(const struct iris_context *ctx, int peer)
+{
+    const char *lanes = iris_heap_base(ctx->heap, ctx->rank) + ctx->channels_offset;
+
+    for (int32_t lane = 0; lane < ctx->channel_lanes; ++lane) {
+        const size_t index = (size_t)(peer * ctx->channel_lanes + lane);
+        struct iris_channel_lane now;
+        if (ctx->ops->memory_read(ctx->device, &now, lanes + index * sizeof now, sizeof now) !=
+            IRIS_OK)
+            return true;
+        if ((uint32_t)now.sent != now.drained.value)
+            return false;
+    }
+    return true;
+}
+
+void iris_exchange_drain(const struct iris_context *ctx)
+{
+    const struct timespec nap = {0, 200000};
+    const uint64_t started = iris_clock_ns();
+
+    for (int peer = 0; peer < ctx->world_size; ++peer) {
+        while ((ctx->sent_to >> peer & 1u) != 0 && !is_drained(ctx, peer)) {
+            if (iris_control_aborted(ctx->control, ctx->rank) != 0 ||
+                iris_clock_ns() - started > ctx->timeout_ns)
+                return;
+            (void)nanosleep(&nap, NULL);
+        }
+    }
+}
+
+static enum iris_status run_exchange(struct iris_context *ctx, enum iris_operation operation,
+                                     struct iris_exchange_args *args, void *stream)
+{
+    struct iris_direct_launch launch = {
+        .operation = operation,
+        .kernel = IRIS_OP_SEND,
+        .dtype = IRIS_DTYPE_U8,
+        .call = &args->call,
+        .args = args,
+        .args_nbytes = sizeof *args,
+        .sends = args->send.peers != 0,
+        .receives = args->receive.peers != 0,
+        .counts = true,
+        .stream = stream,
+    };
+    uint32_t units;
+
+    IRIS_TRY(iris_context_check(ctx));
+    args->channels_offset = ctx->channels_offset;
+    args->lanes = ctx->channel_lanes;
+    launch.work_groups = count_tasks(ctx, &args->send) + count_tasks(ctx, &args->receive);
+    if ((args->send.peers >> ctx->rank & 1u) != 0)
+        launch.work_groups += (uint32_t)ctx->channel_lanes;
+    /* On the host a work-group takes several tasks. */
+    units = (uint32_t)ctx->ops->compute_units(ctx->device);
+    if (!iris_device_traits(ctx->device)->asynchronous && launch.work_groups > units)
+        launch.work_groups = units;
+    ctx->sent_to |= args->send.peers & ~(UINT32_C(1) << ctx->rank);
+    return iris_direct_run(ctx, &launch);
+}
+
+enum iris_status iris_send(struct iris_context *ctx, const struct iris_tensor *tensor, int dst,
+                           void *stream)
+{
+    struct iris_exchange_args args = {0};
+
+    IRIS_TRY(check_message(ctx, "tensor", tensor));
+    IRIS_TRY(check_other(ctx, "dst", dst));
+    add_message(&args.send, dst, (uint64_t)(uintptr_t)tensor->data, nbytes_of(tensor));
+    return run_exchange(ctx, IRIS_OP_SEND, &args, stream);
+}
+
+enum iris_status iris_recv(struct iris_context *ctx, const struct iris_tensor *tensor, int src,
+                           void *stream)
+{
+    struct iris_exchange_args args = {0};
+
+    IRIS_TRY(check_message(ctx, "tensor", tensor));
+    IRIS_TRY(iris_check_output("tensor", tensor));
+    IRIS_TRY(check_other(ctx, "src", src));
+    add_message(&args.receive, src, (uint64_t)(uintptr_t)tensor->data, nbytes_of(tensor));
+    return run_exchange(ctx, IRIS_OP_RECV, &args, stream);
+}
+
+/* One message for each rank, of so many rows (elements of dimension 0) of `tensor`. */
+static enum iris_status split(const struct iris_context *ctx, const char *tensor_name,
+                              const struct iris_tensor *tensor, const char *sizes_name,
+                              const int64_t *sizes, struct iris_messages *out)
+{
+    const int64_t rows = tensor->ndim > 0 ? tensor->shape[0] : 1;
+    const uint64_t row_nbytes = rows > 0 ? nbytes_of(tensor) / (uint64_t)rows : 0;
+    uint64_t address = (uint64_t)(uintptr_t)tensor->data;
+    int64_t sum = 0;
+
+    for (int rank = 0; rank < ctx->world_size; ++rank) {
+        if (sizes[rank] < 0 || sizes[rank] > rows - sum)
+            return IRIS_FAIL(IRIS_EINVAL,
+                             "%s: expected sizes >= 0 that add up to %lld, the first dimension of "
+                             "%s, got %lld for rank %d after %lld",
+                             sizes_name, (long long)rows, tensor_name, (long long)sizes[rank], rank,
+                             (long long)sum);
+        add_message(out, rank, address, (uint64_t)sizes[rank] * row_nbytes);
+        address += (uint64_t)sizes[rank] * row_nbytes;
+        sum += sizes[rank];
+    }
+    if (sum != rows)
+        return IRIS_FAIL(IRIS_EINVAL,
+                         "%s: expected sizes that add up to %lld, the first dimension of %s, got a "
+                         "sum of %lld",
+                         sizes_name, (long long)rows, tensor_name, (long long)sum);
+    return IRIS_OK;
+}
+
+enum iris_status iris_exchange_all_to_all(struct iris_context *ctx,
+                                          const struct iris_tensor *output,
+                                          const struct iris_tensor *input,
+                                          const struct iris_op_options *options)
+{
+    struct iris_exchange_args args = {0};
+
+    IRIS_TRY(iris_check_pair(ctx, "output", output, "input", input));
+    IRIS_TRY(iris_check_disjoint("output", output, "input", input));
+    IRIS_TRY(
+        split(ctx, "output", output, "output_split_sizes", options->output_sizes, &args.receive));
+    IRIS_TRY(split(ctx, "input", input, "input_split_sizes", options->input_sizes, &args.send));
+    if (args.receive.nbytes[ctx->rank] != args.send.nbytes[ctx->rank])
+        return IRIS_FAIL(IRIS_EINVAL,
+                         "output_split_sizes: expected %llu bytes from this rank to itself as in "
+                         "input_split_sizes, got %llu",
+                         (unsigned long long)args.send.nbytes[ctx->rank],
+                         (unsigned long long)args.receive.nbytes[ctx->rank]);
+    return run_exchange(ctx, IRIS_OP_ALL_TO_ALL_V, &args, options->stream);
+}

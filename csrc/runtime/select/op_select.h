@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * Second step of a call: choosing what the caller left open. Depends only on values that are equal
+ * on all ranks, except for the number of work-groups, which is each rank's own business.
+ */
+#ifndef IRIS_OP_SELECT_H
+#define IRIS_OP_SELECT_H
+
+#include "runtime/context.h"
+#include "runtime/ops/op_desc.h"
+
+/* What the choice depends on besides the call. */
+struct iris_select_target {
+    const char *backend; /* for messages */
+    const char *arch;    /* of tuned_configs.def */
+    int world_size;
+    bool asynchronous, sm90;
+    int dies, compute_units, max_work_groups;
+};
+
+/* The choice for such a target, of what `config` leaves open; nothing measured has a say. */
+enum iris_status iris_select_for(const struct iris_select_target *on,
+                                 const struct iris_config *config, struct iris_op_desc *desc,
+                                 uint32_t *work_groups);
+
+/* Fills the variant and the block sizes of `desc` from `config` (may be NULL) and the shape, and
+ * tells how many work-groups to launch. IRIS_EINVAL for a config that does not fit. */
+enum iris_status iris_op_select(const struct iris_context *ctx, const struct iris_config *config,
+                                struct iris_op_desc *desc, uint32_t *work_groups);
+
+/* Dies that work-groups are dealt to in turn: the config's, or the device's. */
+int32_t iris_op_select_dies(const struct iris_context *ctx, const struct iris_config *config);
+
+#endif
