@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: The iris_c authors
 """Draws the algorithms: time runs to the right, each rank has a row for its product, if it makes
-one, and one for its exchange, arrows are stores into a peer's heap.
+one, and one for its exchange, arrows are stores into a peer's heap. And the chart of speed-ups.
 
 python docs/pictures/draw.py     writes the .svg files beside this one
 """
@@ -9,9 +9,11 @@ python docs/pictures/draw.py     writes the .svg files beside this one
 from __future__ import annotations
 
 import pathlib
+import runpy
 
 HERE = pathlib.Path(__file__).resolve().parent
-UNIT, ROW, GAP, LEFT = 62, 34, 12, 128
+UNIT, ROW, GAP, LEFT = 76, 34, 12, 118
+LETTER = 6.9  # pixels of a letter of 12 pixels, on average; wide fonts have more than narrow ones
 COLOURS = {
     "gemm": "#9ecae9",
     "send": "#ffbf79",
@@ -35,14 +37,20 @@ def picture(boxes, arrows, length: float) -> str:
         '<path d="M0,0 L8,4 L0,8 z" fill="#444"/></marker></defs>',
         f'<rect width="{width}" height="{height}" fill="white"/>',
     ]
+    labels = []
     for row, name in rows.items():
         parts.append(f'<text x="8" y="{tops[row] + 19}" fill="#333">{name}</text>')
     for row, begin, end, text, colour in boxes:
         x, y, w = LEFT + begin * UNIT, tops[row], (end - begin) * UNIT
+        if len(text) * LETTER > w - 2:
+            raise ValueError(f"{text!r} is wider than its box of {w:.0f} pixels")
         parts.append(
             f'<rect x="{x:.0f}" y="{y}" width="{w:.0f}" height="{ROW - 6}" rx="3" '
             f'fill="{COLOURS[colour]}" stroke="#666"/>'
-            f'<text x="{x + w / 2:.0f}" y="{y + 18}" text-anchor="middle">{text}</text>'
+        )
+        labels.append(  # above the arrows, with a rim of the box's colour
+            f'<text x="{x + w / 2:.0f}" y="{y + 18}" text-anchor="middle" paint-order="stroke" '
+            f'stroke="{COLOURS[colour]}" stroke-width="3">{text}</text>'
         )
     for row, time, other, then in arrows:
         down = other > row
@@ -52,7 +60,7 @@ def picture(boxes, arrows, length: float) -> str:
             f'<line x1="{LEFT + time * UNIT:.0f}" y1="{y1}" x2="{LEFT + then * UNIT:.0f}" '
             f'y2="{y2}" stroke="#444" marker-end="url(#head)"/>'
         )
-    return "\n".join([*parts, "</svg>", ""])
+    return "\n".join([*parts, *labels, "</svg>", ""])
 
 
 def products(first: int, names) -> list:
@@ -153,6 +161,9 @@ PICTURES = {
 def main() -> None:
     for name, (boxes, arrows, length) in PICTURES.items():
         (HERE / f"{name}.svg").write_text(picture(boxes, arrows, length))
+    chart = runpy.run_path(str(HERE / "speed.py"))["picture"]
+    figures = (HERE.parent / "performance.md").read_text()
+    (HERE / "speed.svg").write_text(chart(figures))
 
 
 if __name__ == "__main__":

@@ -12,20 +12,20 @@ import subprocess
 import sys
 
 import pytest
+from snippets import blocks_of, run_as_on_a_gpu
 
 import iris_c
 from iris_c.testing import run_ranks
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-BLOCK = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
-PAGES = sorted(page.name for page in (ROOT / "docs").glob("*.md") if BLOCK.search(page.read_text()))
+PAGES = sorted(page.name for page in (ROOT / "docs").glob("*.md") if blocks_of(page))
 
 
 def run_blocks(ctx, blocks, directory):
     os.chdir(directory)  # for files that they write
     for block in blocks:
         names = {"ctx": ctx}
-        exec(compile(block, "example", "exec"), names)
+        run_as_on_a_gpu(block, names)
         for example in list(names.values()):
             if hasattr(example, "rank_body"):  # a test, run as it would be on these ranks
                 example.rank_body(ctx)
@@ -34,7 +34,7 @@ def run_blocks(ctx, blocks, directory):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_examples_run(page, tmp_path):
-    blocks = BLOCK.findall((ROOT / "docs" / page).read_text())
+    blocks = blocks_of(ROOT / "docs" / page)
     run_ranks(run_blocks, 2, blocks, str(tmp_path), init={"heap_size": 16 << 20})
 
 
@@ -52,6 +52,10 @@ def test_pictures_are_as_drawn():
         drawn = (ROOT / f"docs/pictures/{name}.svg").read_text()
         assert drawn == draw["picture"](boxes, arrows, length), name
         assert f"](pictures/{name}.svg)" in shown
+    chart = runpy.run_path(str(ROOT / "docs/pictures/speed.py"))
+    figures = (ROOT / "docs/performance.md").read_text()
+    assert len(chart["points"](figures)) == 34
+    assert (ROOT / "docs/pictures/speed.svg").read_text() == chart["picture"](figures)
 
 
 def public_names():

@@ -1,43 +1,45 @@
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: The iris_c authors
-"""The README's examples run as they stand there."""
+"""The README's examples run as they stand there, and would on GPUs; its lines are short."""
 
 import pathlib
 import re
 
-import torch
+from snippets import blocks_of, run_as_on_a_gpu
 
 from iris_c.testing import run_ranks
 
-README = pathlib.Path(__file__).resolve().parents[2] / "README.md"
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+README = ROOT / "README.md"
 
 
-def run_example(code):
-    names = {"__name__": "__main__"}
-    exec(compile(code, "example.py", "exec"), names)
+def run_sums(code):
+    names = run_as_on_a_gpu(code, {"__name__": "__main__"})
     summed = names["total"]
     assert tuple(names["C"].shape) == (512, 1024)
     assert bool(summed.isfinite().all())
     return summed.tolist()
 
 
-def test_example():
-    (code,) = re.findall(r"```python\n# example\.py.*?\n(.*?)```", README.read_text(), flags=re.S)
-    assert code.count("\n") <= 15
-    first, second = run_ranks(run_example, 2, code)
+def run_layers(code):
+    names = run_as_on_a_gpu(code, {"__name__": "__main__"})
+    names["ctx"].barrier()
+    return [tuple(parameter.grad.shape) for parameter in names["mlp"].parameters()]
+
+
+def test_examples():
+    sums, layers = blocks_of(README)
+    assert sums.count("\n") <= 16
+    first, second = run_ranks(run_sums, 2, sums)
     assert first == second
+    assert run_ranks(run_layers, 2, layers) == [[(2048, 1024), (2048,), (1024, 2048), (1024,)]] * 2
 
 
-def build_layers(code):
-    """Without memory for their weights, which are those of a large model."""
-    names = {}
-    with torch.device("meta"):
-        exec(compile(code, "layers.py", "exec"), names)
-    return [tuple(p.shape) for p in names["mlp"].parameters()]
+def test_lines_fit():
+    long = [line for line in README.read_text().splitlines() if len(line) > 120]
+    assert not long
 
 
-def test_layers():
-    (code,) = re.findall(
-        r"```python\n(import torch\n\nimport iris_c\.torch\n.*?)```", README.read_text(), flags=re.S
-    )
-    assert run_ranks(build_layers, 2, code) == [[(8192, 4096), (8192,), (4096, 8192), (4096,)]] * 2
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\(([^)#]+)\)", README.read_text()):
+        assert (ROOT / target).exists(), target
