@@ -75,9 +75,12 @@ class Context(_C.Context):
         ------
         ValueError
             The ranks, or another heap size than the group has.
+        RuntimeError
+            This context is closed, or the parent process's.
         PeerError
             A member did not arrive in time.
         """
+        self._require_open()
         members = tuple(sorted(operator.index(rank) for rank in ranks))
         group = self._groups.get(members)
         if group is None:

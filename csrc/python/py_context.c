@@ -408,6 +408,15 @@ static PyObject *context_close(PyObject *object, PyObject *IRIS_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
+static PyObject *context_require_open(PyObject *object, PyObject *IRIS_UNUSED(ignored))
+{
+    const enum iris_status status = iris_context_check(core(object));
+
+    if (status != IRIS_OK)
+        return iris_py_raise_for(object, status);
+    Py_RETURN_NONE;
+}
+
 static PyObject *context_enter(PyObject *object, PyObject *IRIS_UNUSED(ignored))
 {
     Py_INCREF(object);
@@ -445,6 +454,8 @@ static PyMethodDef context_methods[] = {
     {"_trace", iris_py_context_trace, METH_NOARGS, iris_py_trace_doc},
     {"_trace_clear", iris_py_context_trace_clear, METH_NOARGS, iris_py_trace_clear_doc},
     {"_select_config", context_select_config, METH_VARARGS, context_select_config_doc},
+    {"_require_open", context_require_open, METH_NOARGS,
+     "_require_open($self, /)\n--\n\nRaise RuntimeError if it is closed or the parent process's."},
     {"close", context_close, METH_NOARGS, context_close_doc},
     {"__enter__", context_enter, METH_NOARGS, "__enter__($self, /)\n--\n\nThe context itself."},
     {"__exit__", context_exit, METH_VARARGS, "__exit__($self, /, *args)\n--\n\nclose()."},

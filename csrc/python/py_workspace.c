@@ -240,10 +240,13 @@ PyDoc_STRVAR(workspace_reset_doc, "reset($self, /)\n--\n\n"
 static PyObject *workspace_reset(PyObject *object, PyObject *IRIS_UNUSED(ignored))
 {
     struct iris_workspace *workspace = ((struct iris_py_workspace *)object)->workspace;
+    enum iris_status status;
 
     Py_BEGIN_ALLOW_THREADS
-    iris_workspace_reset(workspace);
+    status = iris_workspace_reset(workspace);
     Py_END_ALLOW_THREADS
+    if (status != IRIS_OK)
+        return iris_py_raise_for(object, status);
     Py_RETURN_NONE;
 }
 
@@ -253,10 +256,13 @@ PyDoc_STRVAR(workspace_clear_doc, "clear($self, /)\n--\n\n"
 static PyObject *workspace_clear(PyObject *object, PyObject *IRIS_UNUSED(ignored))
 {
     struct iris_workspace *workspace = ((struct iris_py_workspace *)object)->workspace;
+    enum iris_status status;
 
     Py_BEGIN_ALLOW_THREADS
-    iris_workspace_clear(workspace);
+    status = iris_workspace_clear(workspace);
     Py_END_ALLOW_THREADS
+    if (status != IRIS_OK)
+        return iris_py_raise_for(object, status);
     Py_RETURN_NONE;
 }
 

@@ -298,6 +298,23 @@ enum iris_status iris_context_check(const struct iris_context *ctx)
     return IRIS_OK;
 }
 
+enum iris_status iris_context_enter(struct iris_context *ctx)
+{
+    enum iris_status status;
+
+    IRIS_TRY(iris_context_check(ctx));
+    pthread_mutex_lock(&ctx->op_lock);
+    status = iris_context_check(ctx); /* another thread may have closed it meanwhile */
+    if (status != IRIS_OK)
+        pthread_mutex_unlock(&ctx->op_lock);
+    return status;
+}
+
+void iris_context_leave(struct iris_context *ctx)
+{
+    pthread_mutex_unlock(&ctx->op_lock);
+}
+
 /* ---- accessors ---- */
 
 int iris_context_rank(const struct iris_context *ctx)
@@ -412,8 +429,7 @@ enum iris_status iris_context_device_barrier(struct iris_context *ctx, void *str
     enum iris_status status;
     bool asynchronous;
 
-    pthread_mutex_lock(&ctx->op_lock);
-    IRIS_TRY_GOTO(status, iris_context_check(ctx), done);
+    IRIS_TRY(iris_context_enter(ctx));
     asynchronous = iris_device_traits(ctx->device)->asynchronous;
     IRIS_TRY_GOTO(status, iris_context_poll(ctx, IRIS_OP_BARRIER), done);
     if (!asynchronous)
@@ -424,7 +440,7 @@ enum iris_status iris_context_device_barrier(struct iris_context *ctx, void *str
     if (after == before)
         status = iris_context_abort_status(ctx, IRIS_OP_BARRIER);
 done:
-    pthread_mutex_unlock(&ctx->op_lock);
+    iris_context_leave(ctx);
     return status;
 }
 
@@ -432,13 +448,12 @@ enum iris_status iris_context_barrier(struct iris_context *ctx, void *stream)
 {
     enum iris_status status;
 
-    pthread_mutex_lock(&ctx->op_lock);
-    IRIS_TRY_GOTO(status, iris_context_check(ctx), done);
+    IRIS_TRY(iris_context_enter(ctx));
     IRIS_TRY_GOTO(status, ctx->ops->stream_synchronize(ctx->device, stream), done);
     if (iris_device_traits(ctx->device)->asynchronous)
         IRIS_TRY_GOTO(status, iris_context_poll(ctx, IRIS_OP_BARRIER), done);
     status = iris_bootstrap_barrier(ctx->bootstrap, "barrier");
 done:
-    pthread_mutex_unlock(&ctx->op_lock);
+    iris_context_leave(ctx);
     return status;
 }

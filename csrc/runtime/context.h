@@ -34,7 +34,8 @@ struct iris_context {
     struct iris_heap *heap;
     uint64_t heap_size;
 
-    /* Held through every operation: a rank's operations on one context start in one order. */
+    /* Held through every operation: a rank's operations on one context start in one order. Taken by
+     * iris_context_enter, and by closing. */
     pthread_mutex_t op_lock;
     uint64_t op_number;          /* calls described on the board; under op_lock */
     struct iris_op_desc last_op; /* the last call launched; under op_lock */
@@ -57,9 +58,13 @@ struct iris_context {
     struct iris_context *next_live; /* in the process's list of contexts */
 };
 
-/* IRIS_ESTATE for a closed context or a forked child's, the peers' failure for a broken one. */
-enum iris_status iris_context_check(const struct iris_context *ctx);
-/* IRIS_ESTATE for a forked child's context. */
+/* Begins a call: on IRIS_OK the caller holds op_lock until iris_context_leave. IRIS_ESTATE in a
+ * forked child, whose copy of the lock may be held for ever by a thread that it does not have, and
+ * for a closed context. Whatever reads or changes more of a context than its constants enters. */
+enum iris_status iris_context_enter(struct iris_context *ctx);
+void iris_context_leave(struct iris_context *ctx);
+
+/* IRIS_ESTATE for a forked child's context alone: to be asked before any of its locks is taken. */
 enum iris_status iris_context_check_process(const struct iris_context *ctx);
 
 /* What the device has found out since the last look: IRIS_OK, or why the context is broken. On an

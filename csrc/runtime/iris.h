@@ -60,6 +60,8 @@ void iris_context_release(struct iris_context *ctx); /* NULL is fine; closes whe
  * collective. Allocations stay readable. Does nothing in a forked child. */
 void iris_context_close(struct iris_context *ctx);
 bool iris_context_is_closed(const struct iris_context *ctx);
+/* IRIS_ESTATE for a closed context or a forked child's: nothing can be started with it. */
+enum iris_status iris_context_check(const struct iris_context *ctx);
 
 int iris_context_rank(const struct iris_context *ctx);
 int iris_context_world_size(const struct iris_context *ctx);
@@ -126,9 +128,9 @@ struct iris_workspace_info {
 enum iris_status iris_workspace_info(struct iris_workspace *workspace,
                                      struct iris_workspace_info *out);
 /* Marks it unprepared: the next call agrees with the peers again, keeps what is still good. */
-void iris_workspace_reset(struct iris_workspace *workspace);
+enum iris_status iris_workspace_reset(struct iris_workspace *workspace);
 /* Gives its buffers back; call_counter is 0 until the next call. */
-void iris_workspace_clear(struct iris_workspace *workspace);
+enum iris_status iris_workspace_clear(struct iris_workspace *workspace);
 /* Test hook: makes `calls` the number of completed calls. Call it on all ranks with one value,
  * while none of them is inside a call, and between two barriers. */
 enum iris_status iris_workspace_set_calls(struct iris_workspace *workspace, uint64_t calls);

@@ -69,7 +69,14 @@ def host(tmp_path_factory):
     )
     program = directory / "sizes"
     subprocess.run(
-        ["cc", "-std=c11", f"-I{amd_build.ROOT}/csrc", str(directory / "sizes.c"), "-o", str(program)],
+        [
+            "cc",
+            "-std=c11",
+            f"-I{amd_build.ROOT}/csrc",
+            str(directory / "sizes.c"),
+            "-o",
+            str(program),
+        ],
         check=True,
     )
     text = subprocess.run([str(program)], check=True, capture_output=True, text=True).stdout

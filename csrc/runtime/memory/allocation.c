@@ -20,20 +20,18 @@ enum iris_status iris_allocation_create(struct iris_context *ctx, size_t nbytes,
     struct iris_allocation *allocation;
     enum iris_status status;
 
-    IRIS_TRY(iris_alloc_zeroed(sizeof *allocation, (void **)&allocation));
-    pthread_mutex_lock(&ctx->op_lock);
-    status = iris_context_check(ctx);
-    if (status == IRIS_OK)
-        status = iris_heap_allocate(ctx->heap, nbytes, &allocation->block);
-    pthread_mutex_unlock(&ctx->op_lock);
-    if (status != IRIS_OK) {
-        free(allocation);
-        return status;
-    }
+    IRIS_TRY(iris_context_enter(ctx));
+    IRIS_TRY_GOTO(status, iris_alloc_zeroed(sizeof *allocation, (void **)&allocation), done);
+    IRIS_TRY_GOTO(status, iris_heap_allocate(ctx->heap, nbytes, &allocation->block), fail);
     atomic_init(&allocation->references, 1);
     allocation->ctx = iris_context_retain(ctx);
     *out = allocation;
-    return IRIS_OK;
+    goto done;
+fail:
+    free(allocation);
+done:
+    iris_context_leave(ctx);
+    return status;
 }
 
 struct iris_allocation *iris_allocation_retain(struct iris_allocation *allocation)
@@ -67,26 +65,26 @@ struct iris_context *iris_allocation_context(const struct iris_allocation *alloc
     return allocation->ctx;
 }
 
-static enum iris_status wait_for_device(struct iris_context *ctx)
-{
-    IRIS_TRY(iris_context_check_process(ctx));
-    return ctx->ops->synchronize(ctx->device);
-}
-
 enum iris_status iris_allocation_read(const struct iris_allocation *allocation, void *host,
                                       size_t nbytes)
 {
-    struct iris_context *ctx = allocation->ctx;
+    const struct iris_context *ctx = allocation->ctx;
+    struct iris_device *device;
 
-    IRIS_TRY(wait_for_device(ctx));
-    return ctx->ops->memory_read(ctx->device, host, iris_allocation_data(allocation), nbytes);
+    IRIS_TRY(iris_context_check_process(ctx));
+    device = iris_heap_device(ctx->heap);
+    IRIS_TRY(ctx->ops->synchronize(device));
+    return ctx->ops->memory_read(device, host, iris_allocation_data(allocation), nbytes);
 }
 
 enum iris_status iris_allocation_write(const struct iris_allocation *allocation, const void *host,
                                        size_t nbytes)
 {
-    struct iris_context *ctx = allocation->ctx;
+    const struct iris_context *ctx = allocation->ctx;
+    struct iris_device *device;
 
-    IRIS_TRY(wait_for_device(ctx));
-    return ctx->ops->memory_write(ctx->device, iris_allocation_data(allocation), host, nbytes);
+    IRIS_TRY(iris_context_check_process(ctx));
+    device = iris_heap_device(ctx->heap);
+    IRIS_TRY(ctx->ops->synchronize(device));
+    return ctx->ops->memory_write(device, iris_allocation_data(allocation), host, nbytes);
 }

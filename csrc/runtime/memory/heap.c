@@ -8,6 +8,7 @@
 #include "heap.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -41,7 +42,7 @@ struct iris_heap {
     struct offer *offers, **offers_end;
     uint64_t next_id;
     uint64_t generation; /* blocks that have ceased to exist */
-    uint64_t used;
+    atomic_ullong used;  /* may be asked for without the lock, in a forked child too */
 };
 
 /* One rank's part of a collective allocation. */
@@ -223,7 +224,7 @@ static enum iris_status take_block(struct iris_heap *heap, uint64_t nbytes, stru
     live->block.nbytes = nbytes;
     live->next = heap->blocks;
     heap->blocks = live;
-    heap->used += iris_allocator_rounded(heap->allocator, nbytes);
+    atomic_fetch_add(&heap->used, iris_allocator_rounded(heap->allocator, nbytes));
     *out = live->block;
     return IRIS_OK;
 fail:
@@ -268,7 +269,7 @@ void iris_heap_free(struct iris_heap *heap, const struct iris_block *block)
     struct offer *offer = malloc(sizeof *offer);
 
     pthread_mutex_lock(&heap->lock);
-    heap->used -= iris_allocator_rounded(heap->allocator, block->nbytes);
+    atomic_fetch_sub(&heap->used, iris_allocator_rounded(heap->allocator, block->nbytes));
     /* Out of host memory: the block stays taken, which is safe. */
     if (offer != NULL) {
         offer->next = NULL;
@@ -305,14 +306,14 @@ char *iris_heap_base(const struct iris_heap *heap, int rank)
     return heap->memory[rank].data;
 }
 
-uint64_t iris_heap_used(struct iris_heap *heap)
+uint64_t iris_heap_used(const struct iris_heap *heap)
 {
-    uint64_t used;
+    return atomic_load(&heap->used);
+}
 
-    pthread_mutex_lock(&heap->lock);
-    used = heap->used;
-    pthread_mutex_unlock(&heap->lock);
-    return used;
+struct iris_device *iris_heap_device(const struct iris_heap *heap)
+{
+    return heap->memory[heap->rank].device;
 }
 
 bool iris_heap_contains(const struct iris_heap *heap, const void *data, size_t nbytes)

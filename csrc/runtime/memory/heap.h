@@ -52,7 +52,10 @@ uint64_t iris_heap_generation(struct iris_heap *heap);
 
 char *iris_heap_base(const struct iris_heap *heap, int rank);
 /* Bytes of this rank's blocks that it has not freed, rounded. */
-uint64_t iris_heap_used(struct iris_heap *heap);
+uint64_t iris_heap_used(const struct iris_heap *heap);
+/* The device that the heap's memory keeps, also when the context is closed. NULL on the cpu, whose
+ * functions do not look at it. */
+struct iris_device *iris_heap_device(const struct iris_heap *heap);
 bool iris_heap_contains(const struct iris_heap *heap, const void *data, size_t nbytes);
 
 #endif

@@ -105,8 +105,10 @@ struct iris_workspace_control *iris_storage_control(const struct iris_context *c
 static enum iris_status read_calls(const struct iris_context *ctx,
                                    const struct iris_storage *storage, uint64_t *out)
 {
-    IRIS_TRY(ctx->ops->synchronize(ctx->device));
-    return ctx->ops->memory_read(ctx->device, out, &iris_storage_control(ctx, storage)->calls,
+    struct iris_device *device = iris_heap_device(ctx->heap);
+
+    IRIS_TRY(ctx->ops->synchronize(device));
+    return ctx->ops->memory_read(device, out, &iris_storage_control(ctx, storage)->calls,
                                  sizeof *out);
 }
 
@@ -371,6 +373,7 @@ static void unreference(struct iris_workspace *workspace)
 enum iris_status iris_workspace_create(struct iris_context *ctx, enum iris_operation operation,
                                        struct iris_workspace **out)
 {
+    IRIS_TRY(iris_context_check_process(ctx));
     IRIS_TRY(new_workspace(ctx, operation, out));
     iris_context_retain(ctx);
     return IRIS_OK;
@@ -398,8 +401,10 @@ void iris_workspace_release(struct iris_workspace *workspace)
 enum iris_status iris_context_workspace(struct iris_context *ctx, enum iris_operation operation,
                                         struct iris_workspace **out)
 {
-    enum iris_status status = IRIS_OK;
+    enum iris_status status;
 
+    IRIS_TRY(iris_context_check_process(ctx));
+    status = IRIS_OK;
     pthread_mutex_lock(&ctx->storages_lock);
     if (ctx->workspaces[operation] == NULL)
         status = new_workspace(ctx, operation, &ctx->workspaces[operation]);
@@ -444,6 +449,7 @@ enum iris_status iris_workspace_info(struct iris_workspace *workspace,
     struct iris_storage *storage;
     uint64_t calls = 0;
 
+    IRIS_TRY(iris_context_check_process(ctx));
     pthread_mutex_lock(&ctx->storages_lock);
     memcpy(info.shape, workspace->shape, sizeof info.shape);
     info.dtype = workspace->dtype;
@@ -453,40 +459,47 @@ enum iris_status iris_workspace_info(struct iris_workspace *workspace,
     if (storage != NULL)
         info.nbytes = storage->block.nbytes;
     pthread_mutex_unlock(&ctx->storages_lock);
-    if (storage != NULL && ctx->device != NULL)
+    if (storage != NULL)
         IRIS_TRY(read_calls(ctx, storage, &calls));
     info.call_counter = call_counter(calls);
     *out = info;
     return IRIS_OK;
 }
 
-void iris_workspace_reset(struct iris_workspace *workspace)
+enum iris_status iris_workspace_reset(struct iris_workspace *workspace)
 {
+    IRIS_TRY(iris_context_check_process(workspace->ctx));
     pthread_mutex_lock(&workspace->ctx->storages_lock);
     workspace->prepared = false;
     pthread_mutex_unlock(&workspace->ctx->storages_lock);
+    return IRIS_OK;
 }
 
-void iris_workspace_clear(struct iris_workspace *workspace)
+enum iris_status iris_workspace_clear(struct iris_workspace *workspace)
 {
+    IRIS_TRY(iris_context_check_process(workspace->ctx));
     pthread_mutex_lock(&workspace->ctx->storages_lock);
     unbind(workspace);
     workspace->prepared = false;
     pthread_mutex_unlock(&workspace->ctx->storages_lock);
+    return IRIS_OK;
 }
 
 enum iris_status iris_workspace_set_calls(struct iris_workspace *workspace, uint64_t calls)
 {
     struct iris_context *ctx = workspace->ctx;
     struct iris_storage *storage;
+    struct iris_device *device;
 
+    IRIS_TRY(iris_context_check_process(ctx));
     pthread_mutex_lock(&ctx->storages_lock);
     storage = workspace->storage;
     pthread_mutex_unlock(&ctx->storages_lock);
     if (storage == NULL)
         return IRIS_FAIL(IRIS_EINVAL, "workspace: it holds no buffers yet; call the operation or "
                                       "its preamble first");
-    IRIS_TRY(ctx->ops->synchronize(ctx->device));
-    return ctx->ops->memory_write(ctx->device, &iris_storage_control(ctx, storage)->calls, &calls,
+    device = iris_heap_device(ctx->heap);
+    IRIS_TRY(ctx->ops->synchronize(device));
+    return ctx->ops->memory_write(device, &iris_storage_control(ctx, storage)->calls, &calls,
                                   sizeof calls);
 }

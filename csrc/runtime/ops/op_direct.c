@@ -57,12 +57,13 @@ static enum iris_status launch_direct(struct iris_context *ctx, const struct iri
 
 enum iris_status iris_direct_run(struct iris_context *ctx, const struct iris_direct_launch *d)
 {
-    enum iris_status status;
+    enum iris_status status = IRIS_OK;
 
-    pthread_mutex_lock(&ctx->op_lock);
-    status = d->continues ? iris_context_check(ctx) : iris_op_begin(ctx, d->operation);
+    IRIS_TRY(iris_context_enter(ctx));
+    if (!d->continues)
+        status = iris_context_poll(ctx, d->operation);
     if (status == IRIS_OK && d->work_groups > 0)
         status = launch_direct(ctx, d);
-    pthread_mutex_unlock(&ctx->op_lock);
+    iris_context_leave(ctx);
     return status;
 }

@@ -10,12 +10,6 @@
 #include "runtime/memory/workspace.h"
 #include "trace_buffer.h"
 
-enum iris_status iris_op_begin(struct iris_context *ctx, enum iris_operation operation)
-{
-    IRIS_TRY(iris_context_check(ctx));
-    return iris_context_poll(ctx, operation);
-}
-
 /* Operations that are another one as far as the kernel goes. */
 static enum iris_operation kernel_of(const struct iris_context *ctx, enum iris_operation operation,
                                      enum iris_variant variant)
@@ -166,10 +160,10 @@ enum iris_status iris_op_run(struct iris_context *ctx, const struct iris_op_desc
     enum iris_status status;
     bool capturing;
 
+    IRIS_TRY(iris_context_enter(ctx));
     if (workspace == NULL)
-        IRIS_TRY(iris_context_workspace(ctx, desc->operation, &workspace));
-    pthread_mutex_lock(&ctx->op_lock);
-    IRIS_TRY_GOTO(status, iris_op_begin(ctx, desc->operation), done);
+        IRIS_TRY_GOTO(status, iris_context_workspace(ctx, desc->operation, &workspace), done);
+    IRIS_TRY_GOTO(status, iris_context_poll(ctx, desc->operation), done);
     capturing = iris_context_is_capturing(ctx, options->stream);
     if (capturing)
         IRIS_TRY_GOTO(status, check_capture(workspace, desc), done);
@@ -179,6 +173,6 @@ enum iris_status iris_op_run(struct iris_context *ctx, const struct iris_op_desc
     if (!options->prepare)
         status = run_call(ctx, desc, launch, storage, options, capturing);
 done:
-    pthread_mutex_unlock(&ctx->op_lock);
+    iris_context_leave(ctx);
     return status;
 }

@@ -22,9 +22,6 @@ struct iris_op_launch {
                               struct iris_call_args *call);
 };
 
-/* Checks that the context can start an operation, before anything collective happens. */
-enum iris_status iris_op_begin(struct iris_context *ctx, enum iris_operation operation);
-
 /* Runs the described operation with the caller's options, or only prepares it. */
 enum iris_status iris_op_run(struct iris_context *ctx, const struct iris_op_desc *desc,
                              const struct iris_op_launch *launch,

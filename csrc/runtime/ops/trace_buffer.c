@@ -60,17 +60,16 @@ void iris_trace_free(struct iris_context *ctx)
 
 enum iris_status iris_trace_clear(struct iris_context *ctx)
 {
-    enum iris_status status;
+    enum iris_status status = IRIS_OK;
 
-    pthread_mutex_lock(&ctx->op_lock);
-    status = iris_context_check(ctx);
-    if (status == IRIS_OK && trace_of(ctx) != NULL) {
+    IRIS_TRY(iris_context_enter(ctx));
+    if (trace_of(ctx) != NULL) {
         status = ctx->ops->synchronize(ctx->device);
         if (status == IRIS_OK)
             status = write_head(ctx);
     }
     ctx->traced_calls = 0;
-    pthread_mutex_unlock(&ctx->op_lock);
+    iris_context_leave(ctx);
     return status;
 }
 
@@ -112,23 +111,20 @@ enum iris_status iris_trace_settle(struct iris_context *ctx, struct iris_trace_i
     IRIS_TRY(compare_clocks(ctx));
     /* Complete on all ranks: none of them is missed from here on. */
     IRIS_TRY(iris_context_barrier(ctx, NULL));
-    pthread_mutex_lock(&ctx->op_lock);
-    status = iris_context_check(ctx);
-    if (status == IRIS_OK)
-        status = read_head(ctx, out);
-    pthread_mutex_unlock(&ctx->op_lock);
+    IRIS_TRY(iris_context_enter(ctx));
+    status = read_head(ctx, out);
+    iris_context_leave(ctx);
     return status;
 }
 
 enum iris_status iris_trace_read(struct iris_context *ctx, struct iris_trace_record *out,
                                  size_t count)
 {
-    enum iris_status status;
+    enum iris_status status = IRIS_OK;
 
-    pthread_mutex_lock(&ctx->op_lock);
-    status = iris_context_check(ctx);
-    if (status == IRIS_OK && count > 0)
+    IRIS_TRY(iris_context_enter(ctx));
+    if (count > 0)
         status = ctx->ops->memory_read(ctx->device, out, trace_of(ctx) + 1, count * sizeof *out);
-    pthread_mutex_unlock(&ctx->op_lock);
+    iris_context_leave(ctx);
     return status;
 }
