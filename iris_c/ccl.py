@@ -8,6 +8,7 @@ Every function takes the context first; ``ctx.ccl`` is this module bound to a co
 from __future__ import annotations
 
 from iris_c._C import (
+    Context,
     FusedWorkspace,
     all_gather,
     all_reduce,
@@ -42,9 +43,19 @@ __all__ = [
 ]
 
 
+def _context(argument: str, value, what: str = "") -> Context:
+    if not isinstance(value, Context):
+        name = type(value).__name__
+        raise TypeError(f"{argument}: expected {what}an iris_c.Context, got {name}")
+    return value
+
+
 def barrier(ctx, stream=None, group=None) -> None:
     """Order the work of the ranks' streams: ``ctx.device_barrier``. Collective."""
-    (ctx if group is None else ctx.group(group)).device_barrier(stream)
+    _context("ctx", ctx)
+    if group is not None:
+        ctx = _context("group", ctx.group(group), "ctx.group() to return ")
+    ctx.device_barrier(stream)
 
 
 class BoundCcl:

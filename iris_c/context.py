@@ -51,9 +51,18 @@ class Context(_C.Context):
     `requires_grad`; `device` and `layout` may only say what is so anyway.
     """
 
-    def __init__(self, **options):
+    _options: dict
+    _groups: dict[tuple, Context]
+
+    def __new__(cls, **options):
+        # Here, not in __init__, which a subclass may replace and __new__ alone does not call.
+        self = super().__new__(cls, **options)
         self._options = options
         self._groups = {}
+        return self
+
+    def __init__(self, **options):
+        """Nothing is left to do: `options` were __new__'s."""
 
     def group(self, ranks, heap_size: int | None = None) -> Context:
         """The context of some of this context's ranks, which alone take part in it.
@@ -112,7 +121,7 @@ class Context(_C.Context):
     def close(self) -> None:
         """Leave the peers, those of groups too. Tensors stay readable. Idempotent, not
         collective."""
-        for group in self._groups.values():
+        for group in tuple(self._groups.values()):
             group.close()
         super().close()
 

@@ -46,26 +46,42 @@ int iris_py_call_begin_direct(PyObject *module, PyObject *ctx, PyObject *group,
     call->state = state;
     call->ranks = NULL;
     call->workspace = NULL;
-    call->context = ctx;
     if (group && group != Py_None) {
-        ctx = PyObject_CallMethodObjArgs(ctx, state->names[IRIS_PY_NAME_group], group, NULL);
-        if (!ctx)
+        call->context =
+            PyObject_CallMethodObjArgs(ctx, state->names[IRIS_PY_NAME_group], group, NULL);
+        if (!call->context)
             return -1;
-        Py_DECREF(ctx); /* the context it is a group of keeps it */
+        if (!PyObject_TypeCheck(call->context, state->context_type)) {
+            iris_py_type_error("group", "ctx.group() to return an iris_c.Context", call->context);
+            Py_DECREF(call->context);
+            return -1;
+        }
+        call->ranks = ((struct iris_py_context *)call->context)->ranks;
+    } else {
+        Py_INCREF(ctx);
         call->context = ctx;
-        call->ranks = ((struct iris_py_context *)ctx)->ranks;
     }
-    call->ctx = ((struct iris_py_context *)ctx)->ctx;
+    call->ctx = ((struct iris_py_context *)call->context)->ctx;
     return 0;
 }
 
-int iris_py_call_begin(PyObject *module, enum iris_operation operation, PyObject *ctx,
-                       const struct iris_py_choices *choices, struct iris_py_call *call)
+PyObject *iris_py_call_finish(struct iris_py_call *call, PyObject *result)
+{
+    PyObject *type, *value, *traceback;
+
+    PyErr_Fetch(&type, &value, &traceback); /* the last reference to a context closes it */
+    Py_CLEAR(call->workspace);
+    Py_CLEAR(call->context);
+    PyErr_Restore(type, value, traceback);
+    return result;
+}
+
+/* The arguments besides ctx and group. */
+static int read_choices(enum iris_operation operation, const struct iris_py_choices *choices,
+                        struct iris_py_call *call)
 {
     PyObject *workspace = choices->workspace;
 
-    if (iris_py_call_begin_direct(module, ctx, choices->group, call) < 0)
-        return -1;
     if (choices->config && choices->config != Py_None) {
         if (iris_py_config(call->state, choices->config, &call->config) < 0)
             return -1;
@@ -75,16 +91,29 @@ int iris_py_call_begin(PyObject *module, enum iris_operation operation, PyObject
         iris_py_bool(choices->trace, &call->options.trace) < 0)
         return -1;
     if (!workspace || workspace == Py_None) {
-        workspace = iris_py_context_workspace(call->state, (struct iris_py_context *)call->context,
-                                              operation);
-        if (!workspace)
+        call->workspace = iris_py_context_workspace(
+            call->state, (struct iris_py_context *)call->context, operation);
+        if (!call->workspace)
             return -1;
     } else if (!PyObject_TypeCheck(workspace, call->state->workspace_type)) {
         return iris_py_type_error("workspace", "an iris_c.FusedWorkspace or None", workspace);
+    } else {
+        Py_INCREF(workspace);
+        call->workspace = workspace;
     }
-    call->workspace = workspace;
-    call->options.workspace = ((struct iris_py_workspace *)workspace)->workspace;
+    call->options.workspace = ((struct iris_py_workspace *)call->workspace)->workspace;
     return 0;
+}
+
+int iris_py_call_begin(PyObject *module, enum iris_operation operation, PyObject *ctx,
+                       const struct iris_py_choices *choices, struct iris_py_call *call)
+{
+    if (iris_py_call_begin_direct(module, ctx, choices->group, call) < 0)
+        return -1;
+    if (read_choices(operation, choices, call) == 0)
+        return 0;
+    (void)iris_py_call_finish(call, NULL);
+    return -1;
 }
 
 int iris_py_call_rank(const struct iris_py_call *call, const char *argument, PyObject *value,

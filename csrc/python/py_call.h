@@ -12,15 +12,17 @@
 /* A sequence of one int for each of `count` ranks. */
 int iris_py_int64s(const char *argument, PyObject *value, int count, int64_t *out);
 
-/* What every operation has besides its tensors. */
+/* What every operation has besides its tensors. Context and workspace are owned: a group's context
+ * comes from a method that a subclass may have overridden, and conversions of later arguments run
+ * Python code. */
 struct iris_py_call {
     struct iris_py_state *state;
-    PyObject *context; /* borrowed: the caller's, or its group's */
+    PyObject *context; /* owned: the caller's, or its group's */
     struct iris_context *ctx;
     struct iris_config config;
     struct iris_op_options options; /* .config points to the member above, or is NULL */
-    PyObject *workspace;            /* borrowed from the caller or from the context */
-    const int *ranks;               /* in a group: its members; NULL otherwise */
+    PyObject *workspace;            /* owned, or NULL: the operation has none */
+    const int *ranks;               /* in a group: its members, in `context`; NULL otherwise */
 };
 
 /* What a call may leave open; each NULL or None. */
@@ -28,7 +30,8 @@ struct iris_py_choices {
     PyObject *config, *workspace, *async_op, *group, *trace;
 };
 
-/* `ctx` as the caller gave it; with a group the call is on the group's context. */
+/* `ctx` as the caller gave it; with a group the call is on the group's context. On success the
+ * caller calls iris_py_call_finish; on failure nothing is held. */
 int iris_py_call_begin(PyObject *module, enum iris_operation operation, PyObject *ctx,
                        const struct iris_py_choices *choices, struct iris_py_call *call);
 
@@ -40,6 +43,9 @@ int iris_py_call_begin_direct(PyObject *module, PyObject *ctx, PyObject *group,
  * what it holds, the caller's default. */
 int iris_py_call_rank(const struct iris_py_call *call, const char *argument, PyObject *value,
                       int *out);
+
+/* Lets go of what the call owns. Returns `result`, also NULL, whose exception stays. */
+PyObject *iris_py_call_finish(struct iris_py_call *call, PyObject *result);
 
 /* The operation's result: its workspace, or the exception for `status`. */
 PyObject *iris_py_call_end(const struct iris_py_call *call, enum iris_status status);

@@ -110,17 +110,18 @@ static PyObject *reducing_collective(PyObject *module, const char *name,
                   IRIS_PY_NAME_async_op, IRIS_PY_NAME_config, IRIS_PY_NAME_workspace,
                   IRIS_PY_NAME_group},
     };
-    PyObject *v[IRIS_PY_MAX_PARAMETERS];
+    PyObject *v[IRIS_PY_MAX_PARAMETERS], *result = NULL;
     struct iris_py_call call;
 
     if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
         iris_py_call_begin(module, operation, v[0],
                            &(struct iris_py_choices){
                                .config = v[5], .workspace = v[6], .async_op = v[4], .group = v[7]},
-                           &call) < 0 ||
-        parse_reduction(v[3], &call.options.reduce_op) < 0)
+                           &call) < 0)
         return NULL;
-    return collective(&call, function, v[1], v[2]);
+    if (parse_reduction(v[3], &call.options.reduce_op) == 0)
+        result = collective(&call, function, v[1], v[2]);
+    return iris_py_call_finish(&call, result);
 }
 
 static PyObject *ops_all_reduce(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
@@ -156,7 +157,7 @@ static PyObject *ops_all_reduce_preamble(PyObject *module, PyObject *const *args
             &(struct iris_py_choices){.config = v[3], .workspace = v[4], .group = v[5]}, &call) < 0)
         return NULL;
     call.options.prepare = true;
-    return collective(&call, iris_all_reduce, v[1], v[2]);
+    return iris_py_call_finish(&call, collective(&call, iris_all_reduce, v[1], v[2]));
 }
 
 /* The collectives with the parameters (ctx, output, input, async_op, config, workspace). */
@@ -181,7 +182,7 @@ static PyObject *plain_collective(PyObject *module, const char *name, enum iris_
                                .config = v[4], .workspace = v[5], .async_op = v[3], .group = v[6]},
                            &call) < 0)
         return NULL;
-    return collective(&call, function, v[1], v[2]);
+    return iris_py_call_finish(&call, collective(&call, function, v[1], v[2]));
 }
 
 PyDoc_STRVAR(reduce_scatter_doc,
@@ -235,6 +236,30 @@ PyDoc_STRVAR(all_to_all_doc,
              "    and recv, and needs no workspace.\n" IRIS_PY_OP_GROUP
              "\n" IRIS_PY_OP_RETURNS IRIS_PY_OP_RAISES);
 
+static PyObject *all_to_all(struct iris_py_call *call, PyObject *output, PyObject *input,
+                            PyObject *output_sizes, PyObject *input_sizes)
+{
+    const bool has_output_sizes = output_sizes && output_sizes != Py_None;
+    const bool has_input_sizes = input_sizes && input_sizes != Py_None;
+    const int count = iris_context_world_size(call->ctx);
+    int64_t from[IRIS_MAX_RANKS], to[IRIS_MAX_RANKS];
+
+    if (has_output_sizes != has_input_sizes) {
+        PyErr_Format(PyExc_ValueError, "%s: expected sizes, as %s has, got None",
+                     has_output_sizes ? "input_split_sizes" : "output_split_sizes",
+                     has_output_sizes ? "output_split_sizes" : "input_split_sizes");
+        return NULL;
+    }
+    if (has_output_sizes) {
+        if (iris_py_int64s("output_split_sizes", output_sizes, count, from) < 0 ||
+            iris_py_int64s("input_split_sizes", input_sizes, count, to) < 0)
+            return NULL;
+        call->options.output_sizes = from;
+        call->options.input_sizes = to;
+    }
+    return collective(call, iris_all_to_all, output, input);
+}
+
 static PyObject *ops_all_to_all(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
                                 PyObject *kwnames)
 {
@@ -247,10 +272,8 @@ static PyObject *ops_all_to_all(PyObject *module, PyObject *const *args, Py_ssiz
                   IRIS_PY_NAME_config, IRIS_PY_NAME_workspace, IRIS_PY_NAME_output_split_sizes,
                   IRIS_PY_NAME_input_split_sizes, IRIS_PY_NAME_group},
     };
-    int64_t output_sizes[IRIS_MAX_RANKS], input_sizes[IRIS_MAX_RANKS];
     PyObject *v[IRIS_PY_MAX_PARAMETERS];
     struct iris_py_call call;
-    bool has_output_sizes, has_input_sizes;
 
     if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
         iris_py_call_begin(module, IRIS_OP_ALL_TO_ALL, v[0],
@@ -258,24 +281,7 @@ static PyObject *ops_all_to_all(PyObject *module, PyObject *const *args, Py_ssiz
                                .config = v[4], .workspace = v[5], .async_op = v[3], .group = v[8]},
                            &call) < 0)
         return NULL;
-    has_output_sizes = v[6] && v[6] != Py_None;
-    has_input_sizes = v[7] && v[7] != Py_None;
-    if (has_output_sizes != has_input_sizes) {
-        PyErr_Format(PyExc_ValueError, "%s: expected sizes, as %s has, got None",
-                     has_output_sizes ? "input_split_sizes" : "output_split_sizes",
-                     has_output_sizes ? "output_split_sizes" : "input_split_sizes");
-        return NULL;
-    }
-    if (has_output_sizes) {
-        const int count = iris_context_world_size(call.ctx);
-
-        if (iris_py_int64s("output_split_sizes", v[6], count, output_sizes) < 0 ||
-            iris_py_int64s("input_split_sizes", v[7], count, input_sizes) < 0)
-            return NULL;
-        call.options.output_sizes = output_sizes;
-        call.options.input_sizes = input_sizes;
-    }
-    return collective(&call, iris_all_to_all, v[1], v[2]);
+    return iris_py_call_finish(&call, all_to_all(&call, v[1], v[2], v[6], v[7]));
 }
 
 PyDoc_STRVAR(broadcast_doc, "broadcast($module, ctx, tensor, src=0, async_op=False, config=None, "
@@ -285,6 +291,27 @@ PyDoc_STRVAR(broadcast_doc, "broadcast($module, ctx, tensor, src=0, async_op=Fal
                             "ctx : Context\n"
                             "tensor : tensor\n    Contiguous, any dtype.\n"
                             "src : int\n    The rank whose tensor all get.\n" COLLECTIVE_TAIL);
+
+static PyObject *broadcast(struct iris_py_call *call, PyObject *value, PyObject *src_value)
+{
+    struct iris_py_tensor tensor;
+    PyObject *result = NULL;
+    enum iris_status status;
+    int src = 0;
+
+    if (iris_py_call_rank(call, "src", src_value, &src) < 0 ||
+        iris_py_tensor_output(call->state, "tensor", value, &tensor) < 0)
+        return NULL;
+    if (iris_py_tensor_stream(call->state, call->ctx, &tensor, &call->options.stream) < 0)
+        goto finally;
+    Py_BEGIN_ALLOW_THREADS
+    status = iris_broadcast(call->ctx, &tensor.tensor, src, &call->options);
+    Py_END_ALLOW_THREADS
+    result = iris_py_call_end(call, status);
+finally:
+    iris_py_tensor_release(&tensor);
+    return result;
+}
 
 static PyObject *ops_broadcast(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
                                PyObject *kwnames)
@@ -298,29 +325,15 @@ static PyObject *ops_broadcast(PyObject *module, PyObject *const *args, Py_ssize
                   IRIS_PY_NAME_config, IRIS_PY_NAME_workspace, IRIS_PY_NAME_group},
     };
     PyObject *v[IRIS_PY_MAX_PARAMETERS];
-    struct iris_py_tensor tensor;
-    PyObject *result = NULL;
-    enum iris_status status;
     struct iris_py_call call;
-    int src = 0;
 
     if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
         iris_py_call_begin(module, IRIS_OP_BROADCAST, v[0],
                            &(struct iris_py_choices){
                                .config = v[4], .workspace = v[5], .async_op = v[3], .group = v[6]},
-                           &call) < 0 ||
-        iris_py_call_rank(&call, "src", v[2], &src) < 0 ||
-        iris_py_tensor_output(call.state, "tensor", v[1], &tensor) < 0)
+                           &call) < 0)
         return NULL;
-    if (iris_py_tensor_stream(call.state, call.ctx, &tensor, &call.options.stream) < 0)
-        goto finally;
-    Py_BEGIN_ALLOW_THREADS
-    status = iris_broadcast(call.ctx, &tensor.tensor, src, &call.options);
-    Py_END_ALLOW_THREADS
-    result = iris_py_call_end(&call, status);
-finally:
-    iris_py_tensor_release(&tensor);
-    return result;
+    return iris_py_call_finish(&call, broadcast(&call, v[1], v[2]));
 }
 
 /* ---- collectives with a root: reduce, gather, scatter ---- */
@@ -384,7 +397,7 @@ static PyObject *ops_reduce(PyObject *module, PyObject *const *args, Py_ssize_t 
                   IRIS_PY_NAME_op, IRIS_PY_NAME_async_op, IRIS_PY_NAME_config,
                   IRIS_PY_NAME_workspace, IRIS_PY_NAME_group},
     };
-    PyObject *v[IRIS_PY_MAX_PARAMETERS];
+    PyObject *v[IRIS_PY_MAX_PARAMETERS], *result = NULL;
     struct iris_py_call call;
     int dst = 0;
 
@@ -392,11 +405,12 @@ static PyObject *ops_reduce(PyObject *module, PyObject *const *args, Py_ssize_t 
         iris_py_call_begin(module, IRIS_OP_REDUCE, v[0],
                            &(struct iris_py_choices){
                                .config = v[6], .workspace = v[7], .async_op = v[5], .group = v[8]},
-                           &call) < 0 ||
-        iris_py_call_rank(&call, "dst", v[3], &dst) < 0 ||
-        parse_reduction(v[4], &call.options.reduce_op) < 0)
+                           &call) < 0)
         return NULL;
-    return rooted_collective(&call, iris_reduce, v[1], v[2], dst);
+    if (iris_py_call_rank(&call, "dst", v[3], &dst) == 0 &&
+        parse_reduction(v[4], &call.options.reduce_op) == 0)
+        result = rooted_collective(&call, iris_reduce, v[1], v[2], dst);
+    return iris_py_call_finish(&call, result);
 }
 
 /* gather and scatter: (ctx, output, input, root, async_op, config, workspace). */
@@ -414,7 +428,7 @@ static PyObject *rooted_transfer(PyObject *module, const char *name, enum iris_p
                   IRIS_PY_NAME_async_op, IRIS_PY_NAME_config, IRIS_PY_NAME_workspace,
                   IRIS_PY_NAME_group},
     };
-    PyObject *v[IRIS_PY_MAX_PARAMETERS];
+    PyObject *v[IRIS_PY_MAX_PARAMETERS], *result = NULL;
     struct iris_py_call call;
     int root = 0;
 
@@ -422,10 +436,11 @@ static PyObject *rooted_transfer(PyObject *module, const char *name, enum iris_p
         iris_py_call_begin(module, operation, v[0],
                            &(struct iris_py_choices){
                                .config = v[5], .workspace = v[6], .async_op = v[4], .group = v[7]},
-                           &call) < 0 ||
-        iris_py_call_rank(&call, root_text, v[3], &root) < 0)
+                           &call) < 0)
         return NULL;
-    return rooted_collective(&call, function, v[1], v[2], root);
+    if (iris_py_call_rank(&call, root_text, v[3], &root) == 0)
+        result = rooted_collective(&call, function, v[1], v[2], root);
+    return iris_py_call_finish(&call, result);
 }
 
 PyDoc_STRVAR(gather_doc, "gather($module, ctx, output, input, dst=0, async_op=False, config=None, "

@@ -83,7 +83,7 @@ struct iris_py_exchange_entry {
     const struct iris_dlpack_exchange *exchange;
 };
 
-/* A config object that has been read. Configs are frozen, so an object's values never change. */
+/* A config object that has been read, of a type whose objects never change. */
 struct iris_py_config_entry {
     PyObject *object; /* owned, so that its address cannot come to mean another object */
     struct iris_config config;
@@ -162,7 +162,8 @@ int iris_py_errors_init(PyObject *module, struct iris_py_state *state);
 
 /* ---- configs ---- */
 
-/* Reads a FusedConfig or ccl.Config, once per object. `value` is not None. */
+/* Reads a FusedConfig or ccl.Config, once per object unless it is of a subclass. `value` is not
+ * None. */
 int iris_py_config(struct iris_py_state *state, PyObject *value, struct iris_config *out);
 /* ValueError naming the argument: there is no such operation. */
 int iris_py_operation(const char *argument, const char *name, enum iris_operation *out);

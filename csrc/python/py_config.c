@@ -120,6 +120,19 @@ PyObject *iris_py_config_to_tuple(const struct iris_config *config)
                                                        : Py_False);
 }
 
+/* Whether an object of this type stays as it is: a FusedConfig or ccl.Config itself. One of a
+ * subclass may answer differently each time. */
+static bool is_frozen(PyTypeObject *type)
+{
+    PyObject *module = PyObject_GetAttrString((PyObject *)type, "__module__");
+    const bool ours = module && PyUnicode_Check(module) &&
+                      PyUnicode_CompareWithASCIIString(module, "iris_c.config") == 0;
+
+    PyErr_Clear();
+    Py_XDECREF(module);
+    return ours;
+}
+
 int iris_py_config(struct iris_py_state *state, PyObject *value, struct iris_config *out)
 {
     struct iris_py_config_entry *entry;
@@ -144,6 +157,8 @@ int iris_py_config(struct iris_py_state *state, PyObject *value, struct iris_con
     Py_DECREF(tuple);
     if (failed)
         return -1;
+    if (!is_frozen(Py_TYPE(value)))
+        return 0;
     entry = &state->configs[state->next_config++ % IRIS_PY_CACHE_SIZE];
     replaced = entry->object;
     Py_INCREF(value);

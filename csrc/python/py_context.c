@@ -136,14 +136,18 @@ PyObject *iris_py_context_workspace(const struct iris_py_state *state, struct ir
 {
     struct iris_workspace *workspace;
     enum iris_status status;
+    PyObject *made;
 
     if (self->workspaces[operation])
-        return self->workspaces[operation];
+        return Py_NewRef(self->workspaces[operation]);
     status = iris_context_workspace(self->ctx, operation, &workspace);
     if (status != IRIS_OK)
         return iris_py_raise(state, status);
-    self->workspaces[operation] = iris_py_workspace_new(state, iris_workspace_retain(workspace));
-    return self->workspaces[operation];
+    made = iris_py_workspace_new(state, iris_workspace_retain(workspace));
+    if (made && !self->workspaces[operation]) /* making it may have run code that asked for it */
+        self->workspaces[operation] = Py_NewRef(made);
+    Py_XDECREF(made);
+    return made ? Py_NewRef(self->workspaces[operation]) : NULL;
 }
 
 /* ---- attributes ---- */
@@ -425,7 +429,12 @@ static PyObject *context_enter(PyObject *object, PyObject *IRIS_UNUSED(ignored))
 
 static PyObject *context_exit(PyObject *object, PyObject *IRIS_UNUSED(args))
 {
-    return PyObject_CallMethod(object, "close", NULL); /* the subclass's, which closes groups */
+    PyObject *result = PyObject_CallMethod(object, "close", NULL); /* which closes groups too */
+
+    if (!result)
+        return NULL;
+    Py_DECREF(result); /* whatever a subclass returns: no exception is swallowed */
+    Py_RETURN_NONE;
 }
 
 static PyMethodDef context_methods[] = {

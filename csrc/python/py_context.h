@@ -18,7 +18,7 @@ struct iris_py_context {
     int ranks[IRIS_MAX_RANKS];
 };
 
-/* The face of the context's own workspace for `operation`. Borrowed from `self`. */
+/* The face of the context's own workspace for `operation`. */
 PyObject *iris_py_context_workspace(const struct iris_py_state *state, struct iris_py_context *self,
                                     enum iris_operation operation);
 

@@ -10,9 +10,9 @@
 
 enum { TENSORS = 5 };
 
-/* values: C, A_shard, B, bias, A_gathered. */
+/* values: C, A_shard, B, bias, A_gathered. gather_dim_value: NULL: 0. */
 static PyObject *gather_matmul(struct iris_py_call *call, bool overlapped,
-                               PyObject *const values[TENSORS], int gather_dim)
+                               PyObject *const values[TENSORS], PyObject *gather_dim_value)
 {
     static const struct iris_py_tensor_role roles[TENSORS] = {{"C", true, false},
                                                               {"A_shard", false, false},
@@ -24,8 +24,10 @@ static PyObject *gather_matmul(struct iris_py_call *call, bool overlapped,
     struct iris_gather_tensors core;
     PyObject *result = NULL;
     enum iris_status status;
+    int gather_dim = 0;
 
-    if (iris_py_tensors_read(call->state, roles, values, TENSORS, tensors, given) < 0)
+    if (iris_py_int("gather_dim", gather_dim_value, &gather_dim) < 0 ||
+        iris_py_tensors_read(call->state, roles, values, TENSORS, tensors, given) < 0)
         return NULL;
     if (iris_py_tensor_stream(call->state, call->ctx, &tensors[0], &call->options.stream) < 0)
         goto release;
@@ -61,17 +63,16 @@ static PyObject *run(PyObject *module, const char *name, bool overlapped, PyObje
     };
     PyObject *v[IRIS_PY_MAX_PARAMETERS];
     struct iris_py_call call;
-    int gather_dim = 0;
 
     if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
         iris_py_call_begin(module, operation_of(overlapped), v[0],
                            &(struct iris_py_choices){
                                .config = v[7], .workspace = v[8], .async_op = v[6], .trace = v[10]},
-                           &call) < 0 ||
-        iris_py_int("gather_dim", v[5], &gather_dim) < 0)
+                           &call) < 0)
         return NULL;
-    return gather_matmul(&call, overlapped, (PyObject *[]){v[1], v[2], v[3], v[4], v[9]},
-                         gather_dim);
+    return iris_py_call_finish(
+        &call,
+        gather_matmul(&call, overlapped, (PyObject *[]){v[1], v[2], v[3], v[4], v[9]}, v[5]));
 }
 
 /* (ctx, C, A_shard, B, config, workspace, *, gather_dim). */
@@ -88,17 +89,15 @@ static PyObject *prepare(PyObject *module, const char *name, bool overlapped, Py
     };
     PyObject *v[IRIS_PY_MAX_PARAMETERS];
     struct iris_py_call call;
-    int gather_dim = 0;
 
     if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
         iris_py_call_begin(module, operation_of(overlapped), v[0],
-                           &(struct iris_py_choices){.config = v[4], .workspace = v[5]},
-                           &call) < 0 ||
-        iris_py_int("gather_dim", v[6], &gather_dim) < 0)
+                           &(struct iris_py_choices){.config = v[4], .workspace = v[5]}, &call) < 0)
         return NULL;
     call.options.prepare = true;
-    return gather_matmul(&call, overlapped, (PyObject *[]){v[1], v[2], v[3], NULL, NULL},
-                         gather_dim);
+    return iris_py_call_finish(
+        &call,
+        gather_matmul(&call, overlapped, (PyObject *[]){v[1], v[2], v[3], NULL, NULL}, v[6]));
 }
 
 #define PARAMETERS                                                                                 \

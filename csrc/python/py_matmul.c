@@ -24,9 +24,9 @@ static enum iris_status run(struct iris_py_call *call, enum iris_operation opera
     }
 }
 
-/* dim: of matmul_reduce_scatter. */
+/* dim_value: of matmul_reduce_scatter; NULL: 0. */
 static PyObject *matmul(struct iris_py_call *call, enum iris_operation operation, PyObject *C,
-                        PyObject *A, PyObject *B, PyObject *bias, int dim)
+                        PyObject *A, PyObject *B, PyObject *bias, PyObject *dim_value)
 {
     static const struct iris_py_tensor_role roles[] = {
         {"C", true, false}, {"A", false, false}, {"B", false, false}, {"bias", false, true}};
@@ -35,8 +35,10 @@ static PyObject *matmul(struct iris_py_call *call, enum iris_operation operation
     const struct iris_tensor *given[COUNT];
     PyObject *result = NULL;
     enum iris_status status;
+    int dim = 0;
 
-    if (iris_py_tensors_read(call->state, roles, (PyObject *[]){C, A, B, bias}, COUNT, tensors,
+    if (iris_py_int("dim", dim_value, &dim) < 0 ||
+        iris_py_tensors_read(call->state, roles, (PyObject *[]){C, A, B, bias}, COUNT, tensors,
                              given) < 0)
         return NULL;
     if (iris_py_tensor_stream(call->state, call->ctx, &tensors[0], &call->options.stream) < 0)
@@ -72,7 +74,7 @@ static PyObject *product(PyObject *module, const char *name, enum iris_operation
                                .config = v[6], .workspace = v[7], .async_op = v[5], .trace = v[8]},
                            &call) < 0)
         return NULL;
-    return matmul(&call, operation, v[1], v[2], v[3], v[4], 0);
+    return iris_py_call_finish(&call, matmul(&call, operation, v[1], v[2], v[3], v[4], NULL));
 }
 
 /* Their preambles: (ctx, C, A, B, config, workspace, *, bias). */
@@ -95,7 +97,7 @@ static PyObject *product_preamble(PyObject *module, const char *name, enum iris_
                            &(struct iris_py_choices){.config = v[4], .workspace = v[5]}, &call) < 0)
         return NULL;
     call.options.prepare = true;
-    return matmul(&call, operation, v[1], v[2], v[3], v[6], 0);
+    return iris_py_call_finish(&call, matmul(&call, operation, v[1], v[2], v[3], v[6], NULL));
 }
 
 #define MATMUL_ALL_REDUCE_PARAMETERS                                                               \
@@ -181,16 +183,15 @@ static PyObject *ops_matmul_reduce_scatter(PyObject *module, PyObject *const *ar
     };
     PyObject *v[IRIS_PY_MAX_PARAMETERS];
     struct iris_py_call call;
-    int dim = 0;
 
     if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
         iris_py_call_begin(module, IRIS_OP_MATMUL_REDUCE_SCATTER, v[0],
                            &(struct iris_py_choices){
                                .config = v[7], .workspace = v[8], .async_op = v[6], .trace = v[9]},
-                           &call) < 0 ||
-        iris_py_int("dim", v[5], &dim) < 0)
+                           &call) < 0)
         return NULL;
-    return matmul(&call, IRIS_OP_MATMUL_REDUCE_SCATTER, v[1], v[2], v[3], v[4], dim);
+    return iris_py_call_finish(
+        &call, matmul(&call, IRIS_OP_MATMUL_REDUCE_SCATTER, v[1], v[2], v[3], v[4], v[5]));
 }
 
 PyDoc_STRVAR(
@@ -216,16 +217,14 @@ static PyObject *ops_matmul_reduce_scatter_preamble(PyObject *module, PyObject *
     };
     PyObject *v[IRIS_PY_MAX_PARAMETERS];
     struct iris_py_call call;
-    int dim = 0;
 
     if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
         iris_py_call_begin(module, IRIS_OP_MATMUL_REDUCE_SCATTER, v[0],
-                           &(struct iris_py_choices){.config = v[4], .workspace = v[5]},
-                           &call) < 0 ||
-        iris_py_int("dim", v[7], &dim) < 0)
+                           &(struct iris_py_choices){.config = v[4], .workspace = v[5]}, &call) < 0)
         return NULL;
     call.options.prepare = true;
-    return matmul(&call, IRIS_OP_MATMUL_REDUCE_SCATTER, v[1], v[2], v[3], v[6], dim);
+    return iris_py_call_finish(
+        &call, matmul(&call, IRIS_OP_MATMUL_REDUCE_SCATTER, v[1], v[2], v[3], v[6], v[7]));
 }
 
 /* ---- matmul_all_gather ---- */

@@ -13,6 +13,27 @@
 typedef enum iris_status message_function(struct iris_context *, const struct iris_tensor *, int,
                                           void *);
 
+static PyObject *transfer(struct iris_py_call *call, PyObject *value, int other, bool receives,
+                          message_function *function)
+{
+    struct iris_py_tensor tensor;
+    PyObject *result = NULL;
+    enum iris_status status;
+
+    if ((receives ? iris_py_tensor_output : iris_py_tensor_from_object)(call->state, "tensor",
+                                                                        value, &tensor) < 0)
+        return NULL;
+    if (iris_py_tensor_stream(call->state, call->ctx, &tensor, &call->options.stream) < 0)
+        goto finally;
+    Py_BEGIN_ALLOW_THREADS
+    status = function(call->ctx, &tensor.tensor, other, call->options.stream);
+    Py_END_ALLOW_THREADS
+    result = iris_py_call_end_direct(call, status);
+finally:
+    iris_py_tensor_release(&tensor);
+    return result;
+}
+
 /* send and recv: (ctx, tensor, the other rank, group). */
 static PyObject *message(PyObject *module, const char *name, enum iris_py_name other_name,
                          const char *other_text, bool receives, message_function *function,
@@ -26,26 +47,15 @@ static PyObject *message(PyObject *module, const char *name, enum iris_py_name o
         .names = {IRIS_PY_NAME_ctx, IRIS_PY_NAME_tensor, other_name, IRIS_PY_NAME_group},
     };
     PyObject *v[IRIS_PY_MAX_PARAMETERS], *result = NULL;
-    struct iris_py_tensor tensor;
-    enum iris_status status;
     struct iris_py_call call;
     int other = 0;
 
     if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
-        iris_py_call_begin_direct(module, v[0], v[3], &call) < 0 ||
-        iris_py_call_rank(&call, other_text, v[2], &other) < 0 ||
-        (receives ? iris_py_tensor_output : iris_py_tensor_from_object)(call.state, "tensor", v[1],
-                                                                        &tensor) < 0)
+        iris_py_call_begin_direct(module, v[0], v[3], &call) < 0)
         return NULL;
-    if (iris_py_tensor_stream(call.state, call.ctx, &tensor, &call.options.stream) < 0)
-        goto finally;
-    Py_BEGIN_ALLOW_THREADS
-    status = function(call.ctx, &tensor.tensor, other, call.options.stream);
-    Py_END_ALLOW_THREADS
-    result = iris_py_call_end_direct(&call, status);
-finally:
-    iris_py_tensor_release(&tensor);
-    return result;
+    if (iris_py_call_rank(&call, other_text, v[2], &other) == 0)
+        result = transfer(&call, v[1], other, receives, function);
+    return iris_py_call_finish(&call, result);
 }
 
 #define MESSAGE_NOTES                                                                              \

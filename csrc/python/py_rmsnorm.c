@@ -10,7 +10,8 @@
 
 enum { OUTPUT, RESIDUAL_OUT, INPUT, RESIDUAL, WEIGHT, TENSORS };
 
-static PyObject *all_reduce_rmsnorm(struct iris_py_call *call, PyObject *const *values, double eps)
+static PyObject *all_reduce_rmsnorm(struct iris_py_call *call, PyObject *const *values,
+                                    PyObject *eps_value)
 {
     static const struct iris_py_tensor_role roles[TENSORS] = {
         [OUTPUT] = {"output", true, false},  [RESIDUAL_OUT] = {"residual_out", true, false},
@@ -22,7 +23,12 @@ static PyObject *all_reduce_rmsnorm(struct iris_py_call *call, PyObject *const *
     struct iris_rmsnorm_tensors core;
     PyObject *result = NULL;
     enum iris_status status;
+    double eps = 1e-6;
 
+    if (eps_value)
+        eps = PyFloat_AsDouble(eps_value);
+    if (PyErr_Occurred())
+        return NULL;
     if (iris_py_tensors_read(call->state, roles, values, TENSORS, tensors, given) < 0)
         return NULL;
     if (iris_py_tensor_stream(call->state, call->ctx, &tensors[OUTPUT], &call->options.stream) < 0)
@@ -80,7 +86,6 @@ static PyObject *ops_all_reduce_rmsnorm(PyObject *module, PyObject *const *args,
     };
     PyObject *v[IRIS_PY_MAX_PARAMETERS];
     struct iris_py_call call;
-    double eps = 1e-6;
 
     if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
         iris_py_call_begin(module, IRIS_OP_ALL_REDUCE_RMSNORM, v[0],
@@ -88,11 +93,7 @@ static PyObject *ops_all_reduce_rmsnorm(PyObject *module, PyObject *const *args,
                                .config = v[8], .workspace = v[9], .async_op = v[7], .group = v[10]},
                            &call) < 0)
         return NULL;
-    if (v[6])
-        eps = PyFloat_AsDouble(v[6]);
-    if (PyErr_Occurred())
-        return NULL;
-    return all_reduce_rmsnorm(&call, &v[1], eps);
+    return iris_py_call_finish(&call, all_reduce_rmsnorm(&call, &v[1], v[6]));
 }
 
 PyMethodDef iris_py_rmsnorm_methods[] = {
