@@ -165,7 +165,8 @@ static enum iris_status cpu_memory_set(struct iris_device *device, void *stream,
 {
     (void)device;
     (void)stream;
-    memset(data, byte, nbytes);
+    if (nbytes > 0)
+        memset(data, byte, nbytes);
     return IRIS_OK;
 }
 
@@ -173,7 +174,8 @@ static enum iris_status cpu_memory_read(struct iris_device *device, void *host, 
                                         size_t nbytes)
 {
     (void)device;
-    memcpy(host, source, nbytes);
+    if (nbytes > 0) /* else `host` may be NULL */
+        memcpy(host, source, nbytes);
     return IRIS_OK;
 }
 
@@ -181,7 +183,8 @@ static enum iris_status cpu_memory_write(struct iris_device *device, void *targe
                                          size_t nbytes)
 {
     (void)device;
-    memcpy(target, host, nbytes);
+    if (nbytes > 0)
+        memcpy(target, host, nbytes);
     return IRIS_OK;
 }
 

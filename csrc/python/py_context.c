@@ -290,21 +290,21 @@ static PyObject *context_device_barrier(PyObject *object, PyTypeObject *cls, PyO
                    iris_context_device_barrier);
 }
 
-PyDoc_STRVAR(context_is_symmetric_doc, "is_symmetric($self, tensor, /)\n--\n\n"
-                                       "Whether all elements of `tensor` lie in this rank's heap.");
+PyDoc_STRVAR(context_is_symmetric_doc,
+             "is_symmetric($self, tensor, /)\n--\n\n"
+             "Whether all elements of `tensor` lie in this rank's heap.\n\n"
+             "Of a tensor without elements, which have no place: whether "
+             "it is on the\ncontext's device.");
 
 static PyObject *context_is_symmetric(PyObject *object, PyObject *value)
 {
     struct iris_py_state *state = iris_py_state_of_type(Py_TYPE(object));
     struct iris_py_tensor tensor;
-    void *first;
-    size_t nbytes;
     bool owns;
 
     if (!state || iris_py_tensor_from_object(state, "tensor", value, &tensor) < 0)
         return NULL;
-    iris_py_tensor_extent(&tensor.tensor, &first, &nbytes);
-    owns = !tensor.is_copy && first && iris_context_owns(core(object), first, nbytes);
+    owns = !tensor.is_copy && iris_context_owns(core(object), &tensor.tensor);
     iris_py_tensor_release(&tensor);
     return PyBool_FromLong(owns);
 }

@@ -458,25 +458,3 @@ int iris_py_context_stream(struct iris_py_state *state, const struct iris_contex
         return 0;
     return exchange->current_stream(device_type, iris_context_device_id(ctx), out);
 }
-
-void iris_py_tensor_extent(const struct iris_tensor *tensor, void **first, size_t *nbytes)
-{
-    int64_t lowest = 0;
-    int64_t highest = 0;
-    const int64_t itemsize = (int64_t)iris_dtype_nbytes(tensor->dtype);
-
-    *first = tensor->data;
-    *nbytes = 0;
-    for (int i = 0; i < tensor->ndim; i++) {
-        const int64_t last = (tensor->shape[i] - 1) * tensor->stride[i];
-
-        if (tensor->shape[i] == 0)
-            return;
-        if (last < 0)
-            lowest += last;
-        else
-            highest += last;
-    }
-    *first = (char *)tensor->data + lowest * itemsize;
-    *nbytes = (size_t)(highest - lowest + 1) * (size_t)itemsize;
-}

@@ -56,7 +56,4 @@ int iris_py_tensor_stream(struct iris_py_state *state, const struct iris_context
 int iris_py_context_stream(struct iris_py_state *state, const struct iris_context *ctx,
                            PyObject *value, void **out);
 
-/* The bytes the elements span: [*first, *first + *nbytes). */
-void iris_py_tensor_extent(const struct iris_tensor *tensor, void **first, size_t *nbytes);
-
 #endif

@@ -148,14 +148,15 @@ static enum iris_status agree_on_options(struct iris_context *ctx)
     return IRIS_OK;
 }
 
-/* What lies at offset 0 of the heap, before the blocks: the device barrier's control, then the
- * channels to the peers. */
+/* What lies at offset 0 of the heap, before the blocks: the device barrier's control, zeros that
+ * nobody writes, then the channels to the peers. */
 static uint64_t reserve(struct iris_context *ctx)
 {
     const uint64_t lanes =
         ctx->world_size > 1 ? (uint64_t)ctx->world_size * (uint64_t)ctx->channel_lanes : 0;
 
-    ctx->channels_offset = iris_round_up(sizeof(struct iris_workspace_control), 4096);
+    ctx->zeros_offset = iris_round_up(sizeof(struct iris_workspace_control), IRIS_HEAP_ALIGNMENT);
+    ctx->channels_offset = iris_round_up(ctx->zeros_offset + IRIS_HEAP_ALIGNMENT, 4096);
     return ctx->channels_offset +
            iris_round_up(lanes * (sizeof(struct iris_channel_lane) +
                                   (uint64_t)IRIS_CHANNEL_SLOTS * IRIS_CHANNEL_CHUNK),
@@ -356,11 +357,6 @@ void iris_context_heap_bases(const struct iris_context *ctx, uint64_t *out)
 {
     for (int rank = 0; rank < ctx->world_size; ++rank)
         out[rank] = (uint64_t)(uintptr_t)iris_heap_base(ctx->heap, rank);
-}
-
-bool iris_context_owns(const struct iris_context *ctx, const void *data, size_t nbytes)
-{
-    return iris_heap_contains(ctx->heap, data, nbytes);
 }
 
 /* ---- barriers ---- */

@@ -47,6 +47,7 @@ struct iris_context {
 
     /* The channels of messages between two ranks, behind the device barrier's control; see
      * op_messages.c. Sends and receipts are ordered each among themselves. */
+    uint64_t zeros_offset; /* in the heap: IRIS_HEAP_ALIGNMENT bytes of zeros */
     uint64_t channels_offset;
     int32_t channel_lanes; /* equal on all ranks */
     struct iris_stream_order sends, receipts;

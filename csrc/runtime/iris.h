@@ -74,8 +74,6 @@ size_t iris_context_heap_used(const struct iris_context *ctx);
 /* Base addresses of all ranks' heaps in this process; `out` has world_size entries. An address in
  * this rank's heap minus out[rank] plus out[p] is the same place in rank p's. */
 void iris_context_heap_bases(const struct iris_context *ctx, uint64_t *out);
-/* Whether [data, data + nbytes) lies in this rank's heap (nbytes 0: whether data does). */
-bool iris_context_owns(const struct iris_context *ctx, const void *data, size_t nbytes);
 
 /* Collective; may wait. Host barrier: returns when all ranks have finished what `stream` held and
  * have arrived. */
@@ -153,6 +151,10 @@ struct iris_tensor {
     int device_id;
     bool read_only;
 };
+
+/* Whether all its elements lie in this rank's heap. Without elements, which have no place, whether
+ * it is on the context's device. */
+bool iris_context_owns(const struct iris_context *ctx, const struct iris_tensor *tensor);
 
 enum iris_choice { IRIS_OPEN = 0, IRIS_YES = 1, IRIS_NO = 2 };
 

@@ -130,7 +130,7 @@ def test_champions_are_returned_exactly():
     [
         (("matmul", 1, 1, 1, "float32", 1, "cpu"), "op: expected the name of an operation"),
         (("all_reduce", 1, 1, 1, "float32", 1, "cpu"), "op: expected a fused product"),
-        (("matmul_all_reduce", 0, 1, 1, "float32", 1, "cpu"), "M, N, K: expected >= 1, got 0"),
+        (("matmul_all_reduce", -1, 1, 0, "float32", 1, "cpu"), "M, N, K: expected >= 0, got -1"),
         (("matmul_all_reduce", 1, 1, 1, "int32", 1, "cpu"), "dtype: expected float32, float16"),
         (("matmul_all_reduce", 1, 1, 1, "float32", 0, "cpu"), "world_size: expected 1 to 16"),
         (("matmul_all_reduce", 1, 1, 1, "float32", 1, "sm_80"), "arch: expected sm_90a, gfx90a"),

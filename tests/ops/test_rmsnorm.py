@@ -75,7 +75,7 @@ def test_mistakes_are_named(ctx):
         ({"output": torch.zeros(4, 8, dtype=torch.float64)}, "input: expected dtype float64"),
         ({"residual_out": good["input"]}, "residual_out: expected memory apart from input"),
         ({"residual_out": good["output"]}, "residual_out: expected memory apart from output"),
-        ({"input": torch.zeros(4, 0)}, "input: expected rows of at least one element"),
+        ({"input": torch.zeros(())}, "input: expected at least one dimension, got 0-D"),
         ({"eps": -1.0}, "eps: expected >= 0"),
         (
             {"config": iris_c.ccl.Config(all_reduce_variant="ring")},

@@ -234,12 +234,15 @@ inline void copy_runs(work_group, extent size, const matrix<const T> &source, in
 
 inline void clear_bytes(work_group, void *target, uint64_t nbytes)
 {
-    memset(target, 0, nbytes);
+    if (nbytes > 0)
+        memset(target, 0, nbytes);
 }
 
+/* Without bytes the addresses may be null, as those of empty tensors are. */
 inline void copy_bytes(work_group, void *target, const void *source, uint64_t nbytes)
 {
-    memcpy(target, source, nbytes);
+    if (nbytes > 0)
+        memcpy(target, source, nbytes);
 }
 
 } // namespace iris

@@ -428,7 +428,7 @@ void iris_workspace_note_call(struct iris_workspace *workspace, const struct iri
     workspace->prepared = true;
     workspace->shape[0] = desc->M;
     workspace->shape[1] = desc->N;
-    workspace->shape[2] = desc->K;
+    workspace->shape[2] = iris_op_desc_k(desc);
     workspace->dtype = desc->dtype;
     workspace->variant = desc->variant;
     pthread_mutex_unlock(&workspace->ctx->storages_lock);

@@ -50,13 +50,19 @@ int64_t iris_tensor_numel(const struct iris_tensor *tensor)
     return numel;
 }
 
+static bool is_on_device(const struct iris_context *ctx, const struct iris_tensor *tensor)
+{
+    const bool cpu = ctx->ops == &iris_device_cpu;
+
+    return tensor->on_cpu == cpu && (cpu || tensor->device_id == iris_context_device_id(ctx));
+}
+
 enum iris_status iris_check_device(const struct iris_context *ctx, const char *name,
                                    const struct iris_tensor *tensor)
 {
-    const bool cpu = ctx->ops == &iris_device_cpu;
     const int expected = iris_context_device_id(ctx);
 
-    if (tensor->on_cpu == cpu && (cpu || tensor->device_id == expected))
+    if (is_on_device(ctx, tensor))
         return IRIS_OK;
     if (tensor->on_cpu)
         return IRIS_FAIL(IRIS_EINVAL, "%s: expected a tensor on %s:%d, got one on the cpu", name,
@@ -112,9 +118,6 @@ enum iris_status iris_check_matrix(const char *name, const char *meaning,
     if (tensor->ndim != 2)
         return IRIS_FAIL(IRIS_EINVAL, "%s: expected a 2-D tensor %s, got %d-D with shape (%s)",
                          name, meaning, tensor->ndim, shape);
-    if (tensor->shape[0] < 1 || tensor->shape[1] < 1)
-        return IRIS_FAIL(IRIS_EINVAL, "%s: expected sizes >= 1 for %s, got shape (%s)", name,
-                         meaning, shape);
     return IRIS_OK;
 }
 
@@ -146,6 +149,8 @@ enum iris_status iris_check_output(const char *name, const struct iris_tensor *t
 
     if (tensor->read_only)
         return IRIS_FAIL(IRIS_EINVAL, "%s: expected a writable tensor, got a read-only one", name);
+    if (iris_tensor_numel(tensor) == 0)
+        return IRIS_OK;
     /* By growing stride, each dimension must step over all that the smaller ones reach. */
     for (int step = 0; step < tensor->ndim; ++step) {
         int next = 0;
@@ -225,6 +230,13 @@ enum iris_status iris_check_pair(const struct iris_context *ctx, const char *out
     IRIS_TRY(iris_check_contiguous(output_name, output));
     IRIS_TRY(iris_check_contiguous(input_name, input));
     return iris_check_output(output_name, output);
+}
+
+bool iris_context_owns(const struct iris_context *ctx, const struct iris_tensor *tensor)
+{
+    if (iris_tensor_numel(tensor) == 0)
+        return is_on_device(ctx, tensor);
+    return iris_tensor_heap_offset(ctx, tensor) != IRIS_STAGED;
 }
 
 uint64_t iris_tensor_heap_offset(const struct iris_context *ctx, const struct iris_tensor *tensor)

@@ -19,7 +19,7 @@ enum iris_status iris_check_dtype(const char *name, const struct iris_tensor *te
 /* One of the dtypes that kernels compute in. */
 enum iris_status iris_check_reducible(const char *name, const struct iris_tensor *tensor);
 enum iris_status iris_check_computable(const char *name, const struct iris_tensor *tensor);
-/* 2-D with both sizes >= 1; `meaning` is for the message: "(M, K)". */
+/* 2-D; `meaning` is for the message: "(M, K)". */
 enum iris_status iris_check_matrix(const char *name, const char *meaning,
                                    const struct iris_tensor *tensor);
 enum iris_status iris_check_contiguous(const char *name, const struct iris_tensor *tensor);

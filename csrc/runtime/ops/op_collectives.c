@@ -59,7 +59,7 @@ static enum iris_status check_overlap(const struct iris_op_desc *desc,
 {
     if (!desc->in_place)
         return iris_check_disjoint("output", output, "input", input);
-    if (iris_tensor_numel(output) == 0 || can_be_in_place(desc->variant))
+    if (can_be_in_place(desc->variant))
         return IRIS_OK;
     return IRIS_FAIL(IRIS_EINVAL,
                      "output: expected memory apart from input's in the variant '%s'; in place "
@@ -84,7 +84,10 @@ static enum iris_status run_reduction(struct iris_context *ctx, enum iris_operat
                                 .share_m = share_m,
                                 .prepare = options->prepare,
                                 .reduce_op = options->reduce_op,
-                                .in_place = output != NULL && output->data == input->data,
+                                /* Tensors without elements share nothing, whatever their
+                                 * addresses, so that all ranks choose alike. */
+                                .in_place = output != NULL && output->data == input->data &&
+                                            iris_tensor_numel(input) > 0,
                                 .source = root};
     struct iris_reduce_args args = {
         .a = {(uint64_t)(uintptr_t)input->data, n, 1},
@@ -183,12 +186,8 @@ static enum iris_status check_rmsnorm(const struct iris_context *ctx,
 
     IRIS_TRY(check_pair(ctx, t->output, input));
     IRIS_TRY(iris_check_computable("input", input));
-    if (input->ndim < 1 || input->shape[input->ndim - 1] < 1)
-        return IRIS_FAIL(IRIS_EINVAL,
-                         "input: expected rows of at least one element, got %d-D with "
-                         "last size %lld",
-                         input->ndim,
-                         input->ndim > 0 ? (long long)input->shape[input->ndim - 1] : 0LL);
+    if (input->ndim < 1)
+        return IRIS_FAIL(IRIS_EINVAL, "input: expected at least one dimension, got 0-D");
     IRIS_TRY(check_row_tensor(ctx, "output", t->output, input));
     IRIS_TRY(check_row_tensor(ctx, "residual_out", t->residual_out, input));
     IRIS_TRY(iris_check_output("residual_out", t->residual_out));
@@ -243,6 +242,16 @@ static enum iris_status normalize(struct iris_context *ctx, struct iris_rmsnorm_
     return iris_direct_run(ctx, &launch);
 }
 
+/* Of at least one dimension. */
+static int64_t count_rows(const struct iris_tensor *tensor)
+{
+    int64_t rows = 1;
+
+    for (int d = 0; d < tensor->ndim - 1; ++d)
+        rows *= tensor->shape[d];
+    return rows;
+}
+
 enum iris_status iris_all_reduce_rmsnorm(struct iris_context *ctx,
                                          const struct iris_rmsnorm_tensors *tensors, double eps,
                                          const struct iris_op_options *options)
@@ -259,16 +268,17 @@ enum iris_status iris_all_reduce_rmsnorm(struct iris_context *ctx,
         return IRIS_FAIL(IRIS_EINVAL, "eps: expected >= 0, got %g", eps);
     desc.dtype = launch.kernel_dtype = input->dtype;
     desc.N = input->shape[input->ndim - 1];
-    desc.M = iris_tensor_numel(input) / desc.N;
+    desc.M = count_rows(input);
     IRIS_TRY(iris_op_select(ctx, options->config, &desc, &launch.work_groups));
     if (!iris_is_by_packets(desc.variant))
         IRIS_TRY(sum_into_residual(ctx, tensors, desc.variant, options));
     args.reduce.a.address = address_of(input);
     args.reduce.output.address = address_of(tensors->output);
-    args.reduce.M = desc.M;
-    args.reduce.N = desc.N;
+    /* For the kernel there are no rows rather than rows of nothing. */
+    args.reduce.M = desc.N > 0 ? desc.M : 0;
+    args.reduce.N = desc.N > 0 ? desc.N : 1;
     args.reduce.ending = IRIS_ENDING_LOCAL;
-    args.reduce.reduce_scale = 1.0f / (float)desc.N;
+    args.reduce.reduce_scale = 1.0f / (float)args.reduce.N;
     args.residual = address_of(tensors->residual);
     args.residual_out = address_of(tensors->residual_out);
     args.weight = address_of(tensors->weight);
@@ -346,15 +356,15 @@ enum iris_status iris_all_gather(struct iris_context *ctx, const struct iris_ten
         .receivers = everybody(ctx),
         .source = -1,
     };
-    const char *own_place;
+    uint64_t own_place;
 
     IRIS_TRY(check_pair(ctx, output, input));
     IRIS_TRY(iris_check_numel("output", output, transfer.n * ctx->world_size,
                               "world_size times input's"));
     /* In place, as NCCL has it: the input is the output's own part. */
-    own_place = (const char *)output->data +
-                (size_t)(ctx->rank * transfer.n) * iris_dtype_nbytes(input->dtype);
-    if ((const char *)input->data != own_place)
+    own_place =
+        address_of(output) + (uint64_t)(ctx->rank * transfer.n) * iris_dtype_nbytes(input->dtype);
+    if (address_of(input) != own_place)
         IRIS_TRY(iris_check_disjoint("output", output, "input", input));
     return run_transfer(ctx, &transfer, output, input, options);
 }

@@ -22,17 +22,17 @@ void iris_op_desc_format(const struct iris_op_desc *desc, char text[IRIS_OP_TEXT
 
     if (IRIS_IS_PRODUCT(desc->operation)) {
         (void)snprintf(extent, sizeof extent, "M=%lld, N=%lld, K=%lld", (long long)desc->M,
-                       (long long)desc->N, (long long)desc->K);
+                       (long long)desc->N, (long long)iris_op_desc_k(desc));
         (void)snprintf(blocks, sizeof blocks, ", blocks %dx%dx%d", desc->block_m, desc->block_n,
                        desc->block_k);
     } else {
         (void)snprintf(extent, sizeof extent, "%lld elements", (long long)(desc->M * desc->N));
     }
     if (desc->operation == IRIS_OP_MATMUL_REDUCE_SCATTER)
-        (void)snprintf(source, sizeof source, ", dim=%d", desc->share_n != 0 ? 1 : 0);
+        (void)snprintf(source, sizeof source, ", dim=%d", desc->dim);
     if (IRIS_IS_GATHERED_PRODUCT(desc->operation))
-        (void)snprintf(source, sizeof source, ", gather_dim=%d, %d%s", desc->share_k != 0 ? 1 : 0,
-                       desc->unit_k, desc->m_contiguous ? " by M" : "");
+        (void)snprintf(source, sizeof source, ", gather_dim=%d, %d%s", desc->dim, desc->unit_k,
+                       desc->m_contiguous ? " by M" : "");
     if (desc->source >= 0)
         (void)snprintf(source, sizeof source, ", %s=%d", iris_root_name(desc->operation),
                        desc->source);
@@ -62,7 +62,8 @@ uint32_t iris_op_desc_signature(const struct iris_op_desc *desc)
         (uint64_t)desc->dtype,
         (uint64_t)desc->M,
         (uint64_t)desc->N,
-        (uint64_t)desc->K,
+        (uint64_t)iris_op_desc_k(desc),
+        (uint64_t)desc->dim,
         (uint64_t)desc->share_m,
         (uint64_t)desc->share_n,
         (uint64_t)desc->share_k,

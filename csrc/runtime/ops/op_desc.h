@@ -19,6 +19,9 @@ struct iris_op_desc {
     enum iris_variant variant;
     enum iris_dtype dtype;
     int64_t M, N, K;
+    bool
+        no_k; /* the caller's K is 0, and the launch's one for each shard: see iris_product_depth */
+    int32_t dim; /* a scattered result, a gathered operand: along which it is divided */
     int64_t share_m, share_n; /* see iris_reduce_args */
     int64_t share_k;          /* see iris_gather_args, as are the next two */
     int32_t unit_k;
@@ -49,6 +52,12 @@ void iris_op_desc_format(const struct iris_op_desc *desc, char text[IRIS_OP_TEXT
 
 /* A hash of all fields: ranks whose descriptions differ have different ones (nearly always). */
 uint32_t iris_op_desc_signature(const struct iris_op_desc *desc);
+
+/* K as the caller has it. */
+static inline int64_t iris_op_desc_k(const struct iris_op_desc *desc)
+{
+    return desc->no_k ? 0 : desc->K;
+}
 
 static inline bool iris_is_by_packets(enum iris_variant variant)
 {

@@ -20,6 +20,7 @@ static enum iris_status check_shapes(const struct iris_context *ctx,
     desc->M = whole[0];
     desc->K = whole[1];
     desc->N = t->B->shape[1];
+    desc->dim = gather_dim;
     *(gather_dim == 0 ? &desc->share_m : &desc->share_k) = t->A->shape[gather_dim];
     if (t->B->shape[0] != desc->K)
         return IRIS_FAIL(IRIS_EINVAL,
@@ -131,8 +132,10 @@ static void map_operands(const struct iris_context *ctx, const struct iris_gathe
         desc->m_contiguous ? IRIS_TENSOR_MAP_MN : IRIS_TENSOR_MAP_K;
 
     args->product.a_map_kind = kind;
-    args->stages_own = !iris_map_operand_as(ctx, &A, kind, desc->block_m, &args->product.a_map);
-    args->product.b_map_kind = iris_map_operand(ctx, &B, desc->block_n, &args->product.b_map);
+    args->stages_own =
+        desc->no_k || !iris_map_operand_as(ctx, &A, kind, desc->block_m, &args->product.a_map);
+    if (!desc->no_k)
+        args->product.b_map_kind = iris_map_operand(ctx, &B, desc->block_n, &args->product.b_map);
     args->product.c_is_mapped = iris_map_operand_as(
         ctx, &C, IRIS_TENSOR_MAP_K, desc->block_m / IRIS_SM90_PARTS, &args->product.c_map);
 }
@@ -162,6 +165,13 @@ enum iris_status iris_all_gather_matmul(struct iris_context *ctx,
     if (t->bias != NULL)
         IRIS_TRY(iris_broadcast_bias(ctx, t->bias, t->C, desc.M, &reduce->bias));
     desc.prepare = options->prepare;
+    if (desc.M == 0 || (desc.N == 0 && desc.K == 0)) { /* nor is there anything to join */
+        IRIS_TRY(iris_op_select(ctx, options->config, &desc, &launch.work_groups));
+        return iris_op_meet(ctx, &desc, IRIS_ENDING_LOCAL, options);
+    }
+    if (desc.K == 0)
+        args.gathered.address = 0;
+    iris_product_depth(ctx, &desc);
     IRIS_TRY(iris_op_select(ctx, options->config, &desc, &launch.work_groups));
 
     iris_product_args_fill(ctx, &desc, options->config, t->C, t->A, t->B, reduce);

@@ -23,22 +23,30 @@ static enum iris_operation kernel_of(const struct iris_context *ctx, enum iris_o
     return operation == IRIS_OP_REDUCE || in_steps ? IRIS_OP_ALL_REDUCE : operation;
 }
 
+static uint32_t kernel_id(const struct iris_context *ctx, const struct iris_op_desc *desc,
+                          enum iris_operation operation, const struct iris_op_launch *op)
+{
+    const enum iris_variant variant =
+        desc->variant == IRIS_VARIANT_ONE_SHOT_LEGACY ? IRIS_VARIANT_ONE_SHOT : desc->variant;
+
+    if (op->only_meets)
+        return IRIS_KERNEL_ID(IRIS_OP_ALL_GATHER, IRIS_VARIANT_NONE, IRIS_DTYPE_U8);
+    return IRIS_KERNEL_ID(kernel_of(ctx, operation, desc->variant), variant, op->kernel_dtype);
+}
+
 static enum iris_status launch_kernel(struct iris_context *ctx, const struct iris_op_desc *desc,
                                       enum iris_operation operation,
                                       const struct iris_op_launch *op, void *stream)
 {
     const struct iris_launch launch = {
-        .kernel = IRIS_KERNEL_ID(
-            kernel_of(ctx, operation, desc->variant),
-            desc->variant == IRIS_VARIANT_ONE_SHOT_LEGACY ? IRIS_VARIANT_ONE_SHOT : desc->variant,
-            op->kernel_dtype),
+        .kernel = kernel_id(ctx, desc, operation, op),
         .work_groups = op->work_groups,
         .args = op->args,
         .args_nbytes = op->args_nbytes,
-        .scratch_nbytes = desc->gpu_parts > 0
+        .scratch_nbytes = desc->gpu_parts > 0 || op->only_meets
                               ? 0
                               : iris_host_scratch_nbytes(desc->block_m, desc->block_n, desc->K),
-        .traced = op->call->trace != 0 && IRIS_IS_PRODUCT(operation),
+        .traced = op->call->trace != 0 && IRIS_IS_PRODUCT(operation) && !op->only_meets,
         .stream = stream,
     };
 
@@ -65,6 +73,8 @@ static enum iris_status prepare_call(struct iris_context *ctx, const struct iris
 {
     struct iris_op_launch clear = *op;
 
+    if (op->only_meets)
+        return IRIS_OK;
     switch (desc->variant) {
     case IRIS_VARIANT_ONE_SHOT_LEGACY:
         return zero_flags(ctx, storage);
@@ -175,4 +185,17 @@ enum iris_status iris_op_run(struct iris_context *ctx, const struct iris_op_desc
 done:
     iris_context_leave(ctx);
     return status;
+}
+
+enum iris_status iris_op_meet(struct iris_context *ctx, const struct iris_op_desc *desc,
+                              enum iris_ending ending, const struct iris_op_options *options)
+{
+    struct iris_transfer_args args = {.output_offset = IRIS_STAGED, .ending = ending};
+    const struct iris_op_launch launch = {.call = &args.call,
+                                          .args = &args,
+                                          .args_nbytes = sizeof args,
+                                          .work_groups = 1,
+                                          .only_meets = true};
+
+    return iris_op_run(ctx, desc, &launch, options);
 }

@@ -17,6 +17,7 @@ struct iris_op_launch {
     size_t args_nbytes;
     uint32_t work_groups;
     enum iris_dtype kernel_dtype; /* of the row in instances.def */
+    bool only_meets;              /* see iris_op_meet */
     /* NULL, or: fills in what else depends on where the workspace's buffers lie. */
     enum iris_status (*place)(struct iris_context *ctx, const struct iris_op_desc *desc,
                               struct iris_call_args *call);
@@ -26,5 +27,11 @@ struct iris_op_launch {
 enum iris_status iris_op_run(struct iris_context *ctx, const struct iris_op_desc *desc,
                              const struct iris_op_launch *launch,
                              const struct iris_op_options *options);
+
+/* The same for an operation whose result has no elements: it is agreed on and counted as any call,
+ * and every rank hears from every peer; nothing else is done. What a collective launches that moves
+ * no bytes does that, so no kernel of a product need be made for a product without tiles. */
+enum iris_status iris_op_meet(struct iris_context *ctx, const struct iris_op_desc *desc,
+                              enum iris_ending ending, const struct iris_op_options *options);
 
 #endif

@@ -17,13 +17,27 @@ struct iris_matrix_args iris_matrix_args_of(const struct iris_tensor *tensor)
                                      tensor->stride[1]};
 }
 
+void iris_product_depth(const struct iris_context *ctx, struct iris_op_desc *desc)
+{
+    const bool by_k = IRIS_IS_GATHERED_PRODUCT(desc->operation) && desc->dim == 1;
+
+    if (desc->K != 0)
+        return;
+    desc->no_k = true;
+    desc->K = by_k ? ctx->world_size : 1;
+    desc->share_k = by_k ? 1 : 0;
+}
+
 void iris_product_args_fill(const struct iris_context *ctx, const struct iris_op_desc *desc,
                             const struct iris_config *config, const struct iris_tensor *C,
                             const struct iris_tensor *A, const struct iris_tensor *B,
                             struct iris_reduce_args *out)
 {
-    out->a = iris_matrix_args_of(A);
-    out->b = iris_matrix_args_of(B);
+    const struct iris_matrix_args zeros = {
+        (uint64_t)(uintptr_t)iris_heap_base(ctx->heap, ctx->rank) + ctx->zeros_offset, 0, 0};
+
+    out->a = desc->no_k ? zeros : iris_matrix_args_of(A);
+    out->b = desc->no_k ? zeros : iris_matrix_args_of(B);
     out->output = iris_matrix_args_of(C);
     out->M = desc->M;
     out->N = desc->N;
@@ -146,6 +160,7 @@ static enum iris_status check_result(const struct iris_context *ctx, const struc
                              dim == 0 ? "A" : "B", dim == 0 ? "rows" : "columns", ctx->world_size,
                              dim, (long long)whole[dim]);
         expected[dim] /= ctx->world_size;
+        desc->dim = dim;
         *(dim == 0 ? &desc->share_m : &desc->share_n) = expected[dim];
     }
     if (C->shape[0] == expected[0] && C->shape[1] == expected[1])
@@ -209,19 +224,26 @@ static enum iris_status run_product(struct iris_context *ctx, enum iris_operatio
         IRIS_TRY(iris_broadcast_bias(ctx, bias, C, own_rows, &args->bias));
     desc.has_bias = bias != NULL;
     desc.prepare = options->prepare;
+    /* Nobody else writes or reads a share of the result. */
+    args->ending = dim >= 0            ? IRIS_ENDING_LOCAL
+                   : options->async_op ? IRIS_ENDING_TELLS
+                                       : IRIS_ENDING_WAITS;
+    if (desc.M == 0 || desc.N == 0) {
+        IRIS_TRY(iris_op_select(ctx, options->config, &desc, &launch.work_groups));
+        return iris_op_meet(ctx, &desc, args->ending, options);
+    }
+    iris_product_depth(ctx, &desc);
     IRIS_TRY(iris_op_select(ctx, options->config, &desc, &launch.work_groups));
 
     iris_product_args_fill(ctx, &desc, options->config, C, A, B, args);
     args->output_offset = iris_tensor_heap_offset(ctx, C);
     args->share_m = desc.share_m;
     args->share_n = desc.share_n;
-    /* Nobody else writes or reads a share of the result. */
-    args->ending = dim >= 0            ? IRIS_ENDING_LOCAL
-                   : options->async_op ? IRIS_ENDING_TELLS
-                                       : IRIS_ENDING_WAITS;
-    product.a_map_kind =
-        map_operand(ctx, A, 0, 1, desc.block_m, dim == 0 ? desc.share_m : 0, &product.a_map);
-    product.b_map_kind = map_operand(ctx, B, 1, 0, desc.block_n, desc.share_n, &product.b_map);
+    if (!desc.no_k) {
+        product.a_map_kind =
+            map_operand(ctx, A, 0, 1, desc.block_m, dim == 0 ? desc.share_m : 0, &product.a_map);
+        product.b_map_kind = map_operand(ctx, B, 1, 0, desc.block_n, desc.share_n, &product.b_map);
+    }
     /* Alone there is nothing to exchange, and a product without a bias is the result. */
     product.c_is_mapped = ctx->world_size == 1 && bias == NULL &&
                           map_operand(ctx, C, 0, 1, desc.block_m / IRIS_SM90_PARTS, 0,

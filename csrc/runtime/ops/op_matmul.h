@@ -21,6 +21,11 @@ enum iris_status iris_broadcast_bias(const struct iris_context *ctx, const struc
                                      const struct iris_tensor *C, int64_t num_rows,
                                      struct iris_matrix_args *out);
 
+/* A sum over no K is one over a K of zeros, which every kernel can do: gives `desc` as many columns
+ * as its operand has shards along K, and says so. iris_product_args_fill then has every element of
+ * A and B be one zero. For a result with elements. */
+void iris_product_depth(const struct iris_context *ctx, struct iris_op_desc *desc);
+
 /* What the kernels of all fused products are told alike: operands, shape, tiles. */
 void iris_product_args_fill(const struct iris_context *ctx, const struct iris_op_desc *desc,
                             const struct iris_config *config, const struct iris_tensor *C,

@@ -167,9 +167,6 @@ enum iris_status iris_auto_config(enum iris_operation operation, int64_t M, int6
     if (dtype != IRIS_DTYPE_F32 && dtype != IRIS_DTYPE_F16 && dtype != IRIS_DTYPE_BF16)
         return IRIS_FAIL(IRIS_EINVAL, "dtype: expected float32, float16 or bfloat16, got %s",
                          iris_dtype_name(dtype));
-    if (M < 1 || N < 1 || K < 1)
-        return IRIS_FAIL(IRIS_EINVAL, "M, N, K: expected >= 1, got %lld, %lld, %lld", (long long)M,
-                         (long long)N, (long long)K);
     if (world_size < 1 || world_size > IRIS_MAX_RANKS)
         return IRIS_FAIL(IRIS_EINVAL, "world_size: expected 1 to %d, got %d", IRIS_MAX_RANKS,
                          world_size);

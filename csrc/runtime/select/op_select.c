@@ -124,7 +124,7 @@ static void select_run(const struct iris_select_target *on, struct iris_op_desc 
         if (desc->block_n < CPU_RUN_MIN)
             desc->block_n = CPU_RUN_MIN;
     }
-    desc->block_n = at_most(desc->block_n, desc->N > 0 ? desc->N : 1);
+    desc->block_n = at_most(desc->block_n, desc->N);
 }
 
 /* A GPU kernel's tile is built in. */
@@ -182,16 +182,13 @@ static void select_gpu_run(const struct iris_config *config, struct iris_op_desc
     int64_t run = (int64_t)iris_round_up(
         (uint64_t)iris_ceil_div(desc->M * desc->N, (int64_t)GPU_RUNS), GPU_RUN_MIN / element);
 
-    if (run == 0) /* no elements: the call only meets the peers */
-        run = GPU_RUN_MIN / element;
     if (config->block_size_n != 0)
         run = (int64_t)iris_round_up((uint64_t)config->block_size_n, GPU_RUN_MULTIPLE);
     else if (run > GPU_RUN / element)
         run = GPU_RUN / element;
     desc->block_m = 1;
     desc->block_n =
-        at_most((int32_t)run,
-                (int64_t)iris_round_up((uint64_t)(desc->N > 0 ? desc->N : 1), GPU_RUN_MULTIPLE));
+        at_most((int32_t)run, (int64_t)iris_round_up((uint64_t)desc->N, GPU_RUN_MULTIPLE));
     desc->block_k = 1;
     desc->group_size_m = 1;
 }
@@ -475,20 +472,20 @@ static uint32_t enough_work_groups(const struct iris_select_target *on,
             iris_packet_layout_make(iris_op_desc_packet_nbytes(desc), on->world_size);
         wanted = iris_ceil_div(packets.words, threads);
         if (desc->operation == IRIS_OP_ALL_REDUCE_RMSNORM) /* one for each row */
-            wanted = desc->M > 0 ? desc->M : 1;
+            wanted = desc->M;
         else if (on->asynchronous && asked == 0)
             limit *= PACKET_GROUPS_PER_UNIT;
     } else if (desc->operation == IRIS_OP_ALL_REDUCE ||
                desc->operation == IRIS_OP_ALL_REDUCE_RMSNORM) {
-        wanted = iris_ceil_div(desc->N > 0 ? desc->N : 1, desc->block_n) *
-                 (on->asynchronous ? IRIS_RUN_PIECES : 1);
+        wanted = iris_ceil_div(desc->N, desc->block_n) * (on->asynchronous ? IRIS_RUN_PIECES : 1);
     }
     return (uint32_t)(wanted < limit ? wanted : limit);
 }
 
-enum iris_status iris_select_for(const struct iris_select_target *on,
-                                 const struct iris_config *config, struct iris_op_desc *desc,
-                                 uint32_t *work_groups)
+/* For extents of at least 1. */
+static enum iris_status select_sized(const struct iris_select_target *on,
+                                     const struct iris_config *config, struct iris_op_desc *desc,
+                                     uint32_t *work_groups)
 {
     const int limit = on->max_work_groups;
 
@@ -514,4 +511,30 @@ enum iris_status iris_select_for(const struct iris_select_target *on,
         select_run(on, desc);
     *work_groups = enough_work_groups(on, desc, config->num_sms);
     return select_gather(on, config, *work_groups, desc);
+}
+
+/* An extent of 0 is tiled as one of 1 is. A gathered product without columns, which only joins the
+ * operand, does not begin early: it is the wait for everything that makes it hear from every peer.
+ */
+enum iris_status iris_select_for(const struct iris_select_target *on,
+                                 const struct iris_config *config, struct iris_op_desc *desc,
+                                 uint32_t *work_groups)
+{
+    const int64_t M = desc->M, N = desc->N, K = desc->K;
+    struct iris_config asked = *config;
+    enum iris_status status;
+
+    if (M < 0 || N < 0 || K < 0)
+        return IRIS_FAIL(IRIS_EINVAL, "M, N, K: expected >= 0, got %lld, %lld, %lld", (long long)M,
+                         (long long)N, (long long)K);
+    if (N == 0)
+        asked.overlap = IRIS_NO;
+    desc->M = M > 0 ? M : 1;
+    desc->N = N > 0 ? N : 1;
+    desc->K = K > 0 ? K : 1;
+    status = select_sized(on, &asked, desc, work_groups);
+    desc->M = M;
+    desc->N = N;
+    desc->K = K;
+    return status;
 }
