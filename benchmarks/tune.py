@@ -71,7 +71,7 @@ def line(row, world, dtype) -> str:
     numbers = (world, M, N, K, *(fields[name] for name in
                                  ("block_size_n", "num_fetch_sms", "k_per_flag")))  # fmt: skip
     return (
-        f'IRIS_CHAMPION({OPERATION.upper()}, "{ARCH}", {NAMES[dtype]}, '
+        f'IRIS_TUNED_CONFIG({OPERATION.upper()}, "{ARCH}", {NAMES[dtype]}, '
         f"{', '.join(map(str, numbers))})\n"
     )
 
@@ -79,7 +79,7 @@ def line(row, world, dtype) -> str:
 def write(path: pathlib.Path, rows, world: int, dtype) -> None:
     """Puts the rows in the place of those of the same operation, world and dtype."""
     pattern = re.compile(
-        rf'^IRIS_CHAMPION\({OPERATION.upper()}, "{ARCH}", {NAMES[dtype]}, {world},.*\n', re.M
+        rf'^IRIS_TUNED_CONFIG\({OPERATION.upper()}, "{ARCH}", {NAMES[dtype]}, {world},.*\n', re.M
     )
     kept = pattern.sub("", path.read_text())
     path.write_text(kept + "".join(line(row, world, dtype) for row in rows if row[-1]))

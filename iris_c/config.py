@@ -38,7 +38,7 @@ class FusedConfig:
     num_sms : int or None
         Work-groups; on the cpu, threads.
     num_xcds : int or None
-        Accelerator dies over which tiles are spread.
+        XCDs of an AMD GPU; each gets neighbouring tiles, which share operands in its L2.
     all_reduce_variant : str or None
         'atomic', 'spinlock', 'one_shot', 'two_shot' or 'ring'; None chooses.
     num_fetch_sms : int or None
@@ -102,7 +102,7 @@ class Config:
     comm_sms : int or None
         Work-groups; on the cpu, threads.
     num_xcds : int or None
-        Accelerator dies over which tiles are spread.
+        XCDs of an AMD GPU; each gets neighbouring tiles, which share operands in its L2.
     all_reduce_variant : str or None
         'll', 'll_two_shot', 'one_shot', 'two_shot', 'ring', 'atomic', 'spinlock' or
         'one_shot_legacy'; None chooses.

@@ -59,8 +59,8 @@ def test_memory_order_is_spelled_in_one_place(path):
 MAY_INCLUDE = {
     "base": (),
     "kernels/abi": (),
-    "kernels/base": ("kernels/cpu", "kernels/gpu"),
-    "kernels/protocol": ("kernels/base", "kernels/cpu", "kernels/gpu"),
+    "kernels/base": ("kernels/cpu/rows_host.h", "kernels/gpu/convert_gpu.h"),
+    "kernels/protocol": ("kernels/base",),
     "kernels/ops": ("kernels/base", "kernels/protocol"),
     "kernels/cpu": ("kernels/base", "kernels/protocol", "kernels/ops"),
     "kernels/gpu": ("kernels/base", "kernels/protocol", "kernels/ops"),
@@ -82,6 +82,19 @@ def test_includes_point_down(path):
         assert target.exists(), f"{included}: in the own folder, or a path from csrc/"
         name = target.relative_to(csrc).as_posix()
         assert any(name == row or name.startswith(row + "/") for row in allowed), included
+
+
+@pytest.mark.parametrize("path", C_SOURCES, ids=short)
+def test_one_header_asks_for_the_target(path):
+    """One target's code lies in its folder; kernels/abi/target.h names its files."""
+    folders = {"__CUDACC__": "gpu/sm90", "__CUDA_ARCH__": "gpu/sm90", "__HIP__": "gpu/cdna",
+               "__AMDGCN__": "gpu/cdna", "__gfx": "gpu/cdna", "__builtin_amdgcn": "gpu/cdna",
+               "threadIdx": "gpu/sm90", "blockIdx": "gpu/sm90"}  # fmt: skip
+    text = without_comments(path)
+    here = path.relative_to(ROOT / "csrc").as_posix()
+    for word, folder in folders.items():
+        allowed = here.startswith(f"kernels/{folder}/") or here == "kernels/abi/target.h"
+        assert allowed or word not in text, f"{word} outside kernels/{folder}"
 
 
 def test_file_names_are_unique():

@@ -48,7 +48,7 @@ struct iris_device_traits {
     bool asynchronous;         /* launches return before they are complete */
     bool shares_by_fd;         /* memory handles are file descriptors */
     bool sm90;                 /* see kernels/gpu_launch.h */
-    int dies;                  /* that work-groups are dealt to in turn; 1: one */
+    int xcds;                  /* XCDs, which get work-groups in turn; 1: not divided */
     uint64_t ticks_per_second; /* of the clock that waits are measured with */
 };
 

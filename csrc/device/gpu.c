@@ -166,13 +166,13 @@ static struct iris_device_traits traits_of(const struct gpu_device *gpu)
     struct iris_device_traits traits = {
         .asynchronous = true,
         .sm90 = cuda,
-        .dies = 1,
+        .xcds = 1,
         .ticks_per_second = UINT64_C(1000000000),
     };
 
     if (!cuda) {
         traits.ticks_per_second = strcmp(gpu->arch, "gfx90a") == 0 ? 25000000 : 100000000;
-        traits.dies = strcmp(gpu->arch, "gfx90a") == 0 ? 1 : 8;
+        traits.xcds = strcmp(gpu->arch, "gfx90a") == 0 ? 1 : 8;
     }
     return traits;
 }

@@ -105,7 +105,7 @@ static PyObject *product_preamble(PyObject *module, const char *name, enum iris_
     "ctx : Context\n"                                                                              \
     "C : tensor (M, N)\n    The result, equal on all ranks. In the symmetric heap it is written\n" \
     "    directly, anywhere else it is staged, with the same result.\n"                            \
-    "A : tensor (M, K)\n    This rank's columns of the left factor; any strides.\n"                \
+    "A : tensor (M, K)\n    This rank's columns of the whole A; any strides.\n"                    \
     "B : tensor (K, N)\n    This rank's rows of the right factor; any strides.\n"
 
 #define CONFIG_AND_WORKSPACE                                                                       \
@@ -153,7 +153,7 @@ static PyObject *ops_matmul_all_reduce_preamble(PyObject *module, PyObject *cons
     "Parameters\n----------\n"                                                                     \
     "ctx : Context\n"                                                                              \
     "C : tensor\n    (M / world_size, N) for dim 0, (M, N / world_size) for dim 1. Anywhere.\n"    \
-    "A : tensor (M, K)\n    This rank's columns of the left factor; any strides.\n"                \
+    "A : tensor (M, K)\n    This rank's columns of the whole A; any strides.\n"                    \
     "B : tensor (K, N)\n    This rank's rows of the right factor; any strides.\n"
 
 PyDoc_STRVAR(
@@ -234,7 +234,7 @@ static PyObject *ops_matmul_reduce_scatter_preamble(PyObject *module, PyObject *
     "ctx : Context\n"                                                                              \
     "C : tensor (world_size * M, N)\n    The result, equal on all ranks; best in the symmetric "   \
     "heap.\n"                                                                                      \
-    "A : tensor (M, K)\n    This rank's rows of the left factor; any strides.\n"                   \
+    "A : tensor (M, K)\n    This rank's rows of the whole A; any strides.\n"                       \
     "B : tensor (K, N)\n    The right factor, mostly equal on all ranks; any strides.\n"
 
 PyDoc_STRVAR(

@@ -247,7 +247,7 @@ void iris_context_close(struct iris_context *ctx)
     if (ctx->device != NULL && ctx->heap != NULL)
         (void)ctx->ops->synchronize(ctx->device);
     if (ctx->sent_to != 0)
-        iris_exchange_drain(ctx);
+        iris_messages_drain(ctx);
     iris_bootstrap_destroy(ctx->bootstrap);
     ctx->bootstrap = NULL;
     if (ctx->faults_address != 0)

@@ -6,7 +6,7 @@
     torchrun --nproc-per-node 4 docs/examples/serve_tensor_parallel.py --width 4096 --layers 8
 
 A step of decoding has few rows, so its row-parallel layers multiply and then sum a small message:
-`all_reduce` of a few KiB, one crossing of the links. On GPUs the step is captured in a graph once
+`all_reduce` of a few KiB, one hop. On GPUs the step is captured in a graph once
 and replayed for every token; sums, caches and all. The weights are random, equal for any number of
 ranks, and so is the text; what counts is tokens per second.
 """

@@ -20,8 +20,8 @@ OPERATIONS = (
 ARCHES = ("sm_90a", "gfx90a", "gfx942", "gfx950", "cpu")
 UNITS = {"sm_90a": 132, "gfx90a": 104, "gfx942": 304, "gfx950": 256}
 OVERLAPPED = OPERATIONS[-1]
-CHAMPIONS = pathlib.Path(__file__).resolve().parents[2] / "csrc/runtime/select/tuned_configs.def"
-ROW = re.compile(r"^IRIS_CHAMPION\((\w+), \"(\w+)\", (\w+), ([\d, \n]+)\)$", re.M)
+TUNED_CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "csrc/runtime/select/tuned_configs.def"
+ROW = re.compile(r"^IRIS_TUNED_CONFIG\((\w+), \"(\w+)\", (\w+), ([\d, \n]+)\)$", re.M)
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
@@ -103,14 +103,14 @@ def test_the_host_tiles_by_cache_and_the_shape():
     assert (tiny.block_size_m, tiny.block_size_n) == (5, 9)
 
 
-def champions():
-    for op, arch, dtype, numbers in ROW.findall(CHAMPIONS.read_text()):
+def tuned_configs():
+    for op, arch, dtype, numbers in ROW.findall(TUNED_CONFIGS.read_text()):
         yield op.lower(), arch, DTYPES[dtype], *(int(n) for n in numbers.split(","))
 
 
-def test_champions_are_returned_exactly():
-    rows = list(champions())
-    assert len(rows) == CHAMPIONS.read_text().count("\nIRIS_CHAMPION(")
+def test_tuned_configs_are_returned_exactly():
+    rows = list(tuned_configs())
+    assert len(rows) == TUNED_CONFIGS.read_text().count("\nIRIS_CHAMPION(")
     assert rows
     for op, arch, dtype, world_size, M, N, K, block_n, fetch, flag in rows:
         config = auto_config(op, M, N, K, dtype, world_size, arch)

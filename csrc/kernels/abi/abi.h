@@ -295,7 +295,8 @@ struct iris_matrix_args {
     int64_t stride_col;
 };
 
-/* Reductions of products and of tensors: what the reduction exchange of reduction_host.h needs. */
+/* Reductions of products and of tensors: what the reduction over ranks needs, see reduction_host.h.
+ */
 struct iris_reduce_args {
     struct iris_call_args call;
     struct iris_matrix_args a;      /* all_reduce, reduce_scatter: the input */
@@ -311,9 +312,9 @@ struct iris_reduce_args {
     int32_t group_size_m; /* tile rows per group of the tile order */
     uint32_t ending;      /* enum iris_ending */
     uint32_t reduce_op;   /* enum iris_reduce_op; of a product SUM */
-    int32_t num_xcds;     /* dies that the hardware deals work-groups to in turn; 1: no dies */
-    int32_t root;         /* the only rank that gets the result, or -1: all get it */
-    float reduce_scale;   /* what a floating-point result is multiplied by: 1, or AVG's 1 / W */
+    int32_t num_xcds;   /* XCDs, which the hardware gives work-groups to in turn; 1: not divided */
+    int32_t root;       /* the only rank that gets the result, or -1: all get it */
+    float reduce_scale; /* what a floating-point result is multiplied by: 1, or AVG's 1 / W */
     uint32_t pad;
 };
 
@@ -398,7 +399,7 @@ struct iris_gather_args {
 
 /* all_gather, broadcast, all_to_all, gather, scatter: each sender r sends `nbytes` from
  * input + p * source_step to output + r * target_step of every receiver p. */
-struct iris_transfer_args {
+struct iris_copy_collective_args {
     struct iris_call_args call;
     uint64_t input;
     uint64_t output;
@@ -421,7 +422,7 @@ struct iris_messages {
 };
 
 /* send, recv, all_to_all with sizes. The message to this rank itself is copied. */
-struct iris_exchange_args {
+struct iris_message_args {
     struct iris_call_args call;
     struct iris_messages send, receive;
     uint64_t channels_offset; /* struct iris_channel_lane[world_size][IRIS_CHANNEL_LANES], then the

@@ -23,9 +23,9 @@
 
 /* Products by plain threads (sm_90a, fp32) or by the matrix units of gfx: 128 x 128 outputs, 64
  * bytes of K at a time. */
-#define IRIS_SIMT_BLOCK_M 128
-#define IRIS_SIMT_BLOCK_N 128
-#define IRIS_SIMT_BLOCK_K_BYTES 64
+#define IRIS_GEMM_BLOCK_M 128
+#define IRIS_GEMM_BLOCK_N 128
+#define IRIS_GEMM_BLOCK_K_BYTES 64
 
 /* fp16 and bf16 products on sm_90a: see gemm_sm90.h. */
 #define IRIS_SM90_THREADS 384
@@ -85,8 +85,8 @@ static inline struct iris_gpu_block iris_gpu_block_of(bool sm90, uint32_t operat
                                                       enum iris_dtype dtype)
 {
     const int32_t element = dtype == IRIS_DTYPE_F32 ? 4 : 2;
-    struct iris_gpu_block block = {IRIS_SIMT_BLOCK_M, IRIS_SIMT_BLOCK_N,
-                                   IRIS_SIMT_BLOCK_K_BYTES / element};
+    struct iris_gpu_block block = {IRIS_GEMM_BLOCK_M, IRIS_GEMM_BLOCK_N,
+                                   IRIS_GEMM_BLOCK_K_BYTES / element};
 
     if (iris_is_tensor_core_product(sm90, operation, dtype)) {
         block.m = IRIS_SM90_BLOCK_M;

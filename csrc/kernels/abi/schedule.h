@@ -24,15 +24,8 @@
 #include <stdint.h>
 
 #include "abi.h"
-
-/* A function for the host and for kernels. */
-#if defined(__CUDACC__)
-#define IRIS_FUNCTION static __host__ __device__ __forceinline__
-#elif defined(__HIP__)
-#define IRIS_FUNCTION static inline __attribute__((device, always_inline))
-#else
-#define IRIS_FUNCTION static inline
-#endif
+#include "target.h"
+#include IRIS_TARGET_LANGUAGE
 
 struct iris_tile_coord {
     int64_t row, col;   /* of the tile's first element */
@@ -122,7 +115,7 @@ IRIS_FUNCTION int64_t iris_share_begin(const struct iris_schedule *s, int32_t ra
     return rank * s->tiles / s->world_size;
 }
 
-IRIS_FUNCTION int32_t iris_tile_owner(const struct iris_schedule *s, int64_t tile)
+IRIS_FUNCTION int32_t iris_block_owner(const struct iris_schedule *s, int64_t tile)
 {
     /* The inverse of iris_share_begin: the largest rank whose share begins at or before `tile`. */
     return (int32_t)(((tile + 1) * s->world_size - 1) / s->tiles);
@@ -138,7 +131,7 @@ IRIS_FUNCTION int64_t iris_tile_at(const struct iris_schedule *s, int32_t rank, 
 
 /* ---- ownership on a GPU ---- */
 
-IRIS_FUNCTION int32_t iris_dealt_owner(const struct iris_schedule *s, int64_t tile)
+IRIS_FUNCTION int32_t iris_cyclic_owner(const struct iris_schedule *s, int64_t tile)
 {
     return (int32_t)(tile % s->world_size);
 }
@@ -303,7 +296,7 @@ IRIS_FUNCTION struct iris_tile_coord iris_gather_tile_coord(const struct iris_ga
 
 /* Byte offsets inside one half of a workspace's staging, and the flags of one half. On a GPU a
  * rank's own partials pass through its staging too: other work-groups, or other waves, than those
- * that computed them bring them on. A GPU kernel may hand a partial tile over in `gpu_parts` parts,
+ * that computed them reduce them. A GPU kernel may hand a partial tile over in `gpu_parts` parts,
  * each with its flag, in two_shot and one_shot. gpu_parts 0: the cpu. */
 struct iris_reduce_layout {
     uint64_t tile_nbytes;     /* one staged tile of the operands' dtype */

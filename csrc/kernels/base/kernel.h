@@ -10,32 +10,8 @@
 #include <stdint.h>
 
 #include "kernels/abi/abi.h"
-
-/* Before a loop of a GPU kernel that is to leave no loop behind, or that is to stay one. */
-#if defined(__CUDACC__) || defined(__HIP__)
-#define IRIS_UNROLL _Pragma("unroll")
-#define IRIS_NO_UNROLL _Pragma("unroll 1")
-#else
-#define IRIS_UNROLL
-#define IRIS_NO_UNROLL
-#endif
-
-#if defined(__CUDACC__)
-#define IRIS_GPU 1
-#define IRIS_INLINE __device__ __forceinline__
-#define IRIS_SHARED __shared__
-#define IRIS_GLOBAL
-#elif defined(__HIP__)
-#define IRIS_GPU 1
-#define IRIS_INLINE __attribute__((device, always_inline)) inline
-#define IRIS_SHARED __attribute__((shared))
-/* Heap and operands are global memory; saying so spares the flat instructions, which would also
- * wait for LDS. */
-#define IRIS_GLOBAL __attribute__((address_space(1)))
-#else
-#define IRIS_INLINE inline
-#define IRIS_GLOBAL
-#endif
+#include "kernels/abi/target.h"
+#include IRIS_TARGET_LANGUAGE
 
 namespace iris
 {
@@ -108,33 +84,6 @@ struct extent {
 struct block_shape {
     int32_t m, n, k;
 };
-
-/* A structure of words that is the same for all lanes, held in each of them. On gfx the compiler
- * would keep it in scalar registers, of which a kernel with much such state has too few. */
-template <class S> IRIS_INLINE S in_lanes(S uniform)
-{
-#if defined(__HIP__)
-    struct words {
-        uint32_t word[sizeof(S) / 4];
-    };
-    words w = __builtin_bit_cast(words, uniform);
-    for (uint32_t &word : w.word)
-        asm volatile("" : "+v"(word));
-    return __builtin_bit_cast(S, w);
-#else
-    return uniform;
-#endif
-}
-
-/* The value, not known before this point: what is computed from it stays here. On gfx each
- * comparison made early holds two scalar registers until it is used. */
-IRIS_INLINE int32_t here_and_now(int32_t value)
-{
-#if defined(__HIP__)
-    asm volatile("" : "+v"(value)::"memory");
-#endif
-    return value;
-}
 
 /* A pointer to device memory from its address. */
 template <typename T> IRIS_INLINE T *device_pointer(uint64_t address)

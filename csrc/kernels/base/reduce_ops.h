@@ -7,7 +7,7 @@
 #ifndef IRIS_REDUCE_OPS_H
 #define IRIS_REDUCE_OPS_H
 
-#include "kernel.h"
+#include "primitives.h"
 #if defined(IRIS_GPU)
 #include "kernels/gpu/convert_gpu.h"
 #else
@@ -71,16 +71,6 @@ template <typename A> IRIS_INLINE A extreme(A a, A b, bool larger)
     return first || a != a ? a : b;
 }
 
-#if defined(__CUDACC__)
-IRIS_INLINE float extreme(float a, float b, bool larger)
-{
-    float high, low;
-    asm("max.NaN.f32 %0, %1, %2;" : "=f"(high) : "f"(a), "f"(b));
-    asm("min.NaN.f32 %0, %1, %2;" : "=f"(low) : "f"(a), "f"(b));
-    return larger ? high : low;
-}
-#endif
-
 /* `op` is the same for all threads. Selected, not branched to: unrolled, the branches would be most
  * of a kernel, which has to be fetched before it runs. */
 template <typename A> IRIS_INLINE A reduced(A a, A b, uint32_t op)
@@ -97,11 +87,7 @@ template <typename A> IRIS_INLINE A concluded(A value, uint32_t op, int32_t worl
 }
 template <> IRIS_INLINE float concluded(float value, uint32_t, int32_t, float scale)
 {
-    float scaled = value * scale;
-#if defined(__HIP__)
-    asm("" : "+v"(scaled)); /* rounded by itself, not with the conversion that follows */
-#endif
-    return scaled;
+    return round_alone(value * scale); /* before the conversion that follows */
 }
 
 /* ---- words ---- */

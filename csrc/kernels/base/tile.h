@@ -25,12 +25,6 @@
 
 #include "kernel.h"
 
-#if defined(__CUDACC__)
-#include "kernels/gpu/sm90/tile_sm90.h"
-#elif defined(__HIP__)
-#include "kernels/gpu/cdna/tile_cdna.h"
-#else
-#include "kernels/cpu/tile_host.h"
-#endif
+#include IRIS_TARGET_TILE
 
 #endif

@@ -17,7 +17,7 @@ template <typename T, iris_variant kVariant>
 void all_reduce(work_group wg, const iris_reduce_args &args)
 {
     const tensor_producer<T> input = {as_matrix<const T>(args.a)};
-    run_reduce_exchange<T, kVariant>(wg, args, input);
+    run_reduction<T, kVariant>(wg, args, input);
 }
 
 template <typename T, iris_variant kVariant>
@@ -31,7 +31,7 @@ template <typename T, iris_variant kVariant>
 void clear_sums(work_group wg, const iris_reduce_args &args)
 {
     const tensor_producer<T> none = {};
-    reduce_exchange<T, tensor_producer<T>>(wg, args, none, kVariant).clear_sums();
+    rank_reduction<T, tensor_producer<T>>(wg, args, none, kVariant).clear_sums();
 }
 
 } // namespace iris

@@ -22,7 +22,7 @@ inline bool wait_for_rows(const iris_gather_args &args, const gathered_operand<T
     const iris_gather_layout &layout = args.layout;
 
     for (int32_t s = by_rows ? source : 0; s < (by_rows ? source + 1 : world); ++s)
-        for (int64_t k = 0; !operand.is_at_hand(s) && k < layout.cols; k += layout.unit_cols)
+        for (int64_t k = 0; !operand.is_local(s) && k < layout.cols; k += layout.unit_cols)
             if (!operand.wait_for_unit(s, row, k))
                 return false;
     return true;

@@ -45,7 +45,7 @@ template <typename T, iris_variant kVariant>
 void matmul_all_reduce(work_group wg, const iris_product_args &args)
 {
     const product_producer<T> product = producer_of<T>(args);
-    run_reduce_exchange<T, kVariant>(wg, args.reduce, product);
+    run_reduction<T, kVariant>(wg, args.reduce, product);
 }
 
 /* The arguments say where the shares are. */
@@ -59,7 +59,7 @@ template <typename T, iris_variant kVariant>
 void matmul_all_gather(work_group wg, const iris_product_args &args)
 {
     const product_producer<T> product = producer_of<T>(args);
-    reduce_exchange<T, product_producer<T>>(wg, args.reduce, product, kVariant).gather();
+    rank_reduction<T, product_producer<T>>(wg, args.reduce, product, kVariant).gather();
 }
 
 } // namespace iris

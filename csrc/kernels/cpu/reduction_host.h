@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * The reduction exchange on the host (on a GPU: gpu_reduction.h, the same protocol among
+ * The reduction over ranks on the host (on a GPU: gpu_reduction.h, the same protocol among
  * work-groups with other strengths): output tile = sum over ranks of a partial tile, in five
  * variants. What a partial tile is, a matrix product or a piece of a tensor, is the Producer's
  * business, so that matmul_all_reduce, all_reduce and reduce_scatter are one algorithm with three
@@ -10,7 +10,7 @@
  *   two_shot  each tile has an owner. The others push their partial into the owner's staging; the
  *             owner adds them in rank order and pushes the result into everybody's output.
  *   one_shot  everybody pushes every partial to everybody and adds all of them itself: one network
- *             crossing, W times the traffic. For small outputs.
+ *             hop, W times the traffic. For small outputs.
  *   ring      the sum runs 0 -> 1 -> ... -> W-1, each rank adding its partial; the result
  *             runs on W-1 -> 0 -> 1 -> ... -> W-2.
  *   atomic    everybody adds its partials to everybody's fp32 accumulators, element by element.
@@ -50,11 +50,11 @@ namespace iris
  *                       const matrix<T> &target) const;     the same, stored; the accumulator is
  *                                                           at its disposal
  */
-template <typename T, class Producer> class reduce_exchange
+template <typename T, class Producer> class rank_reduction
 {
   public:
-    reduce_exchange(work_group wg, const iris_reduce_args &args, const Producer &producer,
-                    iris_variant variant)
+    rank_reduction(work_group wg, const iris_reduce_args &args, const Producer &producer,
+                   iris_variant variant)
         : wg_(wg), args_(args), producer_(producer), call_(call_begin(args.call)),
           schedule_(iris_share_schedule_make(args.M, args.N, args.share_m, args.share_n,
                                              args.block_m, args.block_n, args.group_size_m,
@@ -72,7 +72,7 @@ template <typename T, class Producer> class reduce_exchange
         announce_output();
         for (int64_t step = wg_.index; step < schedule_.tiles; step += wg_.count) {
             const int64_t tile = iris_tile_at(&schedule_, rank_, step);
-            const int32_t owner = iris_tile_owner(&schedule_, tile);
+            const int32_t owner = iris_block_owner(&schedule_, tile);
             if (owner != rank_) {
                 push_product(owner, share_index(owner, tile, rank_), tile);
                 continue;
@@ -249,7 +249,7 @@ template <typename T, class Producer> class reduce_exchange
         return args_.share_m != 0 || args_.share_n != 0;
     }
 
-    /* one_shot of a tensor: the result is each rank's own affair, and the partials have told every
+    /* one_shot of a tensor: the result is rank-local, and the partials have told every
      * rank of every other. Without a tile nothing has. */
     bool is_local() const
     {
@@ -308,7 +308,7 @@ template <typename T, class Producer> class reduce_exchange
     {
         if (!has_shares())
             return iris_tile_coord_of(&schedule_, tile);
-        const int32_t owner = iris_tile_owner(&schedule_, tile);
+        const int32_t owner = iris_block_owner(&schedule_, tile);
         return iris_share_tile_coord(&schedule_, owner, tile - iris_share_begin(&schedule_, owner),
                                      args_.share_m, args_.share_n);
     }
@@ -491,7 +491,7 @@ template <typename T, class Producer> class reduce_exchange
     {
         if (layout_.result_flags != 0) /* ring */
             return rank_ == world_ - 1;
-        return iris_tile_owner(&schedule_, tile) == rank_;
+        return iris_block_owner(&schedule_, tile) == rank_;
     }
 
     const work_group wg_;
@@ -504,22 +504,21 @@ template <typename T, class Producer> class reduce_exchange
     const int32_t rank_, world_;
 };
 
-/* Runs `variant` of the exchange. */
+/* Runs `variant` of the reduction. */
 template <typename T, iris_variant kVariant, class Producer>
-inline void run_reduce_exchange(work_group wg, const iris_reduce_args &args,
-                                const Producer &producer)
+inline void run_reduction(work_group wg, const iris_reduce_args &args, const Producer &producer)
 {
-    reduce_exchange<T, Producer> exchange(wg, args, producer, kVariant);
+    rank_reduction<T, Producer> reduction(wg, args, producer, kVariant);
     if constexpr (kVariant == IRIS_VARIANT_TWO_SHOT)
-        exchange.two_shot();
+        reduction.two_shot();
     else if constexpr (kVariant == IRIS_VARIANT_ONE_SHOT)
-        exchange.one_shot();
+        reduction.one_shot();
     else if constexpr (kVariant == IRIS_VARIANT_RING)
-        exchange.ring();
+        reduction.ring();
     else if constexpr (kVariant == IRIS_VARIANT_ATOMIC)
-        exchange.atomic();
+        reduction.atomic();
     else
-        exchange.spinlock();
+        reduction.spinlock();
 }
 
 /* Partial tiles that are pieces of a tensor: all_reduce and reduce_scatter. */

@@ -26,12 +26,12 @@
 namespace iris
 {
 
-constexpr int32_t kSimtBlock = IRIS_SIMT_BLOCK_M;
-constexpr int32_t kStageRowBytes = IRIS_SIMT_BLOCK_K_BYTES;
+constexpr int32_t kGemmBlock = IRIS_GEMM_BLOCK_M;
+constexpr int32_t kStageRowBytes = IRIS_GEMM_BLOCK_K_BYTES;
 /* Rows are padded, and every eighth row more, so that neither reading 8 rows' chunks nor writing a
  * column of every eighth row meets a bank twice more than it must. */
 constexpr int32_t kStagePitch = kStageRowBytes + 16;
-constexpr int32_t kStageBytes = kSimtBlock * kStagePitch + kSimtBlock / 8 * 16;
+constexpr int32_t kStageBytes = kGemmBlock * kStagePitch + kGemmBlock / 8 * 16;
 
 IRIS_INLINE int32_t stage_offset(int32_t row, int32_t byte)
 {
@@ -47,38 +47,9 @@ IRIS_INLINE constexpr int32_t stage_rows(int32_t rows)
 /* How an operand lies in memory. */
 enum class operand_order { k_runs, mn_runs, elements };
 
-/* The low halves of two words side by side, and the high ones. */
-IRIS_INLINE uint32_t low_halves(uint32_t first, uint32_t second)
-{
-#if defined(__HIP__)
-    return __builtin_amdgcn_perm(second, first, 0x05040100u);
-#else
-    return (first & 0xffffu) | second << 16;
-#endif
-}
-
-IRIS_INLINE uint32_t high_halves(uint32_t first, uint32_t second)
-{
-#if defined(__HIP__)
-    return __builtin_amdgcn_perm(second, first, 0x07060302u);
-#else
-    return first >> 16 | (second & 0xffff0000u);
-#endif
-}
-
-/* The value, which the compiler may not hoist out of a loop widened to 64 bits: a load at an offset
- * of 32 bits from a uniform address takes no addition. */
-IRIS_INLINE uint32_t narrow(uint32_t value)
-{
-#if defined(__HIP__)
-    asm volatile("" : "+v"(value));
-#endif
-    return value;
-}
-
 /* A thread's share of a stage is two chunks: of rows thread / 4 and thread / 4 + 64, the chunk
  * thread mod 4 of K; of an operand whose runs lie along M or N, runs of two k. */
-template <typename T> constexpr int32_t kRuns = kSimtBlock / kChunk<T>;
+template <typename T> constexpr int32_t kRuns = kGemmBlock / kChunk<T>;
 
 template <typename T> IRIS_INLINE int32_t run_k(int32_t thread, int32_t i)
 {
@@ -177,7 +148,7 @@ template <typename T> class tile_operand
         constexpr int64_t kReach = INT64_C(1) << 30;
         const int64_t stride = order_ == operand_order::mn_runs ? stride_k_ : stride_mn_;
         return order_ != operand_order::elements &&
-               stride * kSimtBlock * (int64_t)sizeof(T) < kReach &&
+               stride * kGemmBlock * (int64_t)sizeof(T) < kReach &&
                (order_ == operand_order::k_runs || count_ % kChunk<T> == 0);
     }
 
@@ -303,9 +274,9 @@ IRIS_INLINE void multiply_any(work_group wg, typename Unit::accumulator &acc, ti
 
 /* acc += A[row.., :] @ B[:, at.col..], for the first `inner` of K. */
 template <typename T, class Unit>
-IRIS_INLINE void simt_gemm_add(work_group wg, typename Unit::accumulator &acc,
-                               const iris_matrix_args &A, int64_t row, const iris_matrix_args &B,
-                               const iris_tile_coord &at, int64_t inner, gemm_shared *shared)
+IRIS_INLINE void block_gemm_add(work_group wg, typename Unit::accumulator &acc,
+                                const iris_matrix_args &A, int64_t row, const iris_matrix_args &B,
+                                const iris_tile_coord &at, int64_t inner, gemm_shared *shared)
 {
     constexpr int32_t kStep = kStageRowBytes / (int32_t)sizeof(T);
     tile_operand<T> a(A, A.stride_row, A.stride_col, row, at.rows, inner);
@@ -329,12 +300,12 @@ IRIS_INLINE void simt_gemm_add(work_group wg, typename Unit::accumulator &acc,
 }
 
 template <typename T, class Unit>
-IRIS_INLINE void simt_gemm(work_group wg, typename Unit::accumulator &acc,
-                           const iris_reduce_args &args, const iris_tile_coord &at,
-                           gemm_shared *shared)
+IRIS_INLINE void block_gemm(work_group wg, typename Unit::accumulator &acc,
+                            const iris_reduce_args &args, const iris_tile_coord &at,
+                            gemm_shared *shared)
 {
     Unit::clear(acc);
-    simt_gemm_add<T, Unit>(wg, acc, args.a, at.row, args.b, at, args.K, shared);
+    block_gemm_add<T, Unit>(wg, acc, args.a, at.row, args.b, at, args.K, shared);
 }
 
 /* Adds nothing to a tile. */
@@ -352,13 +323,13 @@ IRIS_INLINE void for_each_tile_chunk(work_group wg, const typename Unit::accumul
                                      int32_t rows, gemm_shared *shared, Visit visit,
                                      Addend addend = {})
 {
-    constexpr int32_t kPitch = kSimtBlock * (int32_t)sizeof(T) + 16;
+    constexpr int32_t kPitch = kGemmBlock * (int32_t)sizeof(T) + 16;
     constexpr int32_t kPassRows = sizeof(T) == 4 ? 64 : 128;
-    constexpr int32_t kRowChunks = kSimtBlock / kChunk<T>;
+    constexpr int32_t kRowChunks = kGemmBlock / kChunk<T>;
     static_assert(kPassRows * kPitch <= (int32_t)sizeof(gemm_shared), "the tile passes through");
     char *tile = shared->a[0];
 
-    for (int32_t pass = 0; pass < kSimtBlock; pass += kPassRows) {
+    for (int32_t pass = 0; pass < kGemmBlock; pass += kPassRows) {
         group_barrier(wg);
         Unit::for_each(acc, wg.thread, [&](int32_t row, int32_t col, const auto &values) {
             if (row < pass || row >= pass + kPassRows)

@@ -23,7 +23,7 @@ struct product_geometry {
     static constexpr int32_t kRowChunks = kCols / kChunk<T>;
     static constexpr int32_t kLineChunks = 8;
     static constexpr int32_t kPartRows = kRows / kPartCount;
-    static constexpr int32_t kPieces = kPieceCount; /* that are brought on one by one */
+    static constexpr int32_t kPieces = kPieceCount; /* that are reduced and published one by one */
     static constexpr int32_t kParts = kPartCount;
     static constexpr int32_t kChunks = kRows * kCols / kChunk<T>;
     static constexpr bool kProduct = true, kTensorCores = kSwizzled;
@@ -89,8 +89,8 @@ struct result_place {
     uint32_t vector; /* rows take whole chunks */
 };
 
-/* Shared memory of a group that brings on. */
-struct exchange_shared {
+/* Shared memory of a group that reduces and publishes. */
+struct reduction_shared {
     result_place places[IRIS_MAX_RANKS];
     /* All outputs take whole chunks and have the same strides, as symmetric tensors do: a chunk
      * lies equally far from the start of each. */
@@ -130,7 +130,7 @@ IRIS_INLINE iris_tile_coord gpu_tile_coord(const iris_schedule *schedule,
                                            const iris_reduce_args &args, int64_t tile)
 {
     if constexpr (kResult == result::scattered)
-        return iris_share_tile_coord(schedule, iris_dealt_owner(schedule, tile),
+        return iris_share_tile_coord(schedule, iris_cyclic_owner(schedule, tile),
                                      tile / schedule->world_size, args.share_m, args.share_n);
     else
         return iris_tile_coord_of(schedule, tile);
@@ -174,13 +174,9 @@ IRIS_INLINE void conclude_chunk(chunk_values<T> &values, const iris_reduce_args 
             values[i] = concluded(values[i], args.reduce_op, world, args.reduce_scale);
 }
 
-/* Chunks of a tile that a thread sums at once: more where few threads bring on, and most where they
- * store to one place only, so that sums are all there is to do. */
-#if defined(__CUDACC__)
-template <result kResult> constexpr int32_t kExchangeBatch = kResult == result::scattered ? 3 : 2;
-#else
-template <result kResult> constexpr int32_t kExchangeBatch = 1;
-#endif
+/* Chunks of a tile that a thread sums at once. */
+template <result kResult>
+constexpr int32_t kExchangeBatch = kResult == result::scattered ? kScatteredSumBatch : kSumBatch;
 
 } // namespace iris
 

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * The reduction exchange on a GPU: output tile = sum over ranks of a partial tile, in the variants
- * and with the protocol of reduction_host.h, split where a GPU splits: some threads compute
- * partial tiles, round them to T and store them where `partial_place` says, each followed by its
- * flag; others, or the same ones later, bring them on (`bring_on`). Partials always pass through
- * memory, this rank's own too.
- *   variant   a partial goes to              what is brought on, in pieces of a tile
+ * The reduction over ranks on a GPU: output tile = sum over ranks of a partial tile, in the
+ * variants and with the protocol of reduction_host.h, split where a GPU splits: some threads
+ * compute partial tiles, round them to T and store them where `partial_place` says, each followed
+ * by its flag; others, or the same ones later, reduce what has arrived and publish the results
+ * (`reduce_and_publish`). Partials always pass through memory, this rank's own too.
+ *
+ *   variant   a partial goes to              what is reduced and published, in pieces of a tile
  *   two_shot  its owner, rank tile mod W     owner: sum over ranks -> every rank's output
  *     scattered, on sm_90a: this rank        see fetch_sm90.h
  *   one_shot  every rank                     every rank: sum over ranks -> its own output
@@ -25,7 +26,7 @@ namespace iris
 {
 
 template <typename T, iris_variant kVariant, class Geometry, result kResult>
-class gpu_exchange : public gpu_results<T, kVariant, Geometry, kResult>
+class gpu_reduction : public gpu_results<T, kVariant, Geometry, kResult>
 {
     using base = gpu_results<T, kVariant, Geometry, kResult>;
     using base::add_bias;
@@ -89,7 +90,7 @@ class gpu_exchange : public gpu_results<T, kVariant, Geometry, kResult>
             return {slot(rank_, layout_.partials_offset, tile), rank_, tile * Geometry::kParts};
         } else if constexpr (kVariant == IRIS_VARIANT_TWO_SHOT) {
             const int64_t index = rank_ * schedule_.share_max + tile / world_;
-            const int32_t owner = iris_dealt_owner(&schedule_, tile);
+            const int32_t owner = iris_cyclic_owner(&schedule_, tile);
             return {kFetched ? slot(rank_, layout_.partials_offset, tile)
                              : slot(owner, layout_.partials_offset, index),
                     owner, index * Geometry::kParts};
@@ -102,10 +103,10 @@ class gpu_exchange : public gpu_results<T, kVariant, Geometry, kResult>
         }
     }
 
-    /* ---- bringing them on ---- */
+    /* ---- reducing and publishing ---- */
 
     /* All that is left of the call; to be called once by every work-group. */
-    IRIS_INLINE void bring_on()
+    IRIS_INLINE void reduce_and_publish()
     {
         if constexpr (kGathers)
             gather();
@@ -220,7 +221,7 @@ class gpu_exchange : public gpu_results<T, kVariant, Geometry, kResult>
 
     /* ---- two_shot ---- */
 
-    IRIS_INLINE bool bring_on_unit()
+    IRIS_INLINE bool reduce_unit()
     {
         const int64_t index = next_unit_ / Geometry::kPieces;
         const int64_t tile = index * world_ + rank_;
@@ -241,7 +242,7 @@ class gpu_exchange : public gpu_results<T, kVariant, Geometry, kResult>
             return;
         IRIS_NO_UNROLL
         while (next_unit_ < uniform(owned_units()))
-            if (!bring_on_unit())
+            if (!reduce_unit())
                 return;
         finish();
     }

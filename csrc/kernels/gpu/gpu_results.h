@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * What all variants of the reduction exchange on a GPU share: which tiles there are, where they are
- * staged, and where finished chunks go: to this rank's output, to all outputs, or to one rank's,
- * in the heap or by way of the result staging.
+ * What all variants of the reduction over ranks on a GPU share: which tiles there are, where they
+ * are staged, and where finished chunks go: to this rank's output, to all outputs, or to one
+ * rank's, in the heap or by way of the result staging.
  */
 #ifndef IRIS_GPU_RESULTS_H
 #define IRIS_GPU_RESULTS_H
@@ -24,11 +24,11 @@ template <typename T, iris_variant kVariant, class Geometry, result kResult> cla
     static constexpr bool kHasShares = kScatters || kGathers;
 
     IRIS_INLINE gpu_results(work_group wg, const iris_reduce_args &args, const call_state &call,
-                            exchange_shared *shared)
+                            reduction_shared *shared)
         : wg_(wg), args_(args), call_(call), geometry_(args), shared_(shared),
-          schedule_(in_lanes(gpu_schedule<kResult>(args))),
-          layout_(in_lanes(iris_reduce_layout_make(&schedule_, kScatters, kVariant, sizeof(T),
-                                                   Geometry::kParts))),
+          schedule_(to_vector_registers(gpu_schedule<kResult>(args))),
+          layout_(to_vector_registers(iris_reduce_layout_make(&schedule_, kScatters, kVariant,
+                                                              sizeof(T), Geometry::kParts))),
           rank_(args.call.rank), world_(args.call.world_size)
     {
     }
@@ -91,8 +91,8 @@ template <typename T, iris_variant kVariant, class Geometry, result kResult> cla
     using value_t = acc_t<T>;
     using values_t = value_t[kChunk<T>];
 
-    /* What this rank brings on in two_shot: units, pieces of the tiles it owns. The first flag of
-     * a unit of its index-th tile; the ranks' flags lie flag_stride() apart. */
+    /* What this rank reduces and publishes in two_shot: units, pieces of the tiles it owns. The
+     * first flag of a unit of its index-th tile; the ranks' flags lie flag_stride() apart. */
     IRIS_INLINE int64_t owned_units() const
     {
         return iris_dealt_count(&schedule_, rank_) * Geometry::kPieces;
@@ -230,14 +230,14 @@ template <typename T, iris_variant kVariant, class Geometry, result kResult> cla
             return tile / schedule_.share_max == rank_;
         if constexpr (kVariant == IRIS_VARIANT_RING)
             return rank_ == world_ - 1;
-        return iris_dealt_owner(&schedule_, tile) == rank_;
+        return iris_cyclic_owner(&schedule_, tile) == rank_;
     }
 
     const work_group wg_;
     const iris_reduce_args &args_;
     const call_state &call_;
     const Geometry geometry_;
-    exchange_shared *const shared_;
+    reduction_shared *const shared_;
     const iris_schedule schedule_;
     const iris_reduce_layout layout_;
     const int32_t rank_, world_;

@@ -8,6 +8,7 @@
 #ifndef IRIS_TILE_GPU_H
 #define IRIS_TILE_GPU_H
 
+#include "chunk.h"
 #include "convert_gpu.h"
 #include "kernels/abi/schedule.h"
 #include "kernels/base/kernel.h"
@@ -16,45 +17,6 @@
 
 namespace iris
 {
-
-constexpr int32_t kChunkBytes = 16;
-template <typename T> constexpr int32_t kChunk = kChunkBytes / (int32_t)sizeof(T);
-
-struct alignas(16) chunk16 {
-    uint32_t word[4];
-};
-
-IRIS_INLINE bool is_aligned(uint64_t value)
-{
-    return value % kChunkBytes == 0;
-}
-
-/* A value held in each lane that is the same in all: branches on it need no mask. */
-IRIS_INLINE int64_t uniform(int64_t value)
-{
-#if defined(__HIP__)
-    const uint32_t low = (uint32_t)__builtin_amdgcn_readfirstlane((int32_t)value);
-    const uint32_t high = (uint32_t)__builtin_amdgcn_readfirstlane((int32_t)(value >> 32));
-    return (int64_t)((uint64_t)high << 32 | low);
-#else
-    return value;
-#endif
-}
-
-/* Memory that this thread reads once: staged tiles and inputs. */
-IRIS_INLINE chunk16 load_chunk(const char *source)
-{
-#if defined(__CUDACC__)
-    chunk16 c;
-    asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(c.word[0]), "=r"(c.word[1]), "=r"(c.word[2]), "=r"(c.word[3])
-                 : "l"(source)
-                 : "memory");
-    return c;
-#else
-    return *reinterpret_cast<const chunk16 *>(source);
-#endif
-}
 
 IRIS_INLINE void store_chunk(char *target, const chunk16 &value)
 {
@@ -136,7 +98,7 @@ IRIS_INLINE chunk16 load_run(const T *source, int64_t stride, int32_t count, boo
      * branch nor a mask register for each of them. */
 #pragma unroll
     for (int i = 0; i < kChunk<T>; ++i) {
-        const int32_t past = i - here_and_now(count); /* < 0: the element exists */
+        const int32_t past = i - opaque(count); /* < 0: the element exists */
         const T element = source[(past < 0 ? i : count - 1) * stride];
         if constexpr (is_integer<T>::value)
             values[i] = element & (T)(past >> 31);
@@ -157,7 +119,7 @@ IRIS_INLINE void store_run(T *target, int64_t stride, int32_t count, bool vector
     unpack(c, values, T{});
 #pragma unroll
     for (int i = 0; i < kChunk<T>; ++i) {
-        if (i >= here_and_now(count))
+        if (i >= opaque(count))
             continue;
         if constexpr (is_integer<T>::value)
             target[i * stride] = values[i];

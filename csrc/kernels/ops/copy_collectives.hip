@@ -24,17 +24,17 @@
 namespace iris
 {
 
-IRIS_INLINE bool sends(const iris_transfer_args &args, int32_t rank)
+IRIS_INLINE bool sends(const iris_copy_collective_args &args, int32_t rank)
 {
     return (args.senders >> rank & 1u) != 0;
 }
 
-IRIS_INLINE bool receives(const iris_transfer_args &args, int32_t rank)
+IRIS_INLINE bool receives(const iris_copy_collective_args &args, int32_t rank)
 {
     return (args.receivers >> rank & 1u) != 0;
 }
 
-IRIS_INLINE void transfer(work_group wg, const iris_transfer_args &args)
+IRIS_INLINE void copy_collective(work_group wg, const iris_copy_collective_args &args)
 {
     const call_state call = call_begin(args.call);
     const int32_t self = args.call.rank, world = args.call.world_size;

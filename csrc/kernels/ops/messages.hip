@@ -16,14 +16,14 @@ namespace iris
 
 /* The t-th task: sends first, then receipts; each rank begins with another peer. Past those, and
  * for a task that is only a copy within this rank, `none` comes back, and t less the tasks seen. */
-struct exchange_task {
+struct message_task {
     bool none;
     bool sending;
     int32_t peer;
     int32_t lane; /* none: t less the tasks there are */
 };
 
-IRIS_INLINE exchange_task find_task(const iris_exchange_args &args, int32_t t)
+IRIS_INLINE message_task find_task(const iris_message_args &args, int32_t t)
 {
     const int32_t self = args.call.rank, world = args.call.world_size;
     IRIS_NO_UNROLL
@@ -43,7 +43,7 @@ IRIS_INLINE exchange_task find_task(const iris_exchange_args &args, int32_t t)
 }
 
 /* This rank's message to itself, cut into as many tasks as there are lanes. */
-IRIS_INLINE void copy_own(work_group wg, const iris_exchange_args &args, int32_t t)
+IRIS_INLINE void copy_own(work_group wg, const iris_message_args &args, int32_t t)
 {
     const int32_t self = args.call.rank;
     if ((args.send.peers >> self & 1u) == 0 || t >= args.lanes)
@@ -54,10 +54,10 @@ IRIS_INLINE void copy_own(work_group wg, const iris_exchange_args &args, int32_t
 }
 
 #if defined(IRIS_GPU)
-IRIS_INLINE void exchange(work_group wg, const iris_exchange_args &args)
+IRIS_INLINE void message(work_group wg, const iris_message_args &args)
 {
     const call_state call = call_begin(args.call);
-    const exchange_task task = find_task(args, wg.index);
+    const message_task task = find_task(args, wg.index);
     if (task.none)
         return copy_own(wg, args, task.lane);
     channel_lane lane(args, task.sending, task.peer, task.lane);
@@ -73,15 +73,15 @@ IRIS_INLINE void exchange(work_group wg, const iris_exchange_args &args)
 }
 #else
 /* One round over the work-group's tasks. */
-struct exchange_round {
+struct message_round {
     bool failed, moved;
     const channel_lane *waiting; /* one that is not ready; NULL: all are done */
 };
 
-inline exchange_round advance(work_group wg, const call_state &call, const iris_exchange_args &args,
-                              channel_lane *lanes, int32_t count)
+inline message_round advance(work_group wg, const call_state &call, const iris_message_args &args,
+                             channel_lane *lanes, int32_t count)
 {
-    exchange_round round = {false, false, nullptr};
+    message_round round = {false, false, nullptr};
     for (int32_t i = 0; i < count; ++i) {
         if (lanes[i].is_done())
             continue;
@@ -100,7 +100,7 @@ inline exchange_round advance(work_group wg, const call_state &call, const iris_
     return round;
 }
 
-inline void exchange(work_group wg, const iris_exchange_args &args)
+inline void message(work_group wg, const iris_message_args &args)
 {
     constexpr int32_t kMaxTasks = 2 * IRIS_MAX_RANKS * IRIS_CHANNEL_LANES;
     const call_state call = call_begin(args.call);
@@ -108,7 +108,7 @@ inline void exchange(work_group wg, const iris_exchange_args &args)
     int32_t count = 0;
 
     for (int32_t t = wg.index;; t += wg.count) {
-        const exchange_task task = find_task(args, t);
+        const message_task task = find_task(args, t);
         if (!task.none)
             lanes[count++] = channel_lane(args, task.sending, task.peer, task.lane);
         else if (task.lane < args.lanes)
@@ -118,7 +118,7 @@ inline void exchange(work_group wg, const iris_exchange_args &args)
     }
     waiter pacing(args.call.timeout_ticks);
     for (bool aborted = false, in_time = true;;) {
-        const exchange_round round = advance(wg, call, args, lanes, count);
+        const message_round round = advance(wg, call, args, lanes, count);
         if (round.failed)
             return;
         if (round.waiting == nullptr)

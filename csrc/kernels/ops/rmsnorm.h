@@ -16,33 +16,13 @@
 #include "kernels/abi/launch_limits.h"
 #include "kernels/protocol/packets.h"
 
-#if !defined(IRIS_GPU)
-#include <math.h>
-#endif
-
 namespace iris
 {
-
-/* Within two units in the last place. */
-IRIS_INLINE float reciprocal_sqrt(float x)
-{
-#if defined(__CUDACC__)
-    return rsqrtf(x);
-#elif defined(__HIP__)
-    return __builtin_amdgcn_rsqf(x);
-#else
-    return 1.0f / sqrtf(x);
-#endif
-}
 
 #if defined(IRIS_GPU)
 IRIS_INLINE float squared(float x)
 {
-    float square = x * x;
-#if defined(__HIP__)
-    asm("" : "+v"(square)); /* rounded by itself, the same for all dtypes */
-#endif
-    return square;
+    return round_alone(x * x); /* the same for all dtypes */
 }
 
 /* The sum of all threads' values, in one order whatever the threads do. Called by all of them. */
@@ -117,12 +97,12 @@ template <typename T> class row_words
     };
 
     IRIS_INLINE row_words(work_group wg, const iris_rmsnorm_args &args)
-        : args_(args), wg_(wg), row_words_(in_lanes(iris_row_words(args.reduce.N, sizeof(T)))),
-          aligned_(
-              here_and_now((args.reduce.a.address | args.reduce.output.address | args.residual |
-                            args.residual_out | args.weight | (uint64_t)args.reduce.N * sizeof(T)) %
-                               kWordBytes ==
-                           0))
+        : args_(args), wg_(wg),
+          row_words_(to_vector_registers(iris_row_words(args.reduce.N, sizeof(T)))),
+          aligned_(opaque((args.reduce.a.address | args.reduce.output.address | args.residual |
+                           args.residual_out | args.weight | (uint64_t)args.reduce.N * sizeof(T)) %
+                              kWordBytes ==
+                          0))
     {
     }
 
@@ -209,7 +189,7 @@ template <typename T> class row_words
 
     IRIS_INLINE int64_t first_row() const
     {
-        return in_lanes((int64_t)wg_.index);
+        return to_vector_registers((int64_t)wg_.index);
     }
 
     IRIS_INLINE place first_of_row(int64_t row) const

@@ -30,7 +30,7 @@ class channel_lane
     channel_lane() = default; /* of no lane: to be assigned */
 
     /* This rank's end of lane `lane` to or from `peer`, with the message's part of it to move. */
-    IRIS_INLINE channel_lane(const iris_exchange_args &args, bool sending, int32_t peer,
+    IRIS_INLINE channel_lane(const iris_message_args &args, bool sending, int32_t peer,
                              int32_t lane)
         : sending_(sending), peer_(peer), lane_(lane), chunk_((uint64_t)lane)
     {
@@ -48,7 +48,7 @@ class channel_lane
     }
 
     /* What the next chunk waits for: a full slot, or an empty one. */
-    IRIS_INLINE const uint32_t *awaited_word(const iris_exchange_args &args) const
+    IRIS_INLINE const uint32_t *awaited_word(const iris_message_args &args) const
     {
         const iris_channel_lane *own = lane_at(args, args.call.rank, peer_);
         return sending_ ? &own->drained.value : &own->filled.value;
@@ -72,7 +72,7 @@ class channel_lane
 
     /* Moves the next chunk, for which the wait is over. false: the sizes differ; the rank has given
      * up. */
-    IRIS_INLINE bool step(work_group wg, const call_state &call, const iris_exchange_args &args)
+    IRIS_INLINE bool step(work_group wg, const call_state &call, const iris_message_args &args)
     {
         const int32_t self = args.call.rank;
         const uint32_t slot = count_ % IRIS_CHANNEL_SLOTS;
@@ -104,7 +104,7 @@ class channel_lane
     }
 
     /* After the last chunk. */
-    IRIS_INLINE void close(work_group wg, const iris_exchange_args &args) const
+    IRIS_INLINE void close(work_group wg, const iris_message_args &args) const
     {
         iris_channel_lane *own = lane_at(args, args.call.rank, peer_);
         if (is_leader(wg))
@@ -113,14 +113,14 @@ class channel_lane
 
   private:
     /* On rank `at`, the lane that it shares with `peer`. */
-    IRIS_INLINE iris_channel_lane *lane_at(const iris_exchange_args &args, int32_t at,
+    IRIS_INLINE iris_channel_lane *lane_at(const iris_message_args &args, int32_t at,
                                            int32_t peer) const
     {
         return heap_pointer<iris_channel_lane>(args.call, at, args.channels_offset) +
                (peer * args.lanes + lane_);
     }
 
-    IRIS_INLINE char *slot_at(const iris_exchange_args &args, int32_t at, int32_t peer,
+    IRIS_INLINE char *slot_at(const iris_message_args &args, int32_t at, int32_t peer,
                               uint32_t slot) const
     {
         const uint64_t lanes = (uint64_t)(args.call.world_size * args.lanes);

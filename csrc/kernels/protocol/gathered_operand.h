@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * The left factor of a product whose shards lie on all ranks. Each rank pushes its own shard into
+ * A product's A, whose shards lie on all ranks. Each rank pushes its own shard into
  * every peer's staging, unit by unit, and raises the unit's flag there; who multiplies waits for
- * the flags of what it is about to read. Pushing takes one crossing, needs no word from the
+ * the flags of what it is about to read. Pushing takes one hop, needs no word from the
  * receiver and lets the shard be ordinary memory.
  *
  *   memory           written by        read by      ordered by
@@ -40,7 +40,7 @@ template <typename T> class gathered_operand
     }
 
     /* Whether rank `source`'s shard is read where it is, not in the staging. */
-    IRIS_INLINE bool is_at_hand(int32_t source) const
+    IRIS_INLINE bool is_local(int32_t source) const
     {
         return source == rank_ && args_.stages_own == 0;
     }
@@ -48,7 +48,7 @@ template <typename T> class gathered_operand
     /* Rank `source`'s shard as this rank reads it. */
     IRIS_INLINE matrix<const T> shard(int32_t source) const
     {
-        if (is_at_hand(source))
+        if (is_local(source))
             return as_matrix<const T>(args_.product.reduce.a);
         const matrix<T> staged = staged_shard(rank_, source);
         return {staged.data, staged.stride_row, staged.stride_col};
@@ -88,7 +88,7 @@ template <typename T> class gathered_operand
             /* This rank's own first. */
             const int32_t source = (int32_t)((rank_ + n / layout_.units) % world_);
             const int64_t unit = n % layout_.units;
-            if (!is_at_hand(source) &&
+            if (!is_local(source) &&
                 !wait_tile(wg, call_, source * layout_.units + unit, reason(source, unit)))
                 return false;
             const trace_span span(call_.args, is_leader(wg), IRIS_TRACE_FETCH, source, unit);

@@ -4,9 +4,9 @@
  * Reductions by packets (sync.h, NOTE [packets]), for messages that are all latency.
  *
  *   ll            Every rank sends its elements to every other and reduces all of them itself: one
- *                 crossing of the links, W - 1 times the data, and no barrier anywhere.
+ *                 hop, W - 1 times the data, and no barrier anywhere.
  *   ll_two_shot   Blocks of words are dealt to the ranks. A rank reduces its blocks and sends the
- *                 result to all: two crossings, twice the data whatever W is.
+ *                 result to all: two hops, twice the data whatever W is.
  *
  *   packets of a half             written by   read by      ordered by
  *   [source][word], from 0        source       this rank    themselves
@@ -108,7 +108,7 @@ template <typename T, class Words> class packet_reduction
   public:
     IRIS_INLINE packet_reduction(work_group wg, const iris_call_args &args, const Words &words)
         : wg_(wg), words_(words),
-          layout_(in_lanes(iris_packet_layout_make(words.nbytes(), args.world_size))),
+          layout_(to_vector_registers(iris_packet_layout_make(words.nbytes(), args.world_size))),
           rank_(args.rank), world_(args.world_size), call_(call_begin(args))
     {
     }

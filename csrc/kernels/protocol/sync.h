@@ -42,8 +42,8 @@
  * of these two have become old.
  *
  * NOTE [packets] A packet's words carry the call's value beside the data (the LL protocol of NCCL):
- * who sees the value has the data, so nothing orders one word before another, and one crossing of
- * the link is enough. Packets have memory of their own, where no other data can look like a value.
+ * who sees the value has the data, so nothing orders one word before another, and one hop is
+ * enough. Packets have memory of their own, where no other data can look like a value.
  * A call in which every rank waits for a packet from every peer needs no other signal: each has
  * then heard from each, as NOTE [parity reuse] and NOTE [one ahead] demand.
  */
@@ -52,14 +52,8 @@
 
 #include <stdint.h>
 
-#include "kernels/base/kernel.h"
-#if defined(__CUDACC__)
-#include "kernels/gpu/sm90/sync_sm90.h"
-#elif defined(__HIP__)
-#include "kernels/gpu/cdna/sync_cdna.h"
-#else
-#include "kernels/cpu/sync_host.h"
-#endif
+#include "kernels/base/primitives.h"
+#include IRIS_TARGET_SYNC
 #include "trace.h"
 
 namespace iris
@@ -112,10 +106,10 @@ IRIS_INLINE bool is_aborted(const call_state &call, int32_t awaited)
     const int32_t later = (int32_t)((own - number) << 16);
     if (IRIS_ABORT_REASON(word) != IRIS_ABORT_PEER_LEFT)
         return word != 0 && (IRIS_ABORT_REASON(word) != IRIS_ABORT_MISMATCH || number == own);
-    /* One after the other: see here_and_now. */
-    int32_t concerned = here_and_now(awaited < 0 || own == IRIS_BOARD_REPLAY);
-    concerned |= here_and_now(awaited == IRIS_ABORT_CULPRIT(word));
-    return (concerned | here_and_now(later > 0 && own != IRIS_BOARD_DIRECT)) != 0;
+    /* One after the other: see opaque. */
+    int32_t concerned = opaque(awaited < 0 || own == IRIS_BOARD_REPLAY);
+    concerned |= opaque(awaited == IRIS_ABORT_CULPRIT(word));
+    return (concerned | opaque(later > 0 && own != IRIS_BOARD_DIRECT)) != 0;
 }
 
 /* Records the first fault of this rank and ends everybody's waits: the call cannot complete. */
@@ -149,12 +143,11 @@ IRIS_INLINE bool wait_until(const call_state &call, const uint32_t *word, const 
 {
     if (!satisfied(poll(word))) {
         const trace_span span(call.args, true, IRIS_TRACE_WAIT, reason.rank, reason.tile);
-        const int32_t awaited = here_and_now(reason.signal == IRIS_SIGNAL_WORD ? -1 : reason.rank);
+        const int32_t awaited = opaque(reason.signal == IRIS_SIGNAL_WORD ? -1 : reason.rank);
         waiter pacing(call.args.timeout_ticks);
         for (;;) {
             const bool in_time = pacing.pause();
-            const int32_t aborted =
-                here_and_now(pacing.looks_around() && is_aborted(call, awaited));
+            const int32_t aborted = opaque(pacing.looks_around() && is_aborted(call, awaited));
             /* After the abort word: what a peer signalled before it left still counts. */
             const uint32_t seen = poll(word);
             if (satisfied(seen))
@@ -261,7 +254,7 @@ IRIS_INLINE bool receive_packets(const call_state &call, const iris_packet *firs
                                  uint64_t (&data)[kCount], iris_signal signal = IRIS_SIGNAL_PARTIAL)
 {
     waiter pacing(call.args.timeout_ticks);
-    int32_t late = 0, aborted = 0; /* in registers of their own: here_and_now */
+    int32_t late = 0, aborted = 0; /* in registers of their own: opaque */
     for (;;) {
         int32_t missing = -1;
         uint32_t seen = 0;
@@ -286,8 +279,8 @@ IRIS_INLINE bool receive_packets(const call_state &call, const iris_packet *firs
             give_up(call, {signal, missing, -1}, call.signal, seen);
             return false;
         }
-        late = here_and_now(!pacing.pause());
-        aborted = here_and_now(pacing.looks_around() && is_aborted(call, here_and_now(missing)));
+        late = opaque(!pacing.pause());
+        aborted = opaque(pacing.looks_around() && is_aborted(call, opaque(missing)));
     }
 }
 
@@ -347,7 +340,7 @@ IRIS_INLINE call_state call_begin(const iris_call_args &args)
     auto *control = heap_pointer<iris_workspace_control>(args, args.rank, args.control_offset);
     /* relaxed: advanced by the previous launch on this stream. */
     const uint64_t number = load_relaxed(&control->calls) + 1;
-    const uint32_t signal = (uint32_t)here_and_now((int32_t)signal_value(number));
+    const uint32_t signal = (uint32_t)opaque((int32_t)signal_value(number));
     return {args, control, number, signal, next_signal(signal), (uint32_t)(number & 1)};
 }
 

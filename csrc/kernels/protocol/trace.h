@@ -25,27 +25,12 @@ namespace iris
 inline thread_local int32_t traced_group;
 #endif
 
-struct traced_place {
-    int32_t group;
-    iris_trace_role role;
-};
-
-/* Who is recording. */
-IRIS_INLINE traced_place this_place()
+IRIS_INLINE int32_t traced_index()
 {
-#if defined(__CUDACC__)
-    /* The warps of a tensor-core product: see gpu_matmul.h. */
-    const int32_t warp = (int32_t)threadIdx.x / 32;
-    const iris_trace_role role = blockDim.x != IRIS_SM90_THREADS ? IRIS_TRACE_GROUP
-                                 : warp >= 4                     ? IRIS_TRACE_MATH
-                                 : warp >= 2                     ? IRIS_TRACE_EXCHANGE
-                                 : warp == 1                     ? IRIS_TRACE_STORER
-                                                                 : IRIS_TRACE_LOADER;
-    return {(int32_t)blockIdx.x, role};
-#elif defined(__HIP__)
-    return {(int32_t)__builtin_amdgcn_workgroup_id_x(), IRIS_TRACE_GROUP};
+#if defined(IRIS_GPU)
+    return block_index();
 #else
-    return {traced_group, IRIS_TRACE_GROUP};
+    return traced_group;
 #endif
 }
 
@@ -71,12 +56,11 @@ class trace_span
         const uint32_t place = count_in_relaxed(&trace->count) - 1;
         if (place >= trace->capacity)
             return;
-        const traced_place at = this_place();
         iris_trace_record *record = reinterpret_cast<iris_trace_record *>(trace + 1) + place;
         record->begin = begin_;
         record->end = end;
-        record->what = (uint32_t)kind_ | (uint32_t)at.role << 8 | args_.operation << 16;
-        record->where = (uint32_t)at.group | (uint32_t)rank_ << 16;
+        record->what = (uint32_t)kind_ | (uint32_t)traced_role() << 8 | args_.operation << 16;
+        record->where = (uint32_t)traced_index() | (uint32_t)rank_ << 16;
         record->index = index_;
         record->call = args_.traced_call;
     }

@@ -312,7 +312,7 @@ static enum iris_status run_transfer(struct iris_context *ctx, const struct tran
         .prepare = options->prepare,
         .source = transfer->source,
     };
-    struct iris_transfer_args args = {
+    struct iris_copy_collective_args args = {
         .input = address_of(input),
         .output = address_of(output),
         .output_offset = output != NULL ? iris_tensor_heap_offset(ctx, output) : IRIS_STAGED,
@@ -459,7 +459,7 @@ enum iris_status iris_all_to_all(struct iris_context *ctx, const struct iris_ten
     };
 
     if (options->output_sizes != NULL)
-        return iris_exchange_all_to_all(ctx, output, input, options);
+        return iris_messages_all_to_all(ctx, output, input, options);
     IRIS_TRY(check_pair(ctx, output, input));
     IRIS_TRY(iris_check_numel("output", output, numel, "as many as input"));
     if (numel % ctx->world_size != 0)

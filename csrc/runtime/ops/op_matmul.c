@@ -48,7 +48,7 @@ void iris_product_args_fill(const struct iris_context *ctx, const struct iris_op
     out->group_size_m = desc->group_size_m;
     out->reduce_scale = 1.0f;
     out->root = -1;
-    out->num_xcds = iris_op_select_dies(ctx, config);
+    out->num_xcds = iris_op_select_xcds(ctx, config);
 }
 
 bool iris_map_operand_as(const struct iris_context *ctx, const struct iris_mapped_operand *operand,

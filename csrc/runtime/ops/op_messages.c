@@ -69,7 +69,7 @@ static bool is_drained(const struct iris_context *ctx, int peer)
     return true;
 }
 
-void iris_exchange_drain(const struct iris_context *ctx)
+void iris_messages_drain(const struct iris_context *ctx)
 {
     const struct timespec nap = {0, 200000};
     const uint64_t started = iris_clock_ns();
@@ -84,8 +84,8 @@ void iris_exchange_drain(const struct iris_context *ctx)
     }
 }
 
-static enum iris_status run_exchange(struct iris_context *ctx, enum iris_operation operation,
-                                     struct iris_exchange_args *args, void *stream)
+static enum iris_status run_messages(struct iris_context *ctx, enum iris_operation operation,
+                                     struct iris_message_args *args, void *stream)
 {
     struct iris_direct_launch launch = {
         .operation = operation,
@@ -118,24 +118,24 @@ static enum iris_status run_exchange(struct iris_context *ctx, enum iris_operati
 enum iris_status iris_send(struct iris_context *ctx, const struct iris_tensor *tensor, int dst,
                            void *stream)
 {
-    struct iris_exchange_args args = {0};
+    struct iris_message_args args = {0};
 
     IRIS_TRY(check_message(ctx, "tensor", tensor));
     IRIS_TRY(check_other(ctx, "dst", dst));
     add_message(&args.send, dst, (uint64_t)(uintptr_t)tensor->data, nbytes_of(tensor));
-    return run_exchange(ctx, IRIS_OP_SEND, &args, stream);
+    return run_messages(ctx, IRIS_OP_SEND, &args, stream);
 }
 
 enum iris_status iris_recv(struct iris_context *ctx, const struct iris_tensor *tensor, int src,
                            void *stream)
 {
-    struct iris_exchange_args args = {0};
+    struct iris_message_args args = {0};
 
     IRIS_TRY(check_message(ctx, "tensor", tensor));
     IRIS_TRY(iris_check_output("tensor", tensor));
     IRIS_TRY(check_other(ctx, "src", src));
     add_message(&args.receive, src, (uint64_t)(uintptr_t)tensor->data, nbytes_of(tensor));
-    return run_exchange(ctx, IRIS_OP_RECV, &args, stream);
+    return run_messages(ctx, IRIS_OP_RECV, &args, stream);
 }
 
 /* One message for each rank, of so many rows (elements of dimension 0) of `tensor`. */
@@ -167,12 +167,12 @@ static enum iris_status split(const struct iris_context *ctx, const char *tensor
     return IRIS_OK;
 }
 
-enum iris_status iris_exchange_all_to_all(struct iris_context *ctx,
+enum iris_status iris_messages_all_to_all(struct iris_context *ctx,
                                           const struct iris_tensor *output,
                                           const struct iris_tensor *input,
                                           const struct iris_op_options *options)
 {
-    struct iris_exchange_args args = {0};
+    struct iris_message_args args = {0};
 
     IRIS_TRY(iris_check_pair(ctx, "output", output, "input", input));
     IRIS_TRY(iris_check_disjoint("output", output, "input", input));
@@ -185,5 +185,5 @@ enum iris_status iris_exchange_all_to_all(struct iris_context *ctx,
                          "input_split_sizes, got %llu",
                          (unsigned long long)args.send.nbytes[ctx->rank],
                          (unsigned long long)args.receive.nbytes[ctx->rank]);
-    return run_exchange(ctx, IRIS_OP_ALL_TO_ALL_V, &args, options->stream);
+    return run_messages(ctx, IRIS_OP_ALL_TO_ALL_V, &args, options->stream);
 }

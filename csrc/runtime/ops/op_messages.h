@@ -9,13 +9,13 @@
 #include "runtime/context.h"
 
 /* iris_all_to_all with sizes. */
-enum iris_status iris_exchange_all_to_all(struct iris_context *ctx,
+enum iris_status iris_messages_all_to_all(struct iris_context *ctx,
                                           const struct iris_tensor *output,
                                           const struct iris_tensor *input,
                                           const struct iris_op_options *options);
 
 /* Waits, within the context's timeout, until the peers have taken what was sent to them: who leaves
  * first ends their calls. The device is idle. */
-void iris_exchange_drain(const struct iris_context *ctx);
+void iris_messages_drain(const struct iris_context *ctx);
 
 #endif

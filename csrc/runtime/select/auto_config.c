@@ -9,8 +9,8 @@
 #include "op_select.h"
 
 /* What was measured for this very call, if anything was. */
-static const struct iris_config *champion_of(const struct iris_select_target *on,
-                                             const struct iris_op_desc *desc)
+static const struct iris_config *tuned_config_of(const struct iris_select_target *on,
+                                                 const struct iris_op_desc *desc)
 {
     static const struct {
         enum iris_operation operation;
@@ -19,8 +19,9 @@ static const struct iris_config *champion_of(const struct iris_select_target *on
         int world_size;
         int64_t M, N, K;
         struct iris_config config;
-    } champions[] = {
-#define IRIS_CHAMPION(operation_, arch_, dtype_, world_size_, M_, N_, K_, block_n_, fetch_, flag_) \
+    } tuned_configs[] = {
+#define IRIS_TUNED_CONFIG(operation_, arch_, dtype_, world_size_, M_, N_, K_, block_n_, fetch_,    \
+                          flag_)                                                                   \
     {IRIS_OP_##operation_,                                                                         \
      arch_,                                                                                        \
      IRIS_DTYPE_##dtype_,                                                                          \
@@ -30,19 +31,20 @@ static const struct iris_config *champion_of(const struct iris_select_target *on
      K_,                                                                                           \
      {.block_size_n = (block_n_), .num_fetch_sms = (fetch_), .k_per_flag = (flag_)}},
 #include "tuned_configs.def"
-#undef IRIS_CHAMPION
+#undef IRIS_TUNED_CONFIG
     };
 
-    for (size_t i = 0; i < sizeof champions / sizeof champions[0]; ++i)
-        if (champions[i].operation == desc->operation && champions[i].dtype == desc->dtype &&
-            champions[i].world_size == on->world_size && champions[i].M == desc->M &&
-            champions[i].N == desc->N && champions[i].K == desc->K &&
-            strcmp(champions[i].arch, on->arch) == 0)
-            return &champions[i].config;
+    for (size_t i = 0; i < sizeof tuned_configs / sizeof tuned_configs[0]; ++i)
+        if (tuned_configs[i].operation == desc->operation &&
+            tuned_configs[i].dtype == desc->dtype &&
+            tuned_configs[i].world_size == on->world_size && tuned_configs[i].M == desc->M &&
+            tuned_configs[i].N == desc->N && tuned_configs[i].K == desc->K &&
+            strcmp(tuned_configs[i].arch, on->arch) == 0)
+            return &tuned_configs[i].config;
     return NULL;
 }
 
-static bool leaves_open_what_champions_say(const struct iris_config *config)
+static bool leaves_tuned_fields_open(const struct iris_config *config)
 {
     return config->block_size_m == 0 && config->block_size_n == 0 && config->block_size_k == 0 &&
            config->group_size_m == 0 && config->num_sms == 0 && config->num_fetch_sms == 0 &&
@@ -53,17 +55,17 @@ static enum iris_status select_measured(const struct iris_select_target *on,
                                         const struct iris_config *config, struct iris_op_desc *desc,
                                         uint32_t *work_groups)
 {
-    const struct iris_config *champion = champion_of(on, desc);
+    const struct iris_config *tuned = tuned_config_of(on, desc);
     struct iris_config asked = {0};
 
     if (config != NULL)
         asked = *config;
     /* One that asks for more work-groups than this device has is of another device. */
-    if (champion != NULL && leaves_open_what_champions_say(&asked) &&
-        champion->num_fetch_sms <= on->compute_units) {
-        asked.block_size_n = champion->block_size_n;
-        asked.num_fetch_sms = champion->num_fetch_sms;
-        asked.k_per_flag = champion->k_per_flag;
+    if (tuned != NULL && leaves_tuned_fields_open(&asked) &&
+        tuned->num_fetch_sms <= on->compute_units) {
+        asked.block_size_n = tuned->block_size_n;
+        asked.num_fetch_sms = tuned->num_fetch_sms;
+        asked.k_per_flag = tuned->k_per_flag;
     }
     return iris_select_for(on, &asked, desc, work_groups);
 }
@@ -81,7 +83,7 @@ static struct iris_select_target target_of(const struct iris_context *ctx)
         .world_size = ctx->world_size,
         .asynchronous = traits->asynchronous,
         .sm90 = traits->sm90,
-        .dies = traits->dies,
+        .xcds = traits->xcds,
         .compute_units = ctx->ops->compute_units(ctx->device),
         .max_work_groups = ctx->ops->max_work_groups(ctx->device),
     };
@@ -95,10 +97,10 @@ enum iris_status iris_op_select(const struct iris_context *ctx, const struct iri
     return select_measured(&on, config, desc, work_groups);
 }
 
-int32_t iris_op_select_dies(const struct iris_context *ctx, const struct iris_config *config)
+int32_t iris_op_select_xcds(const struct iris_context *ctx, const struct iris_config *config)
 {
     return config != NULL && config->num_xcds != 0 ? config->num_xcds
-                                                   : iris_device_traits(ctx->device)->dies;
+                                                   : iris_device_traits(ctx->device)->xcds;
 }
 
 /* A config with what has been chosen. */
@@ -113,7 +115,7 @@ static void fill_config(const struct iris_select_target *on, const struct iris_o
     config->num_sms =
         (int32_t)work_groups < on->max_work_groups ? (int32_t)work_groups : on->max_work_groups;
     if (config->num_xcds == 0)
-        config->num_xcds = on->dies;
+        config->num_xcds = on->xcds;
     if (!IRIS_IS_GATHERED_PRODUCT(desc->operation))
         return;
     config->k_per_flag = desc->unit_k / desc->block_k;

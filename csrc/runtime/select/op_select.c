@@ -52,7 +52,7 @@ static const struct choice gpu_choices[] = {
     {IRIS_MAX_RANKS, UINT64_MAX, IRIS_VARIANT_TWO_SHOT},
 };
 
-/* all_reduce_rmsnorm on a GPU: the largest message that one crossing is faster for, measured on
+/* all_reduce_rmsnorm on a GPU: the largest message that one hop is faster for, measured on
  * four H200s by benchmarks/bench_rmsnorm.py. */
 enum { RMSNORM_LL = 128 << 10 };
 
@@ -215,7 +215,7 @@ static enum iris_variant choose_all_reduce(const struct iris_select_target *on,
     return row->variant;
 }
 
-/* Where not every rank would own a block, two crossings could not even do their work. */
+/* Where not every rank would own a block, two hops could not even do their work. */
 static void prefer_one_crossing(const struct iris_select_target *on, struct iris_op_desc *desc)
 {
     const struct iris_packet_layout packets =

@@ -16,7 +16,7 @@ struct iris_select_target {
     const char *arch;    /* of tuned_configs.def */
     int world_size;
     bool asynchronous, sm90;
-    int dies, compute_units, max_work_groups;
+    int xcds, compute_units, max_work_groups;
 };
 
 /* The choice for such a target, of what `config` leaves open; nothing measured has a say. */
@@ -29,7 +29,7 @@ enum iris_status iris_select_for(const struct iris_select_target *on,
 enum iris_status iris_op_select(const struct iris_context *ctx, const struct iris_config *config,
                                 struct iris_op_desc *desc, uint32_t *work_groups);
 
-/* Dies that work-groups are dealt to in turn: the config's, or the device's. */
-int32_t iris_op_select_dies(const struct iris_context *ctx, const struct iris_config *config);
+/* XCDs that work-groups are dealt to in turn: the config's, or the device's. */
+int32_t iris_op_select_xcds(const struct iris_context *ctx, const struct iris_config *config);
 
 #endif

@@ -8,7 +8,7 @@
  * stores, and the leader's release waits for its own wave's only. So every wave drains its stores
  * before the barrier that precedes a signal.
  *
- * NOTE [write-back] A release at system scope writes the dirty lines of this die's L2 back
+ * NOTE [write-back] A release at system scope writes the dirty lines of this XCD's L2 back
  * (buffer_wbl2). The compiler may drop the wait for it when the wave has nothing else outstanding,
  * so it is spelled out.
  */
@@ -153,7 +153,7 @@ IRIS_INLINE void add_release(uint32_t *word, uint32_t value)
     (void)__hip_atomic_fetch_add(word, value, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM);
 }
 
-/* acq_rel, system: each block writes back its own die's L2 before it counts in, because the last
+/* acq_rel, system: each block writes back its own XCD's L2 before it counts in, because the last
  * one's signals cannot do that for the others. The new count. */
 IRIS_INLINE uint32_t count_in(uint32_t *counter)
 {
@@ -249,6 +249,11 @@ class waiter
     uint32_t rounds_ = 0;
     bool looks_around_ = false;
 };
+
+/* There are no launches that begin before the one in front has ended: see IRIS_BEGINS_EARLY. */
+IRIS_INLINE void follow_previous_launch()
+{
+}
 
 } // namespace iris
 

@@ -142,6 +142,19 @@ template <typename T> struct matrix_unit {
     }
 };
 
+/* The arguments as the kernel reads them: a copy in LDS. Read from where they are passed, the
+ * compiler would keep most of them in scalar registers, of which there are too few. */
+template <typename Args> IRIS_INLINE const Args &args_in_lds(work_group wg, const Args &args)
+{
+    IRIS_SHARED static Args copy;
+    const uint32_t *from = reinterpret_cast<const uint32_t *>(&args);
+    uint32_t *to = reinterpret_cast<uint32_t *>(&copy);
+    for (uint32_t i = (uint32_t)wg.thread; i < sizeof(Args) / 4; i += (uint32_t)wg.threads)
+        to[i] = from[i];
+    group_barrier(wg);
+    return copy;
+}
+
 } // namespace iris
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * A scattered sum on sm_90a, whose partials are fetched. The math warpgroups leave partial tiles in
+ * A scattered sum on sm_90a, whose partials are fetched. The math warpgroups stage partial tiles in
  * this GPU's staging, straight from their registers; the storer raises the flags on the tiles'
  * owners; there the copy engine brings all ranks' partials into shared memory, where the exchange
  * warps add them up in rank order.
@@ -22,7 +22,7 @@
  * sync.h demands of whoever reads a half. For the same reason no peer reads this rank's memory any
  * more when the call has ended here.
  *
- * NOTE [left tiles] A chunk of a left tile is what one thread has of a row in 32 columns, two
+ * NOTE [staged tiles] A chunk of a staged tile is what one thread has of a row in 32 columns, two
  * neighbouring elements of every eight: thread l of a warp has rows l / 4 and l / 4 + 8 of the
  * warp's 16 and elements 2 (l mod 4) and the next. The chunks lie as the warps store them: for each
  * part, 32 columns, warp, and half of its rows, those of the 32 threads. The four chunks of a row's
@@ -38,16 +38,16 @@
 namespace iris
 {
 
-/* ---- leaving: the math warpgroups and the storer ---- */
+/* ---- staging: the math warpgroups and the storer ---- */
 
-constexpr int32_t kLeftCols = 32, kLeftRows = 16; /* of a block: what a warp stores at a time */
-constexpr int32_t kBlockChunks = kLeftRows * kLeftCols / 8;
-constexpr int32_t kColumnBlocks = kPartRows / kLeftRows; /* one below the other in a part */
+constexpr int32_t kStagedCols = 32, kStagedRows = 16; /* of a block: what a warp stores at a time */
+constexpr int32_t kBlockChunks = kStagedRows * kStagedCols / 8;
+constexpr int32_t kColumnBlocks = kPartRows / kStagedRows; /* one below the other in a part */
 
-/* The storer's turns with the math warpgroups: left(tile, part) for each part of a tile when it has
- * been left where the storer has said, beforehand, that partials are to be. */
-template <class Call, class Left>
-IRIS_INLINE void for_each_left_part(const Call &c, const char *partials, Left left)
+/* The storer's turns with the math warpgroups: staged(tile, part) for each part of a tile when it
+ * lies where the storer has said, beforehand, that partials are to be. */
+template <class Call, class Staged>
+IRIS_INLINE void for_each_staged_part(const Call &c, const char *partials, Staged staged)
 {
     if (threadIdx.x % 32 == 0)
         c.shared->own_partials = (uint64_t)partials;
@@ -58,16 +58,16 @@ IRIS_INLINE void for_each_left_part(const Call &c, const char *partials, Left le
         for (int32_t part = 0; part < IRIS_SM90_PARTS; ++part) {
             sync_barrier(kPartFull + part, kGroupThreads + 32);
             arrive_barrier(kPartFree + part, kGroupThreads + 32);
-            left(tile, part);
+            staged(tile, part);
             __syncwarp();
         }
     });
 }
 
 /* Leaves this warpgroup's part of the tile, rounded, and tells the storer once that one has heard
- * of the tile before. See NOTE [left tiles]. */
+ * of the tile before. See NOTE [staged tiles]. */
 template <typename T, int32_t kTileN>
-IRIS_INLINE void leave_part(const float (&d)[kTileN / 2], const sm90_shared *shared, int64_t tile,
+IRIS_INLINE void stage_part(const float (&d)[kTileN / 2], const sm90_shared *shared, int64_t tile,
                             int32_t part)
 {
     const int32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
@@ -77,7 +77,7 @@ IRIS_INLINE void leave_part(const float (&d)[kTileN / 2], const sm90_shared *sha
                   (warp * kBlockChunks + lane) * kChunkBytes;
 
 #pragma unroll
-    for (int32_t group = 0; group < kTileN / kLeftCols; ++group) {
+    for (int32_t group = 0; group < kTileN / kStagedCols; ++group) {
 #pragma unroll
         for (int32_t half = 0; half < 2; ++half) {
             const float *v = d + group * 16 + half * 2;
@@ -93,7 +93,7 @@ IRIS_INLINE void leave_part(const float (&d)[kTileN / 2], const sm90_shared *sha
 /* ---- fetching: the exchange warps ---- */
 
 /* Word k of lane q of every four becomes word q of lane k. */
-IRIS_INLINE void turn_over(uint32_t (&word)[4])
+IRIS_INLINE void transpose_4x4(uint32_t (&word)[4])
 {
     const bool odd = (threadIdx.x & 1) != 0, high = (threadIdx.x & 2) != 0;
     const uint32_t first = __shfl_xor_sync(~0u, odd ? word[0] : word[1], 1);
@@ -166,12 +166,12 @@ class partial_fetcher : public gpu_results<T, kVariant, Geometry, result::scatte
                 cursor_.advance(slots_);
                 --asked_;
                 if (plain) {
-                    store_plainly(target, sums);
+                    store_full(target, sums);
                     target += down(kBatch);
                     if ((run + 1) % (kColumnBlocks / kBatch) == 0)
-                        target += kLeftCols * (int64_t)sizeof(T) - down(kColumnBlocks);
+                        target += kStagedCols * (int64_t)sizeof(T) - down(kColumnBlocks);
                 } else {
-                    store_carefully(tile, at, first + run * kBatch, sums);
+                    store_edge(tile, at, first + run * kBatch, sums);
                 }
             }
         }
@@ -254,13 +254,13 @@ class partial_fetcher : public gpu_results<T, kVariant, Geometry, result::scatte
     {
         constexpr int32_t kPartBlocks = Geometry::kChunks / IRIS_SM90_PARTS / kBlockChunks;
         const int32_t row =
-            block / kPartBlocks * kPartRows + block % kColumnBlocks * kLeftRows + wg_.thread / 4;
+            block / kPartBlocks * kPartRows + block % kColumnBlocks * kStagedRows + wg_.thread / 4;
         const int32_t group = block % kPartBlocks / kColumnBlocks;
         return row * Geometry::kRowChunks + group * 4 + wg_.thread % 4;
     }
 
-    IRIS_INLINE void store_carefully(int64_t tile, const iris_tile_coord &at, int32_t block,
-                                     values_t (&sums)[kBatch]) const
+    IRIS_INLINE void store_edge(int64_t tile, const iris_tile_coord &at, int32_t block,
+                                values_t (&sums)[kBatch]) const
     {
 #pragma unroll
         for (int32_t b = 0; b < kBatch; ++b) {
@@ -270,8 +270,8 @@ class partial_fetcher : public gpu_results<T, kVariant, Geometry, result::scatte
                 even[i] = float_to_bits(sums[b][2 * i]);
                 odd[i] = float_to_bits(sums[b][2 * i + 1]);
             }
-            turn_over(even);
-            turn_over(odd);
+            transpose_4x4(even);
+            transpose_4x4(odd);
 #pragma unroll
             for (int32_t i = 0; i < 4; ++i) {
                 sums[b][2 * i] = bits_to_float(even[i]);
@@ -299,15 +299,15 @@ class partial_fetcher : public gpu_results<T, kVariant, Geometry, result::scatte
     /* Bytes of the output from a block to the one so many below it. */
     IRIS_INLINE int64_t down(int32_t blocks) const
     {
-        return blocks * kLeftRows * args_.output.stride_row * (int64_t)sizeof(T);
+        return blocks * kStagedRows * args_.output.stride_row * (int64_t)sizeof(T);
     }
 
-    IRIS_INLINE void store_plainly(char *target, const values_t (&sums)[kBatch]) const
+    IRIS_INLINE void store_full(char *target, const values_t (&sums)[kBatch]) const
     {
 #pragma unroll
         for (int32_t b = 0; b < kBatch; ++b) {
             chunk16 c = pack(sums[b], T{});
-            turn_over(c.word);
+            transpose_4x4(c.word);
             store_chunk(target + down(b), c);
         }
     }

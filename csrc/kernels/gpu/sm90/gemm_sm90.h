@@ -8,9 +8,9 @@
  *            read (odd strides, odd alignment) it loads itself, element by element
  *   storer   warp 1: hands finished panels to the bulk copy engine, which writes them to where the
  *            partial goes, on this GPU or a peer; then signals
- *   exchange warps 2 and 3: bring partials on (gpu_reduction.h) while the others compute
- *   math     warpgroups 1 and 2: 64 rows of the tile each by wgmma; their results leave through
- * shared memory, so that the tensor cores never wait for a link
+ *   exchange warps 2 and 3: reduce partials and publish results (gpu_reduction.h) while the others
+ * compute math     warpgroups 1 and 2: 64 rows of the tile each by wgmma; their results leave
+ * through shared memory, so that the tensor cores never wait for a link
  *
  * The structure is that of ThunderKittens' and CUTLASS's Hopper kernels: a ring of stages between
  * loader and math with full and empty barriers, registers moved from the one to the other.
@@ -60,7 +60,7 @@ struct sm90_shared {
     mbarrier full[kStages];
     mbarrier empty[kStages];
     mbarrier fetched[kFetchSlots];
-    uint64_t own_partials; /* where they are left to be fetched */
+    uint64_t own_partials; /* where they are staged to be fetched */
     alignas(16) char exchange[768];
 };
 static_assert(sizeof(sm90_shared) <= IRIS_SM90_SHARED_NBYTES, "the launch asks for that much");

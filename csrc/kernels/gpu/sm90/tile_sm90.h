@@ -75,6 +75,12 @@ template <typename T> struct matrix_unit {
     }
 };
 
+/* The arguments as the kernel reads them: from constant memory, where they are passed. */
+template <typename Args> IRIS_INLINE const Args &args_in_lds(work_group, const Args &args)
+{
+    return args;
+}
+
 } // namespace iris
 
 #endif

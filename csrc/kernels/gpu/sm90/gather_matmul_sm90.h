@@ -1,185 +1,19 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * all_gather_matmul on a GPU: C = (the ranks' shards of A, joined along M or K) @ B (+ bias). Some
- * threads send this rank's shard (gathered_operand.h) while others multiply what has arrived:
- *   tensor cores of sm_90a   all warps of work-groups that have no tile to multiply send, if they
- *                            are enough, else the exchange warps of those that multiply; the loader
- *                            waits for the flags of what it is about to ask the copy engine for;
- *                            where tiles are few, two work-groups share the K of each
- *                            (IRIS_K_SPLITS)
- *   matrix units, plain threads   the first fetch_groups work-groups send, the others multiply
- * Results go straight to C, which is this rank's alone.
+ * fp16 and bf16 products of a gathered A on sm_90a. All warps of work-groups that have no tile to
+ * multiply send this rank's shard, if they are enough; else the exchange warps of those that
+ * multiply do. The loader waits for the flags of what it is about to ask the copy engine for. Where
+ * tiles are few, two work-groups share the K of each (IRIS_K_SPLITS).
  */
-#ifndef IRIS_GPU_GATHER_MATMUL_H
-#define IRIS_GPU_GATHER_MATMUL_H
+#ifndef IRIS_GATHER_MATMUL_SM90_H
+#define IRIS_GATHER_MATMUL_SM90_H
 
-#include "gpu_matmul.h"
-#include "kernels/protocol/gathered_operand.h"
+#include "kernels/gpu/gathered_tile.h"
+#include "matmul_sm90.h"
 
 namespace iris
 {
-
-/* The loops below keep their counters in lanes while their bodies run (`next`): on gfx the product
- * leaves too few scalar registers for them. */
-
-/* K in parts that lie on one rank: of shards of columns one for each rank, from `source` on. */
-template <class Visit>
-IRIS_INLINE bool for_each_k_part(const iris_gather_args &args, int32_t source, Visit visit)
-{
-    const iris_reduce_args &r = args.product.reduce;
-    const int32_t world = r.call.world_size;
-    const int32_t parts = args.share_k != 0 ? world : 1;
-    const int64_t length = args.share_k != 0 ? args.share_k : r.K;
-    IRIS_NO_UNROLL
-    for (int32_t next = 0;;) {
-        const int32_t hop = (int32_t)uniform(next);
-        if (hop >= parts)
-            return true;
-        next = here_and_now(hop + 1);
-        const int32_t part = (source + hop) % world;
-        if (!visit(part, part * args.share_k, length))
-            return false;
-    }
-}
-
-/* The bias as an addend to a tile. Past the matrix's edge, where nothing is stored, it is that of
- * the edge. */
-template <typename T> struct bias_addend {
-    const iris_matrix_args &bias;
-    const iris_tile_coord &at;
-
-    IRIS_INLINE bias_addend(const iris_reduce_args &args, const iris_tile_coord &tile)
-        : bias(args.bias), at(tile)
-    {
-    }
-
-    IRIS_INLINE const T *row(int32_t index) const
-    {
-        const int32_t inside = index < at.rows ? index : at.rows - 1;
-        return as_matrix<const T>(bias).tile(at.row + inside, at.col).data;
-    }
-
-    IRIS_INLINE float element(const T *of_row, int32_t col) const
-    {
-        return to_float(of_row[(col < at.cols ? col : at.cols - 1) * bias.stride_col]);
-    }
-};
-
-/* ---- one group at a time ---- */
-
-/* A tile of a group that computes one at a time; in shared memory, to leave the product its
- * registers. */
-struct gathered_tile {
-    iris_tile_coord at;
-    int32_t source;
-};
-
-/* The tile's sum over K, unit of K after unit, each as it arrives. */
-template <typename T, class Unit>
-IRIS_INLINE bool multiply_gathered(work_group wg, typename Unit::accumulator &acc,
-                                   const iris_gather_args &args, const gathered_operand<T> &operand,
-                                   const gathered_tile &tile, gemm_shared *gemm)
-{
-    const iris_matrix_args &B = args.product.reduce.b;
-
-    Unit::clear(acc);
-    return for_each_k_part(args, tile.source, [&](int32_t part, int64_t first, int64_t length) {
-        IRIS_NO_UNROLL
-        for (int64_t next = 0;;) {
-            const int64_t k = uniform(next);
-            if (k >= uniform(length))
-                return true;
-            const bool whole = operand.is_at_hand(part);
-            const int64_t row = tile.at.row - tile.source * args.schedule.share_m;
-            if (!whole && args.waits_for_all == 0 &&
-                !group_agree(wg, !is_leader(wg) || operand.wait_for_unit(part, row, k)))
-                return false;
-            const int64_t left = length - k;
-            const int64_t step =
-                whole || left < args.layout.unit_cols ? left : args.layout.unit_cols;
-            const matrix<const T> shard = operand.shard(part);
-            const iris_matrix_args a = {(uint64_t)shard.tile(0, k).data, shard.stride_row,
-                                        shard.stride_col};
-            const iris_matrix_args b = {(uint64_t)as_matrix<const T>(B).tile(first + k, 0).data,
-                                        B.stride_row, B.stride_col};
-            next = in_lanes(k + step);
-            simt_gemm_add<T, Unit>(wg, acc, a, row, b, tile.at, step, gemm);
-        }
-    });
-}
-
-template <typename T, class Unit>
-IRIS_INLINE void store_tile(work_group wg, const typename Unit::accumulator &acc,
-                            const iris_reduce_args &args, const iris_tile_coord &at,
-                            gemm_shared *gemm)
-{
-    using geometry = simt_geometry<T>;
-    const geometry chunks(args);
-    const matrix<T> target = as_matrix<T>(args.output).tile(at.row, at.col);
-    const bool vector =
-        has_vector_rows<T>(args.output.address, args.output.stride_row, args.output.stride_col) &&
-        is_aligned((uint64_t)target.data);
-    const auto store = [&](int32_t chunk, const chunk16 &value) {
-        store_run(target.tile(chunks.row(chunk), chunks.col(chunk)).data, target.stride_col,
-                  at.cols - chunks.col(chunk), vector, value);
-    };
-    const bias_addend<T> bias(args, at);
-    const bool has_bias = args.bias.address != 0;
-    for_each_tile_chunk<T, Unit>(wg, acc, at.rows, gemm, store, [&](int32_t row, int32_t col) {
-        return has_bias ? bias.element(bias.row(row), col) : -0.0f;
-    });
-}
-
-template <typename T>
-IRIS_INLINE void simt_gather_matmul(work_group wg, const iris_gather_args &args)
-{
-    using unit = matrix_unit<T>;
-    IRIS_SHARED static gemm_shared gemm;
-    IRIS_SHARED static gathered_tile tile;
-    const iris_reduce_args &r = args.product.reduce;
-    const call_state call = call_begin(r.call);
-    const gathered_operand<T> operand(args, call);
-    const int32_t senders = args.fetch_groups > 0 ? args.fetch_groups : wg.count;
-    typename unit::accumulator acc;
-
-    if (wg.index < senders || args.waits_for_all != 0)
-        operand.send(wg, wg.index, senders);
-    if (args.fetch_groups == 0 || wg.index >= senders) {
-        const work_group worker = {wg.index - args.fetch_groups,
-                                   wg.count - args.fetch_groups,
-                                   wg.thread,
-                                   wg.threads,
-                                   wg.barrier,
-                                   wg.shared};
-        if (args.waits_for_all != 0 &&
-            !group_agree(wg, operand.wait_for_all(wg.thread, wg.threads)))
-            return;
-        IRIS_NO_UNROLL
-        for (int64_t next = first_tile(worker, r.num_xcds);;) {
-            const int64_t step = uniform(next);
-            if (step >= uniform(args.schedule.tiles.tiles))
-                break;
-            next = in_lanes(step + worker.count);
-            group_barrier(wg);
-            if (is_leader(wg))
-                tile.at = iris_gather_tile_coord(&args.schedule, r.call.rank, step, &tile.source);
-            group_barrier(wg);
-            {
-                const trace_span span(r.call, is_leader(wg), IRIS_TRACE_GEMM, tile.source, step);
-                if (!multiply_gathered<T, unit>(wg, acc, args, operand, tile, &gemm))
-                    return;
-            }
-            store_tile<T, unit>(wg, acc, r, tile.at, &gemm);
-        }
-    }
-    if (operand.store_joined(wg, wg.index, wg.count))
-        end_locally(wg, call);
-}
-
-#if defined(__CUDACC__)
-
-/* ---- tensor cores, with roles ---- */
 
 /* How the loader, the exchange warps and, where they wait for another work-group, the math
  * warpgroups of a block meet at the end; barriers of the math warpgroups. */
@@ -217,7 +51,7 @@ IRIS_INLINE void add_bias_to_part(float (&d)[kTileN / 2], const iris_reduce_args
 
 template <typename T> struct sm90_gather_call {
     using element = T;
-    static constexpr bool kLeaves = false; /* it stores results */
+    static constexpr bool kStagesLocally = false; /* it stores results */
 
     const iris_gather_args &gather;
     const iris_product_args &args;
@@ -373,8 +207,8 @@ IRIS_INLINE bool load_gathered_tiles(const Call &c, const call_state &call, bool
         const int32_t first_step = kTileN == kWide ? 0 : c.split_of(tile) * kTileK;
         const int32_t stride = (kTileN == kWide ? 1 : c.gather.k_splits) * kTileK;
         for_each_k_part(c.gather, source, [&](int32_t part, int64_t first, int64_t length) {
-            const bool at_hand = operand.is_at_hand(part);
-            int64_t there = at_hand || c.gather.waits_for_all != 0 ? length : 0;
+            const bool is_local = operand.is_local(part);
+            int64_t there = is_local || c.gather.waits_for_all != 0 ? length : 0;
             for (int64_t k = first_step; k < length; k += stride) {
                 mbarrier *full = &c.shared->full[cursor.stage];
                 char *a = c.shared->a[cursor.stage], *b = c.shared->b[cursor.stage];
@@ -389,8 +223,8 @@ IRIS_INLINE bool load_gathered_tiles(const Call &c, const call_state &call, bool
                     wait_mbarrier(&c.shared->empty[cursor.stage], cursor.phase ^ 1);
                 if (lane == 0) {
                     arrive_expecting(full, nbytes);
-                    load_operand<kTileM>(a, at_hand ? &args.a_map : staged, args.a_map_kind,
-                                         (int32_t)row, (int32_t)k, at_hand ? 0 : part, full);
+                    load_operand<kTileM>(a, is_local ? &args.a_map : staged, args.a_map_kind,
+                                         (int32_t)row, (int32_t)k, is_local ? 0 : part, full);
                     if (args.b_map_kind != 0)
                         load_operand<kTileN>(b, &args.b_map, args.b_map_kind, (int32_t)at.col,
                                              (int32_t)k, c.gather.share_k != 0 ? part : 0, full);
@@ -445,7 +279,7 @@ template <int32_t kTileN, class Call> IRIS_INLINE void store_gathered_tiles(cons
 
 /* What the warps of the first warpgroup do. */
 template <int32_t kTileN, class Call>
-IRIS_INLINE void serve_gathered_tiles(const Call &c, const call_state &call, bool by_elements)
+IRIS_INLINE void gathered_load_store_roles(const Call &c, const call_state &call, bool by_elements)
 {
     using T = typename Call::element;
     const int32_t warp = (int32_t)threadIdx.x / 32;
@@ -474,7 +308,7 @@ IRIS_INLINE void serve_gathered_tiles(const Call &c, const call_state &call, boo
 
 /* A block that multiplies nothing: every warp sends units of its own, so that some copy while
  * others wait for what they signal to be stored. */
-template <typename T> IRIS_INLINE void only_send(const iris_gather_args &args)
+template <typename T> IRIS_INLINE void sender_block(const iris_gather_args &args)
 {
     constexpr int32_t kWarps = IRIS_SM90_THREADS / 32;
     const call_state call = call_begin(args.product.reduce.call);
@@ -500,7 +334,7 @@ template <typename T> IRIS_INLINE void tensor_core_gather_matmul(const iris_gath
     const bool by_elements = args.product.b_map_kind == 0;
 
     if ((int32_t)blockIdx.x < args.idle_senders)
-        return only_send<T>(args);
+        return sender_block<T>(args);
     if (threadIdx.x == 0) {
         init_stages(shared, by_elements);
         shared->exchange[kSplitMissing] = 0;
@@ -513,9 +347,9 @@ template <typename T> IRIS_INLINE void tensor_core_gather_matmul(const iris_gath
          * the loader, and the storer has no use for it. */
         const call_state call = call_begin(args.product.reduce.call);
         if (args.product.reduce.block_n == kWide)
-            serve_gathered_tiles<kWide>(c, call, by_elements);
+            gathered_load_store_roles<kWide>(c, call, by_elements);
         else
-            serve_gathered_tiles<kNarrow>(c, call, by_elements);
+            gathered_load_store_roles<kNarrow>(c, call, by_elements);
     } else {
         if (args.product.reduce.block_n == kWide)
             multiply_tiles<kWide>(c, warpgroup - 1);
@@ -524,19 +358,6 @@ template <typename T> IRIS_INLINE void tensor_core_gather_matmul(const iris_gath
         if (args.k_splits > 1)
             arrive_barrier(kLoaderDone, meeting_threads(args));
     }
-}
-
-#endif
-
-template <typename T, iris_variant>
-IRIS_INLINE void all_gather_matmul(work_group wg, const iris_gather_args &args)
-{
-#if defined(__CUDACC__)
-    if constexpr (sizeof(T) == 2)
-        return tensor_core_gather_matmul<T>(args);
-    else
-#endif
-        simt_gather_matmul<T>(wg, args);
 }
 
 } // namespace iris

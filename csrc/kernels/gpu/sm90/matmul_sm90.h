@@ -1,67 +1,26 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * The fused products on a GPU: C = sum over ranks of A_r @ B_r (+ bias), or this rank's share of
- * it, or all ranks' A_r @ B_r one below the other; the product and the exchange in one launch.
+ * fp16 and bf16 products on sm_90a, fused with the reduction over ranks: the roles of gemm_sm90.h,
+ * and where their tiles go.
  */
-#ifndef IRIS_GPU_MATMUL_H
-#define IRIS_GPU_MATMUL_H
+#ifndef IRIS_MATMUL_SM90_H
+#define IRIS_MATMUL_SM90_H
 
-#if defined(__CUDACC__)
-#include "kernels/gpu/sm90/fetch_sm90.h"
-#endif
-#include "gpu_collectives.h"
+#include "fetch_sm90.h"
 #include "kernels/base/tile.h"
+#include "kernels/gpu/gpu_collectives.h"
 
 namespace iris
 {
-
-/* ---- one group that computes and pushes its tiles, then brings on ---- */
-
-template <typename T>
-using simt_geometry = product_geometry<T, IRIS_SIMT_BLOCK_M, IRIS_SIMT_BLOCK_N, 1, false, 8>;
-
-template <typename T, iris_variant kVariant, result kResult>
-IRIS_INLINE void simt_matmul(work_group wg, const iris_reduce_args &args)
-{
-    using unit = matrix_unit<T>;
-    IRIS_SHARED static gemm_shared gemm;
-    IRIS_SHARED static exchange_shared shared;
-    const call_state call = call_begin(args.call);
-    gpu_exchange<T, kVariant, simt_geometry<T>, kResult> exchange(wg, args, call, &shared);
-    typename unit::accumulator acc;
-
-    exchange.announce_output();
-    for (int64_t tile = first_tile(wg, args.num_xcds); tile < exchange.tiles(); tile += wg.count) {
-        const iris_tile_coord at = exchange.coord(tile);
-        {
-            const trace_span span(args.call, is_leader(wg), IRIS_TRACE_GEMM, args.call.rank, tile);
-            simt_gemm<T, unit>(wg, acc, args, at, &gemm);
-        }
-        for_each_tile_chunk<T, unit>(wg, acc, at.rows, &gemm, [&](int32_t chunk, chunk16 value) {
-            for (int32_t i = 0; i < exchange.partial_places(); ++i)
-                store_chunk(exchange.place_of(tile, i).slot + exchange.geometry().offset(chunk),
-                            value);
-        });
-        for (int32_t i = 0; i < exchange.partial_places(); ++i) {
-            const partial_place place = exchange.place_of(tile, i);
-            signal_tile(wg, call, place.rank, place.flag);
-        }
-    }
-    exchange.bring_on();
-}
-
-#if defined(__CUDACC__)
-
-/* ---- tensor cores, with roles ---- */
 
 /* Everything a role needs to walk the tiles. */
 template <typename T, iris_variant kVariantOfCall, result kResultOfCall> struct sm90_call {
     using element = T;
     static constexpr iris_variant kVariant = kVariantOfCall;
     static constexpr result kResult = kResultOfCall;
-    /* Whether partials are left in memory of this GPU, straight from registers, to be fetched. */
-    static constexpr bool kLeaves = kResult == result::scattered;
+    /* Whether partials are staged in memory of this GPU, straight from registers, to be fetched. */
+    static constexpr bool kStagesLocally = kResult == result::scattered;
 
     const iris_product_args &args;
     sm90_shared *shared;
@@ -160,8 +119,8 @@ IRIS_INLINE void multiply_tiles_in_order(const Call &c, int32_t half)
                                                  c.template steps<kTileN>(tile));
         }
         c.template conclude<kTileN>(d, tile, half);
-        if constexpr (Call::kLeaves)
-            leave_part<T, kTileN>(d, c.shared, tile, half);
+        if constexpr (Call::kStagesLocally)
+            stage_part<T, kTileN>(d, c.shared, tile, half);
         else if (c.template stores<kTileN>(tile))
             hand_over_part<T, kTileN>(d, c.shared, half);
     });
@@ -182,8 +141,8 @@ template <int32_t kTileN, class Call> IRIS_INLINE void multiply_tiles(const Call
 }
 
 /* A part of the tile, of which `rows` rows are in the matrix, to wherever it goes. */
-template <int32_t kTileN, class Exchange, class Call>
-IRIS_INLINE void store_part(const Call &c, const Exchange &exchange, int64_t tile,
+template <int32_t kTileN, class Reduction, class Call>
+IRIS_INLINE void store_part(const Call &c, const Reduction &reduction, int64_t tile,
                             const iris_tile_coord &at, int32_t part, int32_t rows)
 {
     const bool whole = rows >= kPartRows;
@@ -196,23 +155,23 @@ IRIS_INLINE void store_part(const Call &c, const Exchange &exchange, int64_t til
         }
         if (whole && panel > 0)
             break; /* the panels follow each other: one copy for all */
-        for (int32_t i = 0; i < exchange.partial_places(); ++i)
+        for (int32_t i = 0; i < reduction.partial_places(); ++i)
             copy_bulk(
-                exchange.place_of(tile, i).slot + (part * kPanels<kTileN> + panel) * kPanelBytes,
+                reduction.place_of(tile, i).slot + (part * kPanels<kTileN> + panel) * kPanelBytes,
                 source, (uint32_t)(whole ? kPanels<kTileN> * kPanelBytes : rows * kLineBytes));
     }
     commit_bulk();
 }
 
 /* Signals what this thread has handed to the copy engine. */
-template <class Exchange>
-IRIS_INLINE void signal_part(const call_state &call, const Exchange &exchange, int64_t tile,
+template <class Reduction>
+IRIS_INLINE void signal_part(const call_state &call, const Reduction &reduction, int64_t tile,
                              int32_t part)
 {
     const trace_span span(call.args, true, IRIS_TRACE_SIGNAL, -1, tile);
     publish_bulk_stores();
-    for (int32_t i = 0; i < exchange.partial_places(); ++i) {
-        const partial_place place = exchange.place_of(tile, i);
+    for (int32_t i = 0; i < reduction.partial_places(); ++i) {
+        const partial_place place = reduction.place_of(tile, i);
         store_release(tile_flag(call, place.rank, place.flag + part), call.signal);
     }
 }
@@ -237,31 +196,32 @@ IRIS_INLINE void for_each_part(const Call &c, Store store, Stored stored)
     });
 }
 
-template <int32_t kTileN, class Exchange, class Call>
-IRIS_INLINE void store_tiles(const Call &c, const call_state &call, const Exchange &exchange)
+template <int32_t kTileN, class Reduction, class Call>
+IRIS_INLINE void store_tiles(const Call &c, const call_state &call, const Reduction &reduction)
 {
     const bool leads = threadIdx.x % 32 == 0;
     const auto store = [&](int64_t tile, const iris_tile_coord &at, int32_t part, int32_t rows) {
         if (!leads)
             return;
-        store_part<kTileN>(c, exchange, tile, at, part, rows);
+        store_part<kTileN>(c, reduction, tile, at, part, rows);
         wait_bulk_read();
     };
 
     for_each_part<kTileN>(c, store, [&](int64_t tile, int32_t part) {
-        if (leads && c.args.c_is_mapped == 0 && (Exchange::kSignalsParts || part == 1))
-            signal_part(call, exchange, tile, Exchange::kSignalsParts ? part : 0);
+        if (leads && c.args.c_is_mapped == 0 && (Reduction::kSignalsParts || part == 1))
+            signal_part(call, reduction, tile, Reduction::kSignalsParts ? part : 0);
     });
 }
 
-/* Signals to the owners what the math warpgroups leave to be fetched. */
-template <class Exchange, class Call>
-IRIS_INLINE void signal_left_parts(const Call &c, const call_state &call, const Exchange &exchange)
+/* Signals to the owners what the math warpgroups have staged to be fetched. */
+template <class Reduction, class Call>
+IRIS_INLINE void signal_staged_parts(const Call &c, const call_state &call,
+                                     const Reduction &reduction)
 {
     const bool leads = threadIdx.x % 32 == 0;
 
-    for_each_left_part(c, exchange.place_of(0, 0).slot, [&](int64_t tile, int32_t part) {
-        const partial_place place = exchange.place_of(tile, 0);
+    for_each_staged_part(c, reduction.place_of(0, 0).slot, [&](int64_t tile, int32_t part) {
+        const partial_place place = reduction.place_of(tile, 0);
         const trace_span span(call.args, leads, IRIS_TRACE_SIGNAL, place.rank, tile);
         if (leads)
             store_release(tile_flag(call, place.rank, place.flag + part), call.signal);
@@ -269,7 +229,8 @@ IRIS_INLINE void signal_left_parts(const Call &c, const call_state &call, const 
 }
 
 /* What the warps of the first warpgroup do. */
-template <int32_t kTileN, class Call> IRIS_INLINE void serve_tiles(const Call &c, bool by_elements)
+template <int32_t kTileN, class Call>
+IRIS_INLINE void load_store_roles(const Call &c, bool by_elements)
 {
     using T = typename Call::element;
     /* A rank that sums only its share has half as many, larger pieces to wait for. */
@@ -279,28 +240,28 @@ template <int32_t kTileN, class Call> IRIS_INLINE void serve_tiles(const Call &c
     /* The exchange warps; the storer only asks it for places. */
     const work_group wg = {(int32_t)blockIdx.x, (int32_t)gridDim.x, (int32_t)threadIdx.x - 64,
                            kExchangeThreads,    kExchangeBarrier,   nullptr};
-    static_assert(sizeof(exchange_shared) <= sizeof c.shared->exchange, "its part of the block's");
+    static_assert(sizeof(reduction_shared) <= sizeof c.shared->exchange, "its part of the block's");
 
     if (warp == 0)
         return load_tiles<kTileN>(c, by_elements);
     /* The counter does not move before the exchange warps of all blocks have ended, and they need
      * what the storer stores: both read the same number. */
     const call_state call = call_begin(c.args.reduce.call);
-    gpu_exchange<T, Call::kVariant, geometry, Call::kResult> exchange(
-        wg, c.args.reduce, call, reinterpret_cast<exchange_shared *>(c.shared->exchange));
-    if constexpr (Call::kLeaves) {
+    gpu_reduction<T, Call::kVariant, geometry, Call::kResult> reduction(
+        wg, c.args.reduce, call, reinterpret_cast<reduction_shared *>(c.shared->exchange));
+    if constexpr (Call::kStagesLocally) {
         if (warp == 1)
-            signal_left_parts(c, call, exchange);
+            signal_staged_parts(c, call, reduction);
         else if (fetch_partials<T, Call::kVariant, geometry>(wg, c.args.reduce, call, c.shared))
-            exchange.end();
+            reduction.end();
     } else if (warp == 1) {
-        store_tiles<kTileN>(c, call, exchange);
+        store_tiles<kTileN>(c, call, reduction);
     } else {
-        exchange.announce_output();
+        reduction.announce_output();
         if (c.args.c_is_mapped != 0)
-            exchange.end();
+            reduction.end();
         else
-            exchange.bring_on();
+            reduction.reduce_and_publish();
     }
 }
 
@@ -333,46 +294,15 @@ IRIS_INLINE void tensor_core_matmul(const iris_product_args &args)
      * for what it has in flight. */
     if (warpgroup == 0) {
         if (args.reduce.block_n == kWide)
-            serve_tiles<kWide>(c, by_elements);
+            load_store_roles<kWide>(c, by_elements);
         else
-            serve_tiles<kNarrow>(c, by_elements);
+            load_store_roles<kNarrow>(c, by_elements);
     } else {
         if (args.reduce.block_n == kWide)
             multiply_tiles<kWide>(c, warpgroup - 1);
         else
             multiply_tiles<kNarrow>(c, warpgroup - 1);
     }
-}
-
-#endif
-
-template <typename T, iris_variant kVariant, result kResult>
-IRIS_INLINE void matmul(work_group wg, const iris_product_args &args)
-{
-#if defined(__CUDACC__)
-    if constexpr (sizeof(T) == 2)
-        return tensor_core_matmul<T, kVariant, kResult>(args);
-    else
-#endif
-        simt_matmul<T, kVariant, kResult>(wg, args.reduce);
-}
-
-template <typename T, iris_variant kVariant>
-IRIS_INLINE void matmul_all_reduce(work_group wg, const iris_product_args &args)
-{
-    matmul<T, kVariant, result::everywhere>(wg, args);
-}
-
-template <typename T, iris_variant kVariant>
-IRIS_INLINE void matmul_reduce_scatter(work_group wg, const iris_product_args &args)
-{
-    matmul<T, kVariant, result::scattered>(wg, args);
-}
-
-template <typename T, iris_variant kVariant>
-IRIS_INLINE void matmul_all_gather(work_group wg, const iris_product_args &args)
-{
-    matmul<T, kVariant, result::gathered>(wg, args);
 }
 
 } // namespace iris

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * Which form a fused product has on CDNA: blocks that use the matrix units one tile at a time.
+ */
+#ifndef IRIS_PRODUCTS_CDNA_H
+#define IRIS_PRODUCTS_CDNA_H
+
+#include "kernels/gpu/gather_matmul_block.h"
+#include "kernels/gpu/matmul_block.h"
+
+namespace iris
+{
+
+template <typename T, iris_variant kVariant, result kResult>
+IRIS_INLINE void product(work_group wg, const iris_product_args &args)
+{
+    block_matmul<T, kVariant, kResult>(wg, args.reduce);
+}
+
+template <typename T> IRIS_INLINE void gathered_product(work_group wg, const iris_gather_args &args)
+{
+    block_gather_matmul<T>(wg, args);
+}
+
+} // namespace iris
+
+#endif

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * The fused products on a GPU, as instances.def names them: C = sum over ranks of A_r @ B_r (+
+ * bias), or this rank's share of it, or all ranks' A_r @ B_r one below the other, or (all ranks'
+ * shards of A) @ B; the product and what goes on between ranks in one launch. A target's products
+ * header has the forms:
+ *
+ *   product<T, kVariant, kResult>(wg, args)   sums, and rows of all ranks
+ *   gathered_product<T>(wg, args)             of a gathered A
+ */
+#ifndef IRIS_GPU_PRODUCTS_H
+#define IRIS_GPU_PRODUCTS_H
+
+#include "kernels/abi/target.h"
+#include IRIS_TARGET_PRODUCTS
+
+namespace iris
+{
+
+template <typename T, iris_variant kVariant>
+IRIS_INLINE void matmul_all_reduce(work_group wg, const iris_product_args &args)
+{
+    product<T, kVariant, result::everywhere>(wg, args);
+}
+
+template <typename T, iris_variant kVariant>
+IRIS_INLINE void matmul_reduce_scatter(work_group wg, const iris_product_args &args)
+{
+    product<T, kVariant, result::scattered>(wg, args);
+}
+
+template <typename T, iris_variant kVariant>
+IRIS_INLINE void matmul_all_gather(work_group wg, const iris_product_args &args)
+{
+    product<T, kVariant, result::gathered>(wg, args);
+}
+
+template <typename T, iris_variant>
+IRIS_INLINE void all_gather_matmul(work_group wg, const iris_gather_args &args)
+{
+    gathered_product<T>(wg, args);
+}
+
+} // namespace iris
+
+#endif

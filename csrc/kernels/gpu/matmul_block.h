@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * A fused product by a block that computes and pushes its tiles one after the other, then reduces
+ * and publishes those that it owns.
+ */
+#ifndef IRIS_MATMUL_BLOCK_H
+#define IRIS_MATMUL_BLOCK_H
+
+#include "gpu_collectives.h"
+#include "kernels/base/tile.h"
+
+namespace iris
+{
+
+template <typename T>
+using block_geometry = product_geometry<T, IRIS_GEMM_BLOCK_M, IRIS_GEMM_BLOCK_N, 1, false, 8>;
+
+template <typename T, iris_variant kVariant, result kResult>
+IRIS_INLINE void block_matmul(work_group wg, const iris_reduce_args &args)
+{
+    using unit = matrix_unit<T>;
+    IRIS_SHARED static gemm_shared gemm;
+    IRIS_SHARED static reduction_shared shared;
+    const call_state call = call_begin(args.call);
+    gpu_reduction<T, kVariant, block_geometry<T>, kResult> reduction(wg, args, call, &shared);
+    typename unit::accumulator acc;
+
+    reduction.announce_output();
+    for (int64_t tile = first_tile(wg, args.num_xcds); tile < reduction.tiles(); tile += wg.count) {
+        const iris_tile_coord at = reduction.coord(tile);
+        {
+            const trace_span span(args.call, is_leader(wg), IRIS_TRACE_GEMM, args.call.rank, tile);
+            block_gemm<T, unit>(wg, acc, args, at, &gemm);
+        }
+        for_each_tile_chunk<T, unit>(wg, acc, at.rows, &gemm, [&](int32_t chunk, chunk16 value) {
+            for (int32_t i = 0; i < reduction.partial_places(); ++i)
+                store_chunk(reduction.place_of(tile, i).slot + reduction.geometry().offset(chunk),
+                            value);
+        });
+        for (int32_t i = 0; i < reduction.partial_places(); ++i) {
+            const partial_place place = reduction.place_of(tile, i);
+            signal_tile(wg, call, place.rank, place.flag);
+        }
+    }
+    reduction.reduce_and_publish();
+}
+
+} // namespace iris
+
+#endif
