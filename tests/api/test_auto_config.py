@@ -110,7 +110,7 @@ def tuned_configs():
 
 def test_tuned_configs_are_returned_exactly():
     rows = list(tuned_configs())
-    assert len(rows) == TUNED_CONFIGS.read_text().count("\nIRIS_CHAMPION(")
+    assert len(rows) == TUNED_CONFIGS.read_text().count("\nIRIS_TUNED_CONFIG(")
     assert rows
     for op, arch, dtype, world_size, M, N, K, block_n, fetch, flag in rows:
         config = auto_config(op, M, N, K, dtype, world_size, arch)
