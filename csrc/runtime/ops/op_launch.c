@@ -190,7 +190,7 @@ done:
 enum iris_status iris_op_meet(struct iris_context *ctx, const struct iris_op_desc *desc,
                               enum iris_ending ending, const struct iris_op_options *options)
 {
-    struct iris_transfer_args args = {.output_offset = IRIS_STAGED, .ending = ending};
+    struct iris_copy_collective_args args = {.output_offset = IRIS_STAGED, .ending = ending};
     const struct iris_op_launch launch = {.call = &args.call,
                                           .args = &args,
                                           .args_nbytes = sizeof args,
