@@ -66,8 +66,9 @@ def select_config(ctx, M, N, K, dtype, config=None, operation="matmul_all_reduce
 def auto_config(op, M, N, K, dtype, world_size, arch):
     """Return the config that a call with none would have on a chip that need not be there.
 
-    A shape that has been measured gets what was fastest (csrc/runtime/select/tuned_configs.def, made by
-    benchmarks/tune.py), any other what a model of the chip says. Pure: looks at no device.
+    A shape that has been measured gets the fastest config found
+    (csrc/runtime/select/tuned_configs.def, made by benchmarks/tune.py), any other what a model of
+    the chip says. Looks at no device.
 
     Parameters
     ----------

@@ -25,8 +25,11 @@ def _cells(line: str) -> list[str]:
 
 
 def points(markdown: str) -> list[tuple[str, int, float]]:
-    """(operation, M, speed-up) of the rows in the chapter on GPUs; of a table with two speed-ups the
-    second, in graphs. Below a heading only the first table counts: that of four GPUs."""
+    """(operation, M, speed-up) of the rows in the chapter on GPUs.
+
+    Of a table with two speed-ups the second counts, which is in graphs; below a heading the first
+    table, which is that of four GPUs.
+    """
     found: list[tuple[str, int, float]] = []
     operation, tables, columns = "", 0, []
     for line in markdown.partition("\n## GPUs\n")[2].partition("\n## ")[0].splitlines():
@@ -56,6 +59,10 @@ def _y(speed_up: float) -> float:
     return HEIGHT - BOTTOM - (math.log(speed_up) - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
 
 
+def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="#333">{text}</text>'
+
+
 def picture(markdown: str) -> str:
     """The picture as SVG."""
     parts = [
@@ -69,28 +76,17 @@ def picture(markdown: str) -> str:
         y = _y(speed_up)
         style = 'stroke="#333" stroke-width="1.5"' if speed_up == 1 else 'stroke="#ccc"'
         parts.append(f'<line x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}" {style}/>')
-        parts.append(
-            f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end" fill="#333">{speed_up:g}</text>'
-        )
+        parts.append(_text(LEFT - 8, y + 4, f"{speed_up:g}", "end"))
     for rows in (1, 64, 256, 512, 1024, 2048, 4096, 8192, 16384):
-        parts.append(
-            f'<text x="{_x(rows):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle" '
-            f'fill="#333">{rows}</text>'
-        )
-    parts.append(
-        f'<text x="{(LEFT + WIDTH - RIGHT) / 2:.0f}" y="{HEIGHT - 10}" text-anchor="middle" '
-        'fill="#333">M, rows of the product</text>'
-    )
-    parts.append(
-        f'<text x="{LEFT + 8}" y="{_y(1) - 6:.1f}" fill="#333">iris_c is faster</text>'
-        f'<text x="{LEFT + 8}" y="{_y(1) + 16:.1f}" fill="#333">the best alternative is faster</text>'
-    )
+        parts.append(_text(_x(rows), HEIGHT - BOTTOM + 18, str(rows), "middle"))
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(_text(middle, HEIGHT - 10, "M, rows of the product", "middle"))
+    parts.append(_text(LEFT + 8, _y(1) - 6, "iris_c is faster"))
+    parts.append(_text(LEFT + 8, _y(1) + 16, "the best alternative is faster"))
     x = LEFT
     for name, colour in COLOURS.items():
-        parts.append(
-            f'<circle cx="{x + 6}" cy="18" r="5" fill="{colour}"/>'
-            f'<text x="{x + 16}" y="22" fill="#333">{name}</text>'
-        )
+        parts.append(f'<circle cx="{x + 6}" cy="18" r="5" fill="{colour}"/>')
+        parts.append(_text(x + 16, 22, name))
         x += 40 + 7 * len(name)
     order = list(COLOURS)
     for name, rows, speed_up in points(markdown):

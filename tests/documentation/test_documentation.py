@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: The iris_c authors
-"""The documentation's examples run, and its site builds without a warning."""
+"""The documentation's examples run, and its site builds without a warning, complete."""
 
 import importlib
-import importlib.util
 import os
 import pathlib
 import re
@@ -70,14 +69,16 @@ def public_names():
                 yield f"iris_c.{owner}.{name}"
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None, reason="needs mkdocs")
-def test_the_site_builds(tmp_path):
-    site = tmp_path / "site"
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The site's folder, built without a warning."""
+    pytest.importorskip("mkdocs")
+    directory = tmp_path_factory.mktemp("site")
+    site = directory / "site"
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(site)]
     done = subprocess.run(
         [*command, "--config-file", str(ROOT / "mkdocs.yml")],
-        cwd=tmp_path,
+        cwd=directory,
         env={**os.environ, "PYTHONPATH": str(pathlib.Path(iris_c.__path__[0]).parent)},
         capture_output=True,
         text=True,
@@ -85,5 +86,35 @@ def test_the_site_builds(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    return site
+
+
+@pytest.mark.slow
+def test_the_reference_has_what_is_public_and_nothing_else(site):
     anchors = set(re.findall(r'id="([^"]+)"', (site / "reference/index.html").read_text()))
     assert sorted(set(public_names()) - anchors) == []
+    names = [anchor.rpartition(".")[2] for anchor in anchors if anchor.startswith("iris_c.")]
+    assert [name for name in names if name.startswith("_")] == []
+
+
+@pytest.mark.slow
+def test_the_site_loads_nothing_from_elsewhere(site):
+    asset = re.compile(r"<(?:script|img|iframe)[^>]*\ssrc=.https?:|<link[^>]*\shref=.https?:")
+    style = re.compile(r"(?:url\(|@import)\s*['\"]?https?:")
+    pages = list(site.rglob("*.html"))
+    assert len(pages) > 15
+    for page in pages:
+        assert not asset.search(page.read_text()), page
+    for sheet in site.rglob("*.css"):
+        assert not style.search(sheet.read_text()), sheet
+
+
+@pytest.mark.slow
+def test_examples_are_pages_with_highlighted_code(site):
+    programs = list((ROOT / "docs/examples").glob("*.py"))
+    assert programs
+    for program in programs:
+        page = (site / "examples" / program.stem / "index.html").read_text()
+        assert f"docs/examples/{program.name}" in page
+        assert re.search(r'<span class="k">(?:def|class)</span>', page), "no highlighting"
+        assert '"content.code.copy"' in page
