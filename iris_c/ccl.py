@@ -7,8 +7,8 @@ Every function takes the context first; ``ctx.ccl`` is this module bound to a co
 
 from __future__ import annotations
 
+from iris_c import _C
 from iris_c._C import (
-    Context,
     FusedWorkspace,
     all_gather,
     all_reduce,
@@ -43,8 +43,8 @@ __all__ = [
 ]
 
 
-def _context(argument: str, value, what: str = "") -> Context:
-    if not isinstance(value, Context):
+def _context(argument: str, value, what: str = "") -> _C.Context:
+    if not isinstance(value, _C.Context):
         name = type(value).__name__
         raise TypeError(f"{argument}: expected {what}an iris_c.Context, got {name}")
     return value
