@@ -17,14 +17,15 @@
 
 enum iris_status {
     IRIS_OK = 0,
-    IRIS_EINVAL,    /* an argument: ValueError */
-    IRIS_ETYPE,     /* an argument's type: TypeError */
-    IRIS_ENOMEM,    /* host memory: MemoryError */
-    IRIS_EHEAP,     /* the symmetric heap is full: HeapExhausted */
-    IRIS_ETIMEDOUT, /* a signal did not come in time: SignalTimeout */
-    IRIS_EPEER,     /* a rank died, left or never arrived: PeerError */
-    IRIS_EDRIVER,   /* the operating system or a GPU driver refused: BackendError */
-    IRIS_ESTATE,    /* closed context, context of the parent process: RuntimeError */
+    IRIS_EINVAL,       /* an argument: ValueError */
+    IRIS_ETYPE,        /* an argument's type: TypeError */
+    IRIS_ENOMEM,       /* host memory: MemoryError */
+    IRIS_EHEAP,        /* the symmetric heap is full: HeapExhausted */
+    IRIS_ETIMEDOUT,    /* a signal did not come in time: SignalTimeout */
+    IRIS_EPEER,        /* a rank died, left or never arrived: PeerError */
+    IRIS_EDRIVER,      /* the operating system or a GPU driver refused: BackendError */
+    IRIS_ESTATE,       /* closed context, context of the parent process: RuntimeError */
+    IRIS_EINTERRUPTED, /* the caller wants to wait no longer; see base/wait.h. It knows why */
 };
 
 /* What failed. Fields that do not apply to the status hold 0, ranks and tiles -1. */

@@ -71,14 +71,6 @@ static void cpu_close(struct iris_device *device)
     free(device);
 }
 
-static void cpu_abandon(struct iris_device *device)
-{
-    if (device == NULL)
-        return;
-    iris_worker_pool_abandon(as_cpu(device)->pool);
-    free(device);
-}
-
 static int cpu_device_id(const struct iris_device *device)
 {
     (void)device;
@@ -218,7 +210,6 @@ const struct iris_device_ops iris_device_cpu = {
     .is_present = cpu_is_present,
     .open = cpu_open,
     .close = cpu_close,
-    .abandon = cpu_abandon,
     .device_id = cpu_device_id,
     .compute_units = cpu_compute_units,
     .max_work_groups = cpu_max_work_groups,

@@ -95,8 +95,6 @@ struct iris_device_ops {
     /* Opens the rank's device. IRIS_EDRIVER: there is none. */
     enum iris_status (*open)(const struct iris_device_options *options, struct iris_device **out);
     void (*close)(struct iris_device *device); /* NULL is fine */
-    /* Drops the state inherited by a forked child without touching what the parent still uses. */
-    void (*abandon)(struct iris_device *device);
 
     int (*device_id)(const struct iris_device *device);
     int (*compute_units)(const struct iris_device *device);

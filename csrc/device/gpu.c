@@ -239,12 +239,6 @@ static void gpu_close(struct iris_device *device)
         gpu_unreference(as_gpu(device));
 }
 
-/* A forked child cannot use the driver, not even to let go. */
-static void gpu_abandon(struct iris_device *device)
-{
-    (void)device;
-}
-
 static int gpu_device_id(const struct iris_device *device)
 {
     return ((const struct gpu_device *)device)->ordinal;
@@ -397,16 +391,16 @@ static void gpu_event_destroy(struct iris_device *device, void *event)
 
 #define GPU_DEVICE_OPS(platform)                                                                   \
     .name = #platform, .is_present = platform##_is_present, .report = platform##_report,           \
-    .open = platform##_open, .close = gpu_close, .abandon = gpu_abandon,                           \
-    .device_id = gpu_device_id, .compute_units = gpu_compute_units,                                \
-    .max_work_groups = gpu_compute_units, .memory_create = gpu_memory_create,                      \
-    .memory_import = gpu_memory_import, .memory_release = gpu_memory_release,                      \
-    .host_register = gpu_host_register, .host_unregister = gpu_host_unregister,                    \
-    .identify = gpu_identify, .can_reach = gpu_can_reach, .memory_set = gpu_memory_set,            \
-    .memory_read = gpu_memory_read, .memory_write = gpu_memory_write, .launch = gpu_launch,        \
-    .synchronize = gpu_synchronize, .stream_synchronize = gpu_stream_synchronize,                  \
-    .stream_is_capturing = gpu_stream_is_capturing, .event_record = gpu_event_record,              \
-    .event_wait = gpu_event_wait, .event_destroy = gpu_event_destroy
+    .open = platform##_open, .close = gpu_close, .device_id = gpu_device_id,                       \
+    .compute_units = gpu_compute_units, .max_work_groups = gpu_compute_units,                      \
+    .memory_create = gpu_memory_create, .memory_import = gpu_memory_import,                        \
+    .memory_release = gpu_memory_release, .host_register = gpu_host_register,                      \
+    .host_unregister = gpu_host_unregister, .identify = gpu_identify, .can_reach = gpu_can_reach,  \
+    .memory_set = gpu_memory_set, .memory_read = gpu_memory_read,                                  \
+    .memory_write = gpu_memory_write, .launch = gpu_launch, .synchronize = gpu_synchronize,        \
+    .stream_synchronize = gpu_stream_synchronize, .stream_is_capturing = gpu_stream_is_capturing,  \
+    .event_record = gpu_event_record, .event_wait = gpu_event_wait,                                \
+    .event_destroy = gpu_event_destroy
 
 const struct iris_device_ops iris_device_hip = {GPU_DEVICE_OPS(hip)};
 const struct iris_device_ops iris_device_cuda = {GPU_DEVICE_OPS(cuda),

@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * A list of the mappings of this process, keyed by the file's device and inode, under one mutex.
- * It holds a handful of entries, so it is searched from the front.
+ * A list of the mappings of this process, keyed by the file's device and inode. It holds a handful
+ * of entries, so it is searched from the front.
  */
 #include "shared_memory.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "base/process.h"
 
 struct mapping {
     struct mapping *next;
@@ -23,8 +24,7 @@ struct mapping {
     int references;
 };
 
-static pthread_mutex_t mappings_lock = PTHREAD_MUTEX_INITIALIZER;
-static struct mapping *mappings;
+static struct mapping *mappings; /* under the process's lock */
 
 /* Called with the lock held. */
 static enum iris_status map_new(const struct stat *file, int fd, size_t nbytes,
@@ -59,7 +59,7 @@ enum iris_status iris_shared_memory_map(int fd, size_t nbytes, void **data)
     if ((size_t)file.st_size < nbytes)
         return IRIS_FAIL(IRIS_EDRIVER, "shared memory: expected %zu bytes, the file has %lld",
                          nbytes, (long long)file.st_size);
-    pthread_mutex_lock(&mappings_lock);
+    iris_process_lock();
     for (entry = mappings; entry != NULL; entry = entry->next)
         if (entry->device == file.st_dev && entry->inode == file.st_ino)
             break;
@@ -69,7 +69,7 @@ enum iris_status iris_shared_memory_map(int fd, size_t nbytes, void **data)
         ++entry->references;
         *data = entry->data;
     }
-    pthread_mutex_unlock(&mappings_lock);
+    iris_process_unlock();
     return status;
 }
 
@@ -99,7 +99,7 @@ void iris_shared_memory_unmap(void *data)
 
     if (data == NULL)
         return;
-    pthread_mutex_lock(&mappings_lock);
+    iris_process_lock();
     for (link = &mappings; *link != NULL; link = &(*link)->next) {
         struct mapping *entry = *link;
         if (entry->data != data)
@@ -111,5 +111,5 @@ void iris_shared_memory_unmap(void *data)
         }
         break;
     }
-    pthread_mutex_unlock(&mappings_lock);
+    iris_process_unlock();
 }

@@ -187,9 +187,3 @@ void iris_worker_pool_destroy(struct iris_worker_pool *pool)
     pthread_mutex_destroy(&pool->run_lock);
     free_pool(pool);
 }
-
-void iris_worker_pool_abandon(struct iris_worker_pool *pool)
-{
-    if (pool != NULL)
-        free_pool(pool);
-}

@@ -23,8 +23,6 @@ typedef void (*iris_work)(const void *args, int32_t index, int32_t count, char *
 enum iris_status iris_worker_pool_create(struct iris_worker_pool **out);
 /* Joins the threads. NULL is fine. */
 void iris_worker_pool_destroy(struct iris_worker_pool *pool);
-/* In a forked child, where the threads do not exist: forgets them. */
-void iris_worker_pool_abandon(struct iris_worker_pool *pool);
 
 /* Runs work(args, i, count, scratch_i) for every i < count, returns when all have returned. Each
  * has `scratch_nbytes` of private memory, 64-byte aligned, contents undefined. One run at a time

@@ -378,6 +378,7 @@ static PyObject *exception_type(const struct iris_py_state *state, enum iris_sta
         return state->backend_error;
     case IRIS_OK:
     case IRIS_ESTATE:
+    case IRIS_EINTERRUPTED:
         break;
     }
     return PyExc_RuntimeError;

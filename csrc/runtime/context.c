@@ -3,71 +3,19 @@
  *
  * A context's life: meet the ranks, map the control segment, open the device, map the heaps;
  * closing says farewell and stops the threads; the memory goes with the last reference.
- *
- * All live contexts of the process stand in a list, so that a forked child can let go of what it
- * inherited: a socket that stays open in a child would hide its parent's death from the peers.
  */
 #include "context.h"
 
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/process.h"
 #include "kernels/abi/instances.h"
 #include "kernels/abi/schedule.h"
 #include "runtime/memory/workspace.h"
 #include "runtime/ops/op_messages.h"
 #include "runtime/ops/trace_buffer.h"
 #include "topology.h"
-
-static pthread_mutex_t live_lock = PTHREAD_MUTEX_INITIALIZER;
-static struct iris_context *live_contexts;
-static pthread_once_t fork_handlers = PTHREAD_ONCE_INIT;
-
-static void before_fork(void)
-{
-    pthread_mutex_lock(&live_lock);
-}
-
-static void after_fork_in_parent(void)
-{
-    pthread_mutex_unlock(&live_lock);
-}
-
-static void after_fork_in_child(void)
-{
-    for (struct iris_context *ctx = live_contexts; ctx != NULL; ctx = ctx->next_live) {
-        atomic_store(&ctx->forked, true);
-        if (!atomic_load(&ctx->closed))
-            iris_bootstrap_abandon(ctx->bootstrap);
-    }
-    live_contexts = NULL;
-    pthread_mutex_unlock(&live_lock);
-}
-
-static void install_fork_handlers(void)
-{
-    (void)pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
-}
-
-static void list_add(struct iris_context *ctx)
-{
-    pthread_mutex_lock(&live_lock);
-    ctx->next_live = live_contexts;
-    live_contexts = ctx;
-    pthread_mutex_unlock(&live_lock);
-}
-
-static void list_remove(struct iris_context *ctx)
-{
-    pthread_mutex_lock(&live_lock);
-    for (struct iris_context **link = &live_contexts; *link != NULL; link = &(*link)->next_live) {
-        if (*link == ctx) {
-            *link = ctx->next_live;
-            break;
-        }
-    }
-    pthread_mutex_unlock(&live_lock);
-}
 
 /* On the monitor thread. The control segment may not exist yet; then nobody waits in a kernel. */
 static void peer_departed(void *arg, int rank, enum iris_departure departure)
@@ -197,9 +145,9 @@ enum iris_status iris_context_create(const struct iris_context_options *options,
     enum iris_status status;
 
     IRIS_TRY(check_options(options));
-    (void)pthread_once(&fork_handlers, install_fork_handlers);
     IRIS_TRY(iris_alloc_zeroed(sizeof *ctx, (void **)&ctx));
     atomic_init(&ctx->references, 1);
+    ctx->generation = iris_process_generation();
     ctx->rank = options->rank;
     ctx->world_size = options->world_size;
     ctx->timeout_ns = (uint64_t)(options->timeout * 1e9);
@@ -207,7 +155,6 @@ enum iris_status iris_context_create(const struct iris_context_options *options,
     ctx->heap_size = (options->heap_size + 4095) / 4096 * 4096;
     pthread_mutex_init(&ctx->op_lock, NULL);
     pthread_mutex_init(&ctx->storages_lock, NULL);
-    list_add(ctx);
     IRIS_TRY_GOTO(status, iris_device_find(options->backend, &ctx->ops), fail);
     IRIS_TRY_GOTO(status, ctx->ops->open(&device, &ctx->device), fail);
     IRIS_TRY_GOTO(status, connect_ranks(ctx, options), fail);
@@ -239,7 +186,7 @@ struct iris_context *iris_context_retain(struct iris_context *ctx)
 
 void iris_context_close(struct iris_context *ctx)
 {
-    if (atomic_load(&ctx->forked) || atomic_exchange(&ctx->closed, true))
+    if (iris_context_is_inherited(ctx) || atomic_exchange(&ctx->closed, true))
         return;
     /* A running operation of another thread ends first: it uses what goes away here. */
     pthread_mutex_lock(&ctx->op_lock);
@@ -266,10 +213,9 @@ void iris_context_release(struct iris_context *ctx)
 {
     if (ctx == NULL || atomic_fetch_sub(&ctx->references, 1) > 1)
         return;
-    if (atomic_load(&ctx->forked))
+    if (iris_context_is_inherited(ctx))
         return; /* the parent's; a child frees nothing that another thread may have held locked */
     iris_context_close(ctx);
-    list_remove(ctx);
     iris_context_free_workspaces(ctx);
     iris_heap_destroy(ctx->heap);
     iris_control_destroy(ctx->control);
@@ -283,9 +229,14 @@ bool iris_context_is_closed(const struct iris_context *ctx)
     return atomic_load(&ctx->closed);
 }
 
+bool iris_context_is_inherited(const struct iris_context *ctx)
+{
+    return ctx->generation != iris_process_generation();
+}
+
 enum iris_status iris_context_check_process(const struct iris_context *ctx)
 {
-    if (atomic_load(&ctx->forked))
+    if (iris_context_is_inherited(ctx))
         return IRIS_FAIL(IRIS_ESTATE, "context: it belongs to the parent process; a forked child "
                                       "must create its own with iris_c.init()");
     return IRIS_OK;

@@ -22,7 +22,7 @@ struct iris_storage;
 struct iris_context {
     atomic_int references;
     atomic_bool closed;
-    atomic_bool forked; /* this is a forked child's copy */
+    uint64_t generation; /* of the process that made it; see base/process.h */
     int rank, world_size;
     uint64_t timeout_ns;
     uint64_t faults_address; /* control->faults as the device sees it; 0: not registered */
@@ -55,8 +55,6 @@ struct iris_context {
 
     struct iris_memory trace; /* see trace_buffer.c; under op_lock, as is the next */
     uint32_t traced_calls;
-
-    struct iris_context *next_live; /* in the process's list of contexts */
 };
 
 /* Begins a call: on IRIS_OK the caller holds op_lock until iris_context_leave. IRIS_ESTATE in a

@@ -60,6 +60,8 @@ void iris_context_release(struct iris_context *ctx); /* NULL is fine; closes whe
  * collective. Allocations stay readable. Does nothing in a forked child. */
 void iris_context_close(struct iris_context *ctx);
 bool iris_context_is_closed(const struct iris_context *ctx);
+/* Whether this process is a forked child of the one that made the context. */
+bool iris_context_is_inherited(const struct iris_context *ctx);
 /* IRIS_ESTATE for a closed context or a forked child's: nothing can be started with it. */
 enum iris_status iris_context_check(const struct iris_context *ctx);
 

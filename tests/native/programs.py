@@ -33,7 +33,7 @@ SANITIZERS = {
 }
 CORE = ("base/*.c", "runtime/**/*.c", "device/*.c", "kernels/cpu/*.cpp")
 PRODUCT = ("kernels/cpu/gemm_host*.cpp", "kernels/cpu/rows_host.cpp")
-BOOTSTRAP = ("runtime/bootstrap/*.c", "base/status.c")
+BOOTSTRAP = ("runtime/bootstrap/*.c", "base/*.c")
 
 
 def copy_with_few_kernels(tree: pathlib.Path) -> None:

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/process.h"
 #include "bootstrap_meet.h"
 #include "bootstrap_state.h"
 
@@ -30,12 +31,8 @@ enum { MONITOR_STACK_NBYTES = 512 * 1024 };
 
 void iris_bootstrap_close_fds(int *fds, int count)
 {
-    for (int i = 0; i < count; ++i) {
-        const int fd = fds[i];
-        fds[i] = -1;
-        if (fd >= 0)
-            close(fd);
-    }
+    for (int i = 0; i < count; ++i)
+        iris_process_close(&fds[i]);
 }
 
 static void wake_monitor(struct iris_bootstrap *b)
@@ -62,7 +59,11 @@ void iris_bootstrap_note_departure(struct iris_bootstrap *b, int rank,
 
 const char *iris_bootstrap_departure_text(enum iris_departure departure)
 {
-    return departure == IRIS_PEER_DIED ? "died" : "closed its context";
+    static const char *const texts[] = {[IRIS_PEER_DIED] = "died",
+                                        [IRIS_PEER_LEFT] = "closed its context",
+                                        [IRIS_PEER_INTERRUPTED] = "was interrupted"};
+
+    return texts[departure];
 }
 
 /* Tells the owner of the bootstrap what happened, without any lock. */
@@ -122,7 +123,7 @@ static void member_received(struct iris_bootstrap *b, struct iris_wire_message *
     if (header->type == IRIS_WIRE_DEPARTED)
         iris_bootstrap_note_departure(b, header->rank, (enum iris_departure)header->status);
     else if (header->type == IRIS_WIRE_FAREWELL)
-        iris_bootstrap_note_departure(b, 0, IRIS_PEER_LEFT);
+        iris_bootstrap_note_departure(b, 0, (enum iris_departure)header->status);
     pthread_cond_broadcast(&b->finished);
 }
 
@@ -206,15 +207,25 @@ static void *monitor_main(void *arg)
     }
 }
 
+static enum iris_status open_wake(int *out)
+{
+    enum iris_status status;
+
+    iris_process_lock();
+    *out = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    status = *out >= 0 ? iris_process_register(*out)
+                       : IRIS_FAIL(IRIS_EDRIVER, "eventfd: %s", strerror(errno));
+    iris_process_unlock();
+    return status;
+}
+
 static enum iris_status start_monitor(struct iris_bootstrap *b)
 {
     pthread_attr_t attributes;
     sigset_t all, before;
     int error;
 
-    b->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (b->wake < 0)
-        return IRIS_FAIL(IRIS_EDRIVER, "eventfd: %s", strerror(errno));
+    IRIS_TRY(open_wake(&b->wake));
     pthread_attr_init(&attributes);
     (void)pthread_attr_setstacksize(&attributes, MONITOR_STACK_NBYTES);
     sigfillset(&all); /* signals are the business of the caller's threads */
@@ -284,7 +295,7 @@ fail:
 
 void iris_bootstrap_destroy(struct iris_bootstrap *b)
 {
-    const struct iris_wire_header farewell = {.type = IRIS_WIRE_FAREWELL};
+    const struct iris_wire_header farewell = {.type = IRIS_WIRE_FAREWELL, .status = IRIS_PEER_LEFT};
 
     if (b == NULL)
         return;
@@ -306,14 +317,6 @@ void iris_bootstrap_destroy(struct iris_bootstrap *b)
     pthread_mutex_destroy(&b->lock);
     pthread_mutex_destroy(&b->call_lock);
     free(b);
-}
-
-void iris_bootstrap_abandon(struct iris_bootstrap *b)
-{
-    if (b == NULL)
-        return;
-    iris_bootstrap_close_fds(b->sockets, IRIS_MAX_RANKS);
-    iris_bootstrap_close_fds(&b->wake, 1);
 }
 
 /* ---- collectives ---- */

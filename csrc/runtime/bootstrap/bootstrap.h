@@ -18,6 +18,10 @@
  * does not arrive within the timeout, counted from the first that did, ends the collective with
  * IRIS_EPEER on all ranks and breaks the bootstrap for good: every later collective fails at once
  * with the same message. A world of one never opens a socket.
+ *
+ * Every wait asks whether it may go on (base/wait.h) and ends with IRIS_EINTERRUPTED if not; the
+ * peers are then told by iris_bootstrap_interrupt, and in a meeting at once. A forked child holds
+ * none of the sockets and must not use the bootstrap.
  */
 #ifndef IRIS_BOOTSTRAP_H
 #define IRIS_BOOTSTRAP_H
@@ -31,8 +35,9 @@
 struct iris_bootstrap;
 
 enum iris_departure {
-    IRIS_PEER_DIED, /* its connection ended without a farewell */
-    IRIS_PEER_LEFT, /* it closed its context */
+    IRIS_PEER_DIED,        /* its connection ended without a farewell */
+    IRIS_PEER_LEFT,        /* it closed its context */
+    IRIS_PEER_INTERRUPTED, /* its caller ended a call before it was complete */
 };
 
 struct iris_bootstrap_options {
@@ -61,11 +66,6 @@ enum iris_status iris_bootstrap_create(const struct iris_bootstrap_options *opti
 
 /* Says farewell, joins the monitor thread, closes the connections. Not collective. NULL is fine. */
 void iris_bootstrap_destroy(struct iris_bootstrap *bootstrap);
-
-/* In a forked child: closes the inherited connections without a farewell, so that the parent's
- * death is still noticed, and without joining the monitor thread, which does not exist there.
- * Takes no lock and frees nothing. */
-void iris_bootstrap_abandon(struct iris_bootstrap *bootstrap);
 
 /* Every rank contributes `nbytes` (0 to IRIS_BOOTSTRAP_MAX_BYTES, equal on all ranks); `out`
  * receives world_size * nbytes, in rank order. */

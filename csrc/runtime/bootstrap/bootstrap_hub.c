@@ -249,7 +249,7 @@ void iris_bootstrap_hub_received(struct iris_bootstrap *b, int peer,
 {
     const struct iris_wire_header *header = &message->header;
     struct iris_wire_header notice = {
-        .type = IRIS_WIRE_DEPARTED, .rank = peer, .status = IRIS_PEER_LEFT};
+        .type = IRIS_WIRE_DEPARTED, .rank = peer, .status = header->status};
 
     if (header->type == IRIS_WIRE_CONTRIBUTE && header->nbytes <= IRIS_BOOTSTRAP_MAX_BYTES) {
         const int fd = message->num_fds > 0 ? message->fds[0] : -1;
@@ -260,7 +260,9 @@ void iris_bootstrap_hub_received(struct iris_bootstrap *b, int peer,
     iris_bootstrap_close_fds(message->fds, message->num_fds);
     if (header->type != IRIS_WIRE_FAREWELL)
         return;
-    iris_bootstrap_note_departure(b, peer, IRIS_PEER_LEFT);
+    if ((b->gone >> peer & 1u) != 0)
+        return; /* it is closing after an interrupt */
+    iris_bootstrap_note_departure(b, peer, (enum iris_departure)header->status);
     for (int other = 1; other < b->world_size; ++other)
         send_to(b, other, &notice, NULL, NULL, 0);
     advance_open(b);

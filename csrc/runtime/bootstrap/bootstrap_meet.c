@@ -1,57 +1,52 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * The two sides of the meeting.
+ * The two sides of the meeting. No system call here blocks: sockets do not, and waits are polls of
+ * IRIS_WAIT_SLICE_MS at most, between which the deadline is looked at and the caller is asked
+ * whether to go on.
  */
 #include "bootstrap_meet.h"
 
 #include <errno.h>
 #include <poll.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/process.h"
+#include "base/wait.h"
+#include "bootstrap_name.h"
 #include "bootstrap_state.h"
 
 /* ---- instances: how many contexts of a run key this process has had, per rank ---- */
 
 struct instance {
     struct instance *next;
+    uint64_t generation; /* of the process: a forked child has had none yet */
     uint64_t key;
     int rank;
     uint64_t count;
 };
 
-static pthread_mutex_t instances_lock = PTHREAD_MUTEX_INITIALIZER;
-static struct instance *instances;
-
-static uint64_t hash_key(const char *key)
-{
-    uint64_t hash = UINT64_C(14695981039346656037); /* FNV-1a */
-
-    for (; *key != '\0'; ++key)
-        hash = (hash ^ (unsigned char)*key) * UINT64_C(1099511628211);
-    return hash;
-}
+static struct instance *instances; /* under the process's lock */
 
 /* Reads the count, and adds `step` to it. */
 static uint64_t instance_count(const struct iris_bootstrap_options *options, uint64_t step)
 {
-    const uint64_t key = hash_key(options->run_key);
+    const uint64_t key = iris_run_key_hash(options->run_key);
+    const uint64_t generation = iris_process_generation();
     struct instance *entry;
     uint64_t count = 0;
 
-    pthread_mutex_lock(&instances_lock);
+    iris_process_lock();
     for (entry = instances; entry != NULL; entry = entry->next)
-        if (entry->key == key && entry->rank == options->rank)
+        if (entry->generation == generation && entry->key == key && entry->rank == options->rank)
             break;
     if (entry == NULL && (entry = calloc(1, sizeof *entry)) != NULL) {
+        entry->generation = generation;
         entry->key = key;
         entry->rank = options->rank;
         entry->next = instances;
@@ -61,32 +56,19 @@ static uint64_t instance_count(const struct iris_bootstrap_options *options, uin
         count = entry->count;
         entry->count += step;
     }
-    pthread_mutex_unlock(&instances_lock);
+    iris_process_unlock();
     return count;
 }
 
-/* ---- time and addresses ---- */
+/* ---- time ---- */
 
+/* Until the deadline, but no longer than a slice. */
 static int milliseconds_until(uint64_t deadline)
 {
     const uint64_t now = iris_clock_ns();
     const uint64_t left = deadline > now ? (deadline - now) / 1000000 + 1 : 0;
 
-    return left > 1000000 ? 1000000 : (int)left;
-}
-
-/* Whether there is something to read or to accept before the deadline. */
-static bool wait_readable(int socket, uint64_t deadline)
-{
-    struct pollfd p = {.fd = socket, .events = POLLIN};
-
-    for (;;) {
-        const int ready = poll(&p, 1, milliseconds_until(deadline));
-        if (ready > 0)
-            return true;
-        if ((ready < 0 && errno != EINTR) || iris_clock_ns() >= deadline)
-            return false;
-    }
+    return left > IRIS_WAIT_SLICE_MS ? IRIS_WAIT_SLICE_MS : (int)left;
 }
 
 static void sleep_ms(long ms)
@@ -96,80 +78,119 @@ static void sleep_ms(long ms)
     (void)nanosleep(&nap, NULL);
 }
 
-static socklen_t make_address(const char *run_key, struct sockaddr_un *address)
+static enum iris_status interrupted(void)
 {
-    int length;
-
-    memset(address, 0, sizeof *address);
-    address->sun_family = AF_UNIX;
-    /* A leading zero byte: the abstract name space. */
-    length = snprintf(address->sun_path + 1, sizeof address->sun_path - 1, "iris_c/%u/%016llx",
-                      (unsigned)geteuid(), (unsigned long long)hash_key(run_key));
-    return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)length);
+    return IRIS_FAIL(IRIS_EINTERRUPTED, "init: it was interrupted");
 }
 
-static bool is_same_user(int socket)
-{
-    struct ucred peer;
-    socklen_t length = sizeof peer;
+/* ---- the meeting ---- */
 
-    return getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0 &&
-           peer.uid == geteuid();
-}
+/* A connection whose hello has not come yet; on rank 0. */
+struct guest {
+    int socket;
+    uint64_t patience; /* until when it may keep silent */
+};
 
-/* ---- rank 0 ---- */
+enum { MAX_GUESTS = 64 };
 
 struct meeting {
     const struct iris_bootstrap_options *options;
+    struct iris_name name;
     void *scratch;
     int *sockets;
     uint64_t instance;
     uint64_t deadline;
+    struct iris_name_holder holder; /* of the name, while it keeps the ranks from meeting */
     /* Rank 0: */
-    char rejection[256]; /* not empty: the meeting has failed */
-    int num_rejected;    /* ranks that have been told so */
+    int listener;
+    struct guest guests[MAX_GUESTS];
+    int num_guests;
+    char failure[256]; /* not empty: the meeting has failed, */
+    enum iris_status failure_status;
+    int failure_rank; /* and because of whom, or -1 */
+    int num_told;     /* ranks that have been told so */
     /* The others: */
     bool was_early; /* rank 0 was met, but for another instance */
 };
 
 /* After a failed meeting, for ranks that are still on their way and shall hear the reason, too. */
 static const uint64_t LINGER_NS = UINT64_C(5000000000);
+/* A rank says hello at once. */
+static const uint64_t GUEST_PATIENCE_NS = UINT64_C(2000000000);
 
-static enum iris_status listen_as_hub(const struct meeting *m, int *out)
+/* ---- rank 0 ---- */
+
+/* Who listens under the name says more of itself to who connects: its process. */
+static void probe_holder(struct meeting *m)
 {
-    struct sockaddr_un address;
-    const socklen_t length = make_address(m->options->run_key, &address);
-    const int listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int probe = -1;
 
-    if (listener < 0)
-        return IRIS_FAIL(IRIS_EDRIVER, "socket(AF_UNIX): %s", strerror(errno));
-    while (bind(listener, (struct sockaddr *)&address, length) != 0) {
-        if (errno != EADDRINUSE || iris_clock_ns() > m->deadline) {
-            const int error = errno;
-            close(listener);
-            if (error != EADDRINUSE)
-                return IRIS_FAIL(IRIS_EDRIVER, "bind of the meeting socket: %s", strerror(error));
-            return IRIS_FAIL(IRIS_EPEER,
-                             "init: another rank 0 of run '%s' is meeting on this machine; give "
-                             "runs that overlap different MASTER_PORTs or TORCHELASTIC_RUN_IDs",
-                             m->options->run_key);
-        }
+    if (iris_wire_open(&probe) == IRIS_OK &&
+        connect(probe, (struct sockaddr *)&m->name.address, m->name.length) == 0)
+        m->holder = iris_name_peer(probe);
+    iris_process_close(&probe);
+}
+
+/* The name is taken until the deadline. */
+static enum iris_status name_is_held(struct meeting *m)
+{
+    char holder[IRIS_NAME_HOLDER_NBYTES];
+
+    probe_holder(m);
+    if (!m->holder.known)
+        m->holder = iris_name_find_holder(&m->name);
+    iris_name_describe(&m->holder, holder);
+    if (iris_name_is_own_user(&m->holder))
+        return IRIS_FAIL(IRIS_EPEER,
+                         "init: another rank 0 of run '%s' is meeting on this machine (%s); give "
+                         "runs that overlap different MASTER_PORTs or TORCHELASTIC_RUN_IDs",
+                         m->options->run_key, holder);
+    return IRIS_FAIL(IRIS_EPEER,
+                     "init: the name of run '%s' is held by %s; choose another "
+                     "MASTER_PORT or TORCHELASTIC_RUN_ID",
+                     m->options->run_key, holder);
+}
+
+static enum iris_status bind_name(struct meeting *m)
+{
+    bool probed = false;
+
+    while (bind(m->listener, (struct sockaddr *)&m->name.address, m->name.length) != 0) {
+        if (errno != EADDRINUSE)
+            return IRIS_FAIL(IRIS_EDRIVER, "bind of the meeting socket: %s", strerror(errno));
+        if (iris_clock_ns() > m->deadline)
+            return name_is_held(m);
+        if (!probed)
+            probe_holder(m); /* before the others have filled its queue */
+        probed = true;
         sleep_ms(5);
+        if (iris_wait_is_interrupted())
+            return interrupted();
     }
-    if (listen(listener, 64) != 0) {
-        const int error = errno;
-        close(listener);
-        return IRIS_FAIL(IRIS_EDRIVER, "listen on the meeting socket: %s", strerror(error));
-    }
-    *out = listener;
+    if (listen(m->listener, MAX_GUESTS) != 0)
+        return IRIS_FAIL(IRIS_EDRIVER, "listen on the meeting socket: %s", strerror(errno));
     return IRIS_OK;
 }
 
-static void send_simple(int socket, enum iris_wire_type type, int rank, const char *text)
+static void send_text(int socket, enum iris_wire_type type, int rank, const char *text)
 {
     struct iris_wire_header header = {.type = type, .rank = rank, .nbytes = (uint32_t)strlen(text)};
 
     (void)iris_wire_send(socket, &header, text, NULL, 0);
+}
+
+static void fail_meeting(struct meeting *m, enum iris_status status, int rank)
+{
+    m->failure_status = status;
+    m->failure_rank = rank;
+}
+
+/* Answers with the reason why the meeting has failed. */
+static void tell_failure(struct meeting *m, int socket)
+{
+    send_text(socket, m->failure_status == IRIS_EINVAL ? IRIS_WIRE_REJECT : IRIS_WIRE_FAREWELL,
+              m->failure_rank, m->failure);
+    ++m->num_told;
 }
 
 static bool has_hung_up(int socket)
@@ -179,75 +200,131 @@ static bool has_hung_up(int socket)
     return poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLERR)) != 0;
 }
 
-/* Fills m->rejection if `hello` of `rank` makes the meeting fail. */
+/* Fails the meeting if `hello` of `rank` does not go with it. */
 static void judge(struct meeting *m, int rank, const struct iris_wire_hello *hello)
 {
     const int world_size = m->options->world_size;
 
     if (hello->version != IRIS_WIRE_VERSION)
-        (void)snprintf(m->rejection, sizeof m->rejection,
+        (void)snprintf(m->failure, sizeof m->failure,
                        "init: rank %d runs another version of iris_c", rank);
     else if (hello->world_size != world_size)
-        (void)snprintf(m->rejection, sizeof m->rejection,
+        (void)snprintf(m->failure, sizeof m->failure,
                        "world_size: expected the same on all ranks, got %d on rank 0 and %d on "
                        "rank %d",
                        world_size, hello->world_size, rank);
     else if (rank < 1 || rank >= world_size)
-        (void)snprintf(m->rejection, sizeof m->rejection, "rank: expected 1 to %d, got %d",
+        (void)snprintf(m->failure, sizeof m->failure, "rank: expected 1 to %d, got %d",
                        world_size - 1, rank);
     else if (m->sockets[rank] >= 0 && !has_hung_up(m->sockets[rank]))
-        (void)snprintf(m->rejection, sizeof m->rejection,
+        (void)snprintf(m->failure, sizeof m->failure,
                        "rank: expected different ranks in all processes, got rank %d twice", rank);
+    if (m->failure[0] != '\0')
+        fail_meeting(m, IRIS_EINVAL, -1);
 }
 
-/* Admits the connection, turns it away, or finds the reason why the meeting fails. Owns `socket`.
- */
-static void admit(struct meeting *m, int socket)
+/* What a guest has said: it becomes a member, is asked to come again, or makes the meeting fail. */
+static void hear_guest(struct meeting *m, int socket)
 {
-    const struct timeval patience = {.tv_sec = 2};
-    struct iris_wire_message message;
     const struct iris_wire_hello *hello = m->scratch;
+    struct iris_wire_message message;
     int rank;
 
-    /* A peer says hello at once; one that does not must not hold up the others for long. */
-    (void)setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    if (!is_same_user(socket) || iris_wire_receive(socket, &message, m->scratch) != IRIS_WIRE_OK)
+    if (iris_wire_receive(socket, &message, m->scratch) != IRIS_WIRE_OK)
         goto drop;
     iris_bootstrap_close_fds(message.fds, message.num_fds);
     if (message.header.type != IRIS_WIRE_HELLO || message.header.nbytes != sizeof *hello)
         goto drop;
     rank = message.header.rank;
     if (hello->version == IRIS_WIRE_VERSION && hello->instance != m->instance) {
-        send_simple(socket, IRIS_WIRE_RETRY, -1, "");
+        send_text(socket, IRIS_WIRE_RETRY, -1, "");
         goto drop;
     }
-    if (m->rejection[0] == '\0')
+    if (m->failure[0] == '\0')
         judge(m, rank, hello);
-    if (m->rejection[0] != '\0') {
-        send_simple(socket, IRIS_WIRE_REJECT, -1, m->rejection);
-        ++m->num_rejected;
+    if (m->failure[0] != '\0') {
+        tell_failure(m, socket);
         goto drop;
     }
-    iris_bootstrap_close_fds(&m->sockets[rank], 1);
+    iris_process_close(&m->sockets[rank]);
     m->sockets[rank] = socket;
     return;
 drop:
-    close(socket);
+    iris_process_close(&socket);
 }
 
-/* Takes the next connection, if one comes before the deadline. */
-static bool admit_next(struct meeting *m, int listener, uint64_t deadline)
+/* A member that waits for the others says nothing, unless it gives up. */
+static void hear_member(struct meeting *m, int rank)
 {
-    int socket;
+    struct iris_wire_message message;
+    const enum iris_wire_result result = iris_wire_receive(m->sockets[rank], &message, m->scratch);
 
-    if (!wait_readable(listener, deadline))
-        return false;
-    socket = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-    if (socket >= 0)
-        admit(m, socket);
-    else if (errno == EMFILE || errno == ENFILE)
-        sleep_ms(5); /* the connection stays readable; another thread may close something */
-    return true;
+    if (result == IRIS_WIRE_AGAIN)
+        return;
+    if (result == IRIS_WIRE_OK) {
+        iris_bootstrap_close_fds(message.fds, message.num_fds);
+        if (message.header.type == IRIS_WIRE_FAREWELL &&
+            message.header.status == IRIS_PEER_INTERRUPTED && m->failure[0] == '\0') {
+            (void)snprintf(m->failure, sizeof m->failure, "init: rank %d %s", rank,
+                           iris_bootstrap_departure_text(IRIS_PEER_INTERRUPTED));
+            fail_meeting(m, IRIS_EPEER, rank);
+        }
+    }
+    /* It is missing again; another process may come in its place. */
+    iris_process_close(&m->sockets[rank]);
+}
+
+/* Takes what connections there are. */
+static void accept_guests(struct meeting *m)
+{
+    while (m->num_guests < MAX_GUESTS) {
+        struct iris_name_holder peer;
+        int socket = iris_wire_accept(m->listener);
+
+        if (socket < 0) {
+            if (errno == EMFILE || errno == ENFILE)
+                sleep_ms(5); /* it stays readable; another thread may close something */
+            return;
+        }
+        peer = iris_name_peer(socket);
+        if (iris_name_is_own_user(&peer))
+            m->guests[m->num_guests++] =
+                (struct guest){socket, iris_clock_ns() + GUEST_PATIENCE_NS};
+        else
+            iris_process_close(&socket);
+    }
+}
+
+/* Hears whoever has something to say, for a slice of time at most. */
+static void hear_all(struct meeting *m, uint64_t deadline)
+{
+    struct pollfd polled[1 + MAX_GUESTS + IRIS_MAX_RANKS];
+    const int num_guests = m->num_guests;
+    nfds_t count = 0;
+    int kept = 0;
+
+    polled[count++] =
+        (struct pollfd){.fd = num_guests < MAX_GUESTS ? m->listener : -1, .events = POLLIN};
+    for (int i = 0; i < num_guests; ++i)
+        polled[count++] = (struct pollfd){.fd = m->guests[i].socket, .events = POLLIN};
+    for (int rank = 0; rank < IRIS_MAX_RANKS; ++rank) /* poll skips those that are not there */
+        polled[count++] = (struct pollfd){.fd = m->sockets[rank], .events = POLLIN};
+    if (poll(polled, count, milliseconds_until(deadline)) < 0)
+        return;
+    for (int rank = 0; rank < IRIS_MAX_RANKS; ++rank)
+        if (m->sockets[rank] >= 0 && polled[1 + num_guests + rank].revents != 0)
+            hear_member(m, rank);
+    for (int i = 0; i < num_guests; ++i) {
+        if (polled[1 + i].revents != 0)
+            hear_guest(m, m->guests[i].socket);
+        else if (iris_clock_ns() > m->guests[i].patience)
+            iris_process_close(&m->guests[i].socket);
+        else
+            m->guests[kept++] = m->guests[i];
+    }
+    m->num_guests = kept;
+    if (polled[0].revents != 0)
+        accept_guests(m);
 }
 
 static int count_missing(const struct meeting *m, char *names, size_t size)
@@ -267,84 +344,121 @@ static int count_missing(const struct meeting *m, char *names, size_t size)
     return missing;
 }
 
-/* Returns how many there were to be told. */
-static int tell_all(const struct meeting *m, enum iris_wire_type type, int rank, const char *text)
-{
-    int count = 0;
-
-    for (int peer = 1; peer < m->options->world_size; ++peer) {
-        if (m->sockets[peer] < 0)
-            continue;
-        send_simple(m->sockets[peer], type, rank, text);
-        ++count;
-    }
-    return count;
-}
-
-/* The meeting has failed by disagreement: sees to it that as many as should have come know why. */
-static void reject_the_rest(struct meeting *m, int listener)
+/* Sees to it that as many as should have come know why the meeting has failed. A disagreement waits
+ * a while for those who are still on their way; time that is up and interrupts do not wait. */
+static enum iris_status end_failed(struct meeting *m)
 {
     const uint64_t until = iris_clock_ns() + LINGER_NS;
     const uint64_t deadline = until < m->deadline ? until : m->deadline;
 
-    m->num_rejected += tell_all(m, IRIS_WIRE_REJECT, -1, m->rejection);
-    while (m->num_rejected < m->options->world_size - 1)
-        if (!admit_next(m, listener, deadline))
-            return;
+    for (int peer = 1; peer < m->options->world_size; ++peer)
+        if (m->sockets[peer] >= 0)
+            tell_failure(m, m->sockets[peer]);
+    while (m->failure_status == IRIS_EINVAL && m->num_told < m->options->world_size - 1 &&
+           iris_clock_ns() < deadline && !iris_wait_is_interrupted())
+        hear_all(m, deadline);
+    for (int i = 0; i < m->num_guests; ++i)
+        tell_failure(m, m->guests[i].socket);
+    IRIS_FAIL(m->failure_status, "%s", m->failure);
+    iris_error_last()->rank = m->failure_rank;
+    return m->failure_status;
+}
+
+static enum iris_status gather_ranks(struct meeting *m)
+{
+    char missing[96];
+
+    while (m->failure[0] == '\0' && count_missing(m, missing, sizeof missing) > 0) {
+        if (iris_clock_ns() >= m->deadline) {
+            (void)snprintf(m->failure, sizeof m->failure,
+                           "init: rank(s) %s did not arrive within %g s", missing,
+                           (double)m->options->timeout_ns * 1e-9);
+            fail_meeting(m, IRIS_EPEER, atoi(missing));
+            break;
+        }
+        hear_all(m, m->deadline);
+        if (m->failure[0] == '\0' && iris_wait_is_interrupted()) {
+            (void)snprintf(m->failure, sizeof m->failure, "init: rank 0 %s",
+                           iris_bootstrap_departure_text(IRIS_PEER_INTERRUPTED));
+            fail_meeting(m, IRIS_EPEER, 0);
+            (void)end_failed(m);
+            return interrupted();
+        }
+    }
+    if (m->failure[0] != '\0')
+        return end_failed(m);
+    for (int peer = 1; peer < m->options->world_size; ++peer)
+        send_text(m->sockets[peer], IRIS_WIRE_WELCOME, -1, "");
+    return IRIS_OK;
 }
 
 static enum iris_status meet_as_hub(struct meeting *m)
 {
-    char missing[96];
-    int listener = -1;
+    enum iris_status status;
 
-    IRIS_TRY(listen_as_hub(m, &listener));
-    while (m->rejection[0] == '\0' && count_missing(m, missing, sizeof missing) > 0)
-        if (!admit_next(m, listener, m->deadline))
-            break;
-    if (m->rejection[0] != '\0')
-        reject_the_rest(m, listener);
-    close(listener);
-    if (m->rejection[0] != '\0')
-        return IRIS_FAIL(IRIS_EINVAL, "%s", m->rejection);
-    if (count_missing(m, missing, sizeof missing) > 0) {
-        (void)snprintf(m->rejection, sizeof m->rejection,
-                       "init: rank(s) %s did not arrive within %g s", missing,
-                       (double)m->options->timeout_ns * 1e-9);
-        (void)tell_all(m, IRIS_WIRE_FAREWELL, atoi(missing), m->rejection);
-        IRIS_FAIL(IRIS_EPEER, "%s", m->rejection);
-        iris_error_last()->rank = atoi(missing);
-        return IRIS_EPEER;
-    }
-    (void)tell_all(m, IRIS_WIRE_WELCOME, -1, "");
-    return IRIS_OK;
+    IRIS_TRY(iris_wire_open(&m->listener));
+    status = bind_name(m);
+    if (status == IRIS_OK)
+        status = gather_ranks(m);
+    for (int i = 0; i < m->num_guests; ++i)
+        iris_process_close(&m->guests[i].socket);
+    iris_process_close(&m->listener);
+    return status;
 }
 
 /* ---- the other ranks ---- */
 
-/* One attempt: AGAIN asks for another. On IRIS_WIRE_OK *status says how the meeting ended. */
-static enum iris_wire_result try_to_join(struct meeting *m, enum iris_status *status)
+/* Waits for rank 0's answer. AGAIN: it did not come in time. */
+static enum iris_wire_result wait_for_answer(struct meeting *m, int socket,
+                                             struct iris_wire_message *answer)
+{
+    /* A second more: rank 0 says who is missing when its own time is up. */
+    const uint64_t deadline = m->deadline + UINT64_C(1000000000);
+    const struct iris_wire_header farewell = {.type = IRIS_WIRE_FAREWELL,
+                                              .status = IRIS_PEER_INTERRUPTED};
+    struct pollfd p = {.fd = socket, .events = POLLIN};
+
+    do {
+        if (poll(&p, 1, milliseconds_until(deadline)) > 0) {
+            const enum iris_wire_result result = iris_wire_receive(socket, answer, m->scratch);
+            if (result != IRIS_WIRE_AGAIN)
+                return result;
+        }
+        if (iris_wait_is_interrupted()) {
+            (void)iris_wire_send(socket, &farewell, NULL, NULL, 0);
+            break;
+        }
+    } while (iris_clock_ns() < deadline);
+    return IRIS_WIRE_AGAIN;
+}
+
+/* Connects and says hello. false: nobody of this user is there, or it has no room just now. */
+static bool say_hello(struct meeting *m, int socket)
 {
     const struct iris_wire_hello hello = {.version = IRIS_WIRE_VERSION,
                                           .world_size = m->options->world_size,
                                           .instance = m->instance};
     const struct iris_wire_header header = {
         .type = IRIS_WIRE_HELLO, .rank = m->options->rank, .nbytes = sizeof hello};
-    struct iris_wire_message answer;
-    struct sockaddr_un address;
-    const socklen_t length = make_address(m->options->run_key, &address);
-    char *text = m->scratch;
-    const int sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 
-    *status = IRIS_OK;
-    if (sock < 0) {
-        *status = IRIS_FAIL(IRIS_EDRIVER, "socket(AF_UNIX): %s", strerror(errno));
+    if (connect(socket, (struct sockaddr *)&m->name.address, m->name.length) != 0)
+        return false; /* at once, also with a full queue: EAGAIN */
+    m->holder = iris_name_peer(socket);
+    return iris_name_is_own_user(&m->holder) &&
+           iris_wire_send(socket, &header, &hello, NULL, 0) == IRIS_WIRE_OK;
+}
+
+/* One attempt: AGAIN asks for another. On IRIS_WIRE_OK *status says how the meeting ended. */
+static enum iris_wire_result try_to_join(struct meeting *m, enum iris_status *status)
+{
+    struct iris_wire_message answer;
+    char *text = m->scratch;
+    int sock = -1;
+
+    *status = iris_wire_open(&sock);
+    if (*status != IRIS_OK)
         return IRIS_WIRE_OK;
-    }
-    if (connect(sock, (struct sockaddr *)&address, length) != 0 || !is_same_user(sock) ||
-        iris_wire_send(sock, &header, &hello, NULL, 0) != IRIS_WIRE_OK ||
-        !wait_readable(sock, m->deadline) ||
-        iris_wire_receive(sock, &answer, m->scratch) != IRIS_WIRE_OK)
+    if (!say_hello(m, sock) || wait_for_answer(m, sock, &answer) != IRIS_WIRE_OK)
         goto again;
     iris_bootstrap_close_fds(answer.fds, answer.num_fds);
     text[answer.header.nbytes] = '\0';
@@ -359,15 +473,36 @@ static enum iris_wire_result try_to_join(struct meeting *m, enum iris_status *st
         *status = IRIS_FAIL(IRIS_EPEER, "%s", text);
         iris_error_last()->rank = answer.header.rank;
         break;
-    default: /* RETRY */
+    case IRIS_WIRE_RETRY:
         m->was_early = true;
         goto again;
+    default:
+        goto again;
     }
-    close(sock);
+    iris_process_close(&sock);
     return IRIS_WIRE_OK;
 again:
-    close(sock);
+    iris_process_close(&sock);
     return IRIS_WIRE_AGAIN;
+}
+
+static enum iris_status did_not_meet(struct meeting *m)
+{
+    char holder[IRIS_NAME_HOLDER_NBYTES], who[IRIS_NAME_HOLDER_NBYTES + 64] = "";
+
+    if (!m->holder.known)
+        m->holder = iris_name_find_holder(&m->name);
+    iris_name_describe(&m->holder, holder);
+    if (m->holder.known && !m->was_early)
+        (void)snprintf(who, sizeof who, "; the run's name is held by %s%s", holder,
+                       iris_name_is_own_user(&m->holder) ? ", which did not answer" : "");
+    IRIS_FAIL(IRIS_EPEER, "init: rank 0 of run '%s' was not met within %g s%s%s",
+              m->options->run_key, (double)m->options->timeout_ns * 1e-9, who,
+              m->was_early ? "; it was meeting for another context of the run: do all ranks "
+                             "create the same contexts in the same order?"
+                           : "");
+    iris_error_last()->rank = 0;
+    return IRIS_EPEER;
 }
 
 static enum iris_status meet_as_member(struct meeting *m)
@@ -376,15 +511,10 @@ static enum iris_status meet_as_member(struct meeting *m)
     long nap = 1;
 
     while (try_to_join(m, &status) == IRIS_WIRE_AGAIN) {
-        if (iris_clock_ns() >= m->deadline) {
-            IRIS_FAIL(IRIS_EPEER, "init: rank 0 of run '%s' was not met within %g s%s",
-                      m->options->run_key, (double)m->options->timeout_ns * 1e-9,
-                      m->was_early ? "; it was meeting for another context of the run: do all "
-                                     "ranks create the same contexts in the same order?"
-                                   : "");
-            iris_error_last()->rank = 0;
-            return IRIS_EPEER;
-        }
+        if (iris_wait_is_interrupted())
+            return interrupted();
+        if (iris_clock_ns() >= m->deadline)
+            return did_not_meet(m);
         sleep_ms(nap);
         nap = nap < 16 ? nap * 2 : 16;
     }
@@ -394,14 +524,14 @@ static enum iris_status meet_as_member(struct meeting *m)
 enum iris_status iris_bootstrap_meet(const struct iris_bootstrap_options *options, void *scratch,
                                      int sockets[IRIS_MAX_RANKS])
 {
-    struct meeting m = {.options = options, .scratch = scratch, .sockets = sockets};
+    struct meeting m = {.options = options, .scratch = scratch, .sockets = sockets, .listener = -1};
     enum iris_status status;
 
     for (int rank = 0; rank < IRIS_MAX_RANKS; ++rank)
         sockets[rank] = -1;
+    iris_name_of(options->run_key, &m.name);
     m.instance = instance_count(options, 0);
-    /* A second more for members: the hub says who is missing when its own time is up. */
-    m.deadline = iris_clock_ns() + options->timeout_ns + (options->rank == 0 ? 0 : 1000000000u);
+    m.deadline = iris_clock_ns() + options->timeout_ns;
     status = options->rank == 0 ? meet_as_hub(&m) : meet_as_member(&m);
     if (status == IRIS_OK) {
         (void)instance_count(options, 1);

@@ -65,8 +65,7 @@ struct iris_bootstrap {
 #define IRIS_BOOTSTRAP_MISSING_FD                                                                  \
     "%s: rank %d's file descriptor did not arrive; is the limit on open files reached?"
 
-/* Sets to -1 what is >= 0, and closes it. In this order, so that a child forked in between leaks a
- * descriptor at worst and never closes one that is not ours. */
+/* Closes what is >= 0, sockets and descriptors received, and sets it to -1. */
 void iris_bootstrap_close_fds(int *fds, int count);
 const char *iris_bootstrap_departure_text(enum iris_departure departure);
 

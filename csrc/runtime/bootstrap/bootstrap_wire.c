@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * sendmsg and recvmsg with SCM_RIGHTS.
+ * Sockets, and sendmsg and recvmsg with SCM_RIGHTS.
  */
 #include "bootstrap_wire.h"
 
@@ -10,10 +10,44 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/process.h"
+
 union control_buffer {
     struct cmsghdr align;
     char bytes[CMSG_SPACE(sizeof(int) * IRIS_MAX_RANKS)];
 };
+
+enum iris_status iris_wire_open(int *out)
+{
+    enum iris_status status;
+    int fd;
+
+    iris_process_lock();
+    fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    status = fd >= 0 ? iris_process_register(fd)
+                     : IRIS_FAIL(IRIS_EDRIVER, "socket(AF_UNIX): %s", strerror(errno));
+    iris_process_unlock();
+    if (status != IRIS_OK && fd >= 0)
+        (void)close(fd);
+    if (status == IRIS_OK)
+        *out = fd;
+    return status;
+}
+
+int iris_wire_accept(int listener)
+{
+    int fd;
+
+    iris_process_lock();
+    fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (fd >= 0 && iris_process_register(fd) != IRIS_OK) {
+        (void)close(fd);
+        errno = ENOMEM;
+        fd = -1;
+    }
+    iris_process_unlock();
+    return fd;
+}
 
 static ssize_t send_once(int socket, const struct iris_wire_header *header, const void *payload,
                          const int *fds, int num_fds)
@@ -87,7 +121,7 @@ enum iris_wire_result iris_wire_receive(int socket, struct iris_wire_message *me
 
     message->num_fds = 0;
     for (;;) {
-        received = recvmsg(socket, &raw, MSG_CMSG_CLOEXEC);
+        received = recvmsg(socket, &raw, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
         if (received >= 0)
             break;
         /* A peer that closes with something unread resets the connection. That is told once,

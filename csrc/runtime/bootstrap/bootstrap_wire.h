@@ -25,7 +25,8 @@ enum iris_wire_type {
     IRIS_WIRE_CONTRIBUTE, /* to the hub: this rank's part of a collective */
     IRIS_WIRE_RESULT,     /* from the hub: all parts, or a text if status != 0 */
     IRIS_WIRE_DEPARTED,   /* from the hub: `rank` is gone, `status` holds the departure */
-    IRIS_WIRE_FAREWELL,   /* either way: the sender closes its context; a text at a meeting */
+    IRIS_WIRE_FAREWELL,   /* either way: the sender is gone, `status` holds the departure; from
+                             the hub at a meeting: a text, and `rank` is at fault */
 };
 
 struct iris_wire_header {
@@ -57,14 +58,20 @@ enum iris_wire_result {
     IRIS_WIRE_AGAIN, /* nothing to read, or no room to write, just now */
 };
 
+/* A new socket, or one of a connection to `listener` (-1 and errno: there is none). Like all that
+ * is sent here they do not block, are close-on-exec, and closed in forked children; closed by
+ * iris_process_close. */
+enum iris_status iris_wire_open(int *out);
+int iris_wire_accept(int listener);
+
 /* Sends one message without blocking. `fds` may be NULL; if they cannot be sent, the message goes
  * without. Any other failure but a full buffer counts as the end of the connection. */
 enum iris_wire_result iris_wire_send(int socket, const struct iris_wire_header *header,
                                      const void *payload, const int *fds, int num_fds);
 
-/* Receives one message; `payload` has room for IRIS_WIRE_MAX_PAYLOAD bytes. Blocks as the socket
- * does. Received descriptors are close-on-exec and the caller's. All that a peer sent before it
- * closed the connection is received before the end. */
+/* Receives one message; `payload` has room for IRIS_WIRE_MAX_PAYLOAD bytes. Does not block.
+ * Received descriptors are close-on-exec and the caller's. All that a peer sent before it closed
+ * the connection is received before the end. */
 enum iris_wire_result iris_wire_receive(int socket, struct iris_wire_message *message,
                                         void *payload);
 

@@ -44,7 +44,7 @@ void iris_allocation_release(struct iris_allocation *allocation)
 {
     if (allocation == NULL || atomic_fetch_sub(&allocation->references, 1) > 1)
         return;
-    if (!atomic_load(&allocation->ctx->forked))
+    if (!iris_context_is_inherited(allocation->ctx))
         iris_heap_free(allocation->ctx->heap, &allocation->block);
     iris_context_release(allocation->ctx);
     free(allocation);

@@ -393,7 +393,7 @@ void iris_workspace_release(struct iris_workspace *workspace)
     if (workspace == NULL)
         return;
     ctx = workspace->ctx;
-    if (!atomic_load(&ctx->forked))
+    if (!iris_context_is_inherited(ctx))
         unreference(workspace);
     iris_context_release(ctx);
 }
