@@ -202,8 +202,9 @@ class Context(_C.Context):
 
     def as_symmetric(self, tensor):
         """A row-major copy of `tensor` in the heap. Always a copy: the ranks allocate together."""
-        copy = self._tensor(tuple(tensor.shape), tensor.dtype)
-        _filler().copy(copy, tensor)
+        source = _filler().source(tensor)
+        copy = self._tensor(tuple(source.shape), source.dtype)
+        _filler().copy(copy, source)
         return copy
 
     def rand(self, *size, generator=None, dtype=None, device=None, layout=None,

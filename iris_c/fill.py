@@ -56,9 +56,21 @@ class TorchFiller:
     def full(self, tensor, value):
         tensor.fill_(value)
 
+    def source(self, tensor):
+        """`tensor` as one that can be copied. TypeError, ValueError naming the argument."""
+        if isinstance(tensor, self.torch.Tensor):
+            if tensor.layout != self.torch.strided:
+                raise ValueError(f"tensor: expected a strided tensor, got {tensor.layout}")
+            return tensor
+        if isinstance(tensor, type) or not hasattr(tensor, "__dlpack__"):
+            raise TypeError(f"tensor: expected a tensor, got {type(tensor).__name__}")
+        try:
+            return self.torch.from_dlpack(tensor)
+        except Exception as error:
+            reason = str(error).partition("\n")[0]
+            raise ValueError(f"tensor: expected one that torch can use, but: {reason}") from error
+
     def copy(self, tensor, source):
-        if not isinstance(source, self.torch.Tensor):
-            source = self.torch.from_dlpack(source)
         with self.torch.no_grad():
             tensor.copy_(source)
 
@@ -165,6 +177,12 @@ class NumpyFiller:
 
     def full(self, buffer, value):
         self._store(buffer, value)
+
+    def source(self, tensor):
+        """`tensor`, if it can be copied. TypeError naming the argument."""
+        if not hasattr(tensor, "shape") or not hasattr(tensor, "dtype"):
+            raise TypeError(f"tensor: expected a tensor, got {type(tensor).__name__}")
+        return tensor
 
     def copy(self, buffer, source):
         if not hasattr(source, "copy_to_host"):

@@ -69,10 +69,14 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->signal_timeout);
     Py_VISIT(state->backend_error);
     Py_VISIT(state->dlpack_kwargs);
+    Py_VISIT(state->torch.tensor_type);
+    Py_VISIT(state->torch.is_neg);
+    Py_VISIT(state->torch.is_conj);
+    Py_VISIT(state->torch.dispatch);
     for (int i = 0; i < IRIS_PY_NAME_COUNT; i++)
         Py_VISIT(state->names[i]);
     for (int i = 0; i < IRIS_PY_CACHE_SIZE; i++) {
-        Py_VISIT(state->exchanges[i].type);
+        Py_VISIT(state->tensor_types[i].type);
         Py_VISIT(state->configs[i].object);
     }
     return 0;
@@ -92,10 +96,14 @@ static int module_clear(PyObject *module)
     Py_CLEAR(state->signal_timeout);
     Py_CLEAR(state->backend_error);
     Py_CLEAR(state->dlpack_kwargs);
+    Py_CLEAR(state->torch.tensor_type);
+    Py_CLEAR(state->torch.is_neg);
+    Py_CLEAR(state->torch.is_conj);
+    Py_CLEAR(state->torch.dispatch);
     for (int i = 0; i < IRIS_PY_NAME_COUNT; i++)
         Py_CLEAR(state->names[i]);
     for (int i = 0; i < IRIS_PY_CACHE_SIZE; i++) {
-        Py_CLEAR(state->exchanges[i].type);
+        Py_CLEAR(state->tensor_types[i].type);
         Py_CLEAR(state->configs[i].object);
     }
     return 0;

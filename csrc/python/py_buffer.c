@@ -377,8 +377,10 @@ static int buffer_getbuffer(PyObject *object, Py_buffer *view, int flags)
 static int host_bytes(const struct iris_py_buffer *self, const char *argument, PyObject *object,
                       int flags, Py_buffer *view)
 {
+    if (!PyObject_CheckBuffer(object))
+        return iris_py_type_error(argument, "an object with the buffer protocol", object);
     if (PyObject_GetBuffer(object, view, flags) < 0)
-        return -1;
+        return iris_py_rephrase(argument, "its contiguous buffer");
     if ((size_t)view->len == self->nbytes)
         return 0;
     PyErr_Format(PyExc_ValueError, "%s: expected %zu bytes, the Buffer's, got %zd", argument,

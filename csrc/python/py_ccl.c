@@ -19,26 +19,26 @@ typedef enum iris_status collective_function(struct iris_context *ctx,
                                              const struct iris_op_options *options);
 
 static PyObject *collective(struct iris_py_call *call, collective_function *function,
-                            PyObject *output_value, PyObject *input_value)
+                            PyObject *output, PyObject *input)
 {
-    struct iris_py_tensor output, input;
+    static const struct iris_py_tensor_role roles[] = {{"output", IRIS_PY_WRITTEN, false},
+                                                       {"input", IRIS_PY_READ, false}};
+    struct iris_py_tensor tensors[2];
+    const struct iris_tensor *given[2];
     PyObject *result = NULL;
     enum iris_status status;
 
-    if (iris_py_tensor_output(call->state, "output", output_value, &output) < 0)
+    if (iris_py_tensors_read(call->state, roles, (PyObject *[]){output, input}, 2, tensors, given) <
+        0)
         return NULL;
-    if (iris_py_tensor_from_object(call->state, "input", input_value, &input) < 0)
-        goto release_output;
-    if (iris_py_tensor_stream(call->state, call->ctx, &output, &call->options.stream) < 0)
-        goto release_input;
+    if (iris_py_tensor_stream(call->state, call->ctx, &tensors[0], &call->options.stream) < 0)
+        goto release;
     Py_BEGIN_ALLOW_THREADS
-    status = function(call->ctx, &output.tensor, &input.tensor, &call->options);
+    status = function(call->ctx, given[0], given[1], &call->options);
     Py_END_ALLOW_THREADS
     result = iris_py_call_end(call, status);
-release_input:
-    iris_py_tensor_release(&input);
-release_output:
-    iris_py_tensor_release(&output);
+release:
+    iris_py_tensors_release(tensors, given, 2);
     return result;
 }
 
@@ -300,7 +300,7 @@ static PyObject *broadcast(struct iris_py_call *call, PyObject *value, PyObject 
     int src = 0;
 
     if (iris_py_call_rank(call, "src", src_value, &src) < 0 ||
-        iris_py_tensor_output(call->state, "tensor", value, &tensor) < 0)
+        iris_py_tensor_from_object(call->state, "tensor", value, IRIS_PY_WRITTEN, &tensor) < 0)
         return NULL;
     if (iris_py_tensor_stream(call->state, call->ctx, &tensor, &call->options.stream) < 0)
         goto finally;
@@ -342,34 +342,35 @@ typedef enum iris_status rooted_function(struct iris_context *, const struct iri
                                          const struct iris_tensor *, int,
                                          const struct iris_op_options *);
 
-/* `output` and `input` may be None where the core does not look at them. */
+/* `output` and `input` may be None where the core does not look at them: one of them, `at_root`,
+ * is looked at on the rank `root` alone. */
 static PyObject *rooted_collective(struct iris_py_call *call, rooted_function *function,
-                                   PyObject *output_value, PyObject *input_value, int root)
+                                   PyObject *output, PyObject *input, enum iris_py_use at_root,
+                                   int root)
 {
-    const bool has_output = output_value != Py_None, has_input = input_value != Py_None;
-    struct iris_py_tensor output, input;
+    const bool is_root = iris_context_rank(call->ctx) == root;
+    const struct iris_py_tensor_role roles[] = {
+        {"output", at_root == IRIS_PY_WRITTEN && !is_root ? IRIS_PY_IGNORED : IRIS_PY_WRITTEN,
+         true},
+        {"input", at_root == IRIS_PY_READ && !is_root ? IRIS_PY_IGNORED : IRIS_PY_READ, true}};
+    struct iris_py_tensor tensors[2];
+    const struct iris_tensor *given[2];
     PyObject *result = NULL;
     enum iris_status status;
 
-    if (has_output && iris_py_tensor_output(call->state, "output", output_value, &output) < 0)
+    if (iris_py_tensors_read(call->state, roles, (PyObject *[]){output, input}, 2, tensors, given) <
+        0)
         return NULL;
-    if (has_input && iris_py_tensor_from_object(call->state, "input", input_value, &input) < 0)
-        goto release_output;
-    if ((has_output || has_input) &&
-        iris_py_tensor_stream(call->state, call->ctx, has_input ? &input : &output,
-                              &call->options.stream) < 0)
-        goto release_input;
+    for (int i = 0; i < 2; i++)
+        if (given[i] && roles[i].use != IRIS_PY_IGNORED &&
+            iris_py_tensor_stream(call->state, call->ctx, &tensors[i], &call->options.stream) < 0)
+            goto release;
     Py_BEGIN_ALLOW_THREADS
-    status = function(call->ctx, has_output ? &output.tensor : NULL,
-                      has_input ? &input.tensor : NULL, root, &call->options);
+    status = function(call->ctx, given[0], given[1], root, &call->options);
     Py_END_ALLOW_THREADS
     result = iris_py_call_end(call, status);
-release_input:
-    if (has_input)
-        iris_py_tensor_release(&input);
-release_output:
-    if (has_output)
-        iris_py_tensor_release(&output);
+release:
+    iris_py_tensors_release(tensors, given, 2);
     return result;
 }
 
@@ -409,7 +410,7 @@ static PyObject *ops_reduce(PyObject *module, PyObject *const *args, Py_ssize_t 
         return NULL;
     if (iris_py_call_rank(&call, "dst", v[3], &dst) == 0 &&
         parse_reduction(v[4], &call.options.reduce_op) == 0)
-        result = rooted_collective(&call, iris_reduce, v[1], v[2], dst);
+        result = rooted_collective(&call, iris_reduce, v[1], v[2], IRIS_PY_WRITTEN, dst);
     return iris_py_call_finish(&call, result);
 }
 
@@ -439,7 +440,9 @@ static PyObject *rooted_transfer(PyObject *module, const char *name, enum iris_p
                            &call) < 0)
         return NULL;
     if (iris_py_call_rank(&call, root_text, v[3], &root) == 0)
-        result = rooted_collective(&call, function, v[1], v[2], root);
+        result =
+            rooted_collective(&call, function, v[1], v[2],
+                              operation == IRIS_OP_GATHER ? IRIS_PY_WRITTEN : IRIS_PY_READ, root);
     return iris_py_call_finish(&call, result);
 }
 

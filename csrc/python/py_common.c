@@ -131,6 +131,48 @@ int iris_py_type_error(const char *argument, const char *expected, PyObject *val
     return -1;
 }
 
+/* The text of an exception up to the end of its first line; new, or NULL without an exception. */
+static PyObject *first_line(PyObject *exception)
+{
+    PyObject *text = PyObject_Str(exception);
+    const Py_ssize_t length = text ? PyUnicode_GetLength(text) : -1;
+    const Py_ssize_t end = length > 0 ? PyUnicode_FindChar(text, '\n', 0, length, 1) : -1;
+    PyObject *line = end >= 0 ? PyUnicode_Substring(text, 0, end) : Py_XNewRef(text);
+
+    Py_XDECREF(text);
+    PyErr_Clear();
+    return line;
+}
+
+int iris_py_rephrase(const char *argument, const char *what)
+{
+    PyObject *type, *cause, *traceback, *name, *text, *exception;
+    PyObject *kind = PyErr_ExceptionMatches(PyExc_TypeError) ? PyExc_TypeError : PyExc_ValueError;
+
+    if (!PyErr_ExceptionMatches(PyExc_Exception) || PyErr_ExceptionMatches(PyExc_MemoryError))
+        return -1;
+    PyErr_Fetch(&type, &cause, &traceback);
+    PyErr_NormalizeException(&type, &cause, &traceback);
+    if (traceback)
+        (void)PyException_SetTraceback(cause, traceback);
+    name = PyObject_GetAttrString(type, "__name__");
+    text = first_line(cause);
+    PyErr_Clear();
+    Py_XDECREF(traceback);
+    if (name && text)
+        PyErr_Format(kind, "%s: %s raised %U: %U", argument, what, name, text);
+    else
+        PyErr_Format(kind, "%s: %s raised an exception", argument, what);
+    Py_XDECREF(name);
+    Py_XDECREF(text);
+    Py_XDECREF(type);
+    PyErr_Fetch(&type, &exception, &traceback);
+    PyErr_NormalizeException(&type, &exception, &traceback);
+    PyException_SetCause(exception, cause); /* takes the reference */
+    PyErr_Restore(type, exception, traceback);
+    return -1;
+}
+
 int iris_py_bool(PyObject *value, bool *out)
 {
     int truth;

@@ -77,10 +77,19 @@ enum iris_py_name {
 
 enum { IRIS_PY_CACHE_SIZE = 4 };
 
-/* A tensor type whose objects describe themselves through the DLPack exchange table. */
-struct iris_py_exchange_entry {
-    PyObject *type; /* owned */
-    const struct iris_dlpack_exchange *exchange;
+/* What there is to know about a type of tensors. */
+struct iris_py_tensor_type {
+    PyObject *type;                              /* owned by the cache */
+    const struct iris_dlpack_exchange *exchange; /* NULL: it has none */
+    bool is_torch;                               /* torch.Tensor, or a subclass */
+    bool dispatches; /* of torch.Tensor, with a __torch_dispatch__ of its own */
+};
+
+/* Attributes of torch.Tensor, once torch is loaded; all owned, all or none. */
+struct iris_py_torch {
+    PyObject *tensor_type; /* the last to be set: the others are there */
+    PyObject *is_neg, *is_conj;
+    PyObject *dispatch; /* its __torch_dispatch__ */
 };
 
 /* A config object that has been read, of a type whose objects never change. */
@@ -99,9 +108,10 @@ struct iris_py_state {
     PyObject *backend_error;
     PyObject *names[IRIS_PY_NAME_COUNT];
     PyObject *dlpack_kwargs; /* {"max_version": (1, 0)} */
-    struct iris_py_exchange_entry exchanges[IRIS_PY_CACHE_SIZE];
+    struct iris_py_torch torch;
+    struct iris_py_tensor_type tensor_types[IRIS_PY_CACHE_SIZE];
     struct iris_py_config_entry configs[IRIS_PY_CACHE_SIZE];
-    unsigned next_exchange, next_config; /* the entries to replace next */
+    unsigned next_tensor_type, next_config; /* the entries to replace next */
 };
 
 extern struct PyModuleDef iris_py_module_def;
@@ -147,6 +157,12 @@ PyObject *iris_py_int64_tuple(const int64_t *values, int count);
 
 /* Raises TypeError "argument: expected WHAT, got TYPE". Returns -1. */
 int iris_py_type_error(const char *argument, const char *expected, PyObject *value);
+
+/* For an exception that another library raised: replaces it by one whose text begins with the
+ * argument's name, "argument: WHAT raised TYPE: its first line", a TypeError if it was one, else a
+ * ValueError, with the original as its cause. Those that are not about the argument (MemoryError,
+ * KeyboardInterrupt) stay. Returns -1. */
+int iris_py_rephrase(const char *argument, const char *what);
 
 /* Frees an object of a heap type: tp_free, then the reference to the type. */
 void iris_py_free(PyObject *self);

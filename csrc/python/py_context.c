@@ -302,7 +302,7 @@ static PyObject *context_is_symmetric(PyObject *object, PyObject *value)
     struct iris_py_tensor tensor;
     bool owns;
 
-    if (!state || iris_py_tensor_from_object(state, "tensor", value, &tensor) < 0)
+    if (!state || iris_py_tensor_from_object(state, "tensor", value, IRIS_PY_IGNORED, &tensor) < 0)
         return NULL;
     owns = !tensor.is_copy && iris_context_owns(core(object), &tensor.tensor);
     iris_py_tensor_release(&tensor);

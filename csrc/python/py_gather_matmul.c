@@ -14,11 +14,12 @@ enum { TENSORS = 5 };
 static PyObject *gather_matmul(struct iris_py_call *call, bool overlapped,
                                PyObject *const values[TENSORS], PyObject *gather_dim_value)
 {
-    static const struct iris_py_tensor_role roles[TENSORS] = {{"C", true, false},
-                                                              {"A_shard", false, false},
-                                                              {"B", false, false},
-                                                              {"bias", false, true},
-                                                              {"A_gathered", true, true}};
+    static const struct iris_py_tensor_role roles[TENSORS] = {
+        {"C", IRIS_PY_WRITTEN, false},
+        {"A_shard", IRIS_PY_READ, false},
+        {"B", IRIS_PY_READ, false},
+        {"bias", IRIS_PY_READ, true},
+        {"A_gathered", IRIS_PY_WRITTEN, true}};
     struct iris_py_tensor tensors[TENSORS];
     const struct iris_tensor *given[TENSORS];
     struct iris_gather_tensors core;

@@ -28,8 +28,10 @@ static enum iris_status run(struct iris_py_call *call, enum iris_operation opera
 static PyObject *matmul(struct iris_py_call *call, enum iris_operation operation, PyObject *C,
                         PyObject *A, PyObject *B, PyObject *bias, PyObject *dim_value)
 {
-    static const struct iris_py_tensor_role roles[] = {
-        {"C", true, false}, {"A", false, false}, {"B", false, false}, {"bias", false, true}};
+    static const struct iris_py_tensor_role roles[] = {{"C", IRIS_PY_WRITTEN, false},
+                                                       {"A", IRIS_PY_READ, false},
+                                                       {"B", IRIS_PY_READ, false},
+                                                       {"bias", IRIS_PY_READ, true}};
     enum { COUNT = sizeof roles / sizeof roles[0] };
     struct iris_py_tensor tensors[COUNT];
     const struct iris_tensor *given[COUNT];

@@ -20,8 +20,8 @@ static PyObject *transfer(struct iris_py_call *call, PyObject *value, int other,
     PyObject *result = NULL;
     enum iris_status status;
 
-    if ((receives ? iris_py_tensor_output : iris_py_tensor_from_object)(call->state, "tensor",
-                                                                        value, &tensor) < 0)
+    if (iris_py_tensor_from_object(call->state, "tensor", value,
+                                   receives ? IRIS_PY_WRITTEN : IRIS_PY_READ, &tensor) < 0)
         return NULL;
     if (iris_py_tensor_stream(call->state, call->ctx, &tensor, &call->options.stream) < 0)
         goto finally;

@@ -61,8 +61,11 @@ static PyObject *copy(PyObject *object, PyTypeObject *cls, const char *name,
     struct iris_py_state *state = PyType_GetModuleState(cls);
     struct iris_context *ctx = core(object);
     PyObject *v[IRIS_PY_MAX_PARAMETERS];
-    struct iris_py_tensor dst, src;
-    PyObject *result = NULL;
+    static const struct iris_py_tensor_role roles[] = {{"dst", IRIS_PY_WRITTEN, false},
+                                                       {"src", IRIS_PY_READ, false}};
+    struct iris_py_tensor tensors[2];
+    const struct iris_tensor *given[2];
+    PyObject *result;
     enum iris_status status;
     void *stream = NULL;
     int peer = 0;
@@ -70,17 +73,13 @@ static PyObject *copy(PyObject *object, PyTypeObject *cls, const char *name,
     if (iris_py_parse(state, &signature, args, nargs, kwnames, v) < 0 ||
         iris_py_int("peer", v[2], &peer) < 0 ||
         iris_py_context_stream(state, ctx, v[3], &stream) < 0 ||
-        iris_py_tensor_output(state, "dst", v[0], &dst) < 0)
+        iris_py_tensors_read(state, roles, v, 2, tensors, given) < 0)
         return NULL;
-    if (iris_py_tensor_from_object(state, "src", v[1], &src) < 0)
-        goto release_dst;
     Py_BEGIN_ALLOW_THREADS
-    status = function(ctx, &dst.tensor, &src.tensor, peer, stream);
+    status = function(ctx, given[0], given[1], peer, stream);
     Py_END_ALLOW_THREADS
     result = status == IRIS_OK ? Py_NewRef(Py_None) : iris_py_raise(state, status);
-    iris_py_tensor_release(&src);
-release_dst:
-    iris_py_tensor_release(&dst);
+    iris_py_tensors_release(tensors, given, 2);
     return result;
 }
 
@@ -169,7 +168,7 @@ PyObject *iris_py_context_signal(PyObject *object, PyTypeObject *cls, PyObject *
         iris_py_int("peer", v[1], &peer) < 0 || read_value(v[2], &value) < 0 ||
         name_index("op", v[3], ops, IRIS_SIGNAL_OP_COUNT, &op) < 0 ||
         iris_py_context_stream(state, ctx, v[4], &stream) < 0 ||
-        iris_py_tensor_output(state, "word", v[0], &word) < 0)
+        iris_py_tensor_from_object(state, "word", v[0], IRIS_PY_WRITTEN, &word) < 0)
         return NULL;
     Py_BEGIN_ALLOW_THREADS
     status = iris_rma_signal(ctx, &word.tensor, peer, value, (enum iris_signal_op)op, stream);
@@ -221,7 +220,7 @@ PyObject *iris_py_context_wait(PyObject *object, PyTypeObject *cls, PyObject *co
         read_value(v[1], &value) < 0 ||
         name_index("compare", v[2], compares, IRIS_COMPARE_COUNT, &compare) < 0 ||
         iris_py_bool(v[3], &consume) < 0 || iris_py_context_stream(state, ctx, v[4], &stream) < 0 ||
-        iris_py_tensor_output(state, "word", v[0], &word) < 0)
+        iris_py_tensor_from_object(state, "word", v[0], IRIS_PY_WRITTEN, &word) < 0)
         return NULL;
     Py_BEGIN_ALLOW_THREADS
     status = iris_rma_wait(ctx, &word.tensor, value, (enum iris_compare)compare, consume, stream);

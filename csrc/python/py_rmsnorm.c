@@ -14,9 +14,11 @@ static PyObject *all_reduce_rmsnorm(struct iris_py_call *call, PyObject *const *
                                     PyObject *eps_value)
 {
     static const struct iris_py_tensor_role roles[TENSORS] = {
-        [OUTPUT] = {"output", true, false},  [RESIDUAL_OUT] = {"residual_out", true, false},
-        [INPUT] = {"input", false, false},   [RESIDUAL] = {"residual", false, true},
-        [WEIGHT] = {"weight", false, false},
+        [OUTPUT] = {"output", IRIS_PY_WRITTEN, false},
+        [RESIDUAL_OUT] = {"residual_out", IRIS_PY_WRITTEN, false},
+        [INPUT] = {"input", IRIS_PY_READ, false},
+        [RESIDUAL] = {"residual", IRIS_PY_READ, true},
+        [WEIGHT] = {"weight", IRIS_PY_READ, false},
     };
     struct iris_py_tensor tensors[TENSORS];
     const struct iris_tensor *given[TENSORS];

@@ -6,371 +6,235 @@
  */
 #include "py_tensor.h"
 
-#include <string.h>
-
 #include "py_buffer.h"
+#include "py_dlpack.h"
+#include "py_torch.h"
+#include "py_view.h"
 
-static const char tensor_kinds[] =
+const char iris_py_tensor_kinds[] =
     "a tensor (torch.Tensor, iris_c.Buffer, numpy.ndarray or any DLPack exporter)";
 
-/* ---- DLPack ---- */
+/* ---- checks of descriptions ---- */
 
-static int dtype_from_dlpack(const struct iris_dlpack_tensor *source, enum iris_dtype *out)
-{
-    if (source->type_lanes != 1)
-        return -1;
-    switch (source->type_code) {
-    case IRIS_DLPACK_FLOAT:
-        switch (source->type_bits) {
-        case 32:
-            *out = IRIS_DTYPE_F32;
-            return 0;
-        case 16:
-            *out = IRIS_DTYPE_F16;
-            return 0;
-        case 64:
-            *out = IRIS_DTYPE_F64;
-            return 0;
-        }
-        return -1;
-    case IRIS_DLPACK_BFLOAT:
-        *out = IRIS_DTYPE_BF16;
-        return source->type_bits == 16 ? 0 : -1;
-    case IRIS_DLPACK_INT:
-        switch (source->type_bits) {
-        case 8:
-            *out = IRIS_DTYPE_I8;
-            return 0;
-        case 16:
-            *out = IRIS_DTYPE_I16;
-            return 0;
-        case 32:
-            *out = IRIS_DTYPE_I32;
-            return 0;
-        case 64:
-            *out = IRIS_DTYPE_I64;
-            return 0;
-        }
-        return -1;
-    case IRIS_DLPACK_UINT:
-        *out = IRIS_DTYPE_U8;
-        return source->type_bits == 8 ? 0 : -1;
-    case IRIS_DLPACK_BOOL:
-        *out = IRIS_DTYPE_BOOL;
-        return source->type_bits == 8 ? 0 : -1;
-    }
-    return -1;
-}
-
-static int device_from_dlpack(const struct iris_dlpack_tensor *source, struct iris_tensor *out)
-{
-    switch (source->device_type) {
-    case IRIS_DLPACK_CPU:
-    case IRIS_DLPACK_CUDA_HOST:
-    case IRIS_DLPACK_ROCM_HOST:
-        out->on_cpu = true;
-        out->device_id = 0;
-        return 0;
-    case IRIS_DLPACK_CUDA:
-    case IRIS_DLPACK_ROCM:
-    case IRIS_DLPACK_CUDA_MANAGED:
-        out->on_cpu = false;
-        out->device_id = source->device_id;
-        return 0;
-    }
-    return -1;
-}
-
-static int check_ndim(const char *argument, int ndim)
+int iris_py_tensor_check_ndim(const char *argument, int ndim)
 {
     if (ndim >= 0 && ndim <= IRIS_MAX_DIMS)
         return 0;
-    PyErr_Format(PyExc_ValueError, "%s: expected at most %d dimensions, got %d", argument,
+    PyErr_Format(PyExc_ValueError, "%s: expected 0 to %d dimensions, got %d", argument,
                  (int)IRIS_MAX_DIMS, ndim);
     return -1;
 }
 
-static void row_major_strides(struct iris_tensor *tensor)
+void iris_py_tensor_row_major(struct iris_tensor *tensor)
 {
-    int64_t step = 1;
+    uint64_t step = 1; /* what overflows is refused afterwards */
 
     for (int i = tensor->ndim - 1; i >= 0; i--) {
-        tensor->stride[i] = step;
-        step *= tensor->shape[i];
+        tensor->stride[i] = (int64_t)step;
+        step *= (uint64_t)tensor->shape[i];
     }
 }
 
-/* Copies the description: shape and strides belong to the producer. */
-static int tensor_from_dlpack(const char *argument, const struct iris_dlpack_tensor *source,
-                              struct iris_py_tensor *out)
-{
-    struct iris_tensor *tensor = &out->tensor;
+/* More than there is on any machine, and little enough to be multiplied by a number of ranks. */
+#define BYTES_LIMIT (INT64_C(1) << 56)
 
-    if (check_ndim(argument, source->ndim) < 0)
-        return -1;
-    if (dtype_from_dlpack(source, &tensor->dtype) < 0) {
-        PyErr_Format(PyExc_ValueError,
-                     "%s: unsupported dtype (DLPack type code %d with %d bits and %d lanes); "
-                     "expected float32, float16, bfloat16, float64, int8, int16, int32, int64, "
-                     "uint8 or bool",
-                     argument, (int)source->type_code, (int)source->type_bits,
-                     (int)source->type_lanes);
-        return -1;
+/* The bytes of all elements, with sizes of 0 counted as 1, must be less than BYTES_LIMIT. */
+static int check_sizes(const char *argument, const struct iris_tensor *tensor, bool *is_empty)
+{
+    int64_t nbytes = (int64_t)iris_dtype_nbytes(tensor->dtype);
+
+    *is_empty = false;
+    for (int i = 0; i < tensor->ndim; i++) {
+        const int64_t size = tensor->shape[i];
+
+        if (size < 0) {
+            PyErr_Format(PyExc_ValueError, "%s: expected sizes >= 0, got %lld in dimension %d",
+                         argument, (long long)size, i);
+            return -1;
+        }
+        *is_empty = *is_empty || size == 0;
+        if (size != 0 && (__builtin_mul_overflow(nbytes, size, &nbytes) || nbytes >= BYTES_LIMIT)) {
+            PyErr_Format(PyExc_ValueError,
+                         "%s: expected less than 2**56 bytes, got more by the size %lld of "
+                         "dimension %d",
+                         argument, (long long)size, i);
+            return -1;
+        }
     }
-    if (device_from_dlpack(source, tensor) < 0) {
-        PyErr_Format(PyExc_ValueError,
-                     "%s: expected a tensor in cpu, cuda or hip memory, got DLPack device type %d",
-                     argument, (int)source->device_type);
-        return -1;
-    }
-    out->device_type = source->device_type;
-    tensor->data = source->data ? (char *)source->data + source->byte_offset : NULL;
-    tensor->ndim = source->ndim;
-    for (int i = 0; i < source->ndim; i++)
-        tensor->shape[i] = source->shape[i];
-    if (source->strides)
-        for (int i = 0; i < source->ndim; i++)
-            tensor->stride[i] = source->strides[i];
-    else
-        row_major_strides(tensor);
     return 0;
 }
 
-/* The exchange table of a type, remembered per type; NULL without an exception: it has none. */
-static const struct iris_dlpack_exchange *find_exchange(struct iris_py_state *state,
-                                                        PyTypeObject *type)
+/* The lowest and one past the highest byte, from the first element on. */
+static int check_extent(const char *argument, const struct iris_tensor *tensor, int64_t *low,
+                        int64_t *high)
 {
-    const struct iris_dlpack_exchange *exchange;
-    struct iris_py_exchange_entry *entry;
-    PyObject *capsule;
-    PyObject *replaced;
+    const int64_t itemsize = (int64_t)iris_dtype_nbytes(tensor->dtype);
 
-    for (int i = 0; i < IRIS_PY_CACHE_SIZE; i++)
-        if (state->exchanges[i].type == (PyObject *)type)
-            return state->exchanges[i].exchange;
-    capsule =
-        PyObject_GetAttr((PyObject *)type, state->names[IRIS_PY_NAME___dlpack_c_exchange_api__]);
-    if (!capsule) {
-        PyErr_Clear();
-        return NULL;
+    *low = 0;
+    *high = itemsize;
+    for (int i = 0; i < tensor->ndim; i++) {
+        int64_t *end = tensor->stride[i] < 0 ? low : high;
+        int64_t reach;
+
+        if (__builtin_mul_overflow(tensor->shape[i] - 1, tensor->stride[i], &reach) ||
+            __builtin_mul_overflow(reach, itemsize, &reach) ||
+            __builtin_add_overflow(*end, reach, end)) {
+            PyErr_Format(PyExc_ValueError,
+                         "%s: expected strides within 2**63 bytes, got %lld for %lld elements of "
+                         "dimension %d",
+                         argument, (long long)tensor->stride[i], (long long)tensor->shape[i], i);
+            return -1;
+        }
     }
-    exchange = PyCapsule_IsValid(capsule, IRIS_DLPACK_EXCHANGE_CAPSULE)
-                   ? PyCapsule_GetPointer(capsule, IRIS_DLPACK_EXCHANGE_CAPSULE)
-                   : NULL;
-    Py_DECREF(capsule); /* the table is static in the library that owns it */
+    return 0;
+}
+
+int iris_py_tensor_check(const char *argument, struct iris_tensor *tensor)
+{
+    const size_t alignment = iris_dtype_alignment(tensor->dtype);
+    const uintptr_t address = (uintptr_t)tensor->data;
+    int64_t low, high, ignored;
+    bool is_empty;
+
+    if (check_sizes(argument, tensor, &is_empty) < 0)
+        return -1;
+    for (int i = 0; i < tensor->ndim; i++)
+        if (is_empty || (tensor->shape[i] == 1 &&
+                         __builtin_mul_overflow(tensor->stride[i], INT64_C(1) << 16, &ignored)))
+            tensor->stride[i] = 1;
+    if (is_empty)
+        return 0;
+    if (!tensor->data) {
+        PyErr_Format(PyExc_ValueError, "%s: expected a tensor with memory, got a null pointer",
+                     argument);
+        return -1;
+    }
+    if (address % alignment != 0) {
+        PyErr_Format(PyExc_ValueError,
+                     "%s: expected %s at a multiple of %zu bytes, got elements at %p", argument,
+                     iris_dtype_name(tensor->dtype), alignment, tensor->data);
+        return -1;
+    }
+    if (check_extent(argument, tensor, &low, &high) < 0)
+        return -1;
+    /* No program has the upper half. */
+    if (address < 0 - (uintptr_t)low || address > (uintptr_t)(INT64_MAX - high)) {
+        PyErr_Format(PyExc_ValueError,
+                     "%s: expected elements within the address space, got bytes %lld to %lld from "
+                     "%p on",
+                     argument, (long long)low, (long long)high, tensor->data);
+        return -1;
+    }
+    return 0;
+}
+
+/* ---- types ---- */
+
+/* The exchange table of a type; NULL without an exception: it has none. */
+static const struct iris_dlpack_exchange *find_exchange(struct iris_py_state *state, PyObject *type)
+{
+    const struct iris_dlpack_exchange *exchange = NULL;
+    PyObject *capsule =
+        PyObject_GetAttr(type, state->names[IRIS_PY_NAME___dlpack_c_exchange_api__]);
+
+    if (capsule && PyCapsule_IsValid(capsule, IRIS_DLPACK_EXCHANGE_CAPSULE))
+        exchange = PyCapsule_GetPointer(capsule, IRIS_DLPACK_EXCHANGE_CAPSULE);
+    PyErr_Clear();
+    Py_XDECREF(capsule); /* the table is static in the library that owns it */
     while (exchange && exchange->version.major != IRIS_DLPACK_MAJOR)
         exchange = exchange->previous;
-    if (!exchange || !exchange->tensor_from_object)
-        return NULL;
-    entry = &state->exchanges[state->next_exchange++ % IRIS_PY_CACHE_SIZE];
+    return exchange && exchange->tensor_from_object ? exchange : NULL;
+}
+
+/* What there is to know about a type, remembered per type. */
+static int find_type(struct iris_py_state *state, PyTypeObject *type,
+                     struct iris_py_tensor_type *out)
+{
+    struct iris_py_tensor_type *entry;
+    PyObject *replaced;
+
+    for (int i = 0; i < IRIS_PY_CACHE_SIZE; i++) {
+        if (state->tensor_types[i].type == (PyObject *)type) {
+            *out = state->tensor_types[i];
+            return 0;
+        }
+    }
+    out->type = (PyObject *)type;
+    out->exchange = find_exchange(state, out->type);
+    if (iris_py_torch_describe_type(state, type, out) < 0)
+        return -1;
+    entry = &state->tensor_types[state->next_tensor_type++ % IRIS_PY_CACHE_SIZE];
     replaced = entry->type;
-    Py_INCREF((PyObject *)type);
-    entry->type = (PyObject *)type;
-    entry->exchange = exchange;
+    *entry = *out;
+    Py_INCREF(entry->type);
     Py_XDECREF(replaced);
-    return exchange;
-}
-
-/* Calls object.__dlpack__, for a versioned capsule where the producer knows them. */
-static PyObject *call_dlpack(struct iris_py_state *state, PyObject *method)
-{
-    PyObject *no_arguments = PyTuple_New(0);
-    PyObject *capsule = NULL;
-
-    if (!no_arguments)
-        return NULL;
-    capsule = PyObject_Call(method, no_arguments, state->dlpack_kwargs);
-    if (!capsule && PyErr_ExceptionMatches(PyExc_TypeError)) {
-        PyErr_Clear(); /* a producer from before DLPack 1.0 knows no max_version */
-        capsule = PyObject_Call(method, no_arguments, NULL);
-    }
-    Py_DECREF(no_arguments);
-    return capsule;
-}
-
-static int tensor_from_capsule(const char *argument, PyObject *capsule, struct iris_py_tensor *out)
-{
-    if (PyCapsule_IsValid(capsule, IRIS_DLPACK_CAPSULE_VERSIONED)) {
-        const struct iris_dlpack_versioned *versioned =
-            PyCapsule_GetPointer(capsule, IRIS_DLPACK_CAPSULE_VERSIONED);
-
-        if (versioned->version.major != IRIS_DLPACK_MAJOR) {
-            PyErr_Format(PyExc_ValueError, "%s: expected DLPack version %d, got %u", argument,
-                         (int)IRIS_DLPACK_MAJOR, versioned->version.major);
-            return -1;
-        }
-        out->tensor.read_only = (versioned->flags & IRIS_DLPACK_READ_ONLY) != 0;
-        out->is_copy = (versioned->flags & IRIS_DLPACK_IS_COPIED) != 0;
-        return tensor_from_dlpack(argument, &versioned->tensor, out);
-    }
-    if (PyCapsule_IsValid(capsule, IRIS_DLPACK_CAPSULE)) {
-        const struct iris_dlpack_managed *managed =
-            PyCapsule_GetPointer(capsule, IRIS_DLPACK_CAPSULE);
-
-        return tensor_from_dlpack(argument, &managed->tensor, out);
-    }
-    return iris_py_type_error(argument, "__dlpack__ to return a DLPack capsule", capsule);
-}
-
-/* 1: described; 0: the object is no DLPack exporter, or cannot export this; -1: error. */
-static int try_dlpack(struct iris_py_state *state, const char *argument, PyObject *object,
-                      struct iris_py_tensor *out)
-{
-    PyObject *method = NULL;
-    PyObject *capsule = NULL;
-    int result = -1;
-
-    method = PyObject_GetAttr(object, state->names[IRIS_PY_NAME___dlpack__]);
-    if (!method) {
-        if (!PyErr_ExceptionMatches(PyExc_AttributeError))
-            return -1;
-        PyErr_Clear();
-        return 0;
-    }
-    capsule = call_dlpack(state, method);
-    if (!capsule) {
-        /* numpy before 2.1 refuses to export read-only arrays; the buffer protocol does not */
-        if (PyErr_ExceptionMatches(PyExc_BufferError) && PyObject_CheckBuffer(object)) {
-            PyErr_Clear();
-            result = 0;
-        }
-        goto finally;
-    }
-    if (tensor_from_capsule(argument, capsule, out) < 0)
-        goto finally;
-    out->capsule = capsule; /* not renamed: its destructor gives the export back */
-    capsule = NULL;
-    result = 1;
-finally:
-    Py_XDECREF(capsule);
-    Py_DECREF(method);
-    return result;
-}
-
-/* ---- buffer protocol ---- */
-
-/* struct-module formats of native byte order. 'l' is the machine's long. */
-static int dtype_from_format(const char *format, Py_ssize_t itemsize, enum iris_dtype *out)
-{
-    static const struct {
-        char code;
-        enum iris_dtype dtype;
-    } codes[] = {
-        {'f', IRIS_DTYPE_F32}, {'e', IRIS_DTYPE_F16},  {'d', IRIS_DTYPE_F64}, {'b', IRIS_DTYPE_I8},
-        {'h', IRIS_DTYPE_I16}, {'i', IRIS_DTYPE_I32},  {'q', IRIS_DTYPE_I64}, {'l', IRIS_DTYPE_I64},
-        {'B', IRIS_DTYPE_U8},  {'?', IRIS_DTYPE_BOOL},
-    };
-
-    if (!format)
-        format = "B";
-    if (format[0] == '@' || format[0] == '=' || format[0] == '<')
-        format++;
-    if (format[0] == '\0' || format[1] != '\0')
-        return -1;
-    for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++) {
-        if (codes[i].code == format[0]) {
-            *out = codes[i].dtype;
-            return (size_t)itemsize == iris_dtype_nbytes(*out) ? 0 : -1;
-        }
-    }
-    return -1;
-}
-
-static int tensor_from_view(const char *argument, struct iris_py_tensor *out)
-{
-    struct iris_tensor *tensor = &out->tensor;
-    const Py_buffer *view = &out->view;
-
-    if (check_ndim(argument, view->ndim) < 0)
-        return -1;
-    if (dtype_from_format(view->format, view->itemsize, &tensor->dtype) < 0) {
-        PyErr_Format(PyExc_ValueError, "%s: unsupported buffer format '%.50s'", argument,
-                     view->format);
-        return -1;
-    }
-    tensor->data = view->buf;
-    tensor->ndim = view->ndim;
-    tensor->on_cpu = true;
-    tensor->device_id = 0;
-    tensor->read_only = view->readonly != 0;
-    out->device_type = IRIS_DLPACK_CPU;
-    for (int i = 0; i < view->ndim; i++) {
-        if (view->strides[i] % view->itemsize != 0) {
-            PyErr_Format(PyExc_ValueError,
-                         "%s: expected strides that are multiples of %zd bytes, got %zd", argument,
-                         view->itemsize, view->strides[i]);
-            return -1;
-        }
-        tensor->shape[i] = view->shape[i];
-        tensor->stride[i] = view->strides[i] / view->itemsize;
-    }
-    return 0;
-}
-
-static int tensor_from_buffer(const char *argument, PyObject *object, struct iris_py_tensor *out)
-{
-    if (!PyObject_CheckBuffer(object))
-        return iris_py_type_error(argument, tensor_kinds, object);
-    if (PyObject_GetBuffer(object, &out->view, PyBUF_RECORDS_RO) < 0) {
-        out->view.obj = NULL;
-        return -1;
-    }
-    if (tensor_from_view(argument, out) < 0) {
-        PyBuffer_Release(&out->view);
-        return -1;
-    }
     return 0;
 }
 
 /* ---- the entry points ---- */
 
-int iris_py_tensor_from_object(struct iris_py_state *state, const char *argument, PyObject *object,
-                               struct iris_py_tensor *out)
+static int read_exchange(const struct iris_dlpack_exchange *exchange, const char *argument,
+                         PyObject *object, struct iris_py_tensor *out)
 {
-    PyTypeObject *type = Py_TYPE(object);
-    const struct iris_dlpack_exchange *exchange;
+    struct iris_dlpack_tensor description;
+
+    if (exchange->tensor_from_object(object, &description) == 0) {
+        out->exchange = exchange;
+        return iris_py_dlpack_read(argument, &description, out);
+    }
+    if (PyErr_Occurred())
+        return iris_py_rephrase(argument, "its description by DLPack");
+    PyErr_Format(PyExc_ValueError, "%s: this tensor cannot be described by DLPack", argument);
+    return -1;
+}
+
+static int describe(struct iris_py_state *state, const char *argument, PyObject *object,
+                    struct iris_py_tensor *out)
+{
+    struct iris_py_tensor_type type;
     int found;
 
-    out->tensor.read_only = false;
-    out->exchange = NULL;
-    out->is_copy = false;
-    out->capsule = NULL;
-    out->view.obj = NULL;
-    if (type == state->buffer_type) {
+    if (Py_TYPE(object) == state->buffer_type) {
         const struct iris_py_buffer *buffer = (const struct iris_py_buffer *)object;
 
         iris_py_buffer_tensor(buffer, &out->tensor);
         out->device_type = iris_py_dlpack_device_type(iris_allocation_context(buffer->allocation));
         return 0;
     }
-    exchange = find_exchange(state, type);
-    if (exchange) {
-        struct iris_dlpack_tensor description;
-
-        if (exchange->tensor_from_object(object, &description) != 0) {
-            if (!PyErr_Occurred())
-                PyErr_Format(PyExc_ValueError, "%s: this tensor cannot be described by DLPack",
-                             argument);
+    if (PyType_Check(object))
+        return iris_py_type_error(argument, iris_py_tensor_kinds, object);
+    if (find_type(state, Py_TYPE(object), &type) < 0)
+        return iris_py_rephrase(argument, "its type");
+    if (type.dispatches)
+        return iris_py_type_error(
+            argument, "a tensor without a __torch_dispatch__ of its own, like the one it holds",
+            object);
+    if (type.exchange) {
+        if (read_exchange(type.exchange, argument, object, out) < 0)
             return -1;
-        }
-        out->exchange = exchange;
-        return tensor_from_dlpack(argument, &description, out);
+    } else {
+        found = iris_py_dlpack_call(state, argument, object, out);
+        if (found < 0 || (found == 0 && iris_py_view_read(argument, object, out) < 0))
+            return -1;
     }
-    found = try_dlpack(state, argument, object, out);
-    if (found != 0)
-        return found < 0 ? -1 : 0;
-    return tensor_from_buffer(argument, object, out);
+    return type.is_torch ? iris_py_torch_check(state, argument, object, &out->tensor) : 0;
 }
 
-int iris_py_tensor_output(struct iris_py_state *state, const char *argument, PyObject *object,
-                          struct iris_py_tensor *out)
+int iris_py_tensor_from_object(struct iris_py_state *state, const char *argument, PyObject *object,
+                               enum iris_py_use use, struct iris_py_tensor *out)
 {
-    if (iris_py_tensor_from_object(state, argument, object, out) < 0)
-        return -1;
-    if (!out->tensor.read_only && !out->is_copy)
+    out->tensor.read_only = false;
+    out->exchange = NULL;
+    out->is_copy = false;
+    out->capsule = NULL;
+    out->view.obj = NULL;
+    if (describe(state, argument, object, out) < 0)
+        goto fail;
+    if (use != IRIS_PY_WRITTEN || (!out->tensor.read_only && !out->is_copy))
         return 0;
     PyErr_Format(PyExc_ValueError, "%s: expected a writable tensor, got %s", argument,
                  out->is_copy ? "one whose __dlpack__ makes a copy" : "a read-only one");
+fail:
     iris_py_tensor_release(out);
     return -1;
 }
@@ -396,8 +260,8 @@ int iris_py_tensors_read(struct iris_py_state *state, const struct iris_py_tenso
         given[i] = NULL;
         if (roles[i].is_optional && (!values[i] || values[i] == Py_None))
             continue;
-        if ((roles[i].is_output ? iris_py_tensor_output : iris_py_tensor_from_object)(
-                state, roles[i].name, values[i], &tensors[i]) < 0) {
+        if (iris_py_tensor_from_object(state, roles[i].name, values[i], roles[i].use, &tensors[i]) <
+            0) {
             iris_py_tensors_release(tensors, given, i);
             return -1;
         }
@@ -425,21 +289,19 @@ int iris_py_tensor_stream(struct iris_py_state *state, const struct iris_context
     return tensor->exchange->current_stream(tensor->device_type, tensor->tensor.device_id, out);
 }
 
-/* torch.Tensor's exchange table, if torch has been imported; borrowed. */
+/* torch.Tensor's exchange table, if torch has been imported. */
 static const struct iris_dlpack_exchange *torch_exchange(struct iris_py_state *state)
 {
-    const struct iris_dlpack_exchange *exchange = NULL;
-    PyObject *name = PyUnicode_FromString("torch");
-    PyObject *torch = name ? PyImport_GetModule(name) : NULL;
+    struct iris_py_tensor_type found = {.exchange = NULL};
+    PyObject *torch = PyImport_GetModule(state->names[IRIS_PY_NAME_torch]);
     PyObject *type = torch ? PyObject_GetAttrString(torch, "Tensor") : NULL;
 
     if (type && PyType_Check(type))
-        exchange = find_exchange(state, (PyTypeObject *)type);
+        (void)find_type(state, (PyTypeObject *)type, &found);
     Py_XDECREF(type);
     Py_XDECREF(torch);
-    Py_XDECREF(name);
     PyErr_Clear();
-    return exchange;
+    return found.exchange;
 }
 
 int iris_py_context_stream(struct iris_py_state *state, const struct iris_context *ctx,

@@ -7,6 +7,13 @@
  * since 2.10), which costs a few tens of nanoseconds and allocates nothing; __dlpack__; the buffer
  * protocol. The description does not own the memory: the caller's argument does, or what
  * iris_py_tensor_release lets go.
+ *
+ * A description is another library's word. What it says is checked, so that the core may compute
+ * with it: sizes are not negative, no product or sum of sizes, strides and addresses overflows,
+ * elements have an address, aligned to the dtype. A dimension of one element, or any dimension of
+ * a tensor without elements, may come with any stride, and gets one that is safe. What is no
+ * description at all is a TypeError, what cannot be used a ValueError; both begin with the
+ * argument's name, whatever the producer raised.
  */
 #ifndef IRIS_PY_TENSOR_H
 #define IRIS_PY_TENSOR_H
@@ -22,20 +29,24 @@ struct iris_py_tensor {
     Py_buffer view;    /* .obj NULL: none */
 };
 
-/* `argument` names it in messages. TypeError: not a tensor. ValueError: a tensor that cannot be
- * described. On success the caller calls iris_py_tensor_release. On failure `out` needs none. */
+/* What a call does with a tensor argument. */
+enum iris_py_use {
+    IRIS_PY_READ,
+    IRIS_PY_WRITTEN,
+    IRIS_PY_IGNORED /* neither: it must be a tensor, and that is all */
+};
+
+/* `argument` names it in messages. On success the caller calls iris_py_tensor_release. On failure
+ * `out` needs none. */
 int iris_py_tensor_from_object(struct iris_py_state *state, const char *argument, PyObject *object,
-                               struct iris_py_tensor *out);
-/* The same for a tensor that is written: ValueError if it is read-only. */
-int iris_py_tensor_output(struct iris_py_state *state, const char *argument, PyObject *object,
-                          struct iris_py_tensor *out);
+                               enum iris_py_use use, struct iris_py_tensor *out);
 /* Keeps a raised exception. */
 void iris_py_tensor_release(struct iris_py_tensor *tensor);
 
 /* One of several tensor arguments. */
 struct iris_py_tensor_role {
     const char *name;
-    bool is_output;
+    enum iris_py_use use;
     bool is_optional; /* NULL or None: left out */
 };
 
@@ -55,5 +66,16 @@ int iris_py_tensor_stream(struct iris_py_state *state, const struct iris_context
  * the default stream without torch. */
 int iris_py_context_stream(struct iris_py_state *state, const struct iris_context *ctx,
                            PyObject *value, void **out);
+
+/* ---- for the files that read descriptions ---- */
+
+/* "a tensor (torch.Tensor, ...)": what is expected, for a TypeError. */
+extern const char iris_py_tensor_kinds[];
+/* ValueError: more dimensions than IRIS_MAX_DIMS, or fewer than none. */
+int iris_py_tensor_check_ndim(const char *argument, int ndim);
+/* Row-major strides for shapes that iris_py_tensor_check accepts. */
+void iris_py_tensor_row_major(struct iris_tensor *tensor);
+/* The header's promises about sizes, strides and addresses; ValueError. */
+int iris_py_tensor_check(const char *argument, struct iris_tensor *tensor);
 
 #endif

@@ -29,6 +29,8 @@ struct iris_workspace;
 /* ---- dtypes, operations, variants: names as Python and messages spell them ---- */
 
 size_t iris_dtype_nbytes(enum iris_dtype dtype);
+size_t iris_dtype_alignment(enum iris_dtype dtype); /* what addresses are multiples of; bytes */
+bool iris_dtype_is_complex(enum iris_dtype dtype);
 const char *iris_dtype_name(enum iris_dtype dtype);             /* "float32" ... */
 const char *iris_operation_name(enum iris_operation operation); /* "matmul_all_reduce" ... */
 const char *iris_reduce_op_name(enum iris_reduce_op op);        /* "sum" ... */

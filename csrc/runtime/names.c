@@ -68,6 +68,11 @@ size_t iris_dtype_nbytes(enum iris_dtype dtype)
     return dtypes[dtype].nbytes;
 }
 
+size_t iris_dtype_alignment(enum iris_dtype dtype)
+{
+    return iris_dtype_is_complex(dtype) ? dtypes[dtype].nbytes / 2 : dtypes[dtype].nbytes;
+}
+
 const char *iris_dtype_name(enum iris_dtype dtype)
 {
     return dtypes[dtype].name;
@@ -81,6 +86,12 @@ const char *iris_operation_name(enum iris_operation operation)
 const char *iris_variant_name(enum iris_variant variant)
 {
     return variants[variant];
+}
+
+bool iris_dtype_is_complex(enum iris_dtype dtype)
+{
+    (void)dtype;
+    return false;
 }
 
 bool iris_variant_from_name(const char *name, enum iris_variant *out)

@@ -54,7 +54,7 @@ def copy_with_few_kernels(tree: pathlib.Path) -> None:
 
 def compiled(tree: pathlib.Path, sources, out: pathlib.Path, *flags: str) -> list[str]:
     """Compiles sources of ``tree`` into ``out``; returns the objects."""
-    cc, cxx = _compilers()
+    cc, cxx = compilers()
     flags = (f"-I{tree / 'csrc'}", *flags)
 
     def compile_one(source: pathlib.Path) -> str:
@@ -98,11 +98,11 @@ def build(
     new = compiled(root, own, out, *flags)
     old = [str(objects / f"{source.name}.o") for source in sources if not changed(source)]
     executable = out / pathlib.Path(program).stem
-    run([*_compilers()[0], "-pthread", *flags, *new, *old, "-o", str(executable), "-lm"])
+    run([*compilers()[0], "-pthread", *flags, *new, *old, "-o", str(executable), "-lm"])
     return executable
 
 
-def _compilers() -> tuple[list[str], list[str]]:
+def compilers() -> tuple[list[str], list[str]]:
     cc, cxx = (shlex.split(os.environ.get(n, d)) for n, d in (("CC", "cc"), ("CXX", "c++")))
     return cc, cxx
 

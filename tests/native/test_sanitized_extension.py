@@ -15,6 +15,7 @@ ROOT = programs.ROOT
 TESTS = [
     "tests/api/test_world_of_one.py",
     "tests/api/test_overridden.py",
+    "tests/api/test_descriptions.py",
     "tests/ops/test_arguments.py",
     "tests/protocol/test_workspace.py::test_random_interleavings[world3]",
     "tests/protocol/test_workspace.py::test_ranks_that_disagree_get_one_error_and_go_on[world2]",

@@ -224,11 +224,16 @@ enum iris_status iris_check_pair(const struct iris_context *ctx, const char *out
                                  const struct iris_tensor *input)
 {
     IRIS_TRY(iris_context_check(ctx));
+    if (input != NULL) {
+        IRIS_TRY(iris_check_device(ctx, input_name, input));
+        IRIS_TRY(iris_check_contiguous(input_name, input));
+    }
+    if (output == NULL)
+        return IRIS_OK;
     IRIS_TRY(iris_check_device(ctx, output_name, output));
-    IRIS_TRY(iris_check_device(ctx, input_name, input));
-    IRIS_TRY(iris_check_dtype(input_name, input, output->dtype, output_name));
+    if (input != NULL)
+        IRIS_TRY(iris_check_dtype(input_name, input, output->dtype, output_name));
     IRIS_TRY(iris_check_contiguous(output_name, output));
-    IRIS_TRY(iris_check_contiguous(input_name, input));
     return iris_check_output(output_name, output);
 }
 

@@ -33,7 +33,7 @@ enum iris_status iris_check_disjoint(const char *output_name, const struct iris_
 enum iris_status iris_check_numel(const char *name, const struct iris_tensor *tensor,
                                   int64_t expected, const char *why);
 /* What is asked of the two tensors of an operation that copies or reduces: an open context, its
- * device, one dtype, contiguous, the first one an output. */
+ * device, one dtype, contiguous, the first one an output. One that is NULL is on other ranks. */
 enum iris_status iris_check_pair(const struct iris_context *ctx, const char *output_name,
                                  const struct iris_tensor *output, const char *input_name,
                                  const struct iris_tensor *input);

@@ -154,7 +154,7 @@ enum iris_status iris_reduce(struct iris_context *ctx, const struct iris_tensor 
     IRIS_TRY(check_present("input", input));
     if (ctx->rank == dst)
         IRIS_TRY(check_present("output", output));
-    IRIS_TRY(check_pair(ctx, here != NULL ? here : input, input));
+    IRIS_TRY(check_pair(ctx, here, input));
     IRIS_TRY(iris_check_reducible("input", input));
     if (here != NULL)
         IRIS_TRY(iris_check_numel("output", here, iris_tensor_numel(input), "as many as input"));
@@ -403,7 +403,7 @@ enum iris_status iris_gather(struct iris_context *ctx, const struct iris_tensor 
     IRIS_TRY(check_present("input", input));
     if (ctx->rank == dst)
         IRIS_TRY(check_present("output", output));
-    IRIS_TRY(check_pair(ctx, here != NULL ? here : input, input));
+    IRIS_TRY(check_pair(ctx, here, input));
     transfer.n = iris_tensor_numel(input);
     if (here != NULL) {
         IRIS_TRY(iris_check_numel("output", here, transfer.n * ctx->world_size,
@@ -432,7 +432,7 @@ enum iris_status iris_scatter(struct iris_context *ctx, const struct iris_tensor
     IRIS_TRY(check_present("output", output));
     if (ctx->rank == src)
         IRIS_TRY(check_present("input", input));
-    IRIS_TRY(check_pair(ctx, output, here != NULL ? here : output));
+    IRIS_TRY(check_pair(ctx, output, here));
     transfer.n = iris_tensor_numel(output);
     if (here != NULL) {
         IRIS_TRY(iris_check_numel("input", here, transfer.n * ctx->world_size,

@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * Tensors from the buffer protocol: NumPy's arrays, ctypes, array.array, memoryview, bytes.
+ */
+#include "py_view.h"
+
+#include <string.h>
+
+/* The integer of so many bytes. */
+static int integer_dtype(bool is_signed, Py_ssize_t itemsize, enum iris_dtype *out)
+{
+    switch (itemsize) {
+    case 1:
+        *out = is_signed ? IRIS_DTYPE_I8 : IRIS_DTYPE_U8;
+        return 0;
+    case 2:
+        *out = IRIS_DTYPE_I16;
+        return is_signed ? 0 : -1;
+    case 4:
+        *out = IRIS_DTYPE_I32;
+        return is_signed ? 0 : -1;
+    case 8:
+        *out = IRIS_DTYPE_I64;
+        return is_signed ? 0 : -1;
+    }
+    return -1;
+}
+
+/* struct-module formats of native byte order; NULL stands for "B". What 'l' and others are long is
+ * the machine's or the standard's, as the character before says: the item's size tells. */
+static int dtype_from_format(const char *format, Py_ssize_t itemsize, enum iris_dtype *out)
+{
+    static const struct {
+        char code;
+        enum iris_dtype dtype;
+    } codes[] = {
+        {'f', IRIS_DTYPE_F32},
+        {'e', IRIS_DTYPE_F16},
+        {'d', IRIS_DTYPE_F64},
+        {'?', IRIS_DTYPE_BOOL},
+    };
+
+    if (!format)
+        format = "B";
+    if (format[0] == '@' || format[0] == '=' || format[0] == '<')
+        format++;
+    if (format[0] == '\0' || format[1] != '\0')
+        return -1;
+    if (strchr("bhilqn", format[0]))
+        return integer_dtype(true, itemsize, out);
+    if (strchr("BHILQN", format[0]))
+        return integer_dtype(false, itemsize, out);
+    for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++) {
+        if (codes[i].code == format[0]) {
+            *out = codes[i].dtype;
+            return (size_t)itemsize == iris_dtype_nbytes(*out) ? 0 : -1;
+        }
+    }
+    return -1;
+}
+
+/* Shape and strides, of which an exporter may leave out what follows from the rest. */
+static int read_dimensions(const char *argument, const Py_buffer *view, struct iris_tensor *tensor)
+{
+    tensor->ndim = view->ndim;
+    if (!view->shape && view->ndim > 1) {
+        PyErr_Format(PyExc_ValueError,
+                     "%s: expected a buffer with a shape, got %d dimensions "
+                     "without one",
+                     argument, view->ndim);
+        return -1;
+    }
+    for (int i = 0; i < view->ndim; i++) {
+        if (view->suboffsets && view->suboffsets[i] >= 0) {
+            PyErr_Format(PyExc_ValueError, "%s: expected a buffer without suboffsets, got %zd",
+                         argument, view->suboffsets[i]);
+            return -1;
+        }
+        if (view->strides && view->strides[i] % view->itemsize != 0) {
+            PyErr_Format(PyExc_ValueError,
+                         "%s: expected strides that are multiples of %zd bytes, got %zd", argument,
+                         view->itemsize, view->strides[i]);
+            return -1;
+        }
+        tensor->shape[i] = view->shape ? view->shape[i] : view->len / view->itemsize;
+        if (view->strides)
+            tensor->stride[i] = view->strides[i] / view->itemsize;
+    }
+    if (!view->strides)
+        iris_py_tensor_row_major(tensor);
+    return iris_py_tensor_check(argument, tensor);
+}
+
+/* After read_dimensions: the product does not overflow. */
+static int check_length(const char *argument, const Py_buffer *view,
+                        const struct iris_tensor *tensor)
+{
+    int64_t nbytes = (int64_t)view->itemsize;
+
+    for (int i = 0; i < tensor->ndim; i++)
+        nbytes *= tensor->shape[i];
+    if (nbytes == view->len)
+        return 0;
+    PyErr_Format(PyExc_ValueError,
+                 "%s: expected a buffer of %lld bytes, as its shape says, got %zd", argument,
+                 (long long)nbytes, view->len);
+    return -1;
+}
+
+static int read_view(const char *argument, struct iris_py_tensor *out)
+{
+    struct iris_tensor *tensor = &out->tensor;
+    const Py_buffer *view = &out->view;
+
+    if (iris_py_tensor_check_ndim(argument, view->ndim) < 0)
+        return -1;
+    if (dtype_from_format(view->format, view->itemsize, &tensor->dtype) < 0) {
+        PyErr_Format(PyExc_ValueError,
+                     "%s: unsupported buffer format '%.50s' with %zd bytes an item", argument,
+                     view->format ? view->format : "B", view->itemsize);
+        return -1;
+    }
+    tensor->data = view->buf;
+    tensor->on_cpu = true;
+    tensor->device_id = 0;
+    tensor->read_only = view->readonly != 0;
+    out->device_type = IRIS_DLPACK_CPU;
+    if (read_dimensions(argument, view, tensor) < 0)
+        return -1;
+    return check_length(argument, view, tensor);
+}
+
+int iris_py_view_read(const char *argument, PyObject *object, struct iris_py_tensor *out)
+{
+    if (!PyObject_CheckBuffer(object))
+        return iris_py_type_error(argument, iris_py_tensor_kinds, object);
+    if (PyObject_GetBuffer(object, &out->view, PyBUF_RECORDS_RO) < 0) {
+        out->view.obj = NULL;
+        return iris_py_rephrase(argument, "its buffer");
+    }
+    return read_view(argument, out);
+}
