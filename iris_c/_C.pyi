@@ -390,6 +390,17 @@ def _devices(
     backend: str, /
 ) -> tuple[str, list[tuple[str, str, str, int, tuple[bool, ...]]]] | None: ...
 def _config_validate(fields: tuple[Any, ...], world_size: int, /) -> None: ...
+def _explain(
+    op: str,
+    M: int,
+    N: int,
+    K: int,
+    dtype: Any,
+    world_size: int,
+    arch: str,
+    fields: tuple[Any, ...],
+    /,
+) -> list[tuple[str, int, list[tuple[int | str, float, dict[str, float]]]]]: ...
 def _auto_config(
     op: str, M: int, N: int, K: int, dtype: Any, world_size: int, arch: str, /
 ) -> tuple[Any, ...]: ...

@@ -12,6 +12,7 @@ from dataclasses import replace
 from iris_c._C import (
     FusedWorkspace,
     _auto_config,
+    _explain,
     all_gather_matmul,
     all_gather_matmul_hbm_buffer,
     all_gather_matmul_hbm_buffer_preamble,
@@ -23,7 +24,8 @@ from iris_c._C import (
     matmul_reduce_scatter,
     matmul_reduce_scatter_preamble,
 )
-from iris_c.config import FusedConfig
+from iris_c.config import Config, FusedConfig
+from iris_c.explanation import from_extension
 
 __all__ = [
     "FusedConfig",
@@ -33,6 +35,7 @@ __all__ = [
     "all_gather_matmul_hbm_buffer_preamble",
     "all_gather_matmul_preamble",
     "auto_config",
+    "explain",
     "matmul_all_gather",
     "matmul_all_gather_preamble",
     "matmul_all_reduce",
@@ -66,9 +69,7 @@ def select_config(ctx, M, N, K, dtype, config=None, operation="matmul_all_reduce
 def auto_config(op, M, N, K, dtype, world_size, arch):
     """Return the config that a call with none would have on a chip that need not be there.
 
-    A shape that has been measured gets the fastest config found
-    (csrc/runtime/select/tuned_configs.def, made by benchmarks/tune.py), any other what a model of
-    the chip says. Looks at no device.
+    It follows from a model of the chip and its links, see :func:`explain`. No device is looked at.
 
     Parameters
     ----------
@@ -89,6 +90,42 @@ def auto_config(op, M, N, K, dtype, world_size, arch):
         the operation takes it.
     """
     return replace(_config_of(_auto_config(op, M, N, K, dtype, world_size, arch)), num_sms=None)
+
+
+def explain(op, M, N, K, dtype, world_size, arch, config=None):
+    """Return what a call would choose among, the time a model gives each, and the choice.
+
+    Parameters
+    ----------
+    op : str
+        A fused product, or 'all_reduce' (of N elements, with M = K = 1).
+    M, N, K : int
+        As for :func:`auto_config`.
+    dtype : torch.dtype, numpy.dtype or str
+    world_size : int
+    arch : str
+        'sm_90a', 'gfx90a', 'gfx942', 'gfx950' or 'cpu'.
+    config : FusedConfig, iris_c.ccl.Config or None
+        Fields that are given are not weighed.
+
+    Returns
+    -------
+    Explanation
+        ``print`` shows it; its ``decisions`` have the figures.
+    """
+    if config is None:
+        config = FusedConfig() if op in FUSED else Config()
+    return from_extension(_explain(op, M, N, K, dtype, world_size, arch, config._as_tuple()))
+
+
+# The operations that take a FusedConfig.
+FUSED = (
+    "matmul_all_reduce",
+    "matmul_reduce_scatter",
+    "matmul_all_gather",
+    "all_gather_matmul",
+    "all_gather_matmul_hbm_buffer",
+)
 
 
 def _config_of(fields) -> FusedConfig:

@@ -52,7 +52,7 @@ static enum iris_status cpu_open(const struct iris_device_options *options,
     IRIS_TRY(iris_alloc_zeroed(sizeof *cpu, (void **)&cpu));
     cpu->base.ops = &iris_device_cpu;
     cpu->base.traits = (struct iris_device_traits){
-        .shares_by_fd = true, .xcds = 1, .ticks_per_second = UINT64_C(1000000000)};
+        .arch = "cpu", .shares_by_fd = true, .xcds = 1, .ticks_per_second = UINT64_C(1000000000)};
     cpu->num_threads = options->num_threads > 0 ? options->num_threads
                                                 : default_threads(options->local_world_size);
     IRIS_TRY_GOTO(status, iris_worker_pool_create(&cpu->pool), fail);

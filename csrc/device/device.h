@@ -8,7 +8,7 @@
  * A kernel is launched as `work_groups` work-groups that are all resident at once: a work-group
  * may wait for another one of the same launch. The table's launch refuses more than it can keep
  * resident. Work on one stream runs in order; on the cpu a launch returns when it is complete, on
- * a GPU as soon as it is queued (`traits.asynchronous`).
+ * a GPU as soon as it is queued (`traits.is_gpu`).
  */
 #ifndef IRIS_DEVICE_H
 #define IRIS_DEVICE_H
@@ -45,9 +45,10 @@ struct iris_memory {
 
 /* Constant facts about an open device. */
 struct iris_device_traits {
-    bool asynchronous;         /* launches return before they are complete */
+    const char *arch;          /* "sm_90a", "gfx942", "cpu" */
+    bool is_gpu;               /* launches return before they are complete */
     bool shares_by_fd;         /* memory handles are file descriptors */
-    bool sm90;                 /* see kernels/gpu_launch.h */
+    bool sm90;                 /* see kernels/abi/launch_limits.h */
     int xcds;                  /* XCDs, which get work-groups in turn; 1: not divided */
     uint64_t ticks_per_second; /* of the clock that waits are measured with */
 };
@@ -69,7 +70,7 @@ struct iris_launch {
     const void *args; /* copied at launch */
     size_t args_nbytes;
     size_t scratch_nbytes; /* private memory of each work-group; cpu only */
-    bool traced;           /* the kernel's traced twin, see kernels/trace.h */
+    bool traced;           /* the kernel's traced twin, see kernels/protocol/trace.h */
     void *stream;
 };
 

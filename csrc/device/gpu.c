@@ -164,7 +164,8 @@ static struct iris_device_traits traits_of(const struct gpu_device *gpu)
 {
     const bool cuda = gpu->driver->platform == GPU_CUDA;
     struct iris_device_traits traits = {
-        .asynchronous = true,
+        .arch = gpu->arch,
+        .is_gpu = true,
         .sm90 = cuda,
         .xcds = 1,
         .ticks_per_second = UINT64_C(1000000000),

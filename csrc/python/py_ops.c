@@ -5,6 +5,8 @@
  */
 #include "py_ops.h"
 
+#include <string.h>
+
 #include "device/device.h"
 #include "kernels/cpu/gemm_host.h"
 
@@ -55,6 +57,79 @@ static PyObject *ops_auto_config(PyObject *module, PyObject *args)
     if (status != IRIS_OK)
         return iris_py_raise(state, status);
     return iris_py_config_to_tuple(&config);
+}
+
+PyDoc_STRVAR(explain_doc,
+             "_explain($module, op, M, N, K, dtype, world_size, arch, fields, /)\n--\n\n"
+             "What iris_c.ops.explain shows: a list of (field, chosen, candidates), a candidate being\n"
+             "(value, seconds, {term: seconds}).");
+
+static PyObject *candidate_object(const struct iris_decision *decision,
+                                  const struct iris_candidate *candidate, bool is_variant)
+{
+    PyObject *terms = PyDict_New();
+
+    for (int i = 0; terms && i < IRIS_MAX_TERMS && decision->terms[i]; i++) {
+        PyObject *seconds = PyFloat_FromDouble(candidate->terms[i]);
+
+        if (!seconds || PyDict_SetItemString(terms, decision->terms[i], seconds) < 0)
+            Py_CLEAR(terms);
+        Py_XDECREF(seconds);
+    }
+    if (!terms)
+        return NULL;
+    if (is_variant)
+        return Py_BuildValue("sdN", iris_variant_name((enum iris_variant)candidate->value),
+                             candidate->seconds, terms);
+    return Py_BuildValue("idN", (int)candidate->value, candidate->seconds, terms);
+}
+
+static PyObject *decision_object(const struct iris_decision *decision)
+{
+    const bool is_variant = strcmp(decision->field, "all_reduce_variant") == 0;
+    PyObject *candidates = PyList_New(0);
+
+    for (int i = 0; candidates && i < decision->count; i++) {
+        PyObject *item = candidate_object(decision, &decision->candidates[i], is_variant);
+
+        if (!item || PyList_Append(candidates, item) < 0)
+            Py_CLEAR(candidates);
+        Py_XDECREF(item);
+    }
+    return candidates ? Py_BuildValue("siN", decision->field, decision->chosen, candidates) : NULL;
+}
+
+static PyObject *ops_explain(PyObject *module, PyObject *args)
+{
+    struct iris_py_state *state = iris_py_state_of_module(module);
+    struct iris_explanation explanation;
+    struct iris_config config;
+    enum iris_operation operation;
+    const char *name, *arch;
+    PyObject *dtype_value, *fields, *list;
+    enum iris_dtype dtype;
+    enum iris_status status;
+    long long M, N, K;
+    int world_size;
+
+    if (!PyArg_ParseTuple(args, "sLLLOisO:explain", &name, &M, &N, &K, &dtype_value, &world_size,
+                          &arch, &fields) ||
+        iris_py_operation("op", name, &operation) < 0 ||
+        iris_py_dtype(state, dtype_value, &dtype) < 0 ||
+        iris_py_config_from_tuple(fields, &config) < 0)
+        return NULL;
+    status = iris_explain(operation, M, N, K, dtype, world_size, arch, &config, &explanation);
+    if (status != IRIS_OK)
+        return iris_py_raise(state, status);
+    list = PyList_New(0);
+    for (int i = 0; list && i < explanation.count; i++) {
+        PyObject *item = decision_object(&explanation.decisions[i]);
+
+        if (!item || PyList_Append(list, item) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(item);
+    }
+    return list;
 }
 
 /* ---- facts about the build and the machine ---- */
@@ -145,5 +220,6 @@ PyMethodDef iris_py_ops_methods[] = {
     {"_devices", ops_devices, METH_O, devices_doc},
     {"_config_validate", ops_config_validate, METH_VARARGS, config_validate_doc},
     {"_auto_config", ops_auto_config, METH_VARARGS, auto_config_doc},
+    {"_explain", ops_explain, METH_VARARGS, explain_doc},
     {NULL, NULL, 0, NULL},
 };

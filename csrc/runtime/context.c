@@ -61,7 +61,7 @@ struct create_message {
 static int32_t lanes_for(const struct iris_context *ctx, int64_t compute_units)
 {
     const int64_t messages =
-        iris_device_traits(ctx->device)->asynchronous ? 2 * ctx->world_size - 1 : 1;
+        iris_device_traits(ctx->device)->is_gpu ? 2 * ctx->world_size - 1 : 1;
     const int64_t lanes = compute_units / messages;
 
     if (lanes > IRIS_CHANNEL_LANES)
@@ -365,7 +365,7 @@ enum iris_status iris_context_poll(struct iris_context *ctx, enum iris_operation
     if (reason != IRIS_ABORT_MISMATCH)
         return iris_context_abort_status(ctx, operation);
     /* A synchronous device's call settles it itself, before it returns. */
-    return iris_device_traits(ctx->device)->asynchronous
+    return iris_device_traits(ctx->device)->is_gpu
                ? iris_workspace_settle_mismatch(ctx, &ctx->last_op)
                : IRIS_OK;
 }
@@ -374,15 +374,15 @@ enum iris_status iris_context_device_barrier(struct iris_context *ctx, void *str
 {
     uint64_t before = 0, after = 1;
     enum iris_status status;
-    bool asynchronous;
+    bool is_gpu;
 
     IRIS_TRY(iris_context_enter(ctx));
-    asynchronous = iris_device_traits(ctx->device)->asynchronous;
+    is_gpu = iris_device_traits(ctx->device)->is_gpu;
     IRIS_TRY_GOTO(status, iris_context_poll(ctx, IRIS_OP_BARRIER), done);
-    if (!asynchronous)
+    if (!is_gpu)
         IRIS_TRY_GOTO(status, iris_context_barriers(ctx, &before), done);
     IRIS_TRY_GOTO(status, iris_context_launch_barrier(ctx, stream), done);
-    if (!asynchronous)
+    if (!is_gpu)
         IRIS_TRY_GOTO(status, iris_context_barriers(ctx, &after), done);
     if (after == before)
         status = iris_context_abort_status(ctx, IRIS_OP_BARRIER);
@@ -397,7 +397,7 @@ enum iris_status iris_context_barrier(struct iris_context *ctx, void *stream)
 
     IRIS_TRY(iris_context_enter(ctx));
     IRIS_TRY_GOTO(status, ctx->ops->stream_synchronize(ctx->device, stream), done);
-    if (iris_device_traits(ctx->device)->asynchronous)
+    if (iris_device_traits(ctx->device)->is_gpu)
         IRIS_TRY_GOTO(status, iris_context_poll(ctx, IRIS_OP_BARRIER), done);
     status = iris_bootstrap_barrier(ctx->bootstrap, "barrier");
 done:

@@ -66,8 +66,8 @@ void iris_context_leave(struct iris_context *ctx);
 /* IRIS_ESTATE for a forked child's context alone: to be asked before any of its locks is taken. */
 enum iris_status iris_context_check_process(const struct iris_context *ctx);
 
-/* What the device has found out since the last look: IRIS_OK, or why the context is broken. On an
- * asynchronous device a mismatch of the call before is settled here, together with the peers. Under
+/* What the device has found out since the last look: IRIS_OK, or why the context is broken. On a
+ * GPU a mismatch of the call before is settled here, together with the peers. Under
  * op_lock. `operation` names what was under way. */
 enum iris_status iris_context_poll(struct iris_context *ctx, enum iris_operation operation);
 

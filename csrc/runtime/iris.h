@@ -183,11 +183,33 @@ enum iris_status iris_config_select(const struct iris_context *ctx, enum iris_op
                                     struct iris_config *config);
 
 /* What a call with config == NULL would use on a chip of this kind ("sm_90a", "gfx942", ...,
- * "cpu"), there or not: for a call of this very shape what was measured, else the model's choice.
+ * "cpu"), there or not.
  * M, N, K as the operation's workspace tells them, shares of rows. IRIS_EINVAL. */
 enum iris_status iris_auto_config(enum iris_operation operation, int64_t M, int64_t N, int64_t K,
                                   enum iris_dtype dtype, int world_size, const char *arch,
                                   struct iris_config *out);
+
+/* What was weighed where a model chose: the candidates for a field of the config, and the time that
+ * the model says each takes, in seconds, with its terms. */
+enum { IRIS_MAX_DECISIONS = 3, IRIS_MAX_CANDIDATES = 4, IRIS_MAX_TERMS = 3 };
+struct iris_candidate {
+    int32_t value; /* of the field; of all_reduce_variant an enum iris_variant */
+    double terms[IRIS_MAX_TERMS], seconds;
+};
+struct iris_decision {
+    const char *field, *terms[IRIS_MAX_TERMS]; /* names; NULL: no such term */
+    struct iris_candidate candidates[IRIS_MAX_CANDIDATES];
+    int count, chosen;
+};
+struct iris_explanation {
+    struct iris_decision decisions[IRIS_MAX_DECISIONS];
+    int count;
+};
+/* Of a fused product, or of an all_reduce of N elements (M = K = 1), on such a chip. `config` may
+ * be NULL. IRIS_EINVAL. */
+enum iris_status iris_explain(enum iris_operation operation, int64_t M, int64_t N, int64_t K,
+                              enum iris_dtype dtype, int world_size, const char *arch,
+                              const struct iris_config *config, struct iris_explanation *out);
 
 struct iris_op_options {
     const struct iris_config *config; /* NULL: choose */

@@ -49,8 +49,9 @@
 #define IRIS_K_SPLIT_FLAGS(tiles) ((tiles) * IRIS_SM90_PARTS)
 #define IRIS_K_SPLIT_NBYTES(tiles) ((tiles) * IRIS_SM90_BLOCK_M * IRIS_SM90_NARROW_BLOCK_N * 4)
 
-struct iris_gpu_block {
-    int32_t m, n, k;
+/* The tile of a product on a GPU; narrow_n is n where there is one width only. */
+struct iris_gpu_tiles {
+    int32_t m, n, narrow_n, k;
 };
 
 /* As expressions, for compile time too, where a kernel can call no function of the host. */
@@ -80,20 +81,20 @@ static inline int32_t iris_gpu_parts_of(bool sm90, uint32_t operation, enum iris
     return iris_is_tensor_core_product(sm90, operation, dtype) ? IRIS_SM90_PARTS : 1;
 }
 
-/* The tile of a product; the wide one where there are two. */
-static inline struct iris_gpu_block iris_gpu_block_of(bool sm90, uint32_t operation,
+static inline struct iris_gpu_tiles iris_gpu_tiles_of(bool sm90, uint32_t operation,
                                                       enum iris_dtype dtype)
 {
     const int32_t element = dtype == IRIS_DTYPE_F32 ? 4 : 2;
-    struct iris_gpu_block block = {IRIS_GEMM_BLOCK_M, IRIS_GEMM_BLOCK_N,
+    struct iris_gpu_tiles tiles = {IRIS_GEMM_BLOCK_M, IRIS_GEMM_BLOCK_N, IRIS_GEMM_BLOCK_N,
                                    IRIS_GEMM_BLOCK_K_BYTES / element};
 
     if (iris_is_tensor_core_product(sm90, operation, dtype)) {
-        block.m = IRIS_SM90_BLOCK_M;
-        block.n = IRIS_SM90_BLOCK_N;
-        block.k = IRIS_SM90_BLOCK_K;
+        tiles.m = IRIS_SM90_BLOCK_M;
+        tiles.n = IRIS_SM90_BLOCK_N;
+        tiles.narrow_n = IRIS_SM90_NARROW_BLOCK_N;
+        tiles.k = IRIS_SM90_BLOCK_K;
     }
-    return block;
+    return tiles;
 }
 
 #endif

@@ -33,7 +33,7 @@ static enum iris_status order_after(struct iris_context *ctx, const struct iris_
 
 static enum iris_status launch_direct(struct iris_context *ctx, const struct iris_direct_launch *d)
 {
-    const bool asynchronous = iris_device_traits(ctx->device)->asynchronous;
+    const bool is_gpu = iris_device_traits(ctx->device)->is_gpu;
     const bool capturing = iris_context_is_capturing(ctx, d->stream);
     const struct iris_launch launch = {
         .kernel = IRIS_KERNEL_ID(d->kernel, IRIS_VARIANT_NONE, d->dtype),
@@ -50,7 +50,7 @@ static enum iris_status launch_direct(struct iris_context *ctx, const struct iri
     IRIS_TRY(order_before(ctx, d, capturing));
     IRIS_TRY(ctx->ops->launch(ctx->device, &launch));
     IRIS_TRY(order_after(ctx, d, capturing));
-    if (asynchronous || !d->counts || completed == d->work_groups)
+    if (is_gpu || !d->counts || completed == d->work_groups)
         return IRIS_OK;
     return iris_context_abort_status(ctx, d->operation);
 }

@@ -137,7 +137,7 @@ static void map_operands(const struct iris_context *ctx, const struct iris_gathe
     if (!desc->no_k)
         args->product.b_map_kind = iris_map_operand(ctx, &B, desc->block_n, &args->product.b_map);
     args->product.c_is_mapped = iris_map_operand_as(
-        ctx, &C, IRIS_TENSOR_MAP_K, desc->block_m / IRIS_SM90_PARTS, &args->product.c_map);
+        ctx, &C, IRIS_TENSOR_MAP_K, desc->block_m / desc->gpu_parts, &args->product.c_map);
 }
 
 enum iris_status iris_all_gather_matmul(struct iris_context *ctx,

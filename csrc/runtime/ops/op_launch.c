@@ -106,9 +106,9 @@ static enum iris_status run_call(struct iris_context *ctx, const struct iris_op_
                                  const struct iris_op_options *options, bool capturing)
 {
     void *const stream = options->stream;
-    const bool asynchronous = iris_device_traits(ctx->device)->asynchronous;
+    const bool is_gpu = iris_device_traits(ctx->device)->is_gpu;
     const struct iris_workspace_control *control = iris_storage_control(ctx, storage);
-    const uint64_t before = asynchronous ? 0 : control->calls;
+    const uint64_t before = is_gpu ? 0 : control->calls;
 
     iris_context_call_args(ctx, desc->operation, op->call);
     op->call->control_offset = storage->block.offset;
@@ -131,7 +131,7 @@ static enum iris_status run_call(struct iris_context *ctx, const struct iris_op_
     IRIS_TRY(launch_kernel(ctx, desc, desc->operation, op, stream));
     IRIS_TRY(iris_stream_order_after(ctx->ops, ctx->device, &storage->order, stream, capturing));
     ctx->last_op = *desc;
-    return asynchronous ? IRIS_OK : verdict(ctx, desc, control->calls != before);
+    return is_gpu ? IRIS_OK : verdict(ctx, desc, control->calls != before);
 }
 
 static bool has_preamble(enum iris_operation operation)

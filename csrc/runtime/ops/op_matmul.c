@@ -245,8 +245,8 @@ static enum iris_status run_product(struct iris_context *ctx, enum iris_operatio
         product.b_map_kind = map_operand(ctx, B, 1, 0, desc.block_n, desc.share_n, &product.b_map);
     }
     /* Alone there is nothing to exchange, and a product without a bias is the result. */
-    product.c_is_mapped = ctx->world_size == 1 && bias == NULL &&
-                          map_operand(ctx, C, 0, 1, desc.block_m / IRIS_SM90_PARTS, 0,
+    product.c_is_mapped = ctx->world_size == 1 && bias == NULL && desc.gpu_parts > 0 &&
+                          map_operand(ctx, C, 0, 1, desc.block_m / desc.gpu_parts, 0,
                                       &product.c_map) == IRIS_TENSOR_MAP_K;
     launch.kernel_dtype = desc.dtype;
     return iris_op_run(ctx, &desc, &launch, options);

@@ -109,7 +109,7 @@ static enum iris_status run_messages(struct iris_context *ctx, enum iris_operati
         launch.work_groups += (uint32_t)ctx->channel_lanes;
     /* On the host a work-group takes several tasks. */
     units = (uint32_t)ctx->ops->compute_units(ctx->device);
-    if (!iris_device_traits(ctx->device)->asynchronous && launch.work_groups > units)
+    if (!iris_device_traits(ctx->device)->is_gpu && launch.work_groups > units)
         launch.work_groups = units;
     ctx->sent_to |= args->send.peers & ~(UINT32_C(1) << ctx->rank);
     return iris_direct_run(ctx, &launch);

@@ -24,7 +24,7 @@ enum iris_status iris_stream_order_after(const struct iris_device_ops *ops,
                                          struct iris_stream_order *order, void *stream,
                                          bool capturing)
 {
-    if (capturing || !iris_device_traits(device)->asynchronous)
+    if (capturing || !iris_device_traits(device)->is_gpu)
         return IRIS_OK;
     order->used = true;
     order->stream = stream;

@@ -7,22 +7,38 @@
 #ifndef IRIS_OP_SELECT_H
 #define IRIS_OP_SELECT_H
 
+#include "chips.h"
 #include "runtime/context.h"
 #include "runtime/ops/op_desc.h"
 
 /* What the choice depends on besides the call. */
 struct iris_select_target {
+    const struct iris_chip *chip;
     const char *backend; /* for messages */
-    const char *arch;    /* of tuned_configs.def */
     int world_size;
-    bool asynchronous, sm90;
-    int xcds, compute_units, max_work_groups;
+    int xcds, compute_units, max_work_groups; /* of the device that is there, or the chip's */
+    struct iris_explanation *explanation;     /* NULL, or: gets what was weighed */
 };
 
-/* The choice for such a target, of what `config` leaves open; nothing measured has a say. */
+/* The choice for such a target, of what `config` leaves open. */
 enum iris_status iris_select_for(const struct iris_select_target *on,
                                  const struct iris_config *config, struct iris_op_desc *desc,
                                  uint32_t *work_groups);
+
+/* Its parts, for extents of at least 1. The variant; the tiles, of products and of tensors; what a
+ * gathered operand needs besides. */
+enum iris_status iris_select_variant(const struct iris_select_target *on,
+                                     const struct iris_config *config, struct iris_op_desc *desc);
+enum iris_status iris_select_tiles(const struct iris_select_target *on,
+                                   const struct iris_config *config, struct iris_op_desc *desc);
+enum iris_status iris_select_gather(const struct iris_select_target *on,
+                                    const struct iris_config *config, uint32_t work_groups,
+                                    struct iris_op_desc *desc);
+
+static inline int32_t iris_at_most(int32_t value, int64_t limit)
+{
+    return value < limit ? value : (int32_t)limit;
+}
 
 /* Fills the variant and the block sizes of `desc` from `config` (may be NULL) and the shape, and
  * tells how many work-groups to launch. IRIS_EINVAL for a config that does not fit. */

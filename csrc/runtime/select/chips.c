@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * The table of chips.
+ */
+#include "chips.h"
+
+#include <string.h>
+
+/* H100 and H200, SXM, NVLink. Fitted to benchmarks/calibrate.py on two H200s (tiles, senders,
+ * variants; tests/api/measured_choices.json) and to four H200s (docs/performance.md). */
+#define SM90_MODEL                                                                                 \
+    .product_rate = 5.4e12, .wide_rate = 6.7e12, .narrow_rate = 5.0e12, .round_seconds = 0.5e-6,   \
+    .reduce_rate = 40e9, .link_rate = 340e9, .sender_rate = 11e9, .sender_seconds = 12e-6,         \
+    .shared_rate = 420e9, .shared_units = 81, .slowdown = 0.28, .slowdown_peer = 0.04,             \
+    .one_hop_seconds = 2.8e-6, .two_hop_seconds = 4.0e-6, .barrier_seconds = 11.3e-6,              \
+    .packet_rate = 331e9
+
+/* No such machine has been measured. The links are the sum of a GPU's Infinity Fabric links as
+ * published; a product has one tile and senders of their own, so nothing else is chosen by a model
+ * but the variant of all_reduce, for which times are taken to be as on Hopper. */
+#define CDNA_MODEL(links)                                                                          \
+    .wide_rate = 2e12, .narrow_rate = 2e12, .link_rate = (links), .reduce_rate = 40e9,             \
+    .one_hop_seconds = 2.8e-6, .two_hop_seconds = 4.0e-6, .barrier_seconds = 11.3e-6,              \
+    .packet_rate = 331e9
+
+static const struct iris_chip chips[] = {
+    {"sm_90a", "cuda", true, true, 1, 132, 132, SM90_MODEL},
+    {"gfx90a", "hip", true, false, 1, 104, 104, CDNA_MODEL(250e9)}, /* MI210, half of an MI250 */
+    {"gfx942", "hip", true, false, 8, 304, 304, CDNA_MODEL(448e9)}, /* MI300X */
+    {"gfx950", "hip", true, false, 8, 256, 256, CDNA_MODEL(537e9)}, /* MI350X */
+    /* The host's choices go by caches and thread counts: see select_tiles.c. */
+    {"cpu", "cpu", false, false, 1, 1, INT32_MAX, .link_rate = 10e9},
+};
+
+const struct iris_chip *iris_chip_find(const char *arch)
+{
+    for (size_t i = 0; i < sizeof chips / sizeof chips[0]; ++i)
+        if (strcmp(chips[i].arch, arch) == 0)
+            return &chips[i];
+    return NULL;
+}
+
+const struct iris_chip *iris_chip_of(const char *arch, const char *backend)
+{
+    const struct iris_chip *chip = iris_chip_find(arch);
+
+    for (size_t i = 0; chip == NULL && i < sizeof chips / sizeof chips[0]; ++i)
+        if (strcmp(chips[i].backend, backend) == 0)
+            chip = &chips[i];
+    return chip;
+}

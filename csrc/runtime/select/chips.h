@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * What the choices know about a chip and about the links between chips of one node: one table of
+ * named figures. A figure that has been measured says so in chips.c; none depends on the shape of a
+ * call. Rates are bytes or operations a second, times are seconds.
+ */
+#ifndef IRIS_CHIPS_H
+#define IRIS_CHIPS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct iris_chip {
+    const char *arch, *backend;
+    bool is_gpu;
+    bool sm90; /* see kernels/abi/launch_limits.h */
+    int xcds, compute_units, max_work_groups;
+
+    /* A product's main loop: 16-bit operations a second of one compute unit with the chip's wide
+     * and with its narrow tile; what a round of tiles costs besides; the rate at which the threads
+     * that reduce a tile read its partials. */
+    double wide_rate, narrow_rate, round_seconds, reduce_rate;
+    double product_rate; /* of one unit over a long product, all units busy */
+
+    /* Links: what a GPU sends to all its peers together, as plain stores. */
+    double link_rate;
+
+    /* Senders of a gathered shard. A compute unit that does nothing else sends so much, the
+     * order in which receivers need it included; a product whose units do not send gets what it
+     * needs first that much later. Units that also multiply send together
+     * shared_rate * n / (n + shared_units / peers), and slow the product down by a part of the
+     * sending time: slowdown + slowdown_peer * peers * n / units. */
+    double sender_rate, sender_seconds;
+    double shared_rate, shared_units, slowdown, slowdown_peer;
+
+    /* all_reduce: a call by packets over one hop and over two, a call with barriers. */
+    double one_hop_seconds, two_hop_seconds, barrier_seconds, packet_rate;
+};
+
+/* NULL: there is no such chip. */
+const struct iris_chip *iris_chip_find(const char *arch);
+
+/* The chip, or where it has no row the first of its backend. */
+const struct iris_chip *iris_chip_of(const char *arch, const char *backend);
+
+#endif

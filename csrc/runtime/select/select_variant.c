@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * Which variant a reduction over ranks takes.
+ */
+#include "decide.h"
+#include "kernels/abi/schedule.h"
+#include "op_select.h"
+
+/* On the host copies are cheap and signals are not: each rank sums everything, up to so many bytes.
+ */
+enum { CPU_ONE_SHOT = 64 << 10 };
+
+/* Between two measured points the model errs by less. */
+static const double MARGIN = 0.02;
+
+/* Times of an all_reduce of `nbytes` by packets over one hop, over two, and with barriers. A packet
+ * carries a signal beside its data, so it is twice as large. */
+static enum iris_variant choose_all_reduce(const struct iris_select_target *on,
+                                           const struct iris_op_desc *desc, uint64_t nbytes,
+                                           bool only_packets)
+{
+    const struct iris_chip *chip = on->chip;
+    const double n = (double)nbytes, peers = on->world_size - 1;
+    const double share = peers / on->world_size;
+    const double one_hop[] = {chip->one_hop_seconds, 2 * n * peers / chip->packet_rate};
+    const double two_hop[] = {chip->two_hop_seconds, 4 * n * share / chip->packet_rate};
+    const double barrier[] = {chip->barrier_seconds, 2 * n * share / chip->link_rate};
+    struct iris_decision decision = {.field = "all_reduce_variant", .terms = {"start", "links"}};
+
+    if (desc->in_place && !only_packets)
+        return IRIS_VARIANT_TWO_SHOT;
+    if (!chip->is_gpu)
+        return nbytes <= CPU_ONE_SHOT ? IRIS_VARIANT_ONE_SHOT : IRIS_VARIANT_TWO_SHOT;
+    iris_decision_add(&decision, IRIS_VARIANT_LL, one_hop, one_hop[0] + one_hop[1]);
+    iris_decision_add(&decision, IRIS_VARIANT_LL_TWO_SHOT, two_hop, two_hop[0] + two_hop[1]);
+    if (!only_packets)
+        iris_decision_add(&decision, IRIS_VARIANT_TWO_SHOT, barrier, barrier[0] + barrier[1]);
+    return (enum iris_variant)iris_decide(&decision, MARGIN, on->explanation);
+}
+
+/* Where not every rank would own a block, two hops could not even do their work. */
+static void prefer_one_hop(const struct iris_select_target *on, struct iris_op_desc *desc)
+{
+    const struct iris_packet_layout packets =
+        iris_packet_layout_make(iris_op_desc_packet_nbytes(desc), on->world_size);
+
+    if (desc->variant == IRIS_VARIANT_LL_TWO_SHOT && !iris_packet_all_own(&packets))
+        desc->variant = IRIS_VARIANT_LL;
+}
+
+/* On a GPU one kernel, by packets. On the host, where a word at a time is slow, the all_reduce's
+ * variants too, with the norm as a step of its own. */
+static enum iris_status select_rmsnorm(const struct iris_select_target *on,
+                                       struct iris_op_desc *desc, uint64_t nbytes)
+{
+    const bool host = !on->chip->is_gpu;
+
+    if (desc->variant == IRIS_VARIANT_NONE)
+        desc->variant = choose_all_reduce(on, desc, nbytes, !host);
+    prefer_one_hop(on, desc);
+    if (iris_is_by_packets(desc->variant) || (host && (desc->variant == IRIS_VARIANT_ONE_SHOT ||
+                                                       desc->variant == IRIS_VARIANT_TWO_SHOT)))
+        return IRIS_OK;
+    return IRIS_FAIL(IRIS_EINVAL,
+                     "all_reduce_variant: expected 'll'%s or 'll_two_shot' for "
+                     "all_reduce_rmsnorm on the %s backend, got '%s'",
+                     host ? ", 'one_shot', 'two_shot'" : "", on->backend,
+                     iris_variant_name(desc->variant));
+}
+
+static enum iris_status check_all_reduce(const struct iris_op_desc *desc)
+{
+    const bool floating = desc->dtype == IRIS_DTYPE_F32 || desc->dtype == IRIS_DTYPE_F16 ||
+                          desc->dtype == IRIS_DTYPE_BF16;
+    const bool adds = desc->reduce_op == IRIS_REDUCE_SUM || desc->reduce_op == IRIS_REDUCE_AVG;
+
+    if (desc->variant != IRIS_VARIANT_ATOMIC && desc->variant != IRIS_VARIANT_SPINLOCK)
+        return IRIS_OK;
+    if (!floating)
+        return IRIS_FAIL(IRIS_EINVAL,
+                         "input: expected dtype float32, float16 or bfloat16 in the variant '%s', "
+                         "got %s",
+                         iris_variant_name(desc->variant), iris_dtype_name(desc->dtype));
+    if (!adds)
+        return IRIS_FAIL(IRIS_EINVAL, "op: expected 'sum' or 'avg' in the variant '%s', got '%s'",
+                         iris_variant_name(desc->variant), iris_reduce_op_name(desc->reduce_op));
+    return IRIS_OK;
+}
+
+enum iris_status iris_select_variant(const struct iris_select_target *on,
+                                     const struct iris_config *config, struct iris_op_desc *desc)
+{
+    const uint64_t nbytes = (uint64_t)desc->M * (uint64_t)desc->N * iris_dtype_nbytes(desc->dtype);
+
+    desc->variant = config->variant;
+    switch (desc->operation) {
+    case IRIS_OP_MATMUL_ALL_REDUCE:
+        if (desc->variant == IRIS_VARIANT_NONE)
+            desc->variant = IRIS_VARIANT_TWO_SHOT;
+        if (desc->variant <= IRIS_VARIANT_RING)
+            return IRIS_OK;
+        return IRIS_FAIL(IRIS_EINVAL,
+                         "all_reduce_variant: expected 'two_shot', 'one_shot', 'ring', 'atomic' or "
+                         "'spinlock' for matmul_all_reduce, got '%s'",
+                         iris_variant_name(desc->variant));
+    case IRIS_OP_ALL_REDUCE:
+        if (desc->variant == IRIS_VARIANT_NONE)
+            desc->variant = choose_all_reduce(on, desc, nbytes, false);
+        prefer_one_hop(on, desc);
+        return check_all_reduce(desc);
+    case IRIS_OP_ALL_REDUCE_RMSNORM:
+        return select_rmsnorm(on, desc, nbytes);
+    case IRIS_OP_MATMUL_REDUCE_SCATTER:
+    case IRIS_OP_MATMUL_ALL_GATHER:
+        if (desc->variant != IRIS_VARIANT_NONE && desc->variant != IRIS_VARIANT_TWO_SHOT)
+            return IRIS_FAIL(
+                IRIS_EINVAL, "all_reduce_variant: expected 'two_shot' for %s, got '%s'",
+                iris_operation_name(desc->operation), iris_variant_name(desc->variant));
+        desc->variant = IRIS_VARIANT_TWO_SHOT;
+        return IRIS_OK;
+    case IRIS_OP_REDUCE_SCATTER:
+    case IRIS_OP_REDUCE:
+        desc->variant = IRIS_VARIANT_TWO_SHOT;
+        return IRIS_OK;
+    default:
+        desc->variant = IRIS_VARIANT_NONE;
+        return IRIS_OK;
+    }
+}
