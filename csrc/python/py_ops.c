@@ -59,10 +59,11 @@ static PyObject *ops_auto_config(PyObject *module, PyObject *args)
     return iris_py_config_to_tuple(&config);
 }
 
-PyDoc_STRVAR(explain_doc,
-             "_explain($module, op, M, N, K, dtype, world_size, arch, fields, /)\n--\n\n"
-             "What iris_c.ops.explain shows: a list of (field, chosen, candidates), a candidate being\n"
-             "(value, seconds, {term: seconds}).");
+PyDoc_STRVAR(
+    explain_doc,
+    "_explain($module, op, M, N, K, dtype, world_size, arch, fields, /)\n--\n\n"
+    "What iris_c.ops.explain shows: a list of (field, chosen, candidates), a candidate being\n"
+    "(value, seconds, {term: seconds}).");
 
 static PyObject *candidate_object(const struct iris_decision *decision,
                                   const struct iris_candidate *candidate, bool is_variant)

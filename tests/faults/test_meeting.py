@@ -93,7 +93,7 @@ def test_who_holds_the_name_is_named_on_all_ranks(user, listens, tmp_path):
         pytest.skip("only root can become another user")
     user = os.getuid() if user is None else user
     told = run_ranks(meet, 2, user, listens, str(tmp_path / "held"))
-    for text, took, pids in told:
+    for text, took, _pids in told:
         assert f"user {user}" in text
         assert took < TIMEOUT + 6, text
     # The kernel tells the process of who listens, to who gets a place in its queue.
