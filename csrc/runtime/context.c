@@ -60,8 +60,7 @@ struct create_message {
  * of them, one to and one from every peer and one within the rank, are resident at once. */
 static int32_t lanes_for(const struct iris_context *ctx, int64_t compute_units)
 {
-    const int64_t messages =
-        iris_device_traits(ctx->device)->is_gpu ? 2 * ctx->world_size - 1 : 1;
+    const int64_t messages = iris_device_traits(ctx->device)->is_gpu ? 2 * ctx->world_size - 1 : 1;
     const int64_t lanes = compute_units / messages;
 
     if (lanes > IRIS_CHANNEL_LANES)
