@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: The iris_c authors
-"""torch.ops.iris_c: the operations, their shapes for tracing, their gradients.
+"""torch.ops.iris_c: the operations and their shapes for tracing.
 
 An operation names its context by a string (`group`). It checks nothing: the core does. Results are
-ordinary tensors, complete on this rank; nobody else reads them.
+ordinary tensors, complete on this rank; nobody else reads them. Gradients are in _gradients.py.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.library import custom_op, register_autograd
+from torch.library import custom_op
 
-from iris_c.torch._groups import context, name_of
+from iris_c.torch._groups import context
 
 # ---- C = sum over ranks of A_r @ B_r ----
 
@@ -142,7 +142,9 @@ def _(A, B, bias, group):
 
 @custom_op("iris_c::matmul_replicated", mutates_args=())
 def _matmul_replicated(A: Tensor, B: Tensor, bias: Tensor | None, group: str) -> Tensor:
-    return A @ B if bias is None else torch.addmm(bias, A, B)
+    # Autocast has changed what an operation is given; it would change the result besides.
+    with torch.autocast(A.device.type, enabled=False):
+        return A @ B if bias is None else torch.addmm(bias, A, B)
 
 
 @_matmul_replicated.register_fake
@@ -171,216 +173,82 @@ def _(input, op, group):
     return torch.empty_like(input, memory_format=torch.contiguous_format)
 
 
-# ---- gradients: each operation's through another one ----
+# ---- what gradients are made of besides: between replicated tensors and each rank's own ----
 
 
-def _save(ctx, A, B, bias, group) -> None:
-    ctx.save_for_backward(A, B)
-    ctx.bias_shape = None if bias is None else bias.shape
-    ctx.group = group
+@custom_op("iris_c::own_copy", mutates_args=())
+def _own_copy(input: Tensor, group: str) -> Tensor:
+    """A replicated tensor, as an operand of this rank's own."""
+    return input.clone(memory_format=torch.contiguous_format)
 
 
-def _local_gradients(ctx, A, B, grad):
-    """Of A, B and the bias in C = A @ B + bias, those that are wanted."""
-    wanted = ctx.needs_input_grad
-    return (
-        grad @ B.t() if wanted[0] else None,
-        A.t() @ grad if wanted[1] else None,
-        grad.sum_to_size(ctx.bias_shape) if wanted[2] else None,
-    )
+@_own_copy.register_fake
+def _(input, group):
+    return torch.empty_like(input, memory_format=torch.contiguous_format)
 
 
-def _setup_all_reduce_product(ctx, inputs, output):
-    _save(ctx, *inputs)
+@custom_op("iris_c::own_rows", mutates_args=())
+def _own_rows(input: Tensor, group: str) -> Tensor:
+    """This rank's part of the rows of a replicated tensor."""
+    output = _empty_part(input, 0, group)
+    return output.copy_(input.narrow(0, context(group).rank * output.shape[0], output.shape[0]))
 
 
-def _backward_all_reduce_product(ctx, grad):
-    return (*_local_gradients(ctx, *ctx.saved_tensors, grad), None)
+@_own_rows.register_fake
+def _(input, group):
+    return _empty_part(input, 0, group)
 
 
-register_autograd(
-    "iris_c::matmul_all_reduce",
-    _backward_all_reduce_product,
-    setup_context=_setup_all_reduce_product,
-)
+@custom_op("iris_c::all_gather_rows", mutates_args=())
+def _all_gather_rows(input: Tensor, group: str) -> Tensor:
+    """All ranks' rows, one below the other: a replicated tensor."""
+    return _gathered(input, 0, group)
 
 
-def _setup_shared_product(ctx, inputs, output):
-    A, B, bias, dim, group = inputs
-    _save(ctx, A, B, bias, group)
-    ctx.dim = dim
+@_all_gather_rows.register_fake
+def _(input, group):
+    return _empty_joined(input, 0, group)
 
 
-def _backward_scattered_product(ctx, grad):
-    A, B = ctx.saved_tensors
-    wanted = ctx.needs_input_grad
-    grad_A = grad_B = grad_bias = None
-    if wanted[0] or wanted[1]:
-        grad_A, joined = _all_gather_matmul(grad, B.t(), None, ctx.dim, ctx.group)
-        grad_B = A.t() @ joined if wanted[1] else None
-    if wanted[2]:
-        grad_bias = grad.sum_to_size(ctx.bias_shape)
-        # A bias that each rank adds to its rows is one and the same on all of them.
-        if ctx.dim == 0 and (len(ctx.bias_shape) == 1 or ctx.bias_shape[0] == 1):
-            grad_bias = _all_reduce(grad_bias, "sum", ctx.group)
-    return grad_A, grad_B, grad_bias, None, None
+@custom_op("iris_c::own_gathered", mutates_args=())
+def _own_gathered(input: Tensor, dim: int, group: str) -> Tensor:
+    """All ranks' parts, joined along `dim`, as an operand of this rank's own."""
+    return _gathered(input, dim, group)
 
 
-register_autograd(
-    "iris_c::matmul_reduce_scatter",
-    _backward_scattered_product,
-    setup_context=_setup_shared_product,
-)
+@_own_gathered.register_fake
+def _(input, dim, group):
+    return _empty_joined(input, dim, group)
 
 
-def _setup_gathered_operand(ctx, inputs, output):
-    _, B, bias, dim, group = inputs
-    _save(ctx, output[1], B, bias, group)
-    ctx.dim = dim
-    ctx.mark_non_differentiable(output[1])
+@custom_op("iris_c::reduce_scatter", mutates_args=())
+def _reduce_scatter(input: Tensor, dim: int, group: str) -> Tensor:
+    """This rank's part, along `dim`, of the sum over ranks."""
+    input = input.transpose(0, dim).contiguous()
+    output = _empty_part(input, 0, group)
+    context(group).ccl.reduce_scatter(output, input, "sum")
+    return output.transpose(0, dim).contiguous()
 
 
-def _backward_gathered_operand(ctx, grad, _):
-    joined, B = ctx.saved_tensors
-    wanted = ctx.needs_input_grad
-    grad_A = None
-    if wanted[0]:
-        grad_A = _matmul_reduce_scatter(grad, B.t(), None, ctx.dim, ctx.group)
-    return (
-        grad_A,
-        joined.t() @ grad if wanted[1] else None,
-        grad.sum_to_size(ctx.bias_shape) if wanted[2] else None,
-        None,
-        None,
-    )
+@_reduce_scatter.register_fake
+def _(input, dim, group):
+    return _empty_part(input, dim, group)
 
 
-register_autograd(
-    "iris_c::all_gather_matmul",
-    _backward_gathered_operand,
-    setup_context=_setup_gathered_operand,
-)
+def _gathered(input, dim, group):
+    input = input.transpose(0, dim).contiguous()
+    output = _empty_joined(input, 0, group)
+    context(group).ccl.all_gather(output, input)
+    return output.transpose(0, dim).contiguous()
 
 
-def _backward_gathered_product(ctx, grad):
-    A, B = ctx.saved_tensors
-    own = grad.chunk(context(ctx.group).world_size)[context(ctx.group).rank]
-    return (*_local_gradients(ctx, A, B, own), None)
+def _empty_part(input, dim, group):
+    shape = list(input.shape)
+    shape[dim] = shape[dim] // context(group).world_size
+    return input.new_empty(shape)
 
 
-register_autograd(
-    "iris_c::matmul_all_gather",
-    _backward_gathered_product,
-    setup_context=_setup_all_reduce_product,
-)
-
-
-def _backward_replicated(ctx, grad):
-    A, B = ctx.saved_tensors
-    _, grad_B, grad_bias = _local_gradients(ctx, A, B, grad)
-    grad_A = None
-    if ctx.needs_input_grad[0]:
-        grad_A = _matmul_all_reduce(grad, B.t(), None, ctx.group)
-    return grad_A, grad_B, grad_bias, None
-
-
-register_autograd(
-    "iris_c::matmul_replicated",
-    _backward_replicated,
-    setup_context=_setup_all_reduce_product,
-)
-
-
-def _setup_all_reduce(ctx, inputs, output):
-    _, ctx.op, group = inputs
-    ctx.world_size = context(group).world_size
-
-
-def _backward_all_reduce(ctx, grad):
-    if ctx.op not in ("sum", "avg"):
-        raise NotImplementedError(f"op: a gradient exists for 'sum' and 'avg', not for {ctx.op!r}")
-    return (grad if ctx.op == "sum" else grad / ctx.world_size), None, None
-
-
-register_autograd("iris_c::all_reduce", _backward_all_reduce, setup_context=_setup_all_reduce)
-
-
-# ---- for people ----
-
-
-def _autocast(A, B, bias):
-    """The operands of a product; in autocast's dtype where that is on, as torch.addmm has them."""
-    if not torch.is_autocast_enabled(A.device.type):
-        return A, B, bias
-    dtype = torch.get_autocast_dtype(A.device.type)
-    return A.to(dtype), B.to(dtype), None if bias is None else bias.to(dtype)
-
-
-def matmul_all_reduce(A, B, bias=None, *, ctx=None, out=None) -> Tensor:
-    """The sum over ranks of A_r (M, K) @ B_r (K, N), + bias; equal on all ranks.
-
-    Parameters
-    ----------
-    A, B : Tensor
-        2-D, float32, float16 or bfloat16, any strides.
-    bias : Tensor or None
-        Broadcasts to (M, N); equal on all ranks, added once.
-    ctx : Context, str or None
-        Which ranks, or the name of a registered context; None: the default.
-    out : Tensor or None
-        Where the result goes; has no gradient.
-    """
-    if out is not None:
-        torch.ops.iris_c.matmul_all_reduce_out(out, A, B, bias, name_of(ctx))
-        return out
-    return torch.ops.iris_c.matmul_all_reduce(*_autocast(A, B, bias), name_of(ctx))
-
-
-def matmul_reduce_scatter(A, B, bias=None, dim=0, *, ctx=None, out=None) -> Tensor:
-    """This rank's share of that sum: its rows for `dim` 0, its columns for 1.
-
-    `bias` broadcasts to the share. The gradient is an all_gather_matmul. Other parameters as in
-    matmul_all_reduce.
-    """
-    if out is not None:
-        torch.ops.iris_c.matmul_reduce_scatter_out(out, A, B, bias, dim, name_of(ctx))
-        return out
-    return torch.ops.iris_c.matmul_reduce_scatter(*_autocast(A, B, bias), dim, name_of(ctx))
-
-
-def all_gather_matmul(A_shard, B, bias=None, gather_dim=0, *, ctx=None) -> tuple[Tensor, Tensor]:
-    """(all ranks' A_shard, joined along `gather_dim`) @ B, + bias; and the joined operand.
-
-    The product is this rank's own. Its gradient is a matmul_reduce_scatter; the joined operand has
-    none. Other parameters as in matmul_all_reduce.
-    """
-    return torch.ops.iris_c.all_gather_matmul(
-        *_autocast(A_shard, B, bias), gather_dim, name_of(ctx)
-    )
-
-
-def matmul_all_gather(A, B, bias=None, *, ctx=None, out=None) -> Tensor:
-    """All ranks' A_r @ B_r + bias_r, one below the other; equal on all ranks.
-
-    Parameters as in matmul_all_reduce, but the bias is this rank's.
-    """
-    if out is not None:
-        torch.ops.iris_c.matmul_all_gather_out(out, A, B, bias, name_of(ctx))
-        return out
-    return torch.ops.iris_c.matmul_all_gather(*_autocast(A, B, bias), name_of(ctx))
-
-
-def matmul_replicated(A, B, bias=None, *, ctx=None) -> Tensor:
-    """A @ B, + bias, of an A that is equal on all ranks and a B that is this rank's.
-
-    No communication forward; the gradient of A is a matmul_all_reduce.
-    """
-    return torch.ops.iris_c.matmul_replicated(*_autocast(A, B, bias), name_of(ctx))
-
-
-def all_reduce(input, op="sum", *, ctx=None, out=None) -> Tensor:
-    """The ranks' tensors reduced; equal on all ranks. Parameters as in iris_c.ccl.all_reduce."""
-    if out is not None:
-        torch.ops.iris_c.all_reduce_out(out, input, op, name_of(ctx))
-        return out
-    return torch.ops.iris_c.all_reduce(input, op, name_of(ctx))
+def _empty_joined(input, dim, group):
+    shape = list(input.shape)
+    shape[dim] = shape[dim] * context(group).world_size
+    return input.new_empty(shape)

@@ -15,10 +15,12 @@ With sequence_parallel what stands between the pairs is divided along the first 
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 
-from iris_c.torch import _operations as operations
+from iris_c.torch import functions
 from iris_c.torch._groups import context, name_of
 
 __all__ = ["ColumnParallelLinear", "RowParallelLinear"]
@@ -108,6 +110,17 @@ class _ParallelLinear(nn.Module):
         ctx = context(self.group)
         return whole.chunk(ctx.world_size, self.divided if name == "weight" else 0)[ctx.rank]
 
+    def _rows(self, x: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
+        """`x` as a matrix, also of no rows, and its dimensions but the last."""
+        least = 2 if self.sequence_parallel else 1
+        if x.dim() < least:
+            raise ValueError(
+                f"x: expected {least} or more dimensions with sequence_parallel="
+                f"{self.sequence_parallel}, got shape {tuple(x.shape)}"
+            )
+        lead = list(x.shape[:-1])
+        return x.reshape(math.prod(lead), x.shape[-1]), lead
+
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
         """Takes parameters as this rank has them, or whole ones."""
         shapes = {"weight": (self.out_features, self.in_features), "bias": (self.out_features,)}
@@ -147,13 +160,12 @@ class ColumnParallelLinear(_ParallelLinear):
     divided = 0
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        rows, weight = x.reshape(-1, x.shape[-1]), self.weight.t()
-        lead = list(x.shape[:-1])
+        (rows, lead), weight = self._rows(x), self.weight.t()
         if self.sequence_parallel:
-            y, _ = operations.all_gather_matmul(rows, weight, self.bias, 0, ctx=self.group)
+            y, _ = functions.all_gather_matmul(rows, weight, self.bias, 0, ctx=self.group)
             lead[0] *= context(self.group).world_size
         else:
-            y = operations.matmul_replicated(rows, weight, self.bias, ctx=self.group)
+            y = functions.matmul_replicated(rows, weight, self.bias, ctx=self.group)
         return y.view(*lead, weight.shape[1])
 
 
@@ -178,8 +190,7 @@ class RowParallelLinear(_ParallelLinear):
     divided = 1
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        rows, weight = x.reshape(-1, x.shape[-1]), self.weight.t()
-        lead = list(x.shape[:-1])
+        (rows, lead), weight = self._rows(x), self.weight.t()
         if self.sequence_parallel:
             world_size = context(self.group).world_size
             if lead[0] % world_size != 0:
@@ -187,8 +198,8 @@ class RowParallelLinear(_ParallelLinear):
                     f"x: expected a first dimension in a multiple of world_size {world_size}, got "
                     f"shape {tuple(x.shape)}"
                 )
-            y = operations.matmul_reduce_scatter(rows, weight, self.bias, 0, ctx=self.group)
+            y = functions.matmul_reduce_scatter(rows, weight, self.bias, 0, ctx=self.group)
             lead[0] //= world_size
         else:
-            y = operations.matmul_all_reduce(rows, weight, self.bias, ctx=self.group)
+            y = functions.matmul_all_reduce(rows, weight, self.bias, ctx=self.group)
         return y.view(*lead, self.out_features)

@@ -67,6 +67,34 @@ def test_results_and_gradients_are_the_whole_models(ctx, sequence_parallel, bias
         torch.testing.assert_close(p.grad, expected[name], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("sequence_parallel", [False, True])
+@ranks(1, 2, 3, deadline=120)
+def test_gradient_penalties_are_the_whole_models(ctx, sequence_parallel):
+    """Of the input's gradients and the parameters', once and of the penalty once more."""
+    iris_c.torch.register(ctx)
+    whole = whole_model()
+    model = parallel_model(whole, ctx, sequence_parallel)
+    x, weights = torch.randn(TOKENS, BATCH, WIDTH), torch.randn(TOKENS, BATCH, WIDTH)
+    dims = [0 if sequence_parallel else None, 0, 0, 1, None]  # x and the parameters
+
+    def derivatives(model, x, weights):
+        tensors = [x.clone().requires_grad_(), *model.parameters()]
+        number = (model(tensors[0]).sin() * weights).sum()
+        for _ in range(2):
+            grads = torch.autograd.grad(number, tensors, create_graph=True)
+            number = sum(g.square().sum() for g in grads) / 100
+            yield from grads
+        yield from torch.autograd.grad(number, tensors)
+
+    expected = list(derivatives(whole, x, weights))
+    if sequence_parallel:
+        x, weights = part(x, ctx, 0), part(weights, ctx, 0)
+    for got, reference, dim in zip(derivatives(model, x, weights), expected, 3 * dims, strict=True):
+        own = reference if dim is None else part(reference, ctx, dim)
+        bound = 1e-4 * max(1.0, reference.abs().max().item())
+        torch.testing.assert_close(got.detach(), own.detach(), rtol=1e-4, atol=bound)
+
+
 @ranks(2, deadline=120)
 def test_training_stays_the_whole_models(ctx):
     iris_c.torch.register(ctx)

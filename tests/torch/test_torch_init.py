@@ -114,6 +114,13 @@ def _two_nodes(rank):
         column(x).sum().backward()
         expected = torch.autograd.grad(linear(x).sum(), x)[0]
         torch.testing.assert_close(x.grad, expected, rtol=1e-5, atol=1e-5)
+        row = iris_c.torch.RowParallelLinear.from_linear(linear)
+        own = x.detach().chunk(4, 1)[rank].clone().requires_grad_()
+        first = torch.autograd.grad(row(own).sin().sum(), own, create_graph=True)[0]
+        penalty = torch.autograd.grad(first.square().sum(), row.weight)[0]
+        whole = torch.autograd.grad(linear(x).sin().sum(), x, create_graph=True)[0]
+        expected = torch.autograd.grad(whole.square().sum(), linear.weight)[0].chunk(4, 1)[rank]
+        torch.testing.assert_close(penalty, expected, rtol=1e-4, atol=1e-5)
         with pytest.raises(NotImplementedError, match="matmul_all_gather: works among ranks of"):
             iris_c.torch.matmul_all_gather(A, B)
         nodes.barrier()

@@ -44,6 +44,11 @@ def calls(ctx):
         (ops.matmul_all_gather, (A, B, bias, "default")),
         (ops.matmul_replicated, (A, B, bias, "default")),
         (ops.all_reduce, (A, "sum", "default")),
+        (ops.own_copy, (A, "default")),
+        (ops.own_rows, (A, "default")),
+        (ops.all_gather_rows, (A, "default")),
+        *((ops.own_gathered, (A, dim, "default")) for dim in (0, 1)),
+        *((ops.reduce_scatter, (A, dim, "default")) for dim in (0, 1)),
     ]
 
 

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: MIT
+# SPDX-FileCopyrightText: The iris_c authors
+"""How torch differentiates an operation of torch.ops.iris_c, given its formulas.
+
+torch.library.register_autograd knows neither forward mode (a tangent would be dropped in silence)
+nor torch.func. So each operation has a kernel of its own under the dispatcher's key Autograd. It
+behaves as torch's built-in operations do: one level of differentiation at a time, the operation
+itself below it, formulas of operations that can be differentiated again.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch._functorch.utils import enable_single_level_autograd_function
+from torch.autograd import forward_ad
+
+__all__ = ["differentiate", "refuse_to_differentiate"]
+
+_library = torch.library.Library("iris_c", "FRAGMENT")
+
+
+class _Call(NamedTuple):
+    """What a kernel has to hand on besides the arguments."""
+
+    keyset: torch._C.DispatchKeySet
+    grad_mode: bool
+    forward_mode: bool
+
+
+def _register(name: str, kernel) -> None:
+    """Make `kernel` the one under Autograd, in place of custom_op's."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Warning only once for all operators")
+        _library.impl(name, kernel, "Autograd", with_keyset=True)
+
+
+def differentiate(name: str, setup, backward, jvp) -> None:
+    """Give an operation its derivatives.
+
+    Parameters
+    ----------
+    name : str
+        Of the operation, whose arguments are positional.
+    setup : callable
+        (ctx, wanted, result, *arguments): saves what `backward` and `jvp` need in torch's `ctx`;
+        `wanted` says which arguments need a gradient.
+    backward : callable
+        (ctx, wanted, *grads) -> a gradient or None for each argument; a grad is None where a
+        result has not been used.
+    jvp : callable
+        (ctx, *tangents) -> the results' tangents; a tangent is None where an argument has none.
+    """
+    operation = getattr(torch.ops.iris_c, name).default
+
+    def below(keyset, arguments):
+        with torch._C._AutoDispatchBelowAutograd():
+            return operation.redispatch(keyset & torch._C._after_autograd_keyset, *arguments)
+
+    class Gradient(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, call, *arguments):
+            if torch._C._are_functorch_transforms_active():
+                # Levels of torch.func below this one differentiate too.
+                with (
+                    torch.set_grad_enabled(call.grad_mode),
+                    forward_ad._set_fwd_grad_enabled(call.forward_mode),
+                ):
+                    result = below(call.keyset, arguments)
+            else:
+                result = below(call.keyset, arguments)
+            ctx.set_materialize_grads(False)
+            setup(ctx, ctx.needs_input_grad[1:], result, *arguments)
+            return result
+
+        @staticmethod
+        def backward(ctx, *grads):
+            given = [grad for grad in grads if grad is not None]
+            if not given:
+                return (None,) * len(ctx.needs_input_grad)
+            # In the dtypes that the operation had, also where backward() is called under autocast.
+            with torch.autocast(given[0].device.type, enabled=False):
+                return (None, *backward(ctx, ctx.needs_input_grad[1:], *grads))
+
+        @staticmethod
+        def jvp(ctx, _, *tangents):
+            return jvp(ctx, *tangents)
+
+    Gradient.__name__ = Gradient.__qualname__ = f"GradientOf_{name}"
+
+    def kernel(keyset, *arguments):
+        if _is_differentiated(arguments):
+            call = _Call(keyset, torch.is_grad_enabled(), torch._C._is_fwd_grad_enabled())
+            if not torch._C._are_functorch_transforms_active():
+                return Gradient.apply(call, *arguments)
+            # Function.apply would go through all levels of torch.func; the dispatcher has come to
+            # this one, and goes on to those below by itself.
+            with enable_single_level_autograd_function():
+                return super(torch.autograd.Function, Gradient).apply(call, *arguments)
+        return below(keyset, arguments)
+
+    _register(name, kernel)
+
+
+def refuse_to_differentiate(name: str) -> None:
+    """Let an operation that writes into a given tensor raise where a derivative is asked for, as
+    torch's out= does."""
+    operation = getattr(torch.ops.iris_c, name).default
+
+    def kernel(keyset, *arguments):
+        if _is_differentiated(arguments):
+            for spec, value in zip(operation._schema.arguments, arguments, strict=True):
+                if isinstance(value, Tensor) and (_wants_gradient(value) or _has_tangent(value)):
+                    raise RuntimeError(
+                        f"{spec.name}: expected a tensor that does not require grad, since "
+                        f"{name} writes into a given tensor and has no gradient; leave out= away, "
+                        "or call it under torch.no_grad()"
+                    )
+        with torch._C._AutoDispatchBelowAutograd():
+            return operation.redispatch(keyset & torch._C._after_autograd_keyset, *arguments)
+
+    _register(name, kernel)
+
+
+def _is_differentiated(arguments) -> bool:
+    """Whether torch wants a derivative, at the level that is at work."""
+    return _in_forward_mode() or any(
+        _wants_gradient(value) for value in arguments if isinstance(value, Tensor)
+    )
+
+
+def _wants_gradient(tensor) -> bool:
+    return torch.is_grad_enabled() and tensor.requires_grad
+
+
+def _in_forward_mode() -> bool:
+    return forward_ad._current_level >= 0 and torch._C._is_fwd_grad_enabled()
+
+
+def _has_tangent(tensor) -> bool:
+    return _in_forward_mode() and forward_ad.unpack_dual(tensor).tangent is not None

@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: MIT
+# SPDX-FileCopyrightText: The iris_c authors
+"""The derivatives of the operations, of any order.
+
+NOTE [own and replicated]
+Each argument and each result is either *own*, a tensor of this rank, or *replicated*, one tensor
+of which every rank holds an equal copy. What is differentiated is one number for all ranks: the
+sum of what the ranks compute from own tensors, plus, once, what they compute alike from replicated
+ones. The gradient of an own tensor is that number's derivative by this rank's tensor, and is own;
+the gradient of a replicated tensor is the derivative by the one tensor, and is replicated.
+
+A gradient is a function of such tensors again. A formula here is made of operations that
+follow this rule, and of torch's on tensors of one kind: so its derivative follows it too. Where
+both kinds meet in one of torch's operations, the replicated tensor is made own first, by an
+operation whose gradient adds up the ranks':
+
+    operation                                   from         to           its gradient
+    own_copy        the same                    replicated   own          all_reduce
+    all_reduce      the sum                     own          replicated   own_copy
+    own_rows        this rank's rows            replicated   own          all_gather_rows
+    all_gather_rows all rows                    own          replicated   own_rows
+    own_gathered    all parts                   own          own          reduce_scatter
+    reduce_scatter  this rank's part of a sum   own          own          own_gathered
+"""
+
+from __future__ import annotations
+
+import torch
+
+import iris_c.torch._operations  # noqa: F401  (defines them)
+from iris_c.torch._autograd import differentiate, refuse_to_differentiate
+from iris_c.torch._groups import context
+
+_ops = torch.ops.iris_c
+
+
+# ---- between the two kinds ----
+
+
+def _own(grad, group):
+    """A replicated gradient as an operand of this rank's own; a copy only where the gradient is
+    to be differentiated in its turn."""
+    return _ops.own_copy(grad, group) if torch.is_grad_enabled() else grad
+
+
+def _rows(grad, group):
+    """This rank's rows of a replicated gradient; as _own."""
+    if torch.is_grad_enabled():
+        return _ops.own_rows(grad, group)
+    ctx = context(group)
+    return grad.chunk(ctx.world_size)[ctx.rank]
+
+
+def _linear(name, gradient, check=lambda *options: None) -> None:
+    """Registers an operation (tensor, *options) that is linear in its tensor. `gradient` is called
+    as the operation is; `check` raises where it is not linear after all."""
+    operation = getattr(_ops, name)
+
+    def setup(ctx, wanted, result, input, *options):
+        ctx.options = options
+
+    def backward(ctx, wanted, grad):
+        check(*ctx.options)
+        return gradient(grad, *ctx.options), *(None for _ in ctx.options)
+
+    def jvp(ctx, tangent, *_):
+        check(*ctx.options)
+        return operation(tangent, *ctx.options)
+
+    differentiate(name, setup, backward, jvp)
+
+
+def _check_reduction(op, group):
+    if op not in ("sum", "avg"):
+        raise NotImplementedError(f"op: a gradient exists for 'sum' and 'avg', not for {op!r}")
+
+
+def _all_reduce_gradient(grad, op, group):
+    grad = _own(grad, group)
+    return grad if op == "sum" else grad / context(group).world_size
+
+
+_linear("all_reduce", _all_reduce_gradient, _check_reduction)
+_linear("own_copy", lambda grad, group: _ops.all_reduce(grad, "sum", group))
+_linear("own_rows", _ops.all_gather_rows)
+_linear("all_gather_rows", _rows)
+_linear("own_gathered", _ops.reduce_scatter)
+_linear("reduce_scatter", _ops.own_gathered)
+
+
+# ---- products ----
+
+
+def _save(ctx, wanted, A, B, bias, *options) -> None:
+    """For gradients of A and B, what is needed for those that are wanted."""
+    ctx.save_for_backward(A if wanted[1] else None, B if wanted[0] else None)
+    ctx.save_for_forward(A, B)
+    ctx.bias_shape = None if bias is None else bias.shape
+    ctx.options = options
+
+
+def _setup_product(ctx, wanted, result, *arguments):
+    _save(ctx, wanted, *arguments)
+
+
+def _product(name, backward) -> None:
+    """Registers an operation (A, B, bias, *options) that is linear in A @ B and the bias."""
+    operation = getattr(_ops, name)
+
+    def jvp(ctx, tangent_A, tangent_B, tangent_bias, *_):
+        """The sum of both products' tangents is one product, so one exchange."""
+        A, B = ctx.saved_tensors
+        if tangent_A is None:
+            B = torch.zeros_like(B) if tangent_B is None else tangent_B
+        elif tangent_B is None:
+            A = tangent_A
+        else:
+            A, B = torch.cat([tangent_A, A], 1), torch.cat([B, tangent_B], 0)
+        return operation(A, B, tangent_bias, *ctx.options)
+
+    differentiate(name, _setup_product, backward, jvp)
+
+
+def _local_gradients(ctx, wanted, grad):
+    """Of own A, B and bias in own C = A @ B + bias, those that are wanted."""
+    A, B = ctx.saved_tensors
+    return (
+        grad @ B.t() if wanted[0] else None,
+        A.t() @ grad if wanted[1] else None,
+        grad.sum_to_size(ctx.bias_shape) if wanted[2] else None,
+    )
+
+
+def _backward_all_reduce_product(ctx, wanted, grad):
+    own = _own(grad, *ctx.options) if wanted[0] or wanted[1] else grad
+    grad_A, grad_B, _ = _local_gradients(ctx, (wanted[0], wanted[1], False), own)
+    grad_bias = grad.sum_to_size(ctx.bias_shape) if wanted[2] else None  # both are replicated
+    return grad_A, grad_B, grad_bias, None
+
+
+_product("matmul_all_reduce", _backward_all_reduce_product)
+
+
+def _is_one_bias(bias_shape, share_shape, dim) -> bool:
+    """Whether a bias is broadcast along the dimension that the ranks divide: then it is
+    replicated."""
+    if dim == 0:
+        return len(bias_shape) == 1 or bias_shape[0] == 1
+    return bias_shape[-1] == 1 and share_shape[1] != 1
+
+
+def _backward_scattered_product(ctx, wanted, grad):
+    A, B = ctx.saved_tensors
+    dim, group = ctx.options
+    grad_A = grad_B = grad_bias = joined = None
+    if wanted[0]:
+        grad_A, joined = _ops.all_gather_matmul(grad, B.t(), None, dim, group)
+    elif wanted[1]:
+        joined = _ops.own_gathered(grad, dim, group)
+    if wanted[1]:
+        grad_B = A.t() @ joined
+    if wanted[2]:
+        grad_bias = grad.sum_to_size(ctx.bias_shape)
+        if _is_one_bias(ctx.bias_shape, grad.shape, dim):
+            grad_bias = _ops.all_reduce(grad_bias, "sum", group)
+    return grad_A, grad_B, grad_bias, None, None
+
+
+_product("matmul_reduce_scatter", _backward_scattered_product)
+
+
+def _backward_gathered_product(ctx, wanted, grad):
+    return *_local_gradients(ctx, wanted, _rows(grad, *ctx.options)), None
+
+
+_product("matmul_all_gather", _backward_gathered_product)
+
+
+def _backward_replicated(ctx, wanted, grad):
+    A, B = ctx.saved_tensors
+    return (
+        _ops.matmul_all_reduce(grad, B.t(), None, *ctx.options) if wanted[0] else None,
+        _own(A, *ctx.options).t() @ grad if wanted[1] else None,
+        grad.sum_to_size(ctx.bias_shape) if wanted[2] else None,
+        None,
+    )
+
+
+_product("matmul_replicated", _backward_replicated)
+
+
+# ---- the product of a joined operand, and the operand ----
+
+
+def _setup_gathered_operand(ctx, wanted, result, A_shard, B, bias, dim, group):
+    _save(ctx, wanted, result[1], B, bias, dim, group)
+
+
+def _backward_gathered_operand(ctx, wanted, grad, grad_joined):
+    joined, B = ctx.saved_tensors
+    dim, group = ctx.options
+    grad_A = grad_B = grad_bias = None
+    if wanted[0]:
+        if grad_joined is None:
+            grad_A = _ops.matmul_reduce_scatter(grad, B.t(), None, dim, group)
+        else:
+            whole = grad_joined if grad is None else grad @ B.t() + grad_joined
+            grad_A = _ops.reduce_scatter(whole, dim, group)
+    if wanted[1] and grad is not None:
+        grad_B = joined.t() @ grad
+    if wanted[2] and grad is not None:
+        grad_bias = grad.sum_to_size(ctx.bias_shape)
+    return grad_A, grad_B, grad_bias, None, None
+
+
+def _jvp_gathered_operand(ctx, tangent_A, tangent_B, tangent_bias, *_):
+    joined, B = ctx.saved_tensors
+    if tangent_A is not None:
+        tangent, tangent_joined = _ops.all_gather_matmul(tangent_A, B, tangent_bias, *ctx.options)
+    else:
+        tangent_joined = torch.zeros_like(joined)
+        tangent = joined.new_zeros(joined.shape[0], B.shape[1])
+        if tangent_bias is not None:
+            tangent = tangent + tangent_bias
+    if tangent_B is not None:
+        tangent = tangent + joined @ tangent_B
+    return tangent, tangent_joined
+
+
+differentiate(
+    "all_gather_matmul", _setup_gathered_operand, _backward_gathered_operand, _jvp_gathered_operand
+)
+
+
+# ---- those that write into given tensors ----
+
+for _name in (
+    "matmul_all_reduce_out",
+    "matmul_reduce_scatter_out",
+    "all_gather_matmul_out",
+    "matmul_all_gather_out",
+    "all_reduce_out",
+):
+    refuse_to_differentiate(_name)
