@@ -7,7 +7,7 @@ Every function takes the context first; ``ctx.ccl`` is this module bound to a co
 
 from __future__ import annotations
 
-from iris_c import _C
+from iris_c import _checks
 from iris_c._C import (
     FusedWorkspace,
     all_gather,
@@ -43,18 +43,11 @@ __all__ = [
 ]
 
 
-def _context(argument: str, value, what: str = "") -> _C.Context:
-    if not isinstance(value, _C.Context):
-        name = type(value).__name__
-        raise TypeError(f"{argument}: expected {what}an iris_c.Context, got {name}")
-    return value
-
-
 def barrier(ctx, stream=None, group=None) -> None:
     """Order the work of the ranks' streams: ``ctx.device_barrier``. Collective."""
-    _context("ctx", ctx)
+    _checks.context("ctx", ctx)
     if group is not None:
-        ctx = _context("group", ctx.group(group), "ctx.group() to return ")
+        ctx = _checks.context("group", ctx.group(group), "ctx.group() to return ")
     ctx.device_barrier(stream)
 
 

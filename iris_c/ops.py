@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from iris_c import _checks
 from iris_c._C import (
     FusedWorkspace,
     _auto_config,
@@ -63,7 +64,9 @@ def select_config(ctx, M, N, K, dtype, config=None, operation="matmul_all_reduce
     FusedConfig
     """
     config = FusedConfig() if config is None else config
-    return _config_of(ctx._select_config(operation, M, N, K, dtype, config._as_tuple()))
+    return _config_of(
+        _checks.context("ctx", ctx)._select_config(operation, M, N, K, dtype, config._as_tuple())
+    )
 
 
 def auto_config(op, M, N, K, dtype, world_size, arch):

@@ -19,6 +19,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from iris_c import _checks
+
 if TYPE_CHECKING:
     import numpy
 
@@ -102,7 +104,7 @@ class Summary:
 
 def clear(ctx: Context) -> None:
     """Forget what has been recorded on this rank. Waits for the device."""
-    ctx._trace_clear()
+    _checks.context("ctx", ctx)._trace_clear()
 
 
 def export(path: str | os.PathLike[str], ctx: Context) -> Summary:
@@ -132,6 +134,8 @@ def export(path: str | os.PathLike[str], ctx: Context) -> Summary:
     """
     import numpy
 
+    _checks.context("ctx", ctx)
+    path = os.fspath(path)
     data, dropped, clock_offset, round_trip, ticks_per_second = ctx._trace()
     head = numpy.array([dropped, clock_offset, round_trip, ticks_per_second], "<i8")
     path = os.fspath(path)

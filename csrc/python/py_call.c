@@ -81,6 +81,7 @@ static int read_choices(enum iris_operation operation, const struct iris_py_choi
                         struct iris_py_call *call)
 {
     PyObject *workspace = choices->workspace;
+    enum iris_status status;
 
     if (choices->config && choices->config != Py_None) {
         if (iris_py_config(call->state, choices->config, &call->config) < 0)
@@ -102,6 +103,12 @@ static int read_choices(enum iris_operation operation, const struct iris_py_choi
         call->workspace = workspace;
     }
     call->options.workspace = ((struct iris_py_workspace *)call->workspace)->workspace;
+    /* Here for all that follow, also those that in the end use no workspace. */
+    status = iris_workspace_check(call->options.workspace, call->ctx, operation);
+    if (status != IRIS_OK) {
+        iris_py_raise(call->state, status);
+        return -1;
+    }
     return 0;
 }
 

@@ -38,14 +38,15 @@ static PyObject *workspace_new(PyTypeObject *type, PyObject *args, PyObject *kwa
     enum iris_status status;
     PyObject *ctx;
 
-    if (!state || !PyArg_ParseTupleAndKeywords(args, kwargs, "O!|s:FusedWorkspace", names,
-                                               state->context_type, &ctx, &name))
+    if (!state ||
+        !PyArg_ParseTupleAndKeywords(args, kwargs, "O|s:FusedWorkspace", names, &ctx, &name))
         return NULL;
-    if (!iris_operation_from_name(name, &operation)) {
-        PyErr_Format(PyExc_ValueError, "operation: expected the name of an operation, got '%s'",
-                     name);
+    if (!PyObject_TypeCheck(ctx, state->context_type)) {
+        iris_py_type_error("ctx", "an iris_c.Context", ctx);
         return NULL;
     }
+    if (iris_py_operation("operation", name, &operation) < 0)
+        return NULL;
     status = iris_workspace_create(((struct iris_py_context *)ctx)->ctx, operation, &workspace);
     if (status != IRIS_OK)
         return iris_py_raise(state, status);

@@ -12,6 +12,7 @@
 #include "base/process.h"
 #include "kernels/abi/instances.h"
 #include "kernels/abi/schedule.h"
+#include "runtime/memory/ownership.h"
 #include "runtime/memory/workspace.h"
 #include "runtime/ops/op_messages.h"
 #include "runtime/ops/trace_buffer.h"
@@ -131,6 +132,13 @@ static enum iris_status connect_ranks(struct iris_context *ctx,
     return iris_topology_check(ctx);
 }
 
+static enum iris_status copy_text(const char *text, char **out)
+{
+    IRIS_TRY(iris_alloc_zeroed(strlen(text) + 1, (void **)out));
+    memcpy(*out, text, strlen(text));
+    return IRIS_OK;
+}
+
 enum iris_status iris_context_create(const struct iris_context_options *options,
                                      struct iris_context **out)
 {
@@ -154,6 +162,8 @@ enum iris_status iris_context_create(const struct iris_context_options *options,
     ctx->heap_size = (options->heap_size + 4095) / 4096 * 4096;
     pthread_mutex_init(&ctx->op_lock, NULL);
     pthread_mutex_init(&ctx->storages_lock, NULL);
+    IRIS_TRY_GOTO(status,
+                  copy_text(options->run_key != NULL ? options->run_key : "", &ctx->run_key), fail);
     IRIS_TRY_GOTO(status, iris_device_find(options->backend, &ctx->ops), fail);
     IRIS_TRY_GOTO(status, ctx->ops->open(&device, &ctx->device), fail);
     IRIS_TRY_GOTO(status, connect_ranks(ctx, options), fail);
@@ -161,6 +171,7 @@ enum iris_status iris_context_create(const struct iris_context_options *options,
                   iris_heap_create(ctx->ops, ctx->device, ctx->bootstrap, ctx->rank,
                                    ctx->world_size, reserve(ctx), ctx->heap_size, &ctx->heap),
                   fail);
+    iris_context_enlist(ctx);
     /* Nobody uses a heap that a peer has not mapped yet. */
     IRIS_TRY_GOTO(status, iris_bootstrap_barrier(ctx->bootstrap, "init done"), fail);
     *out = ctx;
@@ -215,11 +226,13 @@ void iris_context_release(struct iris_context *ctx)
     if (iris_context_is_inherited(ctx))
         return; /* the parent's; a child frees nothing that another thread may have held locked */
     iris_context_close(ctx);
+    iris_context_delist(ctx);
     iris_context_free_workspaces(ctx);
     iris_heap_destroy(ctx->heap);
     iris_control_destroy(ctx->control);
     pthread_mutex_destroy(&ctx->storages_lock);
     pthread_mutex_destroy(&ctx->op_lock);
+    free(ctx->run_key);
     free(ctx);
 }
 

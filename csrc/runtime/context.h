@@ -24,6 +24,8 @@ struct iris_context {
     atomic_bool closed;
     uint64_t generation; /* of the process that made it; see base/process.h */
     int rank, world_size;
+    uint32_t number; /* the how manieth context of the process, from 1; see ownership.h */
+    char *run_key;   /* owned */
     uint64_t timeout_ns;
     uint64_t faults_address; /* control->faults as the device sees it; 0: not registered */
     bool debug;
@@ -55,6 +57,8 @@ struct iris_context {
 
     struct iris_memory trace; /* see trace_buffer.c; under op_lock, as is the next */
     uint32_t traced_calls;
+
+    struct iris_context *next_listed; /* see ownership.c */
 };
 
 /* Begins a call: on IRIS_OK the caller holds op_lock until iris_context_leave. IRIS_ESTATE in a

@@ -110,7 +110,9 @@ iris_allocation_context(const struct iris_allocation *allocation); /* borrowed *
 /* ---- workspaces ---- */
 
 /* A handle to buffers that one operation needs between its calls. Creating one allocates nothing
- * and is not collective; the first call that uses it does. */
+ * and is not collective; the first call that uses it does. IRIS_EINVAL for an operation that needs
+ * none, IRIS_ESTATE in a closed context. */
+bool iris_operation_has_workspace(enum iris_operation operation);
 enum iris_status iris_workspace_create(struct iris_context *ctx, enum iris_operation operation,
                                        struct iris_workspace **out);
 struct iris_workspace *iris_workspace_retain(struct iris_workspace *workspace);
@@ -136,6 +138,11 @@ enum iris_status iris_workspace_clear(struct iris_workspace *workspace);
 /* Test hook: makes `calls` the number of completed calls. Call it on all ranks with one value,
  * while none of them is inside a call, and between two barriers. */
 enum iris_status iris_workspace_set_calls(struct iris_workspace *workspace, uint64_t calls);
+/* What every call asks first of the workspace it is given: IRIS_EINVAL unless it is one of `ctx`
+ * for `operation`, naming both contexts or both operations; IRIS_ESTATE if `ctx` is closed. */
+enum iris_status iris_workspace_check(const struct iris_workspace *workspace,
+                                      const struct iris_context *ctx,
+                                      enum iris_operation operation);
 /* The context's own workspace for `operation`, for callers that pass none. Borrowed. */
 enum iris_status iris_context_workspace(struct iris_context *ctx, enum iris_operation operation,
                                         struct iris_workspace **out);

@@ -17,6 +17,7 @@ TESTS = [
     "tests/api/test_overridden.py",
     "tests/api/test_descriptions.py",
     "tests/ops/test_arguments.py",
+    "tests/ops/test_ownership.py::test_workspaces_of_others[another context-1]",
     "tests/protocol/test_workspace.py::test_random_interleavings[world3]",
     "tests/protocol/test_workspace.py::test_ranks_that_disagree_get_one_error_and_go_on[world2]",
     "tests/ops/test_collectives.py::test_all_reduce[world2-two_shot]",

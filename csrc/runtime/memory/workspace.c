@@ -23,6 +23,16 @@ struct iris_workspace {
     enum iris_variant variant;
 };
 
+struct iris_context *iris_workspace_context(const struct iris_workspace *workspace)
+{
+    return workspace->ctx;
+}
+
+enum iris_operation iris_workspace_operation(const struct iris_workspace *workspace)
+{
+    return workspace->operation;
+}
+
 /* ---- storages; all under storages_lock ---- */
 
 static struct iris_storage *find_storage(struct iris_context *ctx, uint32_t id)
@@ -373,7 +383,12 @@ static void unreference(struct iris_workspace *workspace)
 enum iris_status iris_workspace_create(struct iris_context *ctx, enum iris_operation operation,
                                        struct iris_workspace **out)
 {
-    IRIS_TRY(iris_context_check_process(ctx));
+    IRIS_TRY(iris_context_check(ctx));
+    if (!iris_operation_has_workspace(operation))
+        return IRIS_FAIL(IRIS_EINVAL,
+                         "operation: expected the name of one that keeps buffers between its "
+                         "calls, got '%s'",
+                         iris_operation_name(operation));
     IRIS_TRY(new_workspace(ctx, operation, out));
     iris_context_retain(ctx);
     return IRIS_OK;
@@ -454,7 +469,7 @@ enum iris_status iris_workspace_info(struct iris_workspace *workspace,
     memcpy(info.shape, workspace->shape, sizeof info.shape);
     info.dtype = workspace->dtype;
     info.variant = workspace->variant;
-    info.prepared = workspace->prepared;
+    info.prepared = workspace->prepared && !atomic_load(&ctx->closed);
     storage = workspace->storage;
     if (storage != NULL)
         info.nbytes = storage->block.nbytes;

@@ -50,6 +50,10 @@ enum iris_status iris_workspace_settle_mismatch(struct iris_context *ctx,
 struct iris_workspace_control *iris_storage_control(const struct iris_context *ctx,
                                                     const struct iris_storage *storage);
 
+/* Whose it is, and what for. */
+struct iris_context *iris_workspace_context(const struct iris_workspace *workspace);
+enum iris_operation iris_workspace_operation(const struct iris_workspace *workspace);
+
 /* What iris_workspace_info tells of the last call. */
 void iris_workspace_note_call(struct iris_workspace *workspace, const struct iris_op_desc *desc);
 

@@ -170,6 +170,8 @@ enum iris_status iris_op_run(struct iris_context *ctx, const struct iris_op_desc
     enum iris_status status;
     bool capturing;
 
+    if (workspace != NULL)
+        IRIS_TRY(iris_workspace_check(workspace, ctx, desc->operation));
     IRIS_TRY(iris_context_enter(ctx));
     if (workspace == NULL)
         IRIS_TRY_GOTO(status, iris_context_workspace(ctx, desc->operation, &workspace), done);

@@ -5,6 +5,7 @@
  */
 #include "op_check.h"
 #include "op_direct.h"
+#include "runtime/memory/ownership.h"
 
 /* A work-group's share of a copy is at least this many bytes. */
 enum { COPY_SHARE = 16 << 10 };
@@ -27,9 +28,9 @@ static enum iris_status translate(const struct iris_context *ctx, const char *na
     if (iris_tensor_numel(tensor) == 0)
         return IRIS_OK; /* no place at all */
     if (offset == IRIS_STAGED)
-        return IRIS_FAIL(IRIS_EINVAL,
-                         "%s: expected a tensor in the context's symmetric heap, got one elsewhere",
-                         name);
+        return iris_fail_elsewhere(ctx, name, tensor,
+                                   (size_t)iris_tensor_numel(tensor) *
+                                       iris_dtype_nbytes(tensor->dtype));
     *out = (uint64_t)(uintptr_t)iris_heap_base(ctx->heap, peer) + offset;
     return IRIS_OK;
 }
