@@ -13,7 +13,8 @@ from importlib import metadata
 import iris_c
 from iris_c import _C
 from iris_c._terminal import GREEN, RED, coloured
-from iris_c.environment import KERNEL_DIRECTORY, default_num_threads
+from iris_c.environment import KERNEL_DIRECTORY, default_num_threads, place
+from iris_c.launchers import VARIABLES
 
 
 def _version(package: str) -> str:
@@ -53,6 +54,15 @@ def _device_line(device: dict) -> str:
     )
 
 
+def _rank() -> str:
+    """Which rank of how many init() would make of this process, and why."""
+    try:
+        rank, world_size, source, _ = place()
+    except ValueError as error:
+        return str(error)
+    return f"{rank} of {world_size}, from {source}"
+
+
 def report() -> dict:
     """What a bug report should say, in order. The values are text, but for the list of devices."""
     drivers, devices = _devices()
@@ -69,6 +79,7 @@ def report() -> dict:
         "devices": devices,
         "cpu ISA": _C.cpu_isa(),
         "cpu threads": threads,
+        "rank": _rank(),
         "python": f"{platform.python_version()} ({sys.executable})",
         "torch": _version("torch"),
         "numpy": _version("numpy"),
@@ -78,6 +89,7 @@ def report() -> dict:
             for name, value in sorted(os.environ.items())
             if name.startswith(("IRIS_C_", "TORCHELASTIC_"))
             or name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "OMP_NUM_THREADS")
+            or name in VARIABLES
         )
         or "-",
     }

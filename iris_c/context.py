@@ -53,16 +53,21 @@ class Context(_C.Context):
 
     _options: dict
     _groups: dict[tuple, Context]
+    source: str  # where rank and world_size come from
 
-    def __new__(cls, **options):
+    def __new__(cls, *, source="arguments", **options):
         # Here, not in __init__, which a subclass may replace and __new__ alone does not call.
         self = super().__new__(cls, **options)
         self._options = options
         self._groups = {}
+        self.source = source
         return self
 
     def __init__(self, **options):
         """Nothing is left to do: `options` were __new__'s."""
+
+    def __repr__(self):
+        return f"{super().__repr__()[:-1]}, source='{self.source}')"
 
     def group(self, ranks, heap_size: int | None = None) -> Context:
         """The context of some of this context's ranks, which alone take part in it.
@@ -102,6 +107,7 @@ class Context(_C.Context):
                     "heap_size": heap_size or min(self.heap_size, GROUP_HEAP_SIZE),
                     "run_key": f"{self._options.get('run_key', '')}/group {members}",
                     "ranks": members,
+                    "source": f"group {members}",
                 }
             )
             self._groups[members] = group
@@ -285,7 +291,8 @@ def init(
     backend : str or None
         'cpu', 'cuda' or 'hip'; None chooses what is present. IRIS_C_BACKEND overrides.
     rank, world_size : int or None
-        Both or neither; by default torchrun's RANK and WORLD_SIZE, else a world of one.
+        Both or neither; by default RANK and WORLD_SIZE, as torchrun sets them, else what mpirun or
+        srun has set, else a world of one. The context's `source` says which.
     timeout : float
         Seconds, for meeting and for every later wait. IRIS_C_TIMEOUT replaces the default.
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: The iris_c authors
-"""What the environment says about a run: torchrun's variables and iris_c's own.
+"""What the environment says about a run: torchrun's variables, other launchers', iris_c's own.
 
 ======================  ==========================================================================
-RANK, WORLD_SIZE        this rank and the number of ranks; a world of one without them
+RANK, WORLD_SIZE        this rank and the number of ranks; without them what mpirun or srun says
+                        (launchers.py), without that a world of one
 LOCAL_RANK              which device of the node
 LOCAL_WORLD_SIZE        ranks that share the node's cores
 MASTER_ADDR,            tell runs of one user apart, together with TORCHELASTIC_RUN_ID and
@@ -20,23 +21,12 @@ from __future__ import annotations
 import math
 import os
 
-__all__ = ["DEFAULT_TIMEOUT", "context_options", "default_num_threads", "run_key"]
+from iris_c.launchers import Launched, integer, launched
+
+__all__ = ["DEFAULT_TIMEOUT", "context_options", "default_num_threads", "place", "run_key"]
 
 DEFAULT_TIMEOUT = 30.0
 KERNEL_DIRECTORY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "kernels")
-
-
-def _integer(environ, name: str, least: int) -> int | None:
-    text = environ.get(name)
-    if text is None or text.strip() == "":
-        return None
-    try:
-        value = int(text)
-    except ValueError:
-        raise ValueError(f"{name}: expected an integer, got {text!r}") from None
-    if value < least:
-        raise ValueError(f"{name}: expected >= {least}, got {value}")
-    return value
 
 
 def _seconds(environ, name: str) -> float | None:
@@ -60,17 +50,79 @@ def default_num_threads(local_world_size: int, environ=None) -> int:
     """Threads of the cpu backend for one of `local_world_size` ranks on this node."""
     environ = os.environ if environ is None else environ
     for name in ("IRIS_C_NUM_THREADS", "OMP_NUM_THREADS"):
-        value = _integer(environ, name, 1)
+        value = integer(environ, name, 1)
         if value is not None:
             return value
     return max(1, len(os.sched_getaffinity(0)) // max(1, local_world_size))
 
 
-def run_key(environ=None) -> str:
-    """A name that the ranks of this run share, and other runs at the same time do not."""
+def run_key(environ=None, job: str = "") -> str:
+    """A name that the ranks of this run share, and other runs at the same time do not: `job` is
+    what their launcher calls it."""
     environ = os.environ if environ is None else environ
     names = ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")
-    return "/".join(environ.get(name, "") for name in names)
+    return "/".join([*(environ.get(name, "") for name in names), *([job] if job else [])])
+
+
+def _from_variables(environ) -> tuple[int, int] | None:
+    """RANK and WORLD_SIZE, if they are set."""
+    rank, world_size = integer(environ, "RANK", 0), integer(environ, "WORLD_SIZE", 1)
+    if rank is None and world_size is None:
+        return None
+    if rank is None or world_size is None:
+        given, missing = ("WORLD_SIZE", "RANK") if rank is None else ("RANK", "WORLD_SIZE")
+        raise ValueError(f"{given}: set without {missing} in the environment")
+    if rank >= world_size:
+        raise ValueError(f"RANK: expected 0 <= rank < {world_size} (WORLD_SIZE), got {rank}")
+    return rank, world_size
+
+
+def _check_launcher(rank: int, world_size: int, launcher: Launched | None) -> None:
+    """RANK set by hand goes with what the launcher of several ranks says."""
+    if launcher is None or launcher.size == 1:
+        return
+    for name, value, their_name, theirs in (
+        ("RANK", rank, launcher.names[0], launcher.rank),
+        ("WORLD_SIZE", world_size, launcher.names[1], launcher.size),
+    ):
+        if value != theirs:
+            raise ValueError(
+                f"{name}: expected {theirs}, which {their_name} says, got {value}; unset one of "
+                "them, or pass rank and world_size to init"
+            )
+
+
+def place(environ=None) -> tuple[int, int, str, Launched | None]:
+    """(rank, world_size, where they come from, what the launcher says) of this process.
+
+    Raises
+    ------
+    ValueError
+        Variables that contradict each other, or are missing; names them.
+    """
+    environ = os.environ if environ is None else environ
+    given = _from_variables(environ)
+    if given is not None and environ.get("TORCHELASTIC_RUN_ID"):
+        # torchrun, which a launcher may have started in its turn, with other ranks and sizes.
+        return *given, "RANK and WORLD_SIZE", None
+    launcher = launched(environ)
+    if given is not None:
+        _check_launcher(*given, launcher)
+        same = launcher is not None and given == (launcher.rank, launcher.size)
+        return *given, "RANK and WORLD_SIZE", launcher if same else None
+    if launcher is not None:
+        return launcher.rank, launcher.size, launcher.source, launcher
+    return 0, 1, "nothing in the environment", None
+
+
+def _launcher_of(environ, rank: int, world_size: int) -> Launched | None:
+    """The launcher, if it says what the caller says."""
+    try:
+        launcher = launched(environ)
+    except ValueError:
+        return None
+    same = launcher is not None and (rank, world_size) == (launcher.rank, launcher.size)
+    return launcher if same else None
 
 
 def context_options(
@@ -89,21 +141,23 @@ def context_options(
         Keyword arguments of the context type.
     """
     environ = os.environ if environ is None else environ
-    names, complaint = ("rank", "world_size"), "given without {}; give both or neither"
+    launcher: Launched | None
     if rank is None and world_size is None:
-        rank, world_size = _integer(environ, "RANK", 0), _integer(environ, "WORLD_SIZE", 1)
-        names, complaint = ("RANK", "WORLD_SIZE"), "set without {} in the environment"
-        if rank is None and world_size is None:
-            rank, world_size = 0, 1
-    if rank is None or world_size is None:
-        given, missing = reversed(names) if rank is None else names
-        raise ValueError(f"{given}: {complaint.format(missing)}")
-    if world_size < 1:
-        raise ValueError(f"{names[1]}: expected >= 1, got {world_size}")
-    if not 0 <= rank < world_size:
-        raise ValueError(f"{names[0]}: expected 0 <= rank < {world_size} ({names[1]}), got {rank}")
-    local_rank = _integer(environ, "LOCAL_RANK", 0)
-    local_world_size = _integer(environ, "LOCAL_WORLD_SIZE", 1)
+        rank, world_size, source, launcher = place(environ)
+    elif rank is None or world_size is None:
+        given, missing = ("world_size", "rank") if rank is None else ("rank", "world_size")
+        raise ValueError(f"{given}: given without {missing}; give both or neither")
+    else:
+        if world_size < 1:
+            raise ValueError(f"world_size: expected >= 1, got {world_size}")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank: expected 0 <= rank < {world_size} (world_size), got {rank}")
+        source, launcher = "arguments", _launcher_of(environ, rank, world_size)
+    local_rank = integer(environ, "LOCAL_RANK", 0)
+    local_world_size = integer(environ, "LOCAL_WORLD_SIZE", 1)
+    if launcher is not None:
+        local_rank = launcher.local_rank if local_rank is None else local_rank
+        local_world_size = local_world_size or launcher.local_size
     if timeout == DEFAULT_TIMEOUT:
         timeout = _seconds(environ, "IRIS_C_TIMEOUT") or DEFAULT_TIMEOUT
     return {
@@ -113,8 +167,9 @@ def context_options(
         "world_size": world_size,
         "local_rank": rank if local_rank is None else local_rank,
         "timeout": timeout,
-        "run_key": run_key(environ),
+        "run_key": run_key(environ, launcher.job if launcher is not None else ""),
         "num_threads": default_num_threads(local_world_size or world_size, environ),
         "debug": _flag(environ, "IRIS_C_DEBUG"),
         "kernel_directory": KERNEL_DIRECTORY,
+        "source": source,
     }

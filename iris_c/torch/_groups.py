@@ -137,6 +137,7 @@ def init(
         heap_size, backend, own.index(rank), len(own), timeout, dict(os.environ)
     )
     options["run_key"] = f"torch/{everybody[own[0]][0]}"
+    options["source"] = "torch.distributed"
     if len(members) == 1:
         return register(iris_c.Context(**options), name)
     if len({len(ranks) for ranks in members.values()}) > 1:

@@ -221,6 +221,7 @@ def test_environment_of_torchrun():
         "run_key": "localhost/29500/run/2",
         "num_threads": 5,
         "debug": True,
+        "source": "RANK and WORLD_SIZE",
     }
     assert context_options(7, timeout=1.0, environ=environ)["timeout"] == 1.0
     assert context_options(7, rank=0, world_size=2, environ=environ)["world_size"] == 2
