@@ -330,6 +330,7 @@ void iris_context_call_args(const struct iris_context *ctx, enum iris_operation 
     memset(args, 0, sizeof *args);
     iris_context_heap_bases(ctx, args->heap_bases);
     args->faults_address = ctx->faults_address;
+    args->doorbells_address = (uint64_t)(uintptr_t)ctx->control->doorbells;
     args->timeout_ticks = (uint64_t)((double)ctx->timeout_ns * 1e-9 *
                                      (double)iris_device_traits(ctx->device)->ticks_per_second);
     args->board_number = (uint32_t)(ctx->op_number & 0xffff);

@@ -5,6 +5,7 @@
  * each other without messages.
  *
  * `faults`  one abort word per rank, which ends the rank's waits; see abi.h.
+ * `doorbells` on which the rank's waits sleep, if they are the host's.
  * The board, on which the ranks settle which workspace storage a call uses:
  * `posted`  the number of the last call that the rank has described.
  * `entries` the descriptions, by call number modulo IRIS_BOARD_SLOTS; written by the rank before it
@@ -34,6 +35,7 @@ struct iris_board_entry {
 
 struct iris_control {
     struct iris_fault faults[IRIS_MAX_RANKS];
+    struct iris_doorbell doorbells[IRIS_MAX_RANKS];
     struct {
         uint64_t value;
         uint64_t pad[15];

@@ -43,6 +43,18 @@ def test_bench_ccl_and_its_plot(tmp_path):
 
 
 @pytest.mark.slow
+def test_bench_busy(tmp_path):
+    lines = tmp_path / "rows.jsonl"
+    table = benchmark(
+        "bench_busy.py", "--ranks", 2, "--busy", 0, 1, "--bytes", 8, "--blocks", 2,
+        "--seconds", 0.01, "--json", lines,
+    )  # fmt: skip
+    rows = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert len(rows) == 2 * 8, table  # three sizes of a product, of the other five calls one
+    assert all(min(row["ours"]) > 0 for row in rows)
+
+
+@pytest.mark.slow
 def test_soak():
     said = benchmark("soak_ccl.py", "--number", 300, "--largest", 14)
     assert "300 calls, 0 replays of four each, seed 1: no wrong element" in said

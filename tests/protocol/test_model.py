@@ -51,6 +51,8 @@ CLAIM = [
     "RANKS=4 CALLS=2 MISMATCH ALL_USABLE",
 ]
 
+DOORBELL = ["CALLS=5", "GROUPS=2 CALLS=1"]
+
 # The fault, and a configuration in which it shows.
 REDUCE_MUTANTS = [
     ("NO_PARITY", f"RANKS=2 CALLS=3 {MIXED}"),
@@ -74,6 +76,14 @@ CLAIM_MUTANTS = [
     ("NEED_FROM_OWN_VIEW", "CALLS=2"),
     ("NO_LEAD_BOUND", "CALLS=4"),
     ("ABORT_AT_ONCE", "RANKS=4 CALLS=2 MISMATCH ALL_USABLE"),
+]
+DOORBELL_MUTANTS = [
+    ("NO_SIGNAL_FENCE", "CALLS=1"),
+    ("NO_SLEEP_FENCE", "CALLS=1"),
+    ("NO_LAST_LOOK", "CALLS=1"),
+    ("SEEN_LATE", "CALLS=1"),
+    ("NO_RING", "CALLS=1"),
+    ("WAKE_ONE", "GROUPS=2 CALLS=1"),
 ]
 # The same faults where they cannot show yet: it is the wrap that brings them out.
 HARMLESS_BEFORE_THE_WRAP = [
@@ -135,6 +145,11 @@ def test_board_holds(tmp_path, configuration):
     assert_holds(check(tmp_path, "claim.pml", configuration))
 
 
+@pytest.mark.parametrize("configuration", DOORBELL)
+def test_doorbell_holds(tmp_path, configuration):
+    assert_holds(check(tmp_path, "doorbell.pml", configuration))
+
+
 @pytest.mark.parametrize(("mutant", "configuration"), REDUCE_MUTANTS)
 def test_kernels_protocol_mutant_fails(tmp_path, mutant, configuration):
     assert_fails(check(tmp_path, "reduce.pml", f"{configuration} MUTANT_{mutant}", "-O0"))
@@ -143,6 +158,11 @@ def test_kernels_protocol_mutant_fails(tmp_path, mutant, configuration):
 @pytest.mark.parametrize(("mutant", "configuration"), CLAIM_MUTANTS)
 def test_board_mutant_fails(tmp_path, mutant, configuration):
     assert_fails(check(tmp_path, "claim.pml", f"{configuration} MUTANT_{mutant}", "-O0"))
+
+
+@pytest.mark.parametrize(("mutant", "configuration"), DOORBELL_MUTANTS)
+def test_doorbell_mutant_fails(tmp_path, mutant, configuration):
+    assert_fails(check(tmp_path, "doorbell.pml", f"{configuration} MUTANT_{mutant}", "-O0"))
 
 
 @pytest.mark.parametrize(("mutant", "configuration"), HARMLESS_BEFORE_THE_WRAP)

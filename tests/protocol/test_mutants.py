@@ -17,6 +17,7 @@ SYNC = "csrc/kernels/protocol/sync.h"
 PRIMITIVES = "csrc/kernels/cpu/sync_host.h"
 EXCHANGE = "csrc/kernels/cpu/reduction_host.h"
 CHANNEL = "csrc/kernels/protocol/channel.h"
+DOORBELL = "csrc/kernels/cpu/sync_doorbell.h"
 
 # name: (file, what stands there, what is put there)
 MUTANTS = {
@@ -89,8 +90,46 @@ MUTANTS = {
     ),
 }
 
+# Sleeps on doorbells end by themselves after a while, which would hide a lost wake-up. These do
+# not: who is not woken hangs.
+ENDLESS_NAPS = (DOORBELL, "{0, kNapNs}", "{1000000, 0}")
+LOST_WAKE_UPS = {
+    "nobody is woken": (
+        DOORBELL,
+        "    syscall(SYS_futex, rings, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);\n",
+        "",
+    ),
+    "one sleeper is woken": (DOORBELL, "FUTEX_WAKE, INT_MAX", "FUTEX_WAKE, 1"),
+    "sleeps are not announced": (DOORBELL, "        count(1);\n", ""),
+    "tiles wake nobody": (SYNC, "        wake(call.args, rank);\n", ""),
+    "packets wake nobody": (
+        SYNC,
+        "IRIS_INLINE void packets_are_sent(const call_state &call)\n{\n    wake_all(call.args);\n",
+        "IRIS_INLINE void packets_are_sent(const call_state &)\n{\n",
+    ),
+    "words for all peers wake nobody": (
+        SYNC,
+        "->*words)[self].value, call.signal);\n    wake_all(call.args);\n",
+        "->*words)[self].value, call.signal);\n",
+    ),
+    "who arrives wakes nobody": (
+        SYNC,
+        "arrived[self].value, call.signal);\n    }\n    wake_all(call.args);\n",
+        "arrived[self].value, call.signal);\n    }\n",
+    ),
+    "a chunk wakes nobody": (CHANNEL, "            wake(call.args, peer_);\n", ""),
+    "a user's signal wakes nobody": (
+        "csrc/kernels/ops/one_sided.hip",
+        "(uint32_t)args.value);\n    wake_all(args.call);\n",
+        "(uint32_t)args.value);\n",
+    ),
+}
+
 # A busy machine may schedule the threads so kindly that a run passes.
 ATTEMPTS = 8
+# The unbroken program takes a second.
+LOST_AFTER_S = 20
+ON_ONE_CORE = ["taskset", "--cpu-list", str(min(os.sched_getaffinity(0)))]
 
 
 @pytest.fixture(scope="session")
@@ -102,21 +141,50 @@ def core(shared, tmp_path_factory):
     return objects
 
 
+def changed_program(core, tmp_path, sanitizer, *changes):
+    """The program with textual changes, (file, what stands there, what is put there)."""
+    tree = tmp_path / "tree"
+    programs.copy_with_few_kernels(tree)
+    for file, old, new in changes:
+        text = (tree / file).read_text()
+        assert text.count(old) >= 1, f"{file} has no line {old!r} any more"
+        (tree / file).write_text(text.replace(old, new))
+    files = {tree / file for file, _, _ in changes}
+    return programs.build(
+        PROGRAM, tmp_path / "out", sanitizer, core, root=tree,
+        # Headers of the kernels are for these alone; their traced twins do not run here.
+        changed=lambda source: source in files or source.name == "host_kernels.cpp",
+    )  # fmt: skip
+
+
 @pytest.mark.sanitize
 @pytest.mark.parametrize("name", MUTANTS)
 def test_mutant_is_noticed(name, core, tmp_path):
-    file, old, new = MUTANTS[name]
-    tree = tmp_path / "tree"
-    programs.copy_with_few_kernels(tree)
-    text = (tree / file).read_text()
-    assert text.count(old) >= 1, f"{file} has no line {old!r} any more"
-    (tree / file).write_text(text.replace(old, new))
-    executable = programs.build(
-        PROGRAM, tmp_path / "out", "thread", core, root=tree,
-        # Headers of the kernels are for these alone; their traced twins do not run here.
-        changed=lambda source: source == tree / file or source.name == "host_kernels.cpp",
-    )  # fmt: skip
+    executable = changed_program(core, tmp_path, "thread", MUTANTS[name])
     first_race_ends_it = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1"}
     with pytest.raises((AssertionError, subprocess.TimeoutExpired)):
         for _ in range(ATTEMPTS):
             programs.run([str(executable), "2", "3"], timeout=60, env=first_race_ends_it)
+
+
+@pytest.fixture(scope="session")
+def plain_core(shared):
+    return programs.core(shared, "plain")
+
+
+@pytest.mark.sanitize
+def test_no_wait_needs_its_nap_to_end(plain_core, tmp_path):
+    """Every signal wakes who sleeps until it comes."""
+    executable = changed_program(plain_core, tmp_path, "plain", ENDLESS_NAPS)
+    programs.run([str(executable), "2", "3", "8"], timeout=120)
+    programs.run([*ON_ONE_CORE, str(executable), "2", "3"], timeout=120)
+
+
+@pytest.mark.sanitize
+@pytest.mark.parametrize("name", LOST_WAKE_UPS)
+def test_lost_wake_up_is_noticed(name, plain_core, tmp_path):
+    """On one core, where every wait sleeps at once, some wait never ends."""
+    executable = changed_program(plain_core, tmp_path, "plain", ENDLESS_NAPS, LOST_WAKE_UPS[name])
+    with pytest.raises((AssertionError, subprocess.TimeoutExpired)):
+        for _ in range(ATTEMPTS):
+            programs.run([*ON_ONE_CORE, str(executable), "2", "3"], timeout=LOST_AFTER_S)

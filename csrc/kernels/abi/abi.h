@@ -166,6 +166,21 @@ struct iris_fault {
     uint32_t pad[24];
 };
 
+/* Where the waits of a rank sleep on the host (kernels/cpu/sync_doorbell.h), in the control
+ * segment. */
+#define IRIS_DOORBELL_CORES 16
+struct iris_doorbell {
+    uint32_t rings; /* slept on; changed by who wakes the sleepers, a peer or the rank itself */
+    uint32_t pad[IRIS_FLAG_STRIDE / 4 - 1];
+    /* [p]: the rank's work-groups that sleep until rank p signals; the rank's own, read by p. */
+    uint32_t sleepers[IRIS_MAX_RANKS];
+    uint32_t sleepers_pad[IRIS_FLAG_STRIDE / 4 - IRIS_MAX_RANKS];
+    /* [g]: 1 + the core that a work-group with index g modulo their number waited on last, 0: it
+     * has not waited yet; the rank's own, read by all. */
+    uint32_t core[IRIS_DOORBELL_CORES];
+    uint32_t core_pad[IRIS_FLAG_STRIDE / 4 - IRIS_DOORBELL_CORES];
+};
+
 struct iris_flag {
     uint32_t value;
     uint32_t pad[IRIS_FLAG_STRIDE / 4 - 1];
@@ -278,6 +293,7 @@ struct iris_call_args {
     uint64_t timeout_ticks;              /* of the device's clock */
     uint64_t completed;                  /* on the host, of calls without a counter: uint32_t, the
                                             work-groups that got through */
+    uint64_t doorbells_address;          /* on the host: struct iris_doorbell[world_size] */
     uint32_t flags_count;                /* flags of one parity's half */
     int32_t rank;
     int32_t world_size;

@@ -25,6 +25,7 @@ void run(const void *args, int32_t index, int32_t count, char *scratch)
 #if defined(IRIS_TRACED)
     iris::traced_group = index;
 #endif
+    iris::current_group = {index, count};
     kKernel({index, count, scratch}, *static_cast<const Args *>(args));
 }
 

@@ -214,7 +214,7 @@ template <typename T, class Producer> class rank_reduction
                 return false;
             const trace_span span(call_.args, true, IRIS_TRACE_REDUCE, target, tile);
             tile_add_into(wg_, sum, acc_, size_of(at));
-            lock_release(wg_, lock);
+            lock_release(wg_, call_, lock);
             return true;
         });
     }

@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * The primitives under sync.h on the host. Orders are stronger than the protocol needs where that
- * costs nothing on x86 and spares a fence that a thread sanitizer does not understand.
+ * The primitives under sync.h on the host; how waits pass the time is in sync_doorbell.h. Orders
+ * are stronger than the protocol needs where that costs nothing on x86 and spares a fence that a
+ * thread sanitizer does not understand.
  */
 #ifndef IRIS_SYNC_HOST_H
 #define IRIS_SYNC_HOST_H
 
-#include <sched.h>
 #include <stdint.h>
-#include <time.h>
 
 #include "kernels/base/kernel.h"
+#include "sync_doorbell.h"
 
 namespace iris
 {
@@ -142,74 +142,6 @@ inline void atomic_add(float *target, float value)
     } while (
         !__atomic_compare_exchange_n(word, &seen, sum, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
 }
-
-/* ---- time ---- */
-
-/* Nanoseconds; the same in all processes. */
-inline uint64_t clock_ticks()
-{
-    timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
-/* ---- pacing of a wait ---- */
-
-/* Spins, then yields, then sleeps between polls: ranks share cores on the host, and the peer that
- * is waited for may need this one. */
-class waiter
-{
-  public:
-    explicit waiter(uint64_t timeout_ticks) : timeout_ticks_(timeout_ticks)
-    {
-    }
-
-    /* Whether this round should look at the abort word too. */
-    bool looks_around() const
-    {
-        return true;
-    }
-
-    /* false: the time limit, in nanoseconds, has passed. */
-    bool pause()
-    {
-        ++rounds_;
-        if (rounds_ < kSpins) {
-#if defined(__x86_64__) || defined(__i386__)
-            __builtin_ia32_pause();
-#endif
-            return true;
-        }
-        if (rounds_ % kClockInterval == 0) {
-            const uint64_t now = clock_ticks();
-            if (started_ns_ == 0)
-                started_ns_ = now;
-            if (now - started_ns_ > timeout_ticks_)
-                return false;
-            long_wait_ = now - started_ns_ > kYieldNs;
-        }
-        if (long_wait_) {
-            const timespec nap = {0, kNapNs};
-            nanosleep(&nap, nullptr);
-        } else {
-            sched_yield();
-        }
-        return true;
-    }
-
-  private:
-    /* About 5 us of pauses: a signal between two running ranks takes under 1 us. */
-    static constexpr uint32_t kSpins = 100;
-    /* A clock read costs about as much as two yields. */
-    static constexpr uint32_t kClockInterval = 16;
-    static constexpr uint64_t kYieldNs = 2000000;
-    static constexpr long kNapNs = 50000;
-
-    uint64_t timeout_ticks_;
-    uint64_t started_ns_ = 0;
-    uint32_t rounds_ = 0;
-    bool long_wait_ = false;
-};
 
 } // namespace iris
 

@@ -410,7 +410,7 @@ class gpu_reduction : public gpu_results<T, kVariant, Geometry, kResult>
             }
         });
         if (kVariant == IRIS_VARIANT_SPINLOCK)
-            lock_release(wg_, lock);
+            lock_release(wg_, call_, lock);
         return true;
     }
 

@@ -44,6 +44,7 @@ IRIS_INLINE bool ask(const call_state &call, int32_t peer, clock_offset &best)
         uint64_t theirs;
         const uint64_t before = clock_ticks();
         send_packet(call, packet_at(call, peer, round), before);
+        packets_are_sent(call);
         if (!receive_time(call, peer, IRIS_CLOCK_ANSWERS + peer * IRIS_CLOCK_ROUNDS + round,
                           theirs))
             return false;
@@ -68,6 +69,7 @@ IRIS_INLINE bool ask_all(const call_state &call)
     IRIS_NO_UNROLL
     for (int32_t peer = 1; peer < world; ++peer)
         send_packet(call, packet_at(call, peer, IRIS_CLOCK_RESULT + 2), 0);
+    packets_are_sent(call);
     return true;
 }
 
@@ -80,6 +82,7 @@ IRIS_INLINE bool answer(const call_state &call, clock_offset &own)
         if (!receive_time(call, 0, round, data))
             return false;
         send_packet(call, packet_at(call, 0, first + round), clock_ticks());
+        packets_are_sent(call);
     }
     if (!receive_time(call, 0, IRIS_CLOCK_RESULT, data))
         return false;

@@ -116,7 +116,7 @@ inline void message(work_group wg, const iris_message_args &args)
         else
             break;
     }
-    waiter pacing(args.call.timeout_ticks);
+    waiter pacing(args.call);
     for (bool aborted = false, in_time = true;;) {
         const message_round round = advance(wg, call, args, lanes, count);
         if (round.failed)
@@ -124,7 +124,7 @@ inline void message(work_group wg, const iris_message_args &args)
         if (round.waiting == nullptr)
             break;
         if (round.moved) {
-            pacing = waiter(args.call.timeout_ticks);
+            pacing.restart();
             aborted = false;
             continue;
         }
@@ -134,7 +134,7 @@ inline void message(work_group wg, const iris_message_args &args)
         if (!in_time)
             return give_up(call, round.waiting->reason(), round.waiting->wanted(),
                            poll(round.waiting->awaited_word(args)));
-        in_time = pacing.pause();
+        in_time = pacing.pause(-1); /* whichever lane moves first */
         aborted = is_aborted(call, round.waiting->reason().rank);
     }
     count_completed(args.call);

@@ -30,6 +30,7 @@ IRIS_INLINE void signal_word(work_group wg, const iris_word_args &args)
         add_release(word, (uint32_t)args.value);
     else
         store_release(word, (uint32_t)args.value);
+    wake_all(args.call);
 }
 
 IRIS_INLINE bool compares(int32_t seen, int32_t value, uint32_t how)
@@ -61,8 +62,10 @@ IRIS_INLINE void wait_word(work_group wg, const iris_word_args &args)
     if (!wait_until(call, word, {IRIS_SIGNAL_WORD, args.call.rank, -1}, (uint32_t)value,
                     [=](uint32_t seen) { return compares((int32_t)seen, value, how); }))
         return;
-    if (args.consume != 0)
+    if (args.consume != 0) {
         add_release(word, 0u - (uint32_t)value);
+        wake_all(args.call); /* another wait of this rank may be for what is left */
+    }
     count_completed(args.call);
 }
 

@@ -98,8 +98,10 @@ class channel_lane
         chunk_ += (uint64_t)args.lanes;
         /* Also behind the receiver's reads: what is stored depends on them. */
         group_publish(wg);
-        if (is_leader(wg))
+        if (is_leader(wg)) {
             store_release(sending_ ? &theirs->filled.value : &theirs->drained.value, count_);
+            wake(call.args, peer_);
+        }
         return true;
     }
 

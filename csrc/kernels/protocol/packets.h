@@ -156,6 +156,7 @@ template <typename T, class Words> class packet_reduction
                 send_packet(call_, packet_at(call_, peer(hop), layout_.results + at.index), result);
             return true;
         });
+        packets_are_sent(call_);
         return complete && words_.for_each(layout_.words, [&](place at) {
             const int32_t owner = iris_packet_owner(&layout_, at.index);
             uint64_t data[1];
@@ -231,6 +232,7 @@ template <typename T, class Words> class packet_reduction
 
     IRIS_INLINE void sent()
     {
+        packets_are_sent(call_);
 #if defined(IRIS_GPU)
         if (ends_early(call_))
             count_ = count_in_early(wg_, call_);

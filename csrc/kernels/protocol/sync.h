@@ -144,9 +144,9 @@ IRIS_INLINE bool wait_until(const call_state &call, const uint32_t *word, const 
     if (!satisfied(poll(word))) {
         const trace_span span(call.args, true, IRIS_TRACE_WAIT, reason.rank, reason.tile);
         const int32_t awaited = opaque(reason.signal == IRIS_SIGNAL_WORD ? -1 : reason.rank);
-        waiter pacing(call.args.timeout_ticks);
+        waiter pacing(call.args);
         for (;;) {
-            const bool in_time = pacing.pause();
+            const bool in_time = pacing.pause(awaited);
             const int32_t aborted = opaque(pacing.looks_around() && is_aborted(call, awaited));
             /* After the abort word: what a peer signalled before it left still counts. */
             const uint32_t seen = poll(word);
@@ -187,8 +187,10 @@ IRIS_INLINE void signal_tile(work_group wg, const call_state &call, int32_t rank
 {
     const trace_span span(call.args, is_leader(wg), IRIS_TRACE_SIGNAL, rank, index);
     group_publish(wg);
-    if (is_leader(wg))
+    if (is_leader(wg)) {
         store_release(tile_flag(call, rank, index), call.signal);
+        wake(call.args, rank);
+    }
 }
 
 /* Publishes what this work-group has stored into the staging of `count` ranks: place(i) names the
@@ -201,6 +203,7 @@ IRIS_INLINE void signal_tiles(work_group wg, const call_state &call, int32_t cou
     IRIS_NO_UNROLL
     for (int32_t i = wg.thread; i < count; i += wg.threads)
         store_release(tile_flag(call, place(i).rank, place(i).flag), call.signal);
+    wake_all(call.args);
 }
 
 IRIS_INLINE bool wait_for_tile(const call_state &call, int64_t index, const wait_reason &reason)
@@ -238,11 +241,18 @@ IRIS_INLINE iris_packet *packet_at(const call_state &call, int32_t rank, int64_t
     return packets + (uint64_t)call.half * call.args.packets_half_count + (uint64_t)index;
 }
 
-/* Pairs with receive_packets on that rank. See NOTE [packets]. */
+/* Pairs with receive_packets on that rank. See NOTE [packets]. Who has sent what it has to send
+ * calls packets_are_sent. */
 IRIS_INLINE void send_packet(const call_state &call, iris_packet *target, uint64_t data)
 {
     const uint64_t signal = (uint64_t)call.signal << 32;
     store_packet(target, signal | (data & 0xffffffffu), signal | data >> 32);
+}
+
+/* Wakes the peers that sleep until they come. */
+IRIS_INLINE void packets_are_sent(const call_state &call)
+{
+    wake_all(call.args);
 }
 
 /* The data of `count` <= kCount packets, `stride` apart, from the ranks `source`, `source` + 1, ...
@@ -253,7 +263,7 @@ IRIS_INLINE bool receive_packets(const call_state &call, const iris_packet *firs
                                  int32_t source, int32_t count, int32_t except,
                                  uint64_t (&data)[kCount], iris_signal signal = IRIS_SIGNAL_PARTIAL)
 {
-    waiter pacing(call.args.timeout_ticks);
+    waiter pacing(call.args);
     int32_t late = 0, aborted = 0; /* in registers of their own: opaque */
     for (;;) {
         int32_t missing = -1;
@@ -279,7 +289,7 @@ IRIS_INLINE bool receive_packets(const call_state &call, const iris_packet *firs
             give_up(call, {signal, missing, -1}, call.signal, seen);
             return false;
         }
-        late = opaque(!pacing.pause());
+        late = opaque(!pacing.pause(missing));
         aborted = opaque(pacing.looks_around() && is_aborted(call, opaque(missing)));
     }
 }
@@ -307,11 +317,11 @@ IRIS_INLINE bool last_work_group(work_group wg, uint32_t *counter)
 IRIS_INLINE bool wait_for_lock(const call_state &call, uint32_t *lock, const wait_reason &reason)
 {
     const trace_span span(call.args, true, IRIS_TRACE_WAIT, reason.rank, reason.tile);
-    waiter pacing(call.args.timeout_ticks);
+    waiter pacing(call.args);
     while (!try_lock(lock)) {
         if (pacing.looks_around() && is_aborted(call, reason.rank))
             return false;
-        if (!pacing.pause()) {
+        if (!pacing.pause(-1)) {
             give_up(call, reason, 0, 1);
             return false;
         }
@@ -326,11 +336,13 @@ IRIS_INLINE bool lock_acquire(work_group wg, const call_state &call, uint32_t *l
 }
 
 /* release, system: the tile written under the lock is visible to the next holder. */
-IRIS_INLINE void lock_release(work_group wg, uint32_t *lock)
+IRIS_INLINE void lock_release(work_group wg, const call_state &call, uint32_t *lock)
 {
     group_publish(wg);
-    if (is_leader(wg))
+    if (is_leader(wg)) {
         store_release(lock, 0u);
+        wake_all(call.args);
+    }
 }
 
 /* ---- the frame of a call ---- */
@@ -367,6 +379,7 @@ IRIS_INLINE void announce(work_group wg, const call_state &call, uint64_t output
         record->stride_col = stride_col;
         store_release(&control->arrived[self].value, call.signal);
     }
+    wake_all(call.args);
 }
 
 /* After it, `peer` has started this call and its record may be read. */
@@ -399,6 +412,7 @@ IRIS_INLINE void signal_all_peers(work_group wg, const call_state &call,
     IRIS_NO_UNROLL
     for (int32_t step = 1 + wg.thread; step < world; step += wg.threads)
         store_release(&(control_of(call, (self + step) % world)->*words)[self].value, call.signal);
+    wake_all(call.args);
 }
 
 /* Called by each work-group when it has pushed all it owes; the last one tells every peer that

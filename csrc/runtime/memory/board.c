@@ -7,13 +7,14 @@
  */
 #include "board.h"
 
-#include <sched.h>
 #include <time.h>
 
 #include "base/clock.h"
 
 /* How often the slowest rank's progress is looked at, in calls. */
 enum { IRIS_BOARD_CHECK = 64 };
+/* The first sleep of a wait; the longest is 64 times as long. */
+enum { IRIS_BOARD_NAP_NS = 20000 };
 _Static_assert(IRIS_BOARD_LEAD + IRIS_BOARD_CHECK < IRIS_BOARD_SLOTS,
                "a slot must not be overwritten while a slow rank still needs it");
 
@@ -32,8 +33,9 @@ static uint32_t claim_storage(uint64_t claim)
     return (uint32_t)(claim >> 32 & 0xffff);
 }
 
-/* One pause of a waiting host: yields at first, then sleeps. Ends with IRIS_EPEER when waiting has
- * become pointless. `what` is the missing rank's contribution. */
+/* One pause of a waiting host: a sleep, longer from round to round. (A yield would cost a time
+ * slice where another process has use for the core.) Ends with IRIS_EPEER when waiting has become
+ * pointless. `what` is the missing rank's contribution. */
 static enum iris_status pause_for(struct iris_context *ctx, uint64_t started, uint32_t round,
                                   int missing)
 {
@@ -46,17 +48,13 @@ static enum iris_status pause_for(struct iris_context *ctx, uint64_t started, ui
         iris_error_last()->rank = gone;
         return IRIS_EPEER;
     }
-    if (round < 1000) {
-        (void)sched_yield();
-        return IRIS_OK;
-    }
     if (iris_clock_ns() - started > ctx->timeout_ns) {
         IRIS_FAIL(IRIS_EPEER, "rank %d did not come to the same call within %g s", missing,
                   (double)ctx->timeout_ns * 1e-9);
         iris_error_last()->rank = missing;
         return IRIS_EPEER;
     }
-    const struct timespec nap = {0, 50000};
+    const struct timespec nap = {0, IRIS_BOARD_NAP_NS << (round < 6 ? round : 6)};
     (void)nanosleep(&nap, NULL);
     return IRIS_OK;
 }

@@ -206,12 +206,20 @@ IRIS_INLINE uint64_t clock_ticks()
     return __builtin_amdgcn_s_memrealtime();
 }
 
-/* ---- pacing of a wait ---- */
+/* ---- waking, and pacing of a wait: here nobody sleeps ---- */
+
+IRIS_INLINE void wake(const iris_call_args &, int32_t)
+{
+}
+
+IRIS_INLINE void wake_all(const iris_call_args &)
+{
+}
 
 class waiter
 {
   public:
-    IRIS_INLINE explicit waiter(uint64_t timeout_ticks) : timeout_ticks_(timeout_ticks)
+    IRIS_INLINE explicit waiter(const iris_call_args &args) : timeout_ticks_(args.timeout_ticks)
     {
     }
 
@@ -223,7 +231,7 @@ class waiter
     }
 
     /* false: the time limit, in ticks of the constant clock, has passed. */
-    IRIS_INLINE bool pause()
+    IRIS_INLINE bool pause(int32_t)
     {
         ++rounds_;
         looks_around_ = false;

@@ -212,12 +212,20 @@ IRIS_INLINE uint64_t clock_ticks()
     return now;
 }
 
-/* ---- pacing of a wait ---- */
+/* ---- waking, and pacing of a wait: here nobody sleeps ---- */
+
+IRIS_INLINE void wake(const iris_call_args &, int32_t)
+{
+}
+
+IRIS_INLINE void wake_all(const iris_call_args &)
+{
+}
 
 class waiter
 {
   public:
-    IRIS_INLINE explicit waiter(uint64_t timeout_ticks) : timeout_ticks_(timeout_ticks)
+    IRIS_INLINE explicit waiter(const iris_call_args &args) : timeout_ticks_(args.timeout_ticks)
     {
     }
 
@@ -229,7 +237,7 @@ class waiter
     }
 
     /* false: the time limit, in nanoseconds, has passed. */
-    IRIS_INLINE bool pause()
+    IRIS_INLINE bool pause(int32_t)
     {
         ++rounds_;
         looks_around_ = false;
