@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: The iris_c authors
-"""How an operation is to run: tile sizes, work-group counts, algorithm.
+"""How an operation runs: tile sizes, numbers of work-groups, algorithm.
 
-A config is a frozen value. A field that is None is chosen by the runtime, for the shape, dtype,
-device and world size of each call. The extension reads a config object once and remembers it by
-identity, so reuse the object in a loop.
+A config is a frozen value. The runtime chooses what is None, for the shape, dtype, device and
+world size of each call. The extension reads a config object once and remembers it by identity, so
+a loop should pass the same object again and again.
 """
 
 from __future__ import annotations
@@ -27,32 +27,44 @@ def _check_positive(name: str, value: int | None) -> None:
 
 @dataclass(frozen=True)
 class FusedConfig:
-    """Configuration of a fused operation.
+    """How a fused operation runs.
+
+    A field that is None is chosen for the shape, dtype, device and world size of each call. All
+    ranks pass the same values, but for `num_sms`.
 
     Parameters
     ----------
     block_size_m, block_size_n, block_size_k : int or None
-        The tile of C that a work-group computes, and its step in K.
+        Rows and columns of C that a work-group computes at a time (a tile), and the columns of A
+        that it multiplies in one step. On a GPU the tiles are built into the kernels: 128 x 128,
+        on sm_90a in 16 bits also 128 x 256.
     group_size_m : int or None
-        Rows of tiles that are computed together for the sake of the cache.
+        Rows of tiles that work-groups compute side by side, so that they share columns of B in
+        the cache.
     num_sms : int or None
-        Work-groups; on the cpu, threads.
+        Work-groups of the kernel; on the cpu, threads.
     num_xcds : int or None
-        XCDs of an AMD GPU; each gets neighbouring tiles, which share operands in its L2.
+        Chiplets of the GPU (XCDs of an MI300) over which tiles are spread.
     all_reduce_variant : str or None
-        'atomic', 'spinlock', 'one_shot', 'two_shot' or 'ring'; None chooses.
+        The algorithm of matmul_all_reduce: 'two_shot', 'one_shot', 'ring', 'atomic' or
+        'spinlock'; None chooses. The other operations have 'two_shot' alone.
     num_fetch_sms : int or None
-        Of a gathered operand: work-groups that do nothing but send; on sm_90a, in 16 bits, where
-        each has warps for it, those that send at all: if there are as many without a tile to
-        multiply, these, with all their warps.
+        Only all_gather_matmul_hbm_buffer. How many work-groups send this rank's shard to the
+        peers. They multiply nothing. On sm_90a in 16 bits every work-group has warps for
+        sending beside those that multiply, and this many work-groups use them; where as many
+        work-groups have no tile to multiply, it is those. On the cpu every thread sends first and
+        multiplies then.
     k_per_flag : int or None
-        Of a gathered operand: steps of block_size_k in the pieces that it is sent in.
+        Only all_gather_matmul_hbm_buffer. A shard is sent in pieces of `k_per_flag` *
+        `block_size_k` columns, each followed by a signal; small pieces let the receiver begin
+        sooner, large ones need fewer signals.
     staged_a_layout : str or None
-        'k_contiguous', which None means, or 'm_contiguous': how a gathered operand lies in the
-        receiver's buffers; best as it lies in the sender's memory.
+        Only all_gather_matmul_hbm_buffer. The order of elements in the receive buffers:
+        'k_contiguous' (rows contiguous, the default) or 'm_contiguous' (columns contiguous). It
+        is fastest where the shard lies in memory in the same order.
     overlap : bool or None
-        Of all_gather_matmul_hbm_buffer: whether what has arrived is multiplied while the rest is
-        under way; False: the product begins when everything is there.
+        Only all_gather_matmul_hbm_buffer. True: a rank multiplies the pieces that have arrived
+        while others are on their way. False: it begins when all have arrived.
     """
 
     block_size_m: int | None = None
@@ -68,9 +80,9 @@ class FusedConfig:
     overlap: bool | None = None
 
     def validate(self, world_size: int | None = None) -> None:
-        """Raise ValueError, naming field and value, if no operation could run like this.
+        """Raise ValueError, which names the field and its value, if no operation could run so.
 
-        Without `world_size`, what depends on it is not checked.
+        What depends on the number of ranks is only checked if `world_size` is given.
         """
         _C._config_validate(self._as_tuple(), world_size or 0)
 
@@ -115,7 +127,7 @@ class Config:
     all_reduce_variant: str | None = None
 
     def validate(self, world_size: int | None = None) -> None:
-        """Raise ValueError, naming field and value, if no collective could run like this."""
+        """Raise ValueError, which names the field and its value, if no collective could run so."""
         _C._config_validate(self._as_tuple(), world_size or 0)
 
     def _as_tuple(self) -> tuple:

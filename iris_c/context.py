@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: The iris_c authors
-"""The context as users see it: the extension's type, plus tensors of the user's library.
+"""The context as users see it: the extension's type, and functions that create tensors.
 
-With torch installed, creation functions return `torch.Tensor`s whose storage is the symmetric
-heap; without it, `iris_c.Buffer`s, filled by numpy. Both libraries are imported when the first
-tensor is made, not before.
+With torch installed they return `torch.Tensor`s whose storage lies on the symmetric heap; without
+it `iris_c.Buffer`s, filled by numpy. Both libraries are imported when the first tensor is made.
 """
 
 from __future__ import annotations
@@ -44,11 +43,12 @@ def _sizes(size: tuple) -> tuple:
 
 
 class Context(_C.Context):
-    """One rank's membership in a world of ranks, with its symmetric heap. Made by `iris_c.init`.
+    """A rank's membership in a world of ranks, and its symmetric heap. `iris_c.init` makes it.
 
-    Creation functions and `allocate` are collective: all ranks call them, in the same order, with
-    the same sizes. They take torch's arguments: sizes as numbers or as one sequence, `dtype`,
-    `requires_grad`; `device` and `layout` may only say what is so anyway.
+    The functions that create tensors, and `allocate`, are collective: all ranks call them, in the
+    same order, with the same sizes. They have the arguments of torch's functions: sizes as numbers
+    or as one sequence, `dtype`, `requires_grad`. `device` and `layout` are accepted where they
+    name the context's device and torch.strided.
     """
 
     _options: dict
@@ -70,25 +70,27 @@ class Context(_C.Context):
         return f"{super().__repr__()[:-1]}, source='{self.source}')"
 
     def group(self, ranks, heap_size: int | None = None) -> Context:
-        """The context of some of this context's ranks, which alone take part in it.
+        """Return the context of some of this context's ranks.
 
-        Collective over its members when it is new; the same object afterwards. Its collectives and
-        fused operations are those of any context, with a symmetric heap of its own: a result in
-        that heap is written directly, one anywhere else is staged. Members are numbered in
-        ascending order; `ranks` says what they are called here. It closes with this context.
+        The first call with these ranks is collective over them: the members, and nobody else, make
+        it together. Later calls return the same object. A group has all operations, and a
+        symmetric heap of its own: a result in that heap is written directly, a result anywhere
+        else is staged. Its members are numbered from 0 in ascending order, and its attribute
+        `ranks` has their numbers in this context. A group closes with this context.
 
         Parameters
         ----------
         ranks : sequence of int
             Distinct ranks of this context, this rank among them.
         heap_size : int or None
-            Bytes of the group's heap, equal on its members, where workspaces lie too. None: as
-            this context's, at most 256 MiB.
+            Bytes of the group's heap, for its tensors and workspaces, equal on all members. None:
+            as many as this context's heap has, but at most 256 MiB.
 
         Raises
         ------
         ValueError
-            The ranks, or another heap size than the group has.
+            The ranks are not distinct ranks of this context that include this one; or the group
+            has another heap size already.
         RuntimeError
             This context is closed, or the parent process's.
         PeerError
@@ -125,15 +127,17 @@ class Context(_C.Context):
             raise ValueError(f"group: expected this rank, {self.rank}, among {members}")
 
     def close(self) -> None:
-        """Leave the peers, those of groups too. Tensors stay readable. Idempotent, not
-        collective."""
+        """Leave the peers, in groups too. Tensors stay readable.
+
+        Not collective. A second call does nothing.
+        """
         for group in tuple(self._groups.values()):
             group.close()
         super().close()
 
     @property
     def device(self):
-        """The device of the heap's tensors: a torch.device, without torch a str."""
+        """The device of the heap's tensors: a torch.device, or a str where torch is missing."""
         return _filler().device(self)
 
     @property
@@ -160,11 +164,11 @@ class Context(_C.Context):
         return _filler().tensor(self, size, dtype, device, layout, requires_grad)
 
     def empty(self, *size, dtype=None, device=None, layout=None, requires_grad=False):
-        """A symmetric tensor with arbitrary contents."""
+        """Return an uninitialised tensor on the heap. Collective."""
         return self._tensor(_sizes(size), dtype, device, layout, requires_grad)
 
     def zeros(self, *size, dtype=None, device=None, layout=None, requires_grad=False):
-        """A symmetric tensor of zeros."""
+        """Return a tensor of zeros on the heap. Collective."""
         return self.full(
             _sizes(size),
             0,
@@ -175,7 +179,7 @@ class Context(_C.Context):
         )
 
     def ones(self, *size, dtype=None, device=None, layout=None, requires_grad=False):
-        """A symmetric tensor of ones."""
+        """Return a tensor of ones on the heap. Collective."""
         return self.full(
             _sizes(size),
             1,
@@ -188,7 +192,10 @@ class Context(_C.Context):
     def full(
         self, size, fill_value, *, dtype=None, device=None, layout=None, requires_grad=False
     ):  # fmt: skip
-        """A symmetric tensor of `fill_value`, whose type gives the dtype."""
+        """Return a tensor on the heap whose elements are `fill_value`. Collective.
+
+        The dtype is, as in torch.full, that of the value if `dtype` is None.
+        """
         filler = _filler()
         if dtype is None:
             dtype = filler.dtype_of(fill_value)
@@ -197,17 +204,20 @@ class Context(_C.Context):
         return filler.finish(tensor, requires_grad)
 
     def empty_like(self, tensor, *, dtype=None, requires_grad=False):
-        """A symmetric, row-major tensor of `tensor`'s shape and dtype."""
+        """Return an uninitialised row-major tensor of the same shape and dtype. Collective."""
         return self.empty(tuple(tensor.shape), dtype=dtype or tensor.dtype,
                           requires_grad=requires_grad)  # fmt: skip
 
     def zeros_like(self, tensor, *, dtype=None, requires_grad=False):
-        """A symmetric, row-major tensor of zeros of `tensor`'s shape and dtype."""
+        """Return a row-major tensor of zeros of the same shape and dtype. Collective."""
         return self.zeros(tuple(tensor.shape), dtype=dtype or tensor.dtype,
                           requires_grad=requires_grad)  # fmt: skip
 
     def as_symmetric(self, tensor):
-        """A row-major copy of `tensor` in the heap. Always a copy: the ranks allocate together."""
+        """Return a row-major copy of `tensor` on the heap. Collective.
+
+        A tensor that lies on the heap already is copied too, since all ranks allocate together.
+        """
         source = _filler().source(tensor)
         copy = self._tensor(tuple(source.shape), source.dtype)
         _filler().copy(copy, source)
@@ -215,28 +225,28 @@ class Context(_C.Context):
 
     def rand(self, *size, generator=None, dtype=None, device=None, layout=None,
              requires_grad=False):  # fmt: skip
-        """Uniform in [0, 1). Each rank draws its own numbers."""
+        """Return uniform random numbers in [0, 1). Collective; each rank draws its own numbers."""
         tensor = self._tensor(_sizes(size), dtype, device, layout)
         _filler().uniform(tensor, 0.0, 1.0, generator)
         return _filler().finish(tensor, requires_grad)
 
     def uniform(self, *size, low=0.0, high=1.0, generator=None, dtype=None, device=None,
                 layout=None, requires_grad=False):  # fmt: skip
-        """Uniform in [low, high)."""
+        """Return uniform random numbers in [low, high). Collective; each rank draws its own."""
         tensor = self._tensor(_sizes(size), dtype, device, layout)
         _filler().uniform(tensor, low, high, generator)
         return _filler().finish(tensor, requires_grad)
 
     def randn(self, *size, generator=None, dtype=None, device=None, layout=None,
               requires_grad=False):  # fmt: skip
-        """Normal with mean 0 and variance 1."""
+        """Return normal random numbers, mean 0, variance 1. Collective; each rank draws its own."""
         tensor = self._tensor(_sizes(size), dtype, device, layout)
         _filler().normal(tensor, generator)
         return _filler().finish(tensor, requires_grad)
 
     def randint(self, *args, size=None, generator=None, dtype=None, device=None, layout=None,
                 requires_grad=False):  # fmt: skip
-        """``randint(high, size)`` or ``randint(low, high, size)``: integers in [low, high)."""
+        """Return random integers in [low, high): ``randint([low,] high, size)``. Collective."""
         if size is None and args:
             *args, size = args
         if size is None or len(args) not in (1, 2):
@@ -251,7 +261,7 @@ class Context(_C.Context):
 
     def arange(self, start, end=None, step=1, *, dtype=None, device=None, layout=None,
                requires_grad=False):  # fmt: skip
-        """``arange(end)`` or ``arange(start, end, step)``: start, start + step, ... below end."""
+        """Return start, start + step, ... below end: ``arange([start,] end, step)``. Collective."""
         start, end = (0, start) if end is None else (start, end)
         if step == 0:
             raise ValueError("step: expected other than 0, got 0")
@@ -268,7 +278,7 @@ class Context(_C.Context):
 
     def linspace(self, start, end, steps, *, dtype=None, device=None, layout=None,
                  requires_grad=False):  # fmt: skip
-        """`steps` values at equal distances from `start` to `end`, both included."""
+        """Return `steps` values at equal distances, from `start` to `end` inclusive. Collective."""
         filler = _filler()
         tensor = self._tensor((steps,), dtype, device, layout)
         filler.linspace(tensor, start, end, steps)
@@ -289,12 +299,15 @@ def init(
     heap_size : int
         Bytes of the symmetric heap, equal on all ranks.
     backend : str or None
-        'cpu', 'cuda' or 'hip'; None chooses what is present. IRIS_C_BACKEND overrides.
+        'hip', 'cuda' or 'cpu'; None takes the first of these that is present. The environment
+        variable IRIS_C_BACKEND overrides it.
     rank, world_size : int or None
-        Both or neither; by default RANK and WORLD_SIZE, as torchrun sets them, else what mpirun or
-        srun has set, else a world of one. The context's `source` says which.
+        Give both or neither. The default is RANK and WORLD_SIZE in the environment, which torchrun
+        sets, else what mpirun or srun has set, else a world of one rank. The context's `source`
+        says which.
     timeout : float
-        Seconds, for meeting and for every later wait. IRIS_C_TIMEOUT replaces the default.
+        Seconds that a rank waits for the others: here, in each host collective and in each wait
+        inside a kernel. IRIS_C_TIMEOUT replaces the default.
 
     Returns
     -------
@@ -303,10 +316,10 @@ def init(
     Raises
     ------
     ValueError
-        Arguments or environment variables make no sense, or differ between ranks.
+        An argument or an environment variable is not valid, or differs between ranks.
     PeerError
         A rank did not arrive in time; `rank` says which.
     BackendError
-        The device or the operating system refused.
+        A driver or the operating system refused a call.
     """
     return Context(**context_options(heap_size, backend, rank, world_size, timeout))

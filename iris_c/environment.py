@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: The iris_c authors
-"""What the environment says about a run: torchrun's variables, other launchers', iris_c's own.
+"""Environment variables: torchrun's and other launchers', which describe the run, iris_c's own.
 
 ======================  ==========================================================================
-RANK, WORLD_SIZE        this rank and the number of ranks; without them what mpirun or srun says
-                        (launchers.py), without that a world of one
-LOCAL_RANK              which device of the node
+RANK, WORLD_SIZE        this rank and the number of ranks; without them what mpirun or srun has set
+                        (launchers.py), else a world of one
+LOCAL_RANK              the rank on this node, which is the number of its device
 LOCAL_WORLD_SIZE        ranks that share the node's cores
-MASTER_ADDR,            tell runs of one user apart, together with TORCHELASTIC_RUN_ID and
-MASTER_PORT             TORCHELASTIC_RESTART_COUNT
-IRIS_C_BACKEND          overrides the backend: cpu, cuda, hip
-IRIS_C_NUM_THREADS      threads of the cpu backend, else OMP_NUM_THREADS, else cores / local ranks
-IRIS_C_TIMEOUT          seconds, in place of the default timeout
-IRIS_C_DEBUG            anything but empty or 0: compare every call on all ranks
+MASTER_ADDR,            distinguish the run from others of the same user, together with
+MASTER_PORT             TORCHELASTIC_RUN_ID and TORCHELASTIC_RESTART_COUNT
+IRIS_C_BACKEND          cpu, cuda or hip, whatever the program asks for
+IRIS_C_NUM_THREADS      threads of a rank on the cpu; without it OMP_NUM_THREADS, else the cores
+                        divided by the ranks on this node
+IRIS_C_TIMEOUT          seconds of the timeout where the program leaves it at its default
+IRIS_C_DEBUG            not empty and not 0: the ranks compare every call before it starts
 ======================  ==========================================================================
 """
 
@@ -47,7 +48,7 @@ def _flag(environ, name: str) -> bool:
 
 
 def default_num_threads(local_world_size: int, environ=None) -> int:
-    """Threads of the cpu backend for one of `local_world_size` ranks on this node."""
+    """Return the threads of a rank on the cpu, if `local_world_size` ranks share the node."""
     environ = os.environ if environ is None else environ
     for name in ("IRIS_C_NUM_THREADS", "OMP_NUM_THREADS"):
         value = integer(environ, name, 1)
@@ -57,8 +58,10 @@ def default_num_threads(local_world_size: int, environ=None) -> int:
 
 
 def run_key(environ=None, job: str = "") -> str:
-    """A name that the ranks of this run share, and other runs at the same time do not: `job` is
-    what their launcher calls it."""
+    """Return a name that all ranks of this run share and no other run has at the same time.
+
+    `job` is the name that the run's launcher gives it.
+    """
     environ = os.environ if environ is None else environ
     names = ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")
     return "/".join([*(environ.get(name, "") for name in names), *([job] if job else [])])
@@ -133,12 +136,12 @@ def context_options(
     timeout: float = DEFAULT_TIMEOUT,
     environ=None,
 ) -> dict:
-    """Fill what `iris_c.init` was not told from the environment, and check it.
+    """Complete the arguments of `iris_c.init` from the environment, and check them.
 
     Returns
     -------
     dict
-        Keyword arguments of the context type.
+        The keyword arguments of the extension's context type.
     """
     environ = os.environ if environ is None else environ
     launcher: Launched | None

@@ -48,16 +48,19 @@ __all__ = [
 
 
 def select_config(ctx, M, N, K, dtype, config=None, operation="matmul_all_reduce"):
-    """Return `config` with its None fields filled as a call of this shape would.
+    """Return the config with which a call of this shape would run on the context's device.
 
     Parameters
     ----------
     ctx : Context
     M, N, K : int
-        Shape of the product; K is this rank's share.
+        Rows, columns and inner size of the product, as in the `shape` of a workspace.
     dtype : torch.dtype, numpy.dtype or str
+        Of A, B and C.
     config : FusedConfig or None
+        Its fields that are not None are kept.
     operation : str
+        The name of a fused operation.
 
     Returns
     -------
@@ -70,17 +73,18 @@ def select_config(ctx, M, N, K, dtype, config=None, operation="matmul_all_reduce
 
 
 def auto_config(op, M, N, K, dtype, world_size, arch):
-    """Return the config that a call with none would have on a chip that need not be there.
+    """Return the config that a call without one would have on a chip, present or not.
 
     It follows from a model of the chip and its links, see :func:`explain`. No device is looked at.
 
     Parameters
     ----------
     op : str
-        A fused product: 'matmul_all_reduce', 'all_gather_matmul_hbm_buffer', ...
+        The name of a fused operation.
     M, N, K : int
-        As in the `shape` of the operation's workspace: of an operand or a result that is joined or
-        divided (by rows), the whole; otherwise this rank's.
+        Rows, columns and inner size of the product, as in the `shape` of a workspace: M is the
+        whole number of rows where they are gathered or divided among the ranks; N and K are this
+        rank's where B is.
     dtype : torch.dtype, numpy.dtype or str
     world_size : int
     arch : str
@@ -89,8 +93,8 @@ def auto_config(op, M, N, K, dtype, world_size, arch):
     Returns
     -------
     FusedConfig
-        Without num_sms, which is as many as there are. `overlap` False: the plain path wins, and
-        the operation takes it.
+        Its `num_sms` is None: all that there are. If its `overlap` is False, gathering first and
+        multiplying then is faster.
     """
     return replace(_config_of(_auto_config(op, M, N, K, dtype, world_size, arch)), num_sms=None)
 

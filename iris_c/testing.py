@@ -38,17 +38,20 @@ _runs = 0
 
 
 def preload(*modules: str) -> None:
-    """Lets ranks start with these imported too; to be called before the first run."""
+    """Import these modules in the fork server, so that ranks have them when they start.
+
+    Call it before the first run.
+    """
     _preloaded.extend(module for module in modules if module not in _preloaded)
     _context.set_forkserver_preload(_preloaded)
 
 
 class RankFailure(AssertionError):
-    """One or more ranks failed; the message has their tracebacks or stacks."""
+    """At least one rank failed. The message has the tracebacks, or the stacks, of the ranks."""
 
 
 def seed_of(name: str) -> int:
-    """A seed that is the same on all ranks and in every run, different for different names."""
+    """Return a seed made of the name: equal on all ranks and in every run."""
     return zlib.crc32(name.encode())
 
 
@@ -178,12 +181,30 @@ def run_ranks(
     expect_killed: tuple[int, ...] = (),
     environment: dict | None = None,
 ) -> list:
-    """Runs ``body(*args)`` on ``world_size`` ranks and returns their results in rank order.
+    """Run ``body(*args)`` in a new process for each rank; return their results in rank order.
 
-    ``body`` is a module's function or its ``(module, name)``. With ``init``, a dictionary of
-    arguments of ``iris_c.init``, each rank creates a context and passes it first; without, the body
-    creates its own: RANK, WORLD_SIZE and a run id of its own are in the environment. The result of
-    a rank in ``expect_killed`` is ``None``. Raises `RankFailure`.
+    Parameters
+    ----------
+    body : function or (str, str)
+        A function of a module, or the names of the module and of the function.
+    world_size : int
+    *args
+        Arguments of the body. They and the results must pickle.
+    init : dict or None
+        Arguments of `iris_c.init`: each rank makes a context and passes it to the body as first
+        argument. None: the body makes its own, for which RANK, WORLD_SIZE and the name of the run
+        are in the environment.
+    deadline : float
+        Seconds after which ranks that are not done are killed.
+    expect_killed : tuple of int
+        Ranks that the body kills; their results are None.
+    environment : dict or None
+        Further environment variables of the ranks.
+
+    Raises
+    ------
+    RankFailure
+        A rank raised, died or missed the deadline.
     """
     global _runs
     _runs += 1
@@ -243,9 +264,17 @@ def _run_in_this_process(body, world_size, args, init) -> None:
 
 
 def ranks(*world_sizes: int, deadline: float = 60.0, heap_size: int = 64 << 20, timeout=20.0):
-    """Makes a pytest test of ``body(ctx, ...)``, run once for each world size.
+    """Make a pytest test of ``body(ctx, ...)`` that runs once for each world size.
 
-    Further arguments of the body come from pytest's parametrisation; they must pickle.
+    Parameters
+    ----------
+    *world_sizes : int
+    deadline : float
+        Seconds after which ranks that are not done are killed, and the test fails.
+    heap_size, timeout
+        As in `iris_c.init`.
+
+    The body's other arguments come from pytest's parametrisation; they must pickle.
     """
     import pytest
 

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: The iris_c authors
-"""What the work-groups of fused operations do when.
+"""Traces of fused operations: which work-group did what, and when.
 
-Calls with ``trace=True`` run kernels that record it with the device's clock; other calls run
-kernels without a trace of tracing in them. ``export`` brings all ranks' records onto one time axis,
-writes them for a viewer of Chrome traces (Perfetto, chrome://tracing) and sums them up::
+A call with ``trace=True`` runs a kernel that records what its work-groups do, with the device's
+clock; other calls run kernels without any code for tracing. ``export`` brings the records of all
+ranks onto one time axis, writes them for a viewer of Chrome traces (Perfetto, chrome://tracing) and
+sums them up::
 
     ctx.ops.matmul_all_reduce(C, A, B, trace=True)
     print(iris_c.tracing.export("trace.json", ctx))
 
-Records stay until ``clear``; a captured call adds some with each replay.
+Records are kept until ``clear``. A call that was captured in a graph records in every replay.
 """
 
 from __future__ import annotations
@@ -51,26 +52,28 @@ HEAD_NBYTES = 32  # of a rank's file: what `Context._trace` returns beside the r
 
 @dataclass(frozen=True)
 class RankSummary:
-    """What one rank's work-groups did, as shares of `seconds` unless said otherwise.
+    """What the work-groups of one rank did.
 
     Attributes
     ----------
     rank : int
     seconds : float
-        In which anything was recorded.
-    gemm, wait : float
-        In which some work-group multiplied; in which one waited and none multiplied.
+        The time in which at least one work-group recorded something.
+    gemm : float
+        The share of `seconds` in which at least one work-group multiplied.
+    wait : float
+        The share of `seconds` in which a work-group waited and none multiplied.
     overlap : float
-        Of the time in which data was moved (fetch, reduce, signal) the share in which something
-        was multiplied too.
+        The share of the time for moving data (fetch, reduce, signal) in which a work-group
+        multiplied as well.
     waiting : float
-        Of the work-groups' time the share that their threads waited, on average.
+        The share of its time that a work-group waited, on average over the work-groups.
     slowest_peer : int or None
-        The rank whose signals were waited for the longest; None: nobody waited for a peer.
+        The rank whose signals this rank waited for the longest; None if it never waited.
     records, dropped : int
-        That there are; that found no room.
+        The number of records, and of those for which there was no room.
     clock_error : float
-        Bound of the error in comparing the rank's clock with rank 0's, in seconds.
+        The largest error, in seconds, of this rank's times beside those of rank 0.
     """
 
     rank: int
@@ -87,7 +90,7 @@ class RankSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """One `RankSummary` for each rank; as text a table."""
+    """A `RankSummary` for each rank. Its text, ``str(summary)``, is a table."""
 
     ranks: tuple[RankSummary, ...]
 
@@ -103,22 +106,22 @@ class Summary:
 
 
 def clear(ctx: Context) -> None:
-    """Forget what has been recorded on this rank. Waits for the device."""
+    """Delete the records of this rank. Waits for the device; not collective."""
     _checks.context("ctx", ctx)._trace_clear()
 
 
 def export(path: str | os.PathLike[str], ctx: Context) -> Summary:
-    """Write all ranks' records to one file, and sum them up. Collective.
+    """Write the records of all ranks to one file and sum them up. Collective.
 
-    Waits for the devices and compares their clocks.
+    It waits for the devices first, and compares their clocks.
 
     Parameters
     ----------
     path : path-like
-        The file, equal on all ranks; rank 0 writes it, or puts it in place of another. Each rank
-        makes one of its own beside it and removes it again.
+        The file's name, equal on all ranks. Rank 0 writes the file, and replaces one that is
+        there. Each rank keeps a temporary file beside it meanwhile.
     ctx : Context
-        Whose calls were traced.
+        The context whose calls were traced.
 
     Returns
     -------
@@ -128,7 +131,7 @@ def export(path: str | os.PathLike[str], ctx: Context) -> Summary:
     Raises
     ------
     ValueError
-        Nothing has been traced.
+        No call had ``trace=True``.
     OSError
         The file cannot be written.
     """

@@ -6,12 +6,12 @@
 >>> ctx = iris_c.torch.init()  # of torch.distributed's ranks, or torchrun's
 >>> y = iris_c.torch.matmul_all_reduce(x, w)  # doctest: +SKIP
 
-The operations are ``torch.ops.iris_c.*``: they work under ``torch.compile``, are captured in CUDA
-graphs after a first call, and have derivatives of any order. Where a result is equal on all ranks,
-so is its gradient, and it is that of one loss: what matmul_all_reduce, matmul_all_gather and
-all_reduce return is replicated in this sense, what the others return is each rank's own; what that
-means is in docs/torch.md. Like calls of iris_c.ops, calls and their gradients are collective: all
-ranks, one order.
+The operations are ``torch.ops.iris_c.*``. They work under ``torch.compile``, can be captured in
+CUDA graphs after a first call, and have derivatives of any order. Calls and their gradients are
+collective: all ranks make them, in the same order. The results of matmul_all_reduce,
+matmul_all_gather and all_reduce are equal on all ranks and count as one tensor of one loss: their
+gradient is equal on all ranks and is not summed. The results of the others are each rank's own.
+docs/torch.md says what follows from that.
 
 Imports torch; ``import iris_c`` alone does not.
 """

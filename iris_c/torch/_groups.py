@@ -22,18 +22,20 @@ _contexts: dict[str, iris_c.Context | Nodes] = {}
 
 
 def register(ctx: iris_c.Context | Nodes, name: str = DEFAULT) -> iris_c.Context | Nodes:
-    """Let operations and layers find `ctx` by `name`, in place of what had the name before.
+    """Give a context a name, by which operations and layers find it.
+
+    A context that had the name before loses it.
 
     Parameters
     ----------
     ctx : Context or Nodes
     name : str
-        'default' is what is taken where no context is given.
+        Operations and layers without a `ctx` take the context named 'default'.
 
     Returns
     -------
     Context or Nodes
-        The same.
+        `ctx`.
     """
     if not isinstance(ctx, iris_c.Context | Nodes):
         raise TypeError(f"ctx: expected an iris_c.Context, got {type(ctx).__name__}")
@@ -98,26 +100,25 @@ def init(
     Parameters
     ----------
     process_group : torch.distributed.ProcessGroup, DeviceMesh or None
-        The ranks: a tensor-parallel group, say, or the one-dimensional mesh of one. None: all of
-        torch.distributed where it is initialised, else torchrun's.
+        The ranks, as a process group or a one-dimensional mesh. None: all ranks of
+        torch.distributed if it is initialised, else those that torchrun started.
     heap_size : int
         Bytes of the symmetric heap, equal on all ranks.
     name : str
-        What operations find the context by; 'default' need not be said.
+        The name by which operations and layers find the context; see `register`.
     backend : str or None
-        'cpu', 'cuda' or 'hip'; None chooses what is present.
     timeout : float
-        Seconds, for meeting and for every later wait.
+        As in `iris_c.init`.
 
     Returns
     -------
     Context or Nodes
-        Nodes where the ranks are on several: sums over them go through torch.distributed.
+        Nodes if the ranks are on several nodes; torch.distributed then carries sums between nodes.
 
     Raises
     ------
     ValueError
-        The nodes have different numbers of the ranks, or as iris_c.init.
+        The nodes have different numbers of ranks; or what `iris_c.init` raises it for.
     """
     if not (dist.is_available() and dist.is_initialized()):
         if process_group is not None:

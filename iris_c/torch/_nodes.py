@@ -83,16 +83,19 @@ class _Sums:
 
 
 class Nodes:
-    """The ranks of a process group on several nodes, as many on each.
+    """The ranks of a process group on several nodes, with equally many on each.
+
+    Stands where a context would: its `ops` have matmul_all_reduce, its `ccl` has all_reduce. The
+    other operations raise NotImplementedError.
 
     Attributes
     ----------
     ctx : Context
-        This node's ranks.
+        The ranks on this node.
     across : ProcessGroup
-        The ranks with this one's place, one of each node.
+        One rank of each node: those that have this rank's place on their node.
     rank, world_size : int
-        In the whole group.
+        This rank in, and the size of, the whole group.
     """
 
     def __init__(self, ctx: iris_c.Context, across, rank: int, world_size: int):
@@ -111,13 +114,13 @@ class Nodes:
         return self.ctx.backend
 
     def barrier(self) -> None:
-        """Wait for all ranks of all nodes."""
+        """Wait until all ranks of all nodes have arrived. Collective."""
         self.ctx.barrier()
         dist.barrier(self.across)
         self.ctx.barrier()
 
     def close(self) -> None:
-        """Leave the node's peers."""
+        """Close the context of this node's ranks."""
         self.ctx.close()
 
     def __enter__(self) -> Nodes:

@@ -20,18 +20,20 @@ def _autocast(A, B, bias):
 
 
 def matmul_all_reduce(A, B, bias=None, *, ctx=None, out=None) -> Tensor:
-    """The sum over ranks of A_r (M, K) @ B_r (K, N), + bias; equal on all ranks.
+    """Return the sum over ranks of A_r (M, K) @ B_r (K, N), plus bias. Collective.
+
+    The result is equal on all ranks. The gradients of A and B are products of this rank alone.
 
     Parameters
     ----------
     A, B : Tensor
-        2-D, float32, float16 or bfloat16, any strides.
+        This rank's factors: 2-D, float32, float16 or bfloat16, any strides.
     bias : Tensor or None
-        Broadcasts to (M, N); equal on all ranks, added once.
+        Broadcasts to (M, N), is equal on all ranks and is added once.
     ctx : Context, str or None
-        Which ranks, or the name of a registered context; None: the default.
+        The context, or the name of a registered one. None: the one named 'default'.
     out : Tensor or None
-        Where the result goes. Has no gradient.
+        The tensor to write into; such a call has no gradient. None: a new one.
 
     Raises
     ------
@@ -45,10 +47,11 @@ def matmul_all_reduce(A, B, bias=None, *, ctx=None, out=None) -> Tensor:
 
 
 def matmul_reduce_scatter(A, B, bias=None, dim=0, *, ctx=None, out=None) -> Tensor:
-    """This rank's share of that sum: its rows for `dim` 0, its columns for 1.
+    """Return this rank's share of the sum over ranks of A_r @ B_r, plus bias. Collective.
 
-    `bias` broadcasts to the share; it is equal on all ranks if it does so along `dim`. The gradient
-    is an all_gather_matmul. Other parameters as in matmul_all_reduce.
+    The share is the rank-th of world_size equal parts: of the rows for `dim` 0, of the columns for
+    1. `bias` broadcasts to the share; one that broadcasts along `dim` is equal on all ranks. The
+    gradient is computed by all_gather_matmul. The other parameters are those of matmul_all_reduce.
     """
     if out is not None:
         torch.ops.iris_c.matmul_reduce_scatter_out(out, A, B, bias, dim, name_of(ctx))
@@ -57,10 +60,10 @@ def matmul_reduce_scatter(A, B, bias=None, dim=0, *, ctx=None, out=None) -> Tens
 
 
 def all_gather_matmul(A_shard, B, bias=None, gather_dim=0, *, ctx=None) -> tuple[Tensor, Tensor]:
-    """(all ranks' A_shard, joined along `gather_dim`) @ B, + bias; and the joined operand.
+    """Return A @ B + bias, and A: all ranks' A_shard, joined along `gather_dim`. Collective.
 
-    Both are this rank's own: gradients of all ranks' are added up, by a matmul_reduce_scatter.
-    Other parameters as in matmul_all_reduce.
+    Both results are this rank's own: matmul_reduce_scatter adds up the gradients of all ranks. The
+    other parameters are those of matmul_all_reduce.
     """
     return torch.ops.iris_c.all_gather_matmul(
         *_autocast(A_shard, B, bias), gather_dim, name_of(ctx)
@@ -68,9 +71,10 @@ def all_gather_matmul(A_shard, B, bias=None, gather_dim=0, *, ctx=None) -> tuple
 
 
 def matmul_all_gather(A, B, bias=None, *, ctx=None, out=None) -> Tensor:
-    """All ranks' A_r @ B_r + bias_r, one below the other; equal on all ranks.
+    """Return the products A_r @ B_r + bias_r of all ranks, one below the other. Collective.
 
-    Parameters as in matmul_all_reduce, but the bias is this rank's.
+    The result is equal on all ranks; `bias` is this rank's own. The other parameters are those of
+    matmul_all_reduce.
     """
     if out is not None:
         torch.ops.iris_c.matmul_all_gather_out(out, A, B, bias, name_of(ctx))
@@ -79,17 +83,19 @@ def matmul_all_gather(A, B, bias=None, *, ctx=None, out=None) -> Tensor:
 
 
 def matmul_replicated(A, B, bias=None, *, ctx=None) -> Tensor:
-    """A @ B, + bias, of an A that is equal on all ranks and a B that is this rank's.
+    """Return A @ B + bias of an A that is equal on all ranks and a B that is this rank's own.
 
-    No communication forward; the gradient of A is a matmul_all_reduce.
+    The forward pass communicates nothing. The gradient of A is computed by matmul_all_reduce, so
+    the backward pass is collective. The other parameters are those of matmul_all_reduce.
     """
     return torch.ops.iris_c.matmul_replicated(*_autocast(A, B, bias), name_of(ctx))
 
 
 def all_reduce(input, op="sum", *, ctx=None, out=None) -> Tensor:
-    """The ranks' tensors reduced; equal on all ranks. Parameters as in iris_c.ccl.all_reduce.
+    """Return the reduction of all ranks' tensors, equal on all ranks. Collective.
 
-    The reductions 'sum' and 'avg' have a gradient.
+    `op` is one of those of iris_c.ccl.all_reduce; 'sum' and 'avg' have a gradient. `ctx` and `out`
+    are those of matmul_all_reduce.
     """
     if out is not None:
         torch.ops.iris_c.all_reduce_out(out, input, op, name_of(ctx))

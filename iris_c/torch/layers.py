@@ -60,8 +60,11 @@ class _ParallelLinear(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """As in torch.nn.Linear. Draws the whole layer, so that ranks with equal generators get
-        parts of one layer, the same whatever their number."""
+        """Draw the parameters as torch.nn.Linear does.
+
+        Every rank draws the whole layer and keeps its part, so ranks with equal generators get
+        parts of one layer, which does not depend on the number of ranks.
+        """
         whole = nn.Linear(
             self.in_features,
             self.out_features,
@@ -79,13 +82,15 @@ class _ParallelLinear(nn.Module):
 
     @classmethod
     def from_linear(cls, linear: nn.Linear, *, ctx=None, sequence_parallel: bool = False):
-        """This rank's part of a layer that all ranks have whole; what is frozen stays so.
+        """Return this rank's part of a layer that every rank has as a whole.
+
+        Parameters that need no gradient there need none here.
 
         Parameters
         ----------
         linear : torch.nn.Linear
         ctx : Context, str or None
-            Which ranks, or the name of a registered context; None: the default.
+            The context, or the name of a registered one. None: the one named 'default'.
         sequence_parallel : bool
         """
         with torch.device("meta"):
@@ -140,21 +145,25 @@ class _ParallelLinear(nn.Module):
 
 
 class ColumnParallelLinear(_ParallelLinear):
-    """y = x @ W^T + b of which each rank has out_features / world_size columns.
+    """A linear layer y = x @ W^T + b whose output features are divided among the ranks.
 
-    x (..., in_features) is the same on all ranks; with sequence_parallel it is this rank's part of
-    its first dimension, and y has all of it. A row-parallel layer takes y as it is.
+    The input x (..., in_features) is the same on all ranks, and the output is this rank's
+    (..., out_features / world_size), which a row-parallel layer takes as its input. With
+    `sequence_parallel` each rank passes its part of the first dimension of x, and the output has
+    the whole dimension.
 
     Parameters
     ----------
     in_features, out_features : int
-        Of the whole layer; out_features a multiple of world_size.
+        Sizes of the whole layer. out_features is a multiple of world_size.
     bias : bool
+        Whether the layer adds b.
     ctx : Context, str or None
-        Which ranks, or the name of a registered context; None: the default.
+        The context, or the name of a registered one. None: the one named 'default'.
     sequence_parallel : bool
+        Whether the first dimension of the input is divided among the ranks.
     device, dtype
-        Of the parameters.
+        Device and dtype of the parameters.
     """
 
     divided = 0
@@ -170,21 +179,25 @@ class ColumnParallelLinear(_ParallelLinear):
 
 
 class RowParallelLinear(_ParallelLinear):
-    """y = x @ W^T + b of an x of which each rank has in_features / world_size columns.
+    """A linear layer y = x @ W^T + b whose input features are divided among the ranks.
 
-    y (..., out_features) is the same on all ranks; with sequence_parallel it is this rank's part of
-    the first dimension, which is a multiple of world_size. The bias is whole on all ranks.
+    The input is this rank's (..., in_features / world_size), which a column-parallel layer returns;
+    the output (..., out_features) is the same on all ranks. With `sequence_parallel` the output is
+    this rank's part of the first dimension, whose size is then a multiple of world_size. Every rank
+    has the whole b.
 
     Parameters
     ----------
     in_features, out_features : int
-        Of the whole layer; in_features a multiple of world_size.
+        Sizes of the whole layer. in_features is a multiple of world_size.
     bias : bool
+        Whether the layer adds b.
     ctx : Context, str or None
-        Which ranks, or the name of a registered context; None: the default.
+        The context, or the name of a registered one. None: the one named 'default'.
     sequence_parallel : bool
+        Whether the first dimension of the output is divided among the ranks.
     device, dtype
-        Of the parameters.
+        Device and dtype of the parameters.
     """
 
     divided = 1
