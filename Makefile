@@ -20,7 +20,7 @@ SEEDS ?= 20
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find csrc iris_c -type f -not -name '*.so' -not -name '*.pyc' \
-    -not -name '*.cubin' -not -name '*.hsaco') setup.py build_kernels.py pyproject.toml
+    -not -name '*.cubin' -not -name '*.hsaco') setup.py build_kernels.py build_stubs.py pyproject.toml
 C_FILES := $(shell find csrc tests/native tests/amd -name '*.[ch]' -o -name '*.cpp' -o -name '*.hip')
 
 .PHONY: demo test test-amd lint format bench model kernels dist docs clean

@@ -4,7 +4,10 @@
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, final
+
+from iris_c.config import Config, FusedConfig
+from iris_c.typing import DType, Reduction, Tensor
 
 MAX_RANKS: int
 
@@ -29,6 +32,7 @@ class SignalTimeout(TimeoutError):
 
 class BackendError(RuntimeError): ...
 
+@final
 class Buffer:
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -56,6 +60,7 @@ class Buffer:
     def __buffer__(self, flags: int, /) -> memoryview: ...
     def __len__(self) -> int: ...
 
+@final
 class FusedWorkspace:
     def __new__(cls, ctx: Context, operation: str = "matmul_all_reduce") -> Self: ...
     @property
@@ -78,7 +83,7 @@ class FusedWorkspace:
         self,
         operation: str,
         shape: Sequence[int],
-        dtype: Any,
+        dtype: DType,
         world_size: int,
         variant: str = "",
     ) -> bool: ...
@@ -140,7 +145,7 @@ class Context:
         stream: Any = None,
     ) -> None: ...
     def _select_config(
-        self, operation: str, M: int, N: int, K: int, dtype: Any, fields: tuple[Any, ...], /
+        self, operation: str, M: int, N: int, K: int, dtype: DType, fields: tuple[Any, ...], /
     ) -> tuple[Any, ...]: ...
     def _trace(self) -> tuple[bytes, int, int, int, int]: ...
     def _trace_clear(self) -> None: ...
@@ -155,235 +160,6 @@ class Context:
         /,
     ) -> None: ...
 
-def matmul_all_reduce(
-    ctx: Context,
-    C: Any,
-    A: Any,
-    B: Any,
-    bias: Any = None,
-    async_op: bool = False,
-    config: _Config | None = None,
-    workspace: FusedWorkspace | None = None,
-    *,
-    trace: bool = False,
-) -> FusedWorkspace: ...
-def matmul_all_reduce_preamble(
-    ctx: Context,
-    C: Any,
-    A: Any,
-    B: Any,
-    config: _Config | None = None,
-    workspace: FusedWorkspace | None = None,
-    *,
-    bias: Any = None,
-) -> FusedWorkspace: ...
-def matmul_reduce_scatter(
-    ctx: Context,
-    C: Any,
-    A: Any,
-    B: Any,
-    bias: Any = None,
-    dim: int = 0,
-    async_op: bool = False,
-    config: _Config | None = None,
-    workspace: FusedWorkspace | None = None,
-    *,
-    trace: bool = False,
-) -> FusedWorkspace: ...
-def matmul_reduce_scatter_preamble(
-    ctx: Context,
-    C: Any,
-    A: Any,
-    B: Any,
-    config: _Config | None = None,
-    workspace: FusedWorkspace | None = None,
-    *,
-    bias: Any = None,
-    dim: int = 0,
-) -> FusedWorkspace: ...
-def matmul_all_gather(
-    ctx: Context,
-    C: Any,
-    A: Any,
-    B: Any,
-    bias: Any = None,
-    async_op: bool = False,
-    config: _Config | None = None,
-    workspace: FusedWorkspace | None = None,
-    *,
-    trace: bool = False,
-) -> FusedWorkspace: ...
-def matmul_all_gather_preamble(
-    ctx: Context,
-    C: Any,
-    A: Any,
-    B: Any,
-    config: _Config | None = None,
-    workspace: FusedWorkspace | None = None,
-    *,
-    bias: Any = None,
-) -> FusedWorkspace: ...
-def all_gather_matmul(
-    ctx: Context,
-    C: Any,
-    A_shard: Any,
-    B: Any,
-    bias: Any = None,
-    gather_dim: int = 0,
-    async_op: bool = False,
-    config: _Config | None = None,
-    workspace: FusedWorkspace | None = None,
-    *,
-    A_gathered: Any = None,
-    trace: bool = False,
-) -> FusedWorkspace: ...
-def all_gather_matmul_preamble(
-    ctx: Context,
-    C: Any,
-    A_shard: Any,
-    B: Any,
-    config: _Config | None = None,
-    workspace: FusedWorkspace | None = None,
-    *,
-    gather_dim: int = 0,
-) -> FusedWorkspace: ...
-def all_gather_matmul_hbm_buffer(
-    ctx: Context,
-    C: Any,
-    A_shard: Any,
-    B: Any,
-    bias: Any = None,
-    gather_dim: int = 0,
-    async_op: bool = False,
-    config: _Config | None = None,
-    workspace: FusedWorkspace | None = None,
-    *,
-    A_gathered: Any = None,
-    trace: bool = False,
-) -> FusedWorkspace: ...
-def all_gather_matmul_hbm_buffer_preamble(
-    ctx: Context,
-    C: Any,
-    A_shard: Any,
-    B: Any,
-    config: _Config | None = None,
-    workspace: FusedWorkspace | None = None,
-    *,
-    gather_dim: int = 0,
-) -> FusedWorkspace: ...
-def all_reduce(
-    ctx: Context,
-    output: Any,
-    input: Any,
-    op: Any = "sum",
-    async_op: bool = False,
-    config: _Config | None = None,
-    workspace: FusedWorkspace | None = None,
-    group: Sequence[int] | None = None,
-) -> FusedWorkspace: ...
-def all_reduce_preamble(
-    ctx: Context,
-    output: Any,
-    input: Any,
-    config: _Config | None = None,
-    workspace: FusedWorkspace | None = None,
-    group: Sequence[int] | None = None,
-) -> FusedWorkspace: ...
-def all_reduce_rmsnorm(
-    ctx: Context,
-    output: Any,
-    residual_out: Any,
-    input: Any,
-    residual: Any,
-    weight: Any,
-    eps: float = 1e-06,
-    async_op: bool = False,
-    config: _Config | None = None,
-    workspace: FusedWorkspace | None = None,
-    group: Sequence[int] | None = None,
-) -> FusedWorkspace: ...
-def reduce_scatter(
-    ctx: Context,
-    output: Any,
-    input: Any,
-    op: Any = "sum",
-    async_op: bool = False,
-    config: _Config | None = None,
-    workspace: FusedWorkspace | None = None,
-    group: Sequence[int] | None = None,
-) -> FusedWorkspace: ...
-def all_gather(
-    ctx: Context,
-    output: Any,
-    input: Any,
-    async_op: bool = False,
-    config: _Config | None = None,
-    workspace: FusedWorkspace | None = None,
-    group: Sequence[int] | None = None,
-) -> FusedWorkspace: ...
-def all_to_all(
-    ctx: Context,
-    output: Any,
-    input: Any,
-    async_op: bool = False,
-    config: _Config | None = None,
-    workspace: FusedWorkspace | None = None,
-    output_split_sizes: Sequence[int] | None = None,
-    input_split_sizes: Sequence[int] | None = None,
-    group: Sequence[int] | None = None,
-) -> FusedWorkspace: ...
-def broadcast(
-    ctx: Context,
-    tensor: Any,
-    src: int = 0,
-    async_op: bool = False,
-    config: _Config | None = None,
-    workspace: FusedWorkspace | None = None,
-    group: Sequence[int] | None = None,
-) -> FusedWorkspace: ...
-def reduce(
-    ctx: Context,
-    output: Any | None,
-    input: Any,
-    dst: int = 0,
-    op: Any = "sum",
-    async_op: bool = False,
-    config: _Config | None = None,
-    workspace: FusedWorkspace | None = None,
-    group: Sequence[int] | None = None,
-) -> FusedWorkspace: ...
-def gather(
-    ctx: Context,
-    output: Any | None,
-    input: Any,
-    dst: int = 0,
-    async_op: bool = False,
-    config: _Config | None = None,
-    workspace: FusedWorkspace | None = None,
-    group: Sequence[int] | None = None,
-) -> FusedWorkspace: ...
-def scatter(
-    ctx: Context,
-    output: Any,
-    input: Any | None,
-    src: int = 0,
-    async_op: bool = False,
-    config: _Config | None = None,
-    workspace: FusedWorkspace | None = None,
-    group: Sequence[int] | None = None,
-) -> FusedWorkspace: ...
-def send(
-    ctx: Context,
-    tensor: Any,
-    dst: int,
-    group: Sequence[int] | None = None,
-) -> None: ...
-def recv(
-    ctx: Context,
-    tensor: Any,
-    src: int,
-    group: Sequence[int] | None = None,
-) -> None: ...
 def backends() -> list[str]: ...
 def cpu_isa() -> str: ...
 def _devices(
@@ -395,12 +171,233 @@ def _explain(
     M: int,
     N: int,
     K: int,
-    dtype: Any,
+    dtype: DType,
     world_size: int,
     arch: str,
     fields: tuple[Any, ...],
     /,
 ) -> list[tuple[str, int, list[tuple[int | str, float, dict[str, float]]]]]: ...
 def _auto_config(
-    op: str, M: int, N: int, K: int, dtype: Any, world_size: int, arch: str, /
+    op: str, M: int, N: int, K: int, dtype: DType, world_size: int, arch: str, /
 ) -> tuple[Any, ...]: ...
+
+# ---- functions of csrc/python/ops.def, written by build_stubs.py ----
+def matmul_all_reduce(
+    ctx: Context,
+    C: Tensor,
+    A: Tensor,
+    B: Tensor,
+    bias: Tensor | None = None,
+    async_op: bool = False,
+    config: FusedConfig | None = None,
+    workspace: FusedWorkspace | None = None,
+    *,
+    trace: bool = False,
+) -> FusedWorkspace: ...
+def matmul_all_reduce_preamble(
+    ctx: Context,
+    C: Tensor,
+    A: Tensor,
+    B: Tensor,
+    config: FusedConfig | None = None,
+    workspace: FusedWorkspace | None = None,
+    *,
+    bias: Tensor | None = None,
+) -> FusedWorkspace: ...
+def matmul_reduce_scatter(
+    ctx: Context,
+    C: Tensor,
+    A: Tensor,
+    B: Tensor,
+    bias: Tensor | None = None,
+    dim: int = 0,
+    async_op: bool = False,
+    config: FusedConfig | None = None,
+    workspace: FusedWorkspace | None = None,
+    *,
+    trace: bool = False,
+) -> FusedWorkspace: ...
+def matmul_reduce_scatter_preamble(
+    ctx: Context,
+    C: Tensor,
+    A: Tensor,
+    B: Tensor,
+    config: FusedConfig | None = None,
+    workspace: FusedWorkspace | None = None,
+    *,
+    bias: Tensor | None = None,
+    dim: int = 0,
+) -> FusedWorkspace: ...
+def matmul_all_gather(
+    ctx: Context,
+    C: Tensor,
+    A: Tensor,
+    B: Tensor,
+    bias: Tensor | None = None,
+    async_op: bool = False,
+    config: FusedConfig | None = None,
+    workspace: FusedWorkspace | None = None,
+    *,
+    trace: bool = False,
+) -> FusedWorkspace: ...
+def matmul_all_gather_preamble(
+    ctx: Context,
+    C: Tensor,
+    A: Tensor,
+    B: Tensor,
+    config: FusedConfig | None = None,
+    workspace: FusedWorkspace | None = None,
+    *,
+    bias: Tensor | None = None,
+) -> FusedWorkspace: ...
+def all_gather_matmul(
+    ctx: Context,
+    C: Tensor,
+    A_shard: Tensor,
+    B: Tensor,
+    bias: Tensor | None = None,
+    gather_dim: int = 0,
+    async_op: bool = False,
+    config: FusedConfig | None = None,
+    workspace: FusedWorkspace | None = None,
+    *,
+    A_gathered: Tensor | None = None,
+    trace: bool = False,
+) -> FusedWorkspace: ...
+def all_gather_matmul_preamble(
+    ctx: Context,
+    C: Tensor,
+    A_shard: Tensor,
+    B: Tensor,
+    config: FusedConfig | None = None,
+    workspace: FusedWorkspace | None = None,
+    *,
+    gather_dim: int = 0,
+) -> FusedWorkspace: ...
+def all_gather_matmul_hbm_buffer(
+    ctx: Context,
+    C: Tensor,
+    A_shard: Tensor,
+    B: Tensor,
+    bias: Tensor | None = None,
+    gather_dim: int = 0,
+    async_op: bool = False,
+    config: FusedConfig | None = None,
+    workspace: FusedWorkspace | None = None,
+    *,
+    A_gathered: Tensor | None = None,
+    trace: bool = False,
+) -> FusedWorkspace: ...
+def all_gather_matmul_hbm_buffer_preamble(
+    ctx: Context,
+    C: Tensor,
+    A_shard: Tensor,
+    B: Tensor,
+    config: FusedConfig | None = None,
+    workspace: FusedWorkspace | None = None,
+    *,
+    gather_dim: int = 0,
+) -> FusedWorkspace: ...
+def all_reduce(
+    ctx: Context,
+    output: Tensor,
+    input: Tensor,
+    op: Reduction = "sum",
+    async_op: bool = False,
+    config: Config | None = None,
+    workspace: FusedWorkspace | None = None,
+    group: Sequence[int] | None = None,
+) -> FusedWorkspace: ...
+def all_reduce_preamble(
+    ctx: Context,
+    output: Tensor,
+    input: Tensor,
+    config: Config | None = None,
+    workspace: FusedWorkspace | None = None,
+    group: Sequence[int] | None = None,
+) -> FusedWorkspace: ...
+def all_reduce_rmsnorm(
+    ctx: Context,
+    output: Tensor,
+    residual_out: Tensor,
+    input: Tensor,
+    residual: Tensor | None,
+    weight: Tensor,
+    eps: float = 1e-06,
+    async_op: bool = False,
+    config: Config | None = None,
+    workspace: FusedWorkspace | None = None,
+    group: Sequence[int] | None = None,
+) -> FusedWorkspace: ...
+def reduce_scatter(
+    ctx: Context,
+    output: Tensor,
+    input: Tensor,
+    op: Reduction = "sum",
+    async_op: bool = False,
+    config: Config | None = None,
+    workspace: FusedWorkspace | None = None,
+    group: Sequence[int] | None = None,
+) -> FusedWorkspace: ...
+def all_gather(
+    ctx: Context,
+    output: Tensor,
+    input: Tensor,
+    async_op: bool = False,
+    config: Config | None = None,
+    workspace: FusedWorkspace | None = None,
+    group: Sequence[int] | None = None,
+) -> FusedWorkspace: ...
+def all_to_all(
+    ctx: Context,
+    output: Tensor,
+    input: Tensor,
+    async_op: bool = False,
+    config: Config | None = None,
+    workspace: FusedWorkspace | None = None,
+    output_split_sizes: Sequence[int] | None = None,
+    input_split_sizes: Sequence[int] | None = None,
+    group: Sequence[int] | None = None,
+) -> FusedWorkspace: ...
+def broadcast(
+    ctx: Context,
+    tensor: Tensor,
+    src: int = 0,
+    async_op: bool = False,
+    config: Config | None = None,
+    workspace: FusedWorkspace | None = None,
+    group: Sequence[int] | None = None,
+) -> FusedWorkspace: ...
+def reduce(
+    ctx: Context,
+    output: Tensor | None,
+    input: Tensor,
+    dst: int = 0,
+    op: Reduction = "sum",
+    async_op: bool = False,
+    config: Config | None = None,
+    workspace: FusedWorkspace | None = None,
+    group: Sequence[int] | None = None,
+) -> FusedWorkspace: ...
+def gather(
+    ctx: Context,
+    output: Tensor | None,
+    input: Tensor,
+    dst: int = 0,
+    async_op: bool = False,
+    config: Config | None = None,
+    workspace: FusedWorkspace | None = None,
+    group: Sequence[int] | None = None,
+) -> FusedWorkspace: ...
+def scatter(
+    ctx: Context,
+    output: Tensor,
+    input: Tensor | None,
+    src: int = 0,
+    async_op: bool = False,
+    config: Config | None = None,
+    workspace: FusedWorkspace | None = None,
+    group: Sequence[int] | None = None,
+) -> FusedWorkspace: ...
+def send(ctx: Context, tensor: Tensor, dst: int, group: Sequence[int] | None = None) -> None: ...
+def recv(ctx: Context, tensor: Tensor, src: int, group: Sequence[int] | None = None) -> None: ...

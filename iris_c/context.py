@@ -12,10 +12,9 @@ import functools
 import operator
 
 from iris_c import _C
-from iris_c.ccl import BoundCcl
+from iris_c.bound import BoundCcl, BoundOps
 from iris_c.environment import DEFAULT_TIMEOUT, context_options
 from iris_c.fill import NumpyFiller, TorchFiller
-from iris_c.ops import BoundOps
 
 __all__ = ["Context", "init"]
 

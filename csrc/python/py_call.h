@@ -52,23 +52,8 @@ PyObject *iris_py_call_end(const struct iris_py_call *call, enum iris_status sta
 /* The same for operations without a workspace: None. */
 PyObject *iris_py_call_end_direct(const struct iris_py_call *call, enum iris_status status);
 
-/* ---- parts of their docstrings ---- */
-
-#define IRIS_PY_OP_GROUP                                                                           \
-    "group : sequence of int or None\n    The ranks that take part, this one among them; None: "   \
-    "all. See Context.group.\n"
-
-#define IRIS_PY_OP_TRACE                                                                           \
-    "trace : bool\n    Record what each work-group does when, for iris_c.tracing.\n"
-
-#define IRIS_PY_OP_RETURNS                                                                         \
-    "Returns\n-------\n"                                                                           \
-    "FusedWorkspace\n    The workspace used: the object passed in, or the context's.\n\n"
-
-#define IRIS_PY_OP_RAISES                                                                          \
-    "Raises\n------\n"                                                                             \
-    "ValueError\n    Shapes, strides, dtypes, devices, aliasing, config.\n"                        \
-    "HeapExhausted\n    The heap has no room for the workspace.\n"                                 \
-    "SignalTimeout, PeerError\n    A rank did not take part in time, or is gone."
+/* The choices of a collective, from its parsed arguments. */
+#define IRIS_PY_COLLECTIVE_CHOICES(a)                                                              \
+    {.config = (a).config, .workspace = (a).workspace, .async_op = (a).async_op, .group = (a).group}
 
 #endif

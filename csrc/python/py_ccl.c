@@ -9,6 +9,7 @@
 #include <strings.h>
 
 #include "py_call.h"
+#include "py_signature.h"
 #include "py_tensor.h"
 
 /* ---- collectives ---- */
@@ -75,166 +76,68 @@ finally:
     return result;
 }
 
-#define COLLECTIVE_TAIL                                                                            \
-    "async_op : bool\n    Without effect: it ends when this rank's result is complete.\n"          \
-    "config : ccl.Config or None\n    None chooses.\n"                                             \
-    "workspace : FusedWorkspace or None\n    None uses the context's own.\n" IRIS_PY_OP_GROUP      \
-    "\n" IRIS_PY_OP_RETURNS IRIS_PY_OP_RAISES
-
-PyDoc_STRVAR(all_reduce_doc,
-             "all_reduce($module, ctx, output, input, op='sum', async_op=False, config=None, "
-             "workspace=None, group=None)\n--\n\n"
-             "output = input reduced over the ranks. Collective.\n\n"
-             "Floating point is accumulated in float32, integers wrap. In rank order, so that all\n"
-             "ranks get the same bits, but in the variants 'atomic' and 'spinlock'.\n\n"
-             "Parameters\n----------\n"
-             "ctx : Context\n"
-             "output, input : tensor\n    Contiguous, of one shape and dtype: float32, float16,\n"
-             "    bfloat16, int32 or int64. The same memory in the variants 'two_shot', 'ring',\n"
-             "    'atomic' and 'spinlock'; config None then takes the first.\n"
-             "op : str\n    'sum', 'max', 'min' (NaN if any is), 'prod' or 'avg' (of integers\n"
-             "    rounded towards zero), or a torch.distributed.ReduceOp. 'atomic' and\n"
-             "    'spinlock' take 'sum' and 'avg' of floating point.\n" COLLECTIVE_TAIL);
-
-/* The collectives with the parameters (ctx, output, input, op, async_op, config, workspace). */
-static PyObject *reducing_collective(PyObject *module, const char *name,
-                                     enum iris_operation operation, collective_function *function,
-                                     PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
-{
-    const struct iris_py_signature signature = {
-        .function = name,
-        .count = 8,
-        .required = 3,
-        .positional = 8,
-        .names = {IRIS_PY_NAME_ctx, IRIS_PY_NAME_output, IRIS_PY_NAME_input, IRIS_PY_NAME_op,
-                  IRIS_PY_NAME_async_op, IRIS_PY_NAME_config, IRIS_PY_NAME_workspace,
-                  IRIS_PY_NAME_group},
-    };
-    PyObject *v[IRIS_PY_MAX_PARAMETERS], *result = NULL;
-    struct iris_py_call call;
-
-    if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
-        iris_py_call_begin(module, operation, v[0],
-                           &(struct iris_py_choices){
-                               .config = v[5], .workspace = v[6], .async_op = v[4], .group = v[7]},
-                           &call) < 0)
-        return NULL;
-    if (parse_reduction(v[3], &call.options.reduce_op) == 0)
-        result = collective(&call, function, v[1], v[2]);
-    return iris_py_call_finish(&call, result);
-}
-
 static PyObject *ops_all_reduce(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
                                 PyObject *kwnames)
 {
-    return reducing_collective(module, "all_reduce", IRIS_OP_ALL_REDUCE, iris_all_reduce, args,
-                               nargs, kwnames);
-}
+    struct iris_py_args_all_reduce a;
+    struct iris_py_call call;
+    PyObject *result = NULL;
 
-PyDoc_STRVAR(all_reduce_preamble_doc,
-             "all_reduce_preamble($module, ctx, output, input, config=None, workspace=None, "
-             "group=None)\n--\n\n"
-             "Agree on such a call and allocate for it, without reducing. Collective.\n\n"
-             "Optional: a call does it when needed.");
+    if (iris_py_parse_all_reduce(iris_py_state_of_module(module), args, nargs, kwnames, &a) < 0 ||
+        iris_py_call_begin(module, IRIS_OP_ALL_REDUCE, a.ctx,
+                           &(struct iris_py_choices)IRIS_PY_COLLECTIVE_CHOICES(a), &call) < 0)
+        return NULL;
+    if (parse_reduction(a.op, &call.options.reduce_op) == 0)
+        result = collective(&call, iris_all_reduce, a.output, a.input);
+    return iris_py_call_finish(&call, result);
+}
 
 static PyObject *ops_all_reduce_preamble(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
                                          PyObject *kwnames)
 {
-    static const struct iris_py_signature signature = {
-        .function = "all_reduce_preamble",
-        .count = 6,
-        .required = 3,
-        .positional = 6,
-        .names = {IRIS_PY_NAME_ctx, IRIS_PY_NAME_output, IRIS_PY_NAME_input, IRIS_PY_NAME_config,
-                  IRIS_PY_NAME_workspace, IRIS_PY_NAME_group},
-    };
-    PyObject *v[IRIS_PY_MAX_PARAMETERS];
+    struct iris_py_args_all_reduce_preamble a;
     struct iris_py_call call;
 
-    if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
-        iris_py_call_begin(
-            module, IRIS_OP_ALL_REDUCE, v[0],
-            &(struct iris_py_choices){.config = v[3], .workspace = v[4], .group = v[5]}, &call) < 0)
-        return NULL;
-    call.options.prepare = true;
-    return iris_py_call_finish(&call, collective(&call, iris_all_reduce, v[1], v[2]));
-}
-
-/* The collectives with the parameters (ctx, output, input, async_op, config, workspace). */
-static PyObject *plain_collective(PyObject *module, const char *name, enum iris_operation operation,
-                                  collective_function *function, PyObject *const *args,
-                                  Py_ssize_t nargs, PyObject *kwnames)
-{
-    const struct iris_py_signature signature = {
-        .function = name,
-        .count = 7,
-        .required = 3,
-        .positional = 7,
-        .names = {IRIS_PY_NAME_ctx, IRIS_PY_NAME_output, IRIS_PY_NAME_input, IRIS_PY_NAME_async_op,
-                  IRIS_PY_NAME_config, IRIS_PY_NAME_workspace, IRIS_PY_NAME_group},
-    };
-    PyObject *v[IRIS_PY_MAX_PARAMETERS];
-    struct iris_py_call call;
-
-    if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
-        iris_py_call_begin(module, operation, v[0],
+    if (iris_py_parse_all_reduce_preamble(iris_py_state_of_module(module), args, nargs, kwnames,
+                                          &a) < 0 ||
+        iris_py_call_begin(module, IRIS_OP_ALL_REDUCE, a.ctx,
                            &(struct iris_py_choices){
-                               .config = v[4], .workspace = v[5], .async_op = v[3], .group = v[6]},
+                               .config = a.config, .workspace = a.workspace, .group = a.group},
                            &call) < 0)
         return NULL;
-    return iris_py_call_finish(&call, collective(&call, function, v[1], v[2]));
+    call.options.prepare = true;
+    return iris_py_call_finish(&call, collective(&call, iris_all_reduce, a.output, a.input));
 }
-
-PyDoc_STRVAR(reduce_scatter_doc,
-             "reduce_scatter($module, ctx, output, input, op='sum', async_op=False, config=None, "
-             "workspace=None, group=None)\n--\n\n"
-             "output = this rank's share of input reduced over the ranks. Collective.\n\n"
-             "Parameters\n----------\n"
-             "ctx : Context\n"
-             "output : tensor\n    Contiguous, n elements.\n"
-             "input : tensor\n    Contiguous, world_size * n elements; rank r gets the r-th "
-             "n.\n"
-             "op : str\n    As for all_reduce.\n" COLLECTIVE_TAIL);
 
 static PyObject *ops_reduce_scatter(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
                                     PyObject *kwnames)
 {
-    return reducing_collective(module, "reduce_scatter", IRIS_OP_REDUCE_SCATTER,
-                               iris_reduce_scatter, args, nargs, kwnames);
-}
+    struct iris_py_args_reduce_scatter a;
+    struct iris_py_call call;
+    PyObject *result = NULL;
 
-PyDoc_STRVAR(all_gather_doc,
-             "all_gather($module, ctx, output, input, async_op=False, config=None, "
-             "workspace=None, group=None)\n--\n\n"
-             "output = all ranks' inputs in rank order. Collective.\n\n"
-             "Parameters\n----------\n"
-             "ctx : Context\n"
-             "output : tensor\n    Contiguous, world_size * n elements.\n"
-             "input : tensor\n    Contiguous, n elements, any dtype.\n" COLLECTIVE_TAIL);
+    if (iris_py_parse_reduce_scatter(iris_py_state_of_module(module), args, nargs, kwnames, &a) <
+            0 ||
+        iris_py_call_begin(module, IRIS_OP_REDUCE_SCATTER, a.ctx,
+                           &(struct iris_py_choices)IRIS_PY_COLLECTIVE_CHOICES(a), &call) < 0)
+        return NULL;
+    if (parse_reduction(a.op, &call.options.reduce_op) == 0)
+        result = collective(&call, iris_reduce_scatter, a.output, a.input);
+    return iris_py_call_finish(&call, result);
+}
 
 static PyObject *ops_all_gather(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
                                 PyObject *kwnames)
 {
-    return plain_collective(module, "all_gather", IRIS_OP_ALL_GATHER, iris_all_gather, args, nargs,
-                            kwnames);
-}
+    struct iris_py_args_all_gather a;
+    struct iris_py_call call;
 
-PyDoc_STRVAR(all_to_all_doc,
-             "all_to_all($module, ctx, output, input, async_op=False, config=None, "
-             "workspace=None, output_split_sizes=None, input_split_sizes=None, group=None)\n--\n\n"
-             "output's r-th part = rank r's input's part for this rank. Collective.\n\n"
-             "Parameters\n----------\n"
-             "ctx : Context\n"
-             "output, input : tensor\n    Contiguous, of one dtype. Without sizes world_size equal "
-             "parts.\n"
-             "async_op : bool\n    Without effect: it ends when this rank's result is complete.\n"
-             "config : ccl.Config or None\n    None chooses.\n"
-             "workspace : FusedWorkspace or None\n    None uses the context's own.\n"
-             "output_split_sizes, input_split_sizes : sequence of int or None\n"
-             "    Both or none: rows, counted in the first dimension, from and to each rank. They\n"
-             "    may be 0. What one rank sends another must expect; then it travels as by send\n"
-             "    and recv, and needs no workspace.\n" IRIS_PY_OP_GROUP
-             "\n" IRIS_PY_OP_RETURNS IRIS_PY_OP_RAISES);
+    if (iris_py_parse_all_gather(iris_py_state_of_module(module), args, nargs, kwnames, &a) < 0 ||
+        iris_py_call_begin(module, IRIS_OP_ALL_GATHER, a.ctx,
+                           &(struct iris_py_choices)IRIS_PY_COLLECTIVE_CHOICES(a), &call) < 0)
+        return NULL;
+    return iris_py_call_finish(&call, collective(&call, iris_all_gather, a.output, a.input));
+}
 
 static PyObject *all_to_all(struct iris_py_call *call, PyObject *output, PyObject *input,
                             PyObject *output_sizes, PyObject *input_sizes)
@@ -263,34 +166,16 @@ static PyObject *all_to_all(struct iris_py_call *call, PyObject *output, PyObjec
 static PyObject *ops_all_to_all(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
                                 PyObject *kwnames)
 {
-    static const struct iris_py_signature signature = {
-        .function = "all_to_all",
-        .count = 9,
-        .required = 3,
-        .positional = 9,
-        .names = {IRIS_PY_NAME_ctx, IRIS_PY_NAME_output, IRIS_PY_NAME_input, IRIS_PY_NAME_async_op,
-                  IRIS_PY_NAME_config, IRIS_PY_NAME_workspace, IRIS_PY_NAME_output_split_sizes,
-                  IRIS_PY_NAME_input_split_sizes, IRIS_PY_NAME_group},
-    };
-    PyObject *v[IRIS_PY_MAX_PARAMETERS];
+    struct iris_py_args_all_to_all a;
     struct iris_py_call call;
 
-    if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
-        iris_py_call_begin(module, IRIS_OP_ALL_TO_ALL, v[0],
-                           &(struct iris_py_choices){
-                               .config = v[4], .workspace = v[5], .async_op = v[3], .group = v[8]},
-                           &call) < 0)
+    if (iris_py_parse_all_to_all(iris_py_state_of_module(module), args, nargs, kwnames, &a) < 0 ||
+        iris_py_call_begin(module, IRIS_OP_ALL_TO_ALL, a.ctx,
+                           &(struct iris_py_choices)IRIS_PY_COLLECTIVE_CHOICES(a), &call) < 0)
         return NULL;
-    return iris_py_call_finish(&call, all_to_all(&call, v[1], v[2], v[6], v[7]));
+    return iris_py_call_finish(
+        &call, all_to_all(&call, a.output, a.input, a.output_split_sizes, a.input_split_sizes));
 }
-
-PyDoc_STRVAR(broadcast_doc, "broadcast($module, ctx, tensor, src=0, async_op=False, config=None, "
-                            "workspace=None, group=None)\n--\n\n"
-                            "tensor = rank src's tensor, in place. Collective.\n\n"
-                            "Parameters\n----------\n"
-                            "ctx : Context\n"
-                            "tensor : tensor\n    Contiguous, any dtype.\n"
-                            "src : int\n    The rank whose tensor all get.\n" COLLECTIVE_TAIL);
 
 static PyObject *broadcast(struct iris_py_call *call, PyObject *value, PyObject *src_value)
 {
@@ -316,24 +201,14 @@ finally:
 static PyObject *ops_broadcast(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
                                PyObject *kwnames)
 {
-    static const struct iris_py_signature signature = {
-        .function = "broadcast",
-        .count = 7,
-        .required = 2,
-        .positional = 7,
-        .names = {IRIS_PY_NAME_ctx, IRIS_PY_NAME_tensor, IRIS_PY_NAME_src, IRIS_PY_NAME_async_op,
-                  IRIS_PY_NAME_config, IRIS_PY_NAME_workspace, IRIS_PY_NAME_group},
-    };
-    PyObject *v[IRIS_PY_MAX_PARAMETERS];
+    struct iris_py_args_broadcast a;
     struct iris_py_call call;
 
-    if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
-        iris_py_call_begin(module, IRIS_OP_BROADCAST, v[0],
-                           &(struct iris_py_choices){
-                               .config = v[4], .workspace = v[5], .async_op = v[3], .group = v[6]},
-                           &call) < 0)
+    if (iris_py_parse_broadcast(iris_py_state_of_module(module), args, nargs, kwnames, &a) < 0 ||
+        iris_py_call_begin(module, IRIS_OP_BROADCAST, a.ctx,
+                           &(struct iris_py_choices)IRIS_PY_COLLECTIVE_CHOICES(a), &call) < 0)
         return NULL;
-    return iris_py_call_finish(&call, broadcast(&call, v[1], v[2]));
+    return iris_py_call_finish(&call, broadcast(&call, a.tensor, a.src));
 }
 
 /* ---- collectives with a root: reduce, gather, scatter ---- */
@@ -374,124 +249,62 @@ release:
     return result;
 }
 
-PyDoc_STRVAR(reduce_doc,
-             "reduce($module, ctx, output, input, dst=0, op='sum', async_op=False, config=None, "
-             "workspace=None, group=None)\n--\n\n"
-             "Rank dst's output = input reduced over the ranks. Collective.\n\n"
-             "Parameters\n----------\n"
-             "ctx : Context\n"
-             "output : tensor or None\n    Contiguous, as input, which it may be; only looked at "
-             "on rank dst.\n"
-             "input : tensor\n    As for all_reduce.\n"
-             "dst : int\n    The rank that gets the result.\n"
-             "op : str\n    As for all_reduce.\n" COLLECTIVE_TAIL);
-
 static PyObject *ops_reduce(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
                             PyObject *kwnames)
 {
-    static const struct iris_py_signature signature = {
-        .function = "reduce",
-        .count = 9,
-        .required = 3,
-        .positional = 9,
-        .names = {IRIS_PY_NAME_ctx, IRIS_PY_NAME_output, IRIS_PY_NAME_input, IRIS_PY_NAME_dst,
-                  IRIS_PY_NAME_op, IRIS_PY_NAME_async_op, IRIS_PY_NAME_config,
-                  IRIS_PY_NAME_workspace, IRIS_PY_NAME_group},
-    };
-    PyObject *v[IRIS_PY_MAX_PARAMETERS], *result = NULL;
+    struct iris_py_args_reduce a;
     struct iris_py_call call;
+    PyObject *result = NULL;
     int dst = 0;
 
-    if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
-        iris_py_call_begin(module, IRIS_OP_REDUCE, v[0],
-                           &(struct iris_py_choices){
-                               .config = v[6], .workspace = v[7], .async_op = v[5], .group = v[8]},
-                           &call) < 0)
+    if (iris_py_parse_reduce(iris_py_state_of_module(module), args, nargs, kwnames, &a) < 0 ||
+        iris_py_call_begin(module, IRIS_OP_REDUCE, a.ctx,
+                           &(struct iris_py_choices)IRIS_PY_COLLECTIVE_CHOICES(a), &call) < 0)
         return NULL;
-    if (iris_py_call_rank(&call, "dst", v[3], &dst) == 0 &&
-        parse_reduction(v[4], &call.options.reduce_op) == 0)
-        result = rooted_collective(&call, iris_reduce, v[1], v[2], IRIS_PY_WRITTEN, dst);
+    if (iris_py_call_rank(&call, "dst", a.dst, &dst) == 0 &&
+        parse_reduction(a.op, &call.options.reduce_op) == 0)
+        result = rooted_collective(&call, iris_reduce, a.output, a.input, IRIS_PY_WRITTEN, dst);
     return iris_py_call_finish(&call, result);
 }
-
-/* gather and scatter: (ctx, output, input, root, async_op, config, workspace). */
-static PyObject *rooted_transfer(PyObject *module, const char *name, enum iris_py_name root_name,
-                                 const char *root_text, enum iris_operation operation,
-                                 rooted_function *function, PyObject *const *args, Py_ssize_t nargs,
-                                 PyObject *kwnames)
-{
-    const struct iris_py_signature signature = {
-        .function = name,
-        .count = 8,
-        .required = 3,
-        .positional = 8,
-        .names = {IRIS_PY_NAME_ctx, IRIS_PY_NAME_output, IRIS_PY_NAME_input, root_name,
-                  IRIS_PY_NAME_async_op, IRIS_PY_NAME_config, IRIS_PY_NAME_workspace,
-                  IRIS_PY_NAME_group},
-    };
-    PyObject *v[IRIS_PY_MAX_PARAMETERS], *result = NULL;
-    struct iris_py_call call;
-    int root = 0;
-
-    if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
-        iris_py_call_begin(module, operation, v[0],
-                           &(struct iris_py_choices){
-                               .config = v[5], .workspace = v[6], .async_op = v[4], .group = v[7]},
-                           &call) < 0)
-        return NULL;
-    if (iris_py_call_rank(&call, root_text, v[3], &root) == 0)
-        result =
-            rooted_collective(&call, function, v[1], v[2],
-                              operation == IRIS_OP_GATHER ? IRIS_PY_WRITTEN : IRIS_PY_READ, root);
-    return iris_py_call_finish(&call, result);
-}
-
-PyDoc_STRVAR(gather_doc, "gather($module, ctx, output, input, dst=0, async_op=False, config=None, "
-                         "workspace=None, group=None)\n--\n\n"
-                         "Rank dst's output = all ranks' inputs in rank order. Collective.\n\n"
-                         "Parameters\n----------\n"
-                         "ctx : Context\n"
-                         "output : tensor or None\n    Contiguous, world_size * n elements; only "
-                         "looked at on rank dst.\n"
-                         "input : tensor\n    Contiguous, n elements, any dtype.\n"
-                         "dst : int\n    The rank that gets them.\n" COLLECTIVE_TAIL);
 
 static PyObject *ops_gather(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
                             PyObject *kwnames)
 {
-    return rooted_transfer(module, "gather", IRIS_PY_NAME_dst, "dst", IRIS_OP_GATHER, iris_gather,
-                           args, nargs, kwnames);
-}
+    struct iris_py_args_gather a;
+    struct iris_py_call call;
+    PyObject *result = NULL;
+    int dst = 0;
 
-PyDoc_STRVAR(scatter_doc,
-             "scatter($module, ctx, output, input, src=0, async_op=False, config=None, "
-             "workspace=None, group=None)\n--\n\n"
-             "output = this rank's part of rank src's input. Collective.\n\n"
-             "Parameters\n----------\n"
-             "ctx : Context\n"
-             "output : tensor\n    Contiguous, n elements, any dtype.\n"
-             "input : tensor or None\n    Contiguous, world_size * n elements, rank r gets the "
-             "r-th n; only looked\n    at on rank src.\n"
-             "src : int\n    The rank whose tensor is dealt out.\n" COLLECTIVE_TAIL);
+    if (iris_py_parse_gather(iris_py_state_of_module(module), args, nargs, kwnames, &a) < 0 ||
+        iris_py_call_begin(module, IRIS_OP_GATHER, a.ctx,
+                           &(struct iris_py_choices)IRIS_PY_COLLECTIVE_CHOICES(a), &call) < 0)
+        return NULL;
+    if (iris_py_call_rank(&call, "dst", a.dst, &dst) == 0)
+        result = rooted_collective(&call, iris_gather, a.output, a.input, IRIS_PY_WRITTEN, dst);
+    return iris_py_call_finish(&call, result);
+}
 
 static PyObject *ops_scatter(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
                              PyObject *kwnames)
 {
-    return rooted_transfer(module, "scatter", IRIS_PY_NAME_src, "src", IRIS_OP_SCATTER,
-                           iris_scatter, args, nargs, kwnames);
+    struct iris_py_args_scatter a;
+    struct iris_py_call call;
+    PyObject *result = NULL;
+    int src = 0;
+
+    if (iris_py_parse_scatter(iris_py_state_of_module(module), args, nargs, kwnames, &a) < 0 ||
+        iris_py_call_begin(module, IRIS_OP_SCATTER, a.ctx,
+                           &(struct iris_py_choices)IRIS_PY_COLLECTIVE_CHOICES(a), &call) < 0)
+        return NULL;
+    if (iris_py_call_rank(&call, "src", a.src, &src) == 0)
+        result = rooted_collective(&call, iris_scatter, a.output, a.input, IRIS_PY_READ, src);
+    return iris_py_call_finish(&call, result);
 }
 
-#define OP(name) (PyCFunction)(void (*)(void)) ops_##name, METH_FASTCALL | METH_KEYWORDS, name##_doc
-
 PyMethodDef iris_py_ccl_methods[] = {
-    {"all_reduce", OP(all_reduce)},
-    {"all_reduce_preamble", OP(all_reduce_preamble)},
-    {"reduce_scatter", OP(reduce_scatter)},
-    {"all_gather", OP(all_gather)},
-    {"all_to_all", OP(all_to_all)},
-    {"broadcast", OP(broadcast)},
-    {"reduce", OP(reduce)},
-    {"gather", OP(gather)},
-    {"scatter", OP(scatter)},
-    {NULL, NULL, 0, NULL},
+    IRIS_PY_METHOD(all_reduce),     IRIS_PY_METHOD(all_reduce_preamble),
+    IRIS_PY_METHOD(reduce_scatter), IRIS_PY_METHOD(all_gather),
+    IRIS_PY_METHOD(all_to_all),     IRIS_PY_METHOD(broadcast),
+    IRIS_PY_METHOD(reduce),         IRIS_PY_METHOD(gather),
+    IRIS_PY_METHOD(scatter),        {NULL, NULL, 0, NULL},
 };

@@ -6,6 +6,7 @@
 #include "py_ops.h"
 
 #include "py_call.h"
+#include "py_signature.h"
 #include "py_tensor.h"
 
 enum { OUTPUT, RESIDUAL_OUT, INPUT, RESIDUAL, WEIGHT, TENSORS };
@@ -49,57 +50,28 @@ release:
     return result;
 }
 
-PyDoc_STRVAR(
-    all_reduce_rmsnorm_doc,
-    "all_reduce_rmsnorm($module, ctx, output, residual_out, input, residual, weight, eps=1e-06, "
-    "async_op=False, config=None, workspace=None, group=None)\n--\n\n"
-    "The end of a tensor-parallel layer in one kernel. Collective.\n\n"
-    "    residual_out = sum over ranks of input + residual\n"
-    "    output = residual_out * weight / sqrt(mean(residual_out ** 2) + eps)\n\n"
-    "The sum and the mean, over the last dimension, are in float32; residual_out is rounded\n"
-    "once, and output is computed from what it then holds. All ranks get the same bits. Messages\n"
-    "travel as those of all_reduce's variants 'll' and 'll_two_shot': made for decoding.\n\n"
-    "Parameters\n----------\n"
-    "ctx : Context\n"
-    "output : tensor (..., n)\n    Contiguous; may be input.\n"
-    "residual_out : tensor (..., n)\n    Contiguous; may be residual.\n"
-    "input : tensor (..., n)\n    Contiguous; float32, float16 or bfloat16, as all others.\n"
-    "residual : tensor (..., n) or None\n    Contiguous, equal on all ranks; None: nothing is "
-    "added.\n"
-    "weight : tensor (n,)\n    Equal on all ranks.\n"
-    "eps : float\n"
-    "async_op : bool\n    Without effect: it ends when this rank's result is complete.\n"
-    "config : ccl.Config or None\n    None chooses.\n"
-    "workspace : FusedWorkspace or None\n    None uses the context's own.\n" IRIS_PY_OP_GROUP
-    "\n" IRIS_PY_OP_RETURNS IRIS_PY_OP_RAISES);
-
 static PyObject *ops_all_reduce_rmsnorm(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
                                         PyObject *kwnames)
 {
-    static const struct iris_py_signature signature = {
-        .function = "all_reduce_rmsnorm",
-        .count = 11,
-        .required = 6,
-        .positional = 11,
-        .names = {IRIS_PY_NAME_ctx, IRIS_PY_NAME_output, IRIS_PY_NAME_residual_out,
-                  IRIS_PY_NAME_input, IRIS_PY_NAME_residual, IRIS_PY_NAME_weight, IRIS_PY_NAME_eps,
-                  IRIS_PY_NAME_async_op, IRIS_PY_NAME_config, IRIS_PY_NAME_workspace,
-                  IRIS_PY_NAME_group},
-    };
-    PyObject *v[IRIS_PY_MAX_PARAMETERS];
+    struct iris_py_args_all_reduce_rmsnorm a;
     struct iris_py_call call;
 
-    if (iris_py_parse(iris_py_state_of_module(module), &signature, args, nargs, kwnames, v) < 0 ||
-        iris_py_call_begin(module, IRIS_OP_ALL_REDUCE_RMSNORM, v[0],
-                           &(struct iris_py_choices){
-                               .config = v[8], .workspace = v[9], .async_op = v[7], .group = v[10]},
-                           &call) < 0)
+    if (iris_py_parse_all_reduce_rmsnorm(iris_py_state_of_module(module), args, nargs, kwnames,
+                                         &a) < 0 ||
+        iris_py_call_begin(module, IRIS_OP_ALL_REDUCE_RMSNORM, a.ctx,
+                           &(struct iris_py_choices)IRIS_PY_COLLECTIVE_CHOICES(a), &call) < 0)
         return NULL;
-    return iris_py_call_finish(&call, all_reduce_rmsnorm(&call, &v[1], v[6]));
+    return iris_py_call_finish(
+        &call, all_reduce_rmsnorm(&call,
+                                  (PyObject *[TENSORS]){[OUTPUT] = a.output,
+                                                        [RESIDUAL_OUT] = a.residual_out,
+                                                        [INPUT] = a.input,
+                                                        [RESIDUAL] = a.residual,
+                                                        [WEIGHT] = a.weight},
+                                  a.eps));
 }
 
 PyMethodDef iris_py_rmsnorm_methods[] = {
-    {"all_reduce_rmsnorm", (PyCFunction)(void (*)(void))ops_all_reduce_rmsnorm,
-     METH_FASTCALL | METH_KEYWORDS, all_reduce_rmsnorm_doc},
+    IRIS_PY_METHOD(all_reduce_rmsnorm),
     {NULL, NULL, 0, NULL},
 };

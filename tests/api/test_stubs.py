@@ -5,12 +5,15 @@
 import ast
 import inspect
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
 import iris_c
 from iris_c import _C
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 STUBS = ast.parse((pathlib.Path(iris_c.__file__).parent / "_C.pyi").read_text())
 FUNCTIONS = {node.name: node for node in STUBS.body if isinstance(node, ast.FunctionDef)}
 CLASSES = {node.name: node for node in STUBS.body if isinstance(node, ast.ClassDef)}
@@ -55,3 +58,32 @@ def test_methods(name):
         return
     signature = inspect.signature(actual).parameters.values()
     assert [(p.name, p.default) for p in signature] == parameters(METHODS[name])
+
+
+def test_the_written_stubs_are_those_of_the_table():
+    """iris_c/_C.pyi and bound.pyi are what build_stubs.py makes of csrc/python/ops.def."""
+    subprocess.run([sys.executable, str(ROOT / "build_stubs.py"), "--check"], check=True)
+
+
+def test_stubtest_finds_no_difference(tmp_path):
+    """mypy's own comparison of the stubs with what is installed."""
+    allowed = tmp_path / "allowed"
+    # The buffer protocol has this name from Python 3.12 on.
+    allowed.write_text("iris_c._C.Buffer.__buffer__\n" if sys.version_info < (3, 12) else "")
+    command = [sys.executable, "-P", "-m", "mypy.stubtest", "iris_c._C", "iris_c.bound",
+               "--ignore-disjoint-bases", "--allowlist", str(allowed)]  # fmt: skip
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+
+
+def test_help_of_a_bound_method_is_the_whole_text():
+    with iris_c.init(heap_size=1 << 20, rank=0, world_size=1) as ctx:
+        for bound, module in ((ctx.ops, iris_c.ops), (ctx.ccl, iris_c.ccl)):
+            for name in dir(bound):
+                if name.startswith("_"):
+                    continue
+                method, function = getattr(bound, name), getattr(module, name)
+                assert method.__doc__ == function.__doc__
+                assert "Parameters\n----------" in method.__doc__ or name == "barrier", name
+                own = list(inspect.signature(method).parameters.values())
+                assert own == list(inspect.signature(function).parameters.values())[1:]
