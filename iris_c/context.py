@@ -9,6 +9,7 @@ it `iris_c.Buffer`s, filled by numpy. Both libraries are imported when the first
 from __future__ import annotations
 
 import functools
+import numbers
 import operator
 
 from iris_c import _C
@@ -57,6 +58,7 @@ class Context(_C.Context):
     def __new__(cls, *, source="arguments", **options):
         # Here, not in __init__, which a subclass may replace and __new__ alone does not call.
         self = super().__new__(cls, **options)
+        options.pop("parent", None)  # a group does not keep what keeps it
         self._options = options
         self._groups = {}
         self.source = source
@@ -109,6 +111,7 @@ class Context(_C.Context):
                     "run_key": f"{self._options.get('run_key', '')}/group {members}",
                     "ranks": members,
                     "source": f"group {members}",
+                    "parent": self,
                 }
             )
             self._groups[members] = group
@@ -124,6 +127,52 @@ class Context(_C.Context):
             raise ValueError(f"group: expected distinct ranks, 0 to {world - 1}, got {members}")
         if self.rank not in members:
             raise ValueError(f"group: expected this rank, {self.rank}, among {members}")
+
+    def survivors(self, timeout: float | None = None) -> Context:
+        """The context of the ranks that are left, after a `PeerError` or `SignalTimeout`, or when
+        the framework says that a rank is lost. Collective over them; closes this context.
+
+        Who they are is agreed on: the ranks that live, have not closed this context, and call
+        this too. Ranks keep their order; `ranks` says what they are called in this context, or,
+        if it has other names for them itself (survivors, a group), those. Heap size, timeout and
+        the like are this context's. Its tensors stay readable, and its heap's memory goes with
+        the last of them. Its groups are closed; a group may have survivors of its own.
+
+        Parameters
+        ----------
+        timeout : float or None
+            Seconds from this rank's call to wait for ranks that live and have not called it. They
+            are left out then. None: this context's.
+
+        Returns
+        -------
+        Context
+
+        Raises
+        ------
+        PeerError
+            This rank came too late: the others went on without it.
+        RuntimeError
+            This context is closed.
+        """
+        if not isinstance(timeout, numbers.Real | None):
+            raise TypeError(f"timeout: expected seconds or None, got {type(timeout).__name__}")
+        if timeout is not None and not 0 < timeout <= 1e9:
+            raise ValueError(f"timeout: expected seconds in (0, 1e9] or None, got {timeout}")
+        for group in tuple(self._groups.values()):
+            group.close()
+        self._groups.clear()  # their memory goes with their tensors, too
+        survivors = super().survivors(timeout)
+        survivors._groups = {}
+        survivors._options = {
+            **self._options,
+            "rank": survivors.rank,
+            "world_size": survivors.world_size,
+            "run_key": survivors._run_key,
+            "ranks": survivors.ranks,
+        }
+        survivors.source = f"survivors {survivors.ranks}"
+        return survivors
 
     def close(self) -> None:
         """Leave the peers, in groups too. Tensors stay readable.

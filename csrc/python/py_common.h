@@ -45,6 +45,7 @@
     X(src)                                                                                         \
     X(stream)                                                                                      \
     X(tensor)                                                                                      \
+    X(timeout)                                                                                     \
     X(torch)                                                                                       \
     X(trace)                                                                                       \
     X(variant)                                                                                     \

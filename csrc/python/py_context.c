@@ -13,6 +13,7 @@
 #include "py_buffer.h"
 #include "py_call.h"
 #include "py_rma.h"
+#include "py_survivors.h"
 #include "py_tensor.h"
 #include "py_trace.h"
 #include "py_workspace.h"
@@ -27,7 +28,7 @@ static struct iris_context *core(PyObject *object)
 PyDoc_STRVAR(context_doc,
              "Context(*, heap_size=1073741824, backend=None, rank=0, world_size=1, local_rank=0, "
              "timeout=30.0, run_key='', num_threads=0, debug=False,\n"
-             "        kernel_directory='', ranks=None)\n--\n\n"
+             "        kernel_directory='', ranks=None, parent=None)\n--\n\n"
              "Meet the other ranks and map the symmetric heap. Collective; use iris_c.init.\n\n"
              "Parameters\n----------\n"
              "heap_size : int\n    Bytes, equal on all ranks.\n"
@@ -40,13 +41,30 @@ PyDoc_STRVAR(context_doc,
              "debug : bool\n    Compare every call on all ranks before it starts.\n"
              "kernel_directory : str\n    Where the GPU code objects are.\n"
              "ranks : sequence of int or None\n    Of a group: what its members are called where "
-             "it is made.");
+             "it is made.\n"
+             "parent : Context or None\n    Of a group: where it is made. Ranks that die there are "
+             "not waited for.");
+
+PyObject *iris_py_context_wrap(PyTypeObject *type, struct iris_context *ctx, const int *ranks)
+{
+    const allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    struct iris_py_context *self = (struct iris_py_context *)allocate(type, 0);
+
+    if (!self) {
+        iris_context_release(ctx);
+        return NULL;
+    }
+    self->ctx = ctx;
+    for (int i = 0; i < iris_context_world_size(ctx); i++)
+        self->ranks[i] = ranks[i];
+    return (PyObject *)self;
+}
 
 static PyObject *context_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"heap_size",  "backend",          "rank",    "world_size",
-                            "local_rank", "timeout",          "run_key", "num_threads",
-                            "debug",      "kernel_directory", "ranks",   NULL};
+    static char *names[] = {"heap_size", "backend", "rank",        "world_size", "local_rank",
+                            "timeout",   "run_key", "num_threads", "debug",      "kernel_directory",
+                            "ranks",     "parent",  NULL};
     const struct iris_py_state *state = iris_py_state_of_type(type);
     struct iris_context_options options = {.world_size = 1,
                                            .timeout = 30.0,
@@ -55,21 +73,21 @@ static PyObject *context_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
                                            .heap_size = (size_t)1 << 30};
     Py_ssize_t heap_size = (Py_ssize_t)options.heap_size;
     struct iris_context *ctx = NULL;
-    struct iris_py_context *self;
     enum iris_status status;
-    int64_t ranks[IRIS_MAX_RANKS] = {0};
-    PyObject *ranks_value = Py_None;
-    allocfunc allocate;
+    int64_t given[IRIS_MAX_RANKS] = {0};
+    int ranks[IRIS_MAX_RANKS];
+    PyObject *ranks_value = Py_None, *parent = Py_None;
+    struct iris_members members = {0};
     int debug = 0;
 
     if (!state || !PyArg_ParseTupleAndKeywords(
-                      args, kwargs, "|$nziiidsipsO:Context", names, &heap_size, &options.backend,
+                      args, kwargs, "|$nziiidsipsOO:Context", names, &heap_size, &options.backend,
                       &options.rank, &options.world_size, &options.local_rank, &options.timeout,
                       &options.run_key, &options.num_threads, &debug, &options.kernel_directory,
-                      &ranks_value))
+                      &ranks_value, &parent))
         return NULL;
     if (ranks_value != Py_None && options.world_size >= 1 && options.world_size <= IRIS_MAX_RANKS &&
-        iris_py_int64s("ranks", ranks_value, options.world_size, ranks) < 0)
+        iris_py_int64s("ranks", ranks_value, options.world_size, given) < 0)
         return NULL;
     if (heap_size <= 0) {
         PyErr_Format(PyExc_ValueError, "heap_size: expected > 0 bytes, got %zd", heap_size);
@@ -77,22 +95,27 @@ static PyObject *context_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     }
     options.heap_size = (size_t)heap_size;
     options.debug = debug != 0;
-    /* The strings belong to args and kwargs, which the caller holds. */
+    if (parent != Py_None) {
+        if (!PyObject_TypeCheck(parent, state->context_type)) {
+            iris_py_type_error("parent", "an iris_c.Context or None", parent);
+            return NULL;
+        }
+        members.parent = core(parent);
+        for (int i = 0; i < options.world_size && i < IRIS_MAX_RANKS; i++)
+            if (given[i] >= 0 && given[i] < IRIS_MAX_RANKS)
+                members.ranks |= UINT32_C(1) << given[i];
+        options.check_meeting = iris_members_check;
+        options.check_meeting_arg = &members;
+    }
+    /* The strings belong to args and kwargs, and so does the parent; the caller holds both. */
     Py_BEGIN_ALLOW_THREADS
     status = iris_context_create(&options, &ctx);
     Py_END_ALLOW_THREADS
     if (status != IRIS_OK)
         return iris_py_raise(state, status);
-    allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
-    self = (struct iris_py_context *)allocate(type, 0);
-    if (!self) {
-        iris_context_release(ctx);
-        return NULL;
-    }
-    self->ctx = ctx;
     for (int i = 0; i < options.world_size; i++)
-        self->ranks[i] = ranks_value != Py_None ? (int)ranks[i] : i;
-    return (PyObject *)self;
+        ranks[i] = ranks_value != Py_None ? (int)given[i] : i;
+    return iris_py_context_wrap(type, ctx, ranks);
 }
 
 static int context_traverse(PyObject *object, visitproc visit, void *arg)
@@ -460,6 +483,8 @@ static PyMethodDef context_methods[] = {
      METH_METHOD | METH_FASTCALL | METH_KEYWORDS, iris_py_signal_doc},
     {"wait", (PyCFunction)(void (*)(void))iris_py_context_wait,
      METH_METHOD | METH_FASTCALL | METH_KEYWORDS, iris_py_wait_doc},
+    {"survivors", (PyCFunction)(void (*)(void))iris_py_context_survivors,
+     METH_METHOD | METH_FASTCALL | METH_KEYWORDS, iris_py_survivors_doc},
     {"_trace", iris_py_context_trace, METH_NOARGS, iris_py_trace_doc},
     {"_trace_clear", iris_py_context_trace_clear, METH_NOARGS, iris_py_trace_clear_doc},
     {"_select_config", context_select_config, METH_VARARGS, context_select_config_doc},
@@ -480,8 +505,11 @@ static PyGetSetDef context_getset[] = {
     {"heap_used", context_get_heap_used, NULL,
      "int: bytes of this rank's live allocations and workspaces.", NULL},
     {"ranks", context_get_ranks, NULL,
-     "tuple of int: the members as the context this is a group of calls them; else all ranks.",
+     "tuple of int: what the ranks are called in the context that this is a group of; of "
+     "survivors, "
+     "in the context that they are left of; else all ranks.",
      NULL},
+    {"_run_key", iris_py_context_run_key, NULL, "str: what the ranks met by.", NULL},
     {"closed", context_get_closed, NULL, "bool: whether close() was called.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

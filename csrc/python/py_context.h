@@ -22,6 +22,10 @@ struct iris_py_context {
 PyObject *iris_py_context_workspace(const struct iris_py_state *state, struct iris_py_context *self,
                                     enum iris_operation operation);
 
+/* A new object of `type`, a context type, around `ctx`, whose reference it takes over, also on
+ * failure; `ranks` has an entry for each rank. */
+PyObject *iris_py_context_wrap(PyTypeObject *type, struct iris_context *ctx, const int *ranks);
+
 extern PyType_Spec iris_py_context_spec;
 
 #endif

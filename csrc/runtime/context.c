@@ -121,11 +121,14 @@ static enum iris_status connect_ranks(struct iris_context *ctx,
         .timeout_ns = ctx->timeout_ns,
         .on_departure = peer_departed,
         .on_departure_arg = ctx,
+        .check_meeting = options->check_meeting,
+        .check_meeting_arg = options->check_meeting_arg,
     };
     struct iris_control *control = NULL;
 
     IRIS_TRY(iris_bootstrap_create(&bootstrap, &ctx->bootstrap));
     IRIS_TRY(agree_on_options(ctx));
+    IRIS_TRY(iris_lifelines_create(ctx->bootstrap, ctx->rank, ctx->world_size, &ctx->lifelines));
     IRIS_TRY(iris_control_create(ctx->bootstrap, ctx->rank, ctx->world_size, &control));
     __atomic_store_n(&ctx->control, control, __ATOMIC_RELEASE);
     IRIS_TRY(ctx->ops->host_register(ctx->device, control, sizeof *control, &ctx->faults_address));
@@ -160,10 +163,17 @@ enum iris_status iris_context_create(const struct iris_context_options *options,
     ctx->timeout_ns = (uint64_t)(options->timeout * 1e9);
     ctx->debug = options->debug;
     ctx->heap_size = (options->heap_size + 4095) / 4096 * 4096;
+    ctx->local_rank = options->local_rank;
+    ctx->num_threads = options->num_threads;
+    iris_lifelines_init(&ctx->lifelines);
     pthread_mutex_init(&ctx->op_lock, NULL);
     pthread_mutex_init(&ctx->storages_lock, NULL);
     IRIS_TRY_GOTO(status,
                   copy_text(options->run_key != NULL ? options->run_key : "", &ctx->run_key), fail);
+    IRIS_TRY_GOTO(status,
+                  copy_text(options->kernel_directory != NULL ? options->kernel_directory : "",
+                            &ctx->kernel_directory),
+                  fail);
     IRIS_TRY_GOTO(status, iris_device_find(options->backend, &ctx->ops), fail);
     IRIS_TRY_GOTO(status, ctx->ops->open(&device, &ctx->device), fail);
     IRIS_TRY_GOTO(status, connect_ranks(ctx, options), fail);
@@ -196,8 +206,15 @@ struct iris_context *iris_context_retain(struct iris_context *ctx)
 
 void iris_context_close(struct iris_context *ctx)
 {
+    (void)iris_context_depart(ctx, false);
+}
+
+bool iris_context_depart(struct iris_context *ctx, bool goes_on)
+{
     if (iris_context_is_inherited(ctx) || atomic_exchange(&ctx->closed, true))
-        return;
+        return false;
+    if (goes_on)
+        iris_control_abort(ctx->control, ctx->rank, IRIS_ABORT_WORD(IRIS_ABORT_WENT_ON, ctx->rank));
     /* A running operation of another thread ends first: it uses what goes away here. */
     pthread_mutex_lock(&ctx->op_lock);
     /* So do its kernels, which poll the control segment; their waits are bounded. */
@@ -213,10 +230,15 @@ void iris_context_close(struct iris_context *ctx)
     iris_stream_order_destroy(ctx->ops, ctx->device, &ctx->sends);
     iris_stream_order_destroy(ctx->ops, ctx->device, &ctx->receipts);
     iris_trace_free(ctx);
+    if (goes_on)
+        iris_heap_drop_peers(ctx->heap);
+    else
+        iris_lifelines_close(&ctx->lifelines);
     if (ctx->ops != NULL)
         ctx->ops->close(ctx->device);
     ctx->device = NULL;
     pthread_mutex_unlock(&ctx->op_lock);
+    return true;
 }
 
 void iris_context_release(struct iris_context *ctx)
@@ -233,6 +255,7 @@ void iris_context_release(struct iris_context *ctx)
     pthread_mutex_destroy(&ctx->storages_lock);
     pthread_mutex_destroy(&ctx->op_lock);
     free(ctx->run_key);
+    free(ctx->kernel_directory);
     free(ctx);
 }
 
@@ -289,6 +312,11 @@ int iris_context_rank(const struct iris_context *ctx)
 int iris_context_world_size(const struct iris_context *ctx)
 {
     return ctx->world_size;
+}
+
+const char *iris_context_run_key(const struct iris_context *ctx)
+{
+    return ctx->run_key;
 }
 
 const char *iris_context_backend(const struct iris_context *ctx)

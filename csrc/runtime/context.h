@@ -13,6 +13,7 @@
 #include "device/device.h"
 #include "iris.h"
 #include "runtime/bootstrap/bootstrap.h"
+#include "runtime/bootstrap/lifelines.h"
 #include "runtime/memory/heap.h"
 #include "runtime/ops/op_desc.h"
 #include "runtime/ops/stream_order.h"
@@ -35,6 +36,11 @@ struct iris_context {
     struct iris_control *control;
     struct iris_heap *heap;
     uint64_t heap_size;
+    /* As given, for the context of the survivors. */
+    int local_rank, num_threads;
+    char *kernel_directory;
+    /* Closed by whoever closes the context; see survivors.c. */
+    struct iris_lifelines lifelines;
 
     /* Held through every operation: a rank's operations on one context start in one order. Taken by
      * iris_context_enter, and by closing. */
@@ -66,6 +72,11 @@ struct iris_context {
  * for a closed context. Whatever reads or changes more of a context than its constants enters. */
 enum iris_status iris_context_enter(struct iris_context *ctx);
 void iris_context_leave(struct iris_context *ctx);
+
+/* Leaves the peers as iris_context_close does, unless the context is closed: then false. With
+ * `goes_on` the lifelines stay, waits of this rank that are under way end at once, and peers'
+ * memory is unmapped when they have. */
+bool iris_context_depart(struct iris_context *ctx, bool goes_on);
 
 /* IRIS_ESTATE for a forked child's context alone: to be asked before any of its locks is taken. */
 enum iris_status iris_context_check_process(const struct iris_context *ctx);

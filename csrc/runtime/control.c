@@ -21,6 +21,8 @@ enum iris_status iris_control_create(struct iris_bootstrap *bootstrap, int rank,
     /* Every rank makes one, since an exchange gives and takes a descriptor on each; they are empty
      * files of which only rank 0's is ever touched. */
     IRIS_TRY(iris_shared_memory_create("iris_c-control", nbytes, &own, &data));
+    if (rank == 0)
+        iris_roll_init(&((struct iris_control *)data)->roll);
     status = iris_bootstrap_exchange_fds(bootstrap, "control", own, fds);
     close(own);
     if (status != IRIS_OK)

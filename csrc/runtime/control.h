@@ -12,6 +12,7 @@
  *           advances `posted` (release), read by peers after they have seen that (acquire).
  * `claims`  one word per slot, set once per call by compare-and-swap: the storage that everybody
  *           uses. The first rank that has a usable one decides.
+ * `roll`    on which those who are left agree, when a rank is lost, who goes on; see roll.h.
  */
 #ifndef IRIS_CONTROL_H
 #define IRIS_CONTROL_H
@@ -21,6 +22,7 @@
 #include "base/status.h"
 #include "kernels/abi/abi.h"
 #include "runtime/bootstrap/bootstrap.h"
+#include "runtime/bootstrap/roll.h"
 
 enum {
     IRIS_BOARD_SLOTS = 256,
@@ -42,6 +44,7 @@ struct iris_control {
     } posted[IRIS_MAX_RANKS];
     struct iris_board_entry entries[IRIS_MAX_RANKS][IRIS_BOARD_SLOTS];
     uint64_t claims[IRIS_BOARD_SLOTS];
+    struct iris_roll roll;
 };
 
 /* Collective: rank 0 creates it, all map it. */

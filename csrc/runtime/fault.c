@@ -102,6 +102,9 @@ enum iris_status iris_context_abort_status(struct iris_context *ctx, enum iris_o
     case IRIS_ABORT_PEER_LEFT:
         IRIS_FAIL(IRIS_EPEER, "%s: rank %d closed its context", name, culprit);
         break;
+    case IRIS_ABORT_WENT_ON:
+        IRIS_FAIL(IRIS_EPEER, "%s: rank %d called survivors()", name, culprit);
+        break;
     case IRIS_ABORT_PEER_DIED:
         IRIS_FAIL(IRIS_EPEER, "%s: rank %d died", name, culprit);
         break;

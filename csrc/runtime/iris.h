@@ -51,6 +51,9 @@ struct iris_context_options {
     int num_threads;      /* cpu: work-groups that run side by side; 0: choose */
     const char *kernel_directory; /* GPUs: where the code objects are */
     bool debug; /* compare every call's description on all ranks before it starts */
+    /* See bootstrap.h; may be NULL. iris_members_check for a group. */
+    enum iris_status (*check_meeting)(void *arg);
+    void *check_meeting_arg;
 };
 
 /* Collective; may wait. IRIS_EINVAL on every rank when heap sizes or backends differ. */
@@ -66,6 +69,30 @@ bool iris_context_is_closed(const struct iris_context *ctx);
 bool iris_context_is_inherited(const struct iris_context *ctx);
 /* IRIS_ESTATE for a closed context or a forked child's: nothing can be started with it. */
 enum iris_status iris_context_check(const struct iris_context *ctx);
+
+/* The ranks of `parent` (a bit each) that meet for a group. */
+struct iris_members {
+    struct iris_context *parent;
+    uint32_t ranks;
+};
+/* IRIS_EPEER, naming it as the group does, if one of them will not come: it has died, has closed
+ * `parent`, or goes on with its survivors. */
+enum iris_status iris_members_check(void *members);
+
+/* Closes `ctx` and makes the context of those of its ranks that are left and call this too: all
+ * that live, but for those that have not come within `timeout` seconds (NULL: the context's own),
+ * counted on each from its own call. Ranks keep their order; ranks[i] is what rank i was called in
+ * `ctx`, with room for IRIS_MAX_RANKS. Options are those of `ctx`; so is the heap's size. May wait.
+ *
+ * Allocations of `ctx` stay readable; its heap's memory goes with the last of them.
+ *
+ * IRIS_EPEER: this rank came too late, the others go on without it. IRIS_ESTATE: `ctx` is closed,
+ * or belongs to the parent process. IRIS_EINVAL: the timeout; `ctx` is not closed then. Any other
+ * error is this rank's own, and the others go on without it. */
+enum iris_status iris_context_survivors(struct iris_context *ctx, const double *timeout,
+                                        struct iris_context **out, int *ranks);
+/* What the ranks met by, see iris_context_options. */
+const char *iris_context_run_key(const struct iris_context *ctx);
 
 int iris_context_rank(const struct iris_context *ctx);
 int iris_context_world_size(const struct iris_context *ctx);

@@ -51,6 +51,10 @@ struct iris_bootstrap_options {
      * NULL. Must not call back into the bootstrap. */
     void (*on_departure)(void *arg, int rank, enum iris_departure departure);
     void *on_departure_arg;
+    /* Asked now and then while the ranks meet: IRIS_OK, or the error to give up with. May be NULL.
+     */
+    enum iris_status (*check_meeting)(void *arg);
+    void *check_meeting_arg;
 };
 
 /* The largest contribution of one rank to one collective, in bytes. */

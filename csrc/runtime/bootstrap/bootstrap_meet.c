@@ -118,6 +118,15 @@ static const uint64_t LINGER_NS = UINT64_C(5000000000);
 /* A rank says hello at once. */
 static const uint64_t GUEST_PATIENCE_NS = UINT64_C(2000000000);
 
+/* Whether the owner of the meeting still has hope. */
+static enum iris_status check_meeting(const struct meeting *m)
+{
+    const struct iris_bootstrap_options *options = m->options;
+
+    return options->check_meeting != NULL ? options->check_meeting(options->check_meeting_arg)
+                                          : IRIS_OK;
+}
+
 /* ---- rank 0 ---- */
 
 /* Who listens under the name says more of itself to who connects: its process. */
@@ -166,6 +175,7 @@ static enum iris_status bind_name(struct meeting *m)
         sleep_ms(5);
         if (iris_wait_is_interrupted())
             return interrupted();
+        IRIS_TRY(check_meeting(m));
     }
     if (listen(m->listener, MAX_GUESTS) != 0)
         return IRIS_FAIL(IRIS_EDRIVER, "listen on the meeting socket: %s", strerror(errno));
@@ -376,6 +386,7 @@ static enum iris_status gather_ranks(struct meeting *m)
             fail_meeting(m, IRIS_EPEER, atoi(missing));
             break;
         }
+        IRIS_TRY(check_meeting(m));
         hear_all(m, m->deadline);
         if (m->failure[0] == '\0' && iris_wait_is_interrupted()) {
             (void)snprintf(m->failure, sizeof m->failure, "init: rank 0 %s",
@@ -428,7 +439,7 @@ static enum iris_wire_result wait_for_answer(struct meeting *m, int socket,
             (void)iris_wire_send(socket, &farewell, NULL, NULL, 0);
             break;
         }
-    } while (iris_clock_ns() < deadline);
+    } while (iris_clock_ns() < deadline && check_meeting(m) == IRIS_OK);
     return IRIS_WIRE_AGAIN;
 }
 
@@ -513,6 +524,7 @@ static enum iris_status meet_as_member(struct meeting *m)
     while (try_to_join(m, &status) == IRIS_WIRE_AGAIN) {
         if (iris_wait_is_interrupted())
             return interrupted();
+        IRIS_TRY(check_meeting(m));
         if (iris_clock_ns() >= m->deadline)
             return did_not_meet(m);
         sleep_ms(nap);

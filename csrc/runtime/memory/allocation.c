@@ -25,6 +25,7 @@ enum iris_status iris_allocation_create(struct iris_context *ctx, size_t nbytes,
     IRIS_TRY_GOTO(status, iris_heap_allocate(ctx->heap, nbytes, &allocation->block), fail);
     atomic_init(&allocation->references, 1);
     allocation->ctx = iris_context_retain(ctx);
+    (void)iris_heap_retain_memory(ctx->heap); /* the open context keeps it */
     *out = allocation;
     goto done;
 fail:
@@ -44,8 +45,10 @@ void iris_allocation_release(struct iris_allocation *allocation)
 {
     if (allocation == NULL || atomic_fetch_sub(&allocation->references, 1) > 1)
         return;
-    if (!iris_context_is_inherited(allocation->ctx))
+    if (!iris_context_is_inherited(allocation->ctx)) {
         iris_heap_free(allocation->ctx->heap, &allocation->block);
+        iris_heap_release_memory(allocation->ctx->heap);
+    }
     iris_context_release(allocation->ctx);
     free(allocation);
 }

@@ -35,6 +35,7 @@ struct iris_heap {
     int rank, world_size;
     uint64_t reserved, nbytes;
     struct iris_memory memory[IRIS_MAX_RANKS];
+    atomic_int memory_references; /* to this rank's */
     pthread_mutex_t allocate_lock;
     pthread_mutex_t lock;
     struct iris_allocator *allocator;
@@ -109,6 +110,7 @@ enum iris_status iris_heap_create(const struct iris_device_ops *ops, struct iris
     heap->nbytes = nbytes;
     heap->next_id = 1;
     heap->offers_end = &heap->offers;
+    atomic_init(&heap->memory_references, 1);
     pthread_mutex_init(&heap->allocate_lock, NULL);
     pthread_mutex_init(&heap->lock, NULL);
     IRIS_TRY_GOTO(status, iris_allocator_create(nbytes, IRIS_HEAP_ALIGNMENT, &heap->allocator),
@@ -143,6 +145,29 @@ void iris_heap_destroy(struct iris_heap *heap)
     pthread_mutex_destroy(&heap->lock);
     pthread_mutex_destroy(&heap->allocate_lock);
     free(heap);
+}
+
+void iris_heap_drop_peers(struct iris_heap *heap)
+{
+    for (int peer = 0; peer < heap->world_size; ++peer)
+        if (peer != heap->rank)
+            heap->ops->memory_release(&heap->memory[peer]);
+}
+
+bool iris_heap_retain_memory(struct iris_heap *heap)
+{
+    int references = atomic_load(&heap->memory_references);
+
+    while (references > 0)
+        if (atomic_compare_exchange_weak(&heap->memory_references, &references, references + 1))
+            return true;
+    return false;
+}
+
+void iris_heap_release_memory(struct iris_heap *heap)
+{
+    if (atomic_fetch_sub(&heap->memory_references, 1) == 1)
+        heap->ops->memory_release(&heap->memory[heap->rank]);
 }
 
 /* Moves waiting offers into a message. */
@@ -318,10 +343,10 @@ struct iris_device *iris_heap_device(const struct iris_heap *heap)
 
 bool iris_heap_contains(const struct iris_heap *heap, const void *data, size_t nbytes)
 {
-    const uintptr_t begin = (uintptr_t)iris_heap_base(heap, heap->rank) + heap->reserved;
-    const uintptr_t address = (uintptr_t)data;
+    const uintptr_t base = (uintptr_t)iris_heap_base(heap, heap->rank);
+    const uintptr_t begin = base + heap->reserved, address = (uintptr_t)data;
 
-    return address >= begin && address - begin <= heap->nbytes &&
+    return base != 0 && address >= begin && address - begin <= heap->nbytes &&
            nbytes <= heap->nbytes - (address - begin) &&
            (nbytes > 0 || address < begin + heap->nbytes);
 }

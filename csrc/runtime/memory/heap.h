@@ -38,6 +38,14 @@ enum iris_status iris_heap_create(const struct iris_device_ops *ops, struct iris
 /* Unmaps everything. Accepts NULL and a half-built heap. */
 void iris_heap_destroy(struct iris_heap *heap);
 
+/* After its context has been closed a heap may give its memory back before it is destroyed: the
+ * peers' is unmapped by drop_peers; this rank's by the last release, of which there is one more
+ * than there were retained. From then on retain returns false, the base addresses are NULL, and
+ * nothing but free and the accessors may be called. */
+void iris_heap_drop_peers(struct iris_heap *heap);
+bool iris_heap_retain_memory(struct iris_heap *heap);
+void iris_heap_release_memory(struct iris_heap *heap);
+
 /* Collective; serialised among the rank's threads. See iris_allocation_create for the errors. */
 enum iris_status iris_heap_allocate(struct iris_heap *heap, uint64_t nbytes,
                                     struct iris_block *out);

@@ -462,6 +462,7 @@ enum iris_status iris_workspace_info(struct iris_workspace *workspace,
     struct iris_workspace_info info = {.operation = workspace->operation,
                                        .world_size = ctx->world_size};
     struct iris_storage *storage;
+    enum iris_status status;
     uint64_t calls = 0;
 
     IRIS_TRY(iris_context_check_process(ctx));
@@ -474,8 +475,12 @@ enum iris_status iris_workspace_info(struct iris_workspace *workspace,
     if (storage != NULL)
         info.nbytes = storage->block.nbytes;
     pthread_mutex_unlock(&ctx->storages_lock);
-    if (storage != NULL)
-        IRIS_TRY(read_calls(ctx, storage, &calls));
+    /* The memory of a context that has gone on with its survivors may have been given back. */
+    if (storage != NULL && iris_heap_retain_memory(ctx->heap)) {
+        status = read_calls(ctx, storage, &calls);
+        iris_heap_release_memory(ctx->heap);
+        IRIS_TRY(status);
+    }
     info.call_counter = call_counter(calls);
     *out = info;
     return IRIS_OK;
@@ -505,6 +510,7 @@ enum iris_status iris_workspace_set_calls(struct iris_workspace *workspace, uint
     struct iris_context *ctx = workspace->ctx;
     struct iris_storage *storage;
     struct iris_device *device;
+    enum iris_status status;
 
     IRIS_TRY(iris_context_check_process(ctx));
     pthread_mutex_lock(&ctx->storages_lock);
@@ -513,8 +519,13 @@ enum iris_status iris_workspace_set_calls(struct iris_workspace *workspace, uint
     if (storage == NULL)
         return IRIS_FAIL(IRIS_EINVAL, "workspace: it holds no buffers yet; call the operation or "
                                       "its preamble first");
+    if (!iris_heap_retain_memory(ctx->heap))
+        return IRIS_FAIL(IRIS_ESTATE, "context: it is closed");
     device = iris_heap_device(ctx->heap);
-    IRIS_TRY(ctx->ops->synchronize(device));
-    return ctx->ops->memory_write(device, &iris_storage_control(ctx, storage)->calls, &calls,
-                                  sizeof calls);
+    status = ctx->ops->synchronize(device);
+    if (status == IRIS_OK)
+        status = ctx->ops->memory_write(device, &iris_storage_control(ctx, storage)->calls, &calls,
+                                        sizeof calls);
+    iris_heap_release_memory(ctx->heap);
+    return status;
 }
