@@ -73,6 +73,9 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->torch.is_neg);
     Py_VISIT(state->torch.is_conj);
     Py_VISIT(state->torch.dispatch);
+    Py_VISIT(state->torch.is_grad_enabled);
+    Py_VISIT(state->torch.increment_version);
+    Py_VISIT(state->torch.forward_ad);
     for (int i = 0; i < IRIS_PY_NAME_COUNT; i++)
         Py_VISIT(state->names[i]);
     for (int i = 0; i < IRIS_PY_CACHE_SIZE; i++) {
@@ -100,6 +103,9 @@ static int module_clear(PyObject *module)
     Py_CLEAR(state->torch.is_neg);
     Py_CLEAR(state->torch.is_conj);
     Py_CLEAR(state->torch.dispatch);
+    Py_CLEAR(state->torch.is_grad_enabled);
+    Py_CLEAR(state->torch.increment_version);
+    Py_CLEAR(state->torch.forward_ad);
     for (int i = 0; i < IRIS_PY_NAME_COUNT; i++)
         Py_CLEAR(state->names[i]);
     for (int i = 0; i < IRIS_PY_CACHE_SIZE; i++) {

@@ -29,15 +29,16 @@ static PyObject *collective(struct iris_py_call *call, collective_function *func
     PyObject *result = NULL;
     enum iris_status status;
 
-    if (iris_py_tensors_read(call->state, roles, (PyObject *[]){output, input}, 2, tensors, given) <
-        0)
+    if (iris_py_tensors_read(call->state, roles, (PyObject *[]){output, input}, 2,
+                             call->options.prepare, tensors, given) < 0)
         return NULL;
     if (iris_py_tensor_stream(call->state, call->ctx, &tensors[0], &call->options.stream) < 0)
         goto release;
     Py_BEGIN_ALLOW_THREADS
     status = function(call->ctx, given[0], given[1], &call->options);
     Py_END_ALLOW_THREADS
-    result = iris_py_call_end(call, status);
+    result =
+        iris_py_tensors_finish(call->state, tensors, 2, status, iris_py_call_end(call, status));
 release:
     iris_py_tensors_release(tensors, given, 2);
     return result;
@@ -192,7 +193,8 @@ static PyObject *broadcast(struct iris_py_call *call, PyObject *value, PyObject 
     Py_BEGIN_ALLOW_THREADS
     status = iris_broadcast(call->ctx, &tensor.tensor, src, &call->options);
     Py_END_ALLOW_THREADS
-    result = iris_py_call_end(call, status);
+    result =
+        iris_py_tensors_finish(call->state, &tensor, 1, status, iris_py_call_end(call, status));
 finally:
     iris_py_tensor_release(&tensor);
     return result;
@@ -233,8 +235,8 @@ static PyObject *rooted_collective(struct iris_py_call *call, rooted_function *f
     PyObject *result = NULL;
     enum iris_status status;
 
-    if (iris_py_tensors_read(call->state, roles, (PyObject *[]){output, input}, 2, tensors, given) <
-        0)
+    if (iris_py_tensors_read(call->state, roles, (PyObject *[]){output, input}, 2,
+                             call->options.prepare, tensors, given) < 0)
         return NULL;
     for (int i = 0; i < 2; i++)
         if (given[i] && roles[i].use != IRIS_PY_IGNORED &&
@@ -243,7 +245,8 @@ static PyObject *rooted_collective(struct iris_py_call *call, rooted_function *f
     Py_BEGIN_ALLOW_THREADS
     status = function(call->ctx, given[0], given[1], root, &call->options);
     Py_END_ALLOW_THREADS
-    result = iris_py_call_end(call, status);
+    result =
+        iris_py_tensors_finish(call->state, tensors, 2, status, iris_py_call_end(call, status));
 release:
     iris_py_tensors_release(tensors, given, 2);
     return result;

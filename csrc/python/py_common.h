@@ -58,6 +58,7 @@
     X(input_split_sizes)                                                                           \
     X(output_split_sizes)                                                                          \
     X(peer)                                                                                        \
+    X(requires_grad)                                                                               \
     X(residual)                                                                                    \
     X(residual_out)                                                                                \
     X(value)                                                                                       \
@@ -65,10 +66,10 @@
     X(word)                                                                                        \
     X(world_size)                                                                                  \
     X(_as_tuple)                                                                                   \
+    X(_current_level)                                                                              \
     X(__dlpack__)                                                                                  \
     X(__dlpack_c_exchange_api__)                                                                   \
     X(__name__)
-
 enum iris_py_name {
 #define X(name) IRIS_PY_NAME_##name,
     IRIS_PY_NAMES(X)
@@ -86,11 +87,14 @@ struct iris_py_tensor_type {
     bool dispatches; /* of torch.Tensor, with a __torch_dispatch__ of its own */
 };
 
-/* Attributes of torch.Tensor, once torch is loaded; all owned, all or none. */
+/* Attributes of torch.Tensor and of torch, once it is loaded; all owned, all or none. */
 struct iris_py_torch {
     PyObject *tensor_type; /* the last to be set: the others are there */
     PyObject *is_neg, *is_conj;
-    PyObject *dispatch; /* its __torch_dispatch__ */
+    PyObject *dispatch;          /* its __torch_dispatch__ */
+    PyObject *is_grad_enabled;   /* torch's function */
+    PyObject *increment_version; /* of each tensor of a tuple */
+    PyObject *forward_ad;        /* the module */
 };
 
 /* A config object that has been read, of a type whose objects never change. */

@@ -29,7 +29,8 @@ static PyObject *gather_matmul(struct iris_py_call *call, bool overlapped,
     int gather_dim = 0;
 
     if (iris_py_int("gather_dim", gather_dim_value, &gather_dim) < 0 ||
-        iris_py_tensors_read(call->state, roles, values, TENSORS, tensors, given) < 0)
+        iris_py_tensors_read(call->state, roles, values, TENSORS, call->options.prepare, tensors,
+                             given) < 0)
         return NULL;
     if (iris_py_tensor_stream(call->state, call->ctx, &tensors[0], &call->options.stream) < 0)
         goto release;
@@ -38,7 +39,8 @@ static PyObject *gather_matmul(struct iris_py_call *call, bool overlapped,
     Py_BEGIN_ALLOW_THREADS
     status = iris_all_gather_matmul(call->ctx, &core, gather_dim, overlapped, &call->options);
     Py_END_ALLOW_THREADS
-    result = iris_py_call_end(call, status);
+    result = iris_py_tensors_finish(call->state, tensors, TENSORS, status,
+                                    iris_py_call_end(call, status));
 release:
     iris_py_tensors_release(tensors, given, TENSORS);
     return result;

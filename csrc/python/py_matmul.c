@@ -47,14 +47,15 @@ static PyObject *matmul(struct iris_py_call *call, enum iris_operation operation
     if (iris_py_int("dim", values->dim, &dim) < 0 ||
         iris_py_tensors_read(call->state, roles,
                              (PyObject *[]){values->C, values->A, values->B, values->bias}, COUNT,
-                             tensors, given) < 0)
+                             call->options.prepare, tensors, given) < 0)
         return NULL;
     if (iris_py_tensor_stream(call->state, call->ctx, &tensors[0], &call->options.stream) < 0)
         goto release;
     Py_BEGIN_ALLOW_THREADS
     status = run(call, operation, dim, given[0], given[1], given[2], given[3]);
     Py_END_ALLOW_THREADS
-    result = iris_py_call_end(call, status);
+    result =
+        iris_py_tensors_finish(call->state, tensors, COUNT, status, iris_py_call_end(call, status));
 release:
     iris_py_tensors_release(tensors, given, COUNT);
     return result;

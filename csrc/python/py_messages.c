@@ -29,7 +29,8 @@ static PyObject *transfer(struct iris_py_call *call, PyObject *value, int other,
     Py_BEGIN_ALLOW_THREADS
     status = function(call->ctx, &tensor.tensor, other, call->options.stream);
     Py_END_ALLOW_THREADS
-    result = iris_py_call_end_direct(call, status);
+    result = iris_py_tensors_finish(call->state, &tensor, 1, status,
+                                    iris_py_call_end_direct(call, status));
 finally:
     iris_py_tensor_release(&tensor);
     return result;

@@ -47,7 +47,8 @@ static int name_index(const char *argument, PyObject *value, const char *const *
 typedef enum iris_status copy_function(struct iris_context *, const struct iris_tensor *,
                                        const struct iris_tensor *, int, void *);
 
-static PyObject *copy(PyObject *object, PyTypeObject *cls, const char *name,
+/* writes_here: dst is this rank's, not the peer's. */
+static PyObject *copy(PyObject *object, PyTypeObject *cls, const char *name, bool writes_here,
                       copy_function *function, PyObject *const *args, Py_ssize_t nargs,
                       PyObject *kwnames)
 {
@@ -73,12 +74,14 @@ static PyObject *copy(PyObject *object, PyTypeObject *cls, const char *name,
     if (iris_py_parse(state, &signature, args, nargs, kwnames, v) < 0 ||
         iris_py_int("peer", v[2], &peer) < 0 ||
         iris_py_context_stream(state, ctx, v[3], &stream) < 0 ||
-        iris_py_tensors_read(state, roles, v, 2, tensors, given) < 0)
+        iris_py_tensors_read(state, roles, v, 2, false, tensors, given) < 0)
         return NULL;
     Py_BEGIN_ALLOW_THREADS
     status = function(ctx, given[0], given[1], peer, stream);
     Py_END_ALLOW_THREADS
     result = status == IRIS_OK ? Py_NewRef(Py_None) : iris_py_raise(state, status);
+    if (writes_here || peer == iris_context_rank(ctx))
+        result = iris_py_tensors_finish(state, tensors, 2, status, result);
     iris_py_tensors_release(tensors, given, 2);
     return result;
 }
@@ -97,7 +100,7 @@ const char iris_py_put_doc[] =
 PyObject *iris_py_context_put(PyObject *object, PyTypeObject *cls, PyObject *const *args,
                               Py_ssize_t nargs, PyObject *kwnames)
 {
-    return copy(object, cls, "put", iris_rma_put, args, nargs, kwnames);
+    return copy(object, cls, "put", false, iris_rma_put, args, nargs, kwnames);
 }
 
 const char iris_py_get_doc[] =
@@ -112,7 +115,7 @@ const char iris_py_get_doc[] =
 PyObject *iris_py_context_get(PyObject *object, PyTypeObject *cls, PyObject *const *args,
                               Py_ssize_t nargs, PyObject *kwnames)
 {
-    return copy(object, cls, "get", iris_rma_get, args, nargs, kwnames);
+    return copy(object, cls, "get", true, iris_rma_get, args, nargs, kwnames);
 }
 
 /* ---- signal, wait ---- */
@@ -160,6 +163,7 @@ PyObject *iris_py_context_signal(PyObject *object, PyTypeObject *cls, PyObject *
     PyObject *v[IRIS_PY_MAX_PARAMETERS];
     struct iris_py_tensor word;
     enum iris_status status;
+    PyObject *result;
     int peer = 0, op = IRIS_SIGNAL_OP_SET;
     int32_t value = 1;
     void *stream = NULL;
@@ -173,8 +177,11 @@ PyObject *iris_py_context_signal(PyObject *object, PyTypeObject *cls, PyObject *
     Py_BEGIN_ALLOW_THREADS
     status = iris_rma_signal(ctx, &word.tensor, peer, value, (enum iris_signal_op)op, stream);
     Py_END_ALLOW_THREADS
+    result = status == IRIS_OK ? Py_NewRef(Py_None) : iris_py_raise(state, status);
+    if (peer == iris_context_rank(ctx))
+        result = iris_py_tensors_finish(state, &word, 1, status, result);
     iris_py_tensor_release(&word);
-    return status == IRIS_OK ? Py_NewRef(Py_None) : iris_py_raise(state, status);
+    return result;
 }
 
 const char iris_py_wait_doc[] =
@@ -211,6 +218,7 @@ PyObject *iris_py_context_wait(PyObject *object, PyTypeObject *cls, PyObject *co
     PyObject *v[IRIS_PY_MAX_PARAMETERS];
     struct iris_py_tensor word;
     enum iris_status status;
+    PyObject *result;
     int compare = IRIS_COMPARE_GE;
     bool consume = false;
     int32_t value = 1;
@@ -225,6 +233,9 @@ PyObject *iris_py_context_wait(PyObject *object, PyTypeObject *cls, PyObject *co
     Py_BEGIN_ALLOW_THREADS
     status = iris_rma_wait(ctx, &word.tensor, value, (enum iris_compare)compare, consume, stream);
     Py_END_ALLOW_THREADS
+    result = status == IRIS_OK ? Py_NewRef(Py_None) : iris_py_raise(state, status);
+    if (consume)
+        result = iris_py_tensors_finish(state, &word, 1, status, result);
     iris_py_tensor_release(&word);
-    return status == IRIS_OK ? Py_NewRef(Py_None) : iris_py_raise(state, status);
+    return result;
 }

@@ -32,7 +32,8 @@ static PyObject *all_reduce_rmsnorm(struct iris_py_call *call, PyObject *const *
         eps = PyFloat_AsDouble(eps_value);
     if (PyErr_Occurred())
         return NULL;
-    if (iris_py_tensors_read(call->state, roles, values, TENSORS, tensors, given) < 0)
+    if (iris_py_tensors_read(call->state, roles, values, TENSORS, call->options.prepare, tensors,
+                             given) < 0)
         return NULL;
     if (iris_py_tensor_stream(call->state, call->ctx, &tensors[OUTPUT], &call->options.stream) < 0)
         goto release;
@@ -44,7 +45,8 @@ static PyObject *all_reduce_rmsnorm(struct iris_py_call *call, PyObject *const *
     Py_BEGIN_ALLOW_THREADS
     status = iris_all_reduce_rmsnorm(call->ctx, &core, eps, &call->options);
     Py_END_ALLOW_THREADS
-    result = iris_py_call_end(call, status);
+    result = iris_py_tensors_finish(call->state, tensors, TENSORS, status,
+                                    iris_py_call_end(call, status));
 release:
     iris_py_tensors_release(tensors, given, TENSORS);
     return result;

@@ -189,7 +189,7 @@ static int read_exchange(const struct iris_dlpack_exchange *exchange, const char
 }
 
 static int describe(struct iris_py_state *state, const char *argument, PyObject *object,
-                    struct iris_py_tensor *out)
+                    enum iris_py_use use, struct iris_py_tensor *out)
 {
     struct iris_py_tensor_type type;
     int found;
@@ -217,7 +217,14 @@ static int describe(struct iris_py_state *state, const char *argument, PyObject 
         if (found < 0 || (found == 0 && iris_py_view_read(argument, object, out) < 0))
             return -1;
     }
-    return type.is_torch ? iris_py_torch_check(state, argument, object, &out->tensor) : 0;
+    if (!type.is_torch)
+        return 0;
+    if (iris_py_torch_check_storage(argument, object, &out->tensor) < 0)
+        return -1;
+    if (use == IRIS_PY_IGNORED)
+        return 0;
+    out->written = use == IRIS_PY_WRITTEN ? object : NULL;
+    return iris_py_torch_check_values(state, argument, object, out->tensor.dtype);
 }
 
 int iris_py_tensor_from_object(struct iris_py_state *state, const char *argument, PyObject *object,
@@ -225,10 +232,11 @@ int iris_py_tensor_from_object(struct iris_py_state *state, const char *argument
 {
     out->tensor.read_only = false;
     out->exchange = NULL;
+    out->written = NULL;
     out->is_copy = false;
     out->capsule = NULL;
     out->view.obj = NULL;
-    if (describe(state, argument, object, out) < 0)
+    if (describe(state, argument, object, use, out) < 0)
         goto fail;
     if (use != IRIS_PY_WRITTEN || (!out->tensor.read_only && !out->is_copy))
         return 0;
@@ -253,15 +261,17 @@ void iris_py_tensor_release(struct iris_py_tensor *tensor)
 }
 
 int iris_py_tensors_read(struct iris_py_state *state, const struct iris_py_tensor_role *roles,
-                         PyObject *const *values, int count, struct iris_py_tensor *tensors,
-                         const struct iris_tensor **given)
+                         PyObject *const *values, int count, bool prepares,
+                         struct iris_py_tensor *tensors, const struct iris_tensor **given)
 {
     for (int i = 0; i < count; i++) {
+        const enum iris_py_use use = prepares ? IRIS_PY_IGNORED : roles[i].use;
+
         given[i] = NULL;
+        tensors[i].written = NULL;
         if (roles[i].is_optional && (!values[i] || values[i] == Py_None))
             continue;
-        if (iris_py_tensor_from_object(state, roles[i].name, values[i], roles[i].use, &tensors[i]) <
-            0) {
+        if (iris_py_tensor_from_object(state, roles[i].name, values[i], use, &tensors[i]) < 0) {
             iris_py_tensors_release(tensors, given, i);
             return -1;
         }
@@ -276,6 +286,27 @@ void iris_py_tensors_release(struct iris_py_tensor *tensors, const struct iris_t
     while (--count >= 0)
         if (given[count])
             iris_py_tensor_release(&tensors[count]);
+}
+
+/* Whether a call that ended so may have written to its outputs. */
+static bool has_started(enum iris_status status)
+{
+    return status != IRIS_EINVAL && status != IRIS_ETYPE && status != IRIS_ENOMEM &&
+           status != IRIS_EHEAP;
+}
+
+PyObject *iris_py_tensors_finish(struct iris_py_state *state, const struct iris_py_tensor *tensors,
+                                 int count, enum iris_status status, PyObject *result)
+{
+    PyObject *written[IRIS_PY_MAX_PARAMETERS];
+    int written_count = 0;
+
+    for (int i = 0; i < count && has_started(status); i++)
+        if (tensors[i].written)
+            written[written_count++] = tensors[i].written;
+    if (written_count > 0 && iris_py_torch_increment(state, written, written_count) < 0)
+        Py_CLEAR(result);
+    return result;
 }
 
 int iris_py_tensor_stream(struct iris_py_state *state, const struct iris_context *ctx,

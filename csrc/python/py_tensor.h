@@ -24,20 +24,22 @@ struct iris_py_tensor {
     struct iris_tensor tensor;
     const struct iris_dlpack_exchange *exchange; /* the type's table, or NULL */
     int32_t device_type;
+    PyObject *written; /* borrowed, or NULL: the torch.Tensor, if the call writes it */
     bool is_copy;      /* the producer described a copy: of no use as an output */
     PyObject *capsule; /* owned, or NULL: from __dlpack__, alive until the op has ended */
     Py_buffer view;    /* .obj NULL: none */
 };
 
-/* What a call does with a tensor argument. */
+/* What a call does with a tensor argument. Like torch's functions with out=, it takes no part in
+ * autograd: while gradients are recorded, what it reads or writes must not require one. */
 enum iris_py_use {
     IRIS_PY_READ,
     IRIS_PY_WRITTEN,
     IRIS_PY_IGNORED /* neither: it must be a tensor, and that is all */
 };
 
-/* `argument` names it in messages. On success the caller calls iris_py_tensor_release. On failure
- * `out` needs none. */
+/* `argument` names it in messages. RuntimeError: it requires a gradient. On success the caller
+ * calls iris_py_tensor_release. On failure `out` needs none. */
 int iris_py_tensor_from_object(struct iris_py_state *state, const char *argument, PyObject *object,
                                enum iris_py_use use, struct iris_py_tensor *out);
 /* Keeps a raised exception. */
@@ -51,10 +53,16 @@ struct iris_py_tensor_role {
 };
 
 /* Reads `count` values in their roles; given[i] is tensors[i]'s description, or NULL for one that
- * is left out. On success the caller calls iris_py_tensors_release, on failure nothing is held. */
+ * is left out. `prepares`: for a preamble, which neither reads nor writes any of them. On success
+ * the caller calls iris_py_tensors_release, on failure nothing is held. */
 int iris_py_tensors_read(struct iris_py_state *state, const struct iris_py_tensor_role *roles,
-                         PyObject *const *values, int count, struct iris_py_tensor *tensors,
-                         const struct iris_tensor **given);
+                         PyObject *const *values, int count, bool prepares,
+                         struct iris_py_tensor *tensors, const struct iris_tensor **given);
+/* After a call of the core on them that ended with `status`: raises autograd's version of those
+ * that were written, so that a backward pass that needs their old values says so. `result` is the
+ * call's, NULL with an exception set; returned, or replaced by NULL with an exception. */
+PyObject *iris_py_tensors_finish(struct iris_py_state *state, const struct iris_py_tensor *tensors,
+                                 int count, enum iris_status status, PyObject *result);
 void iris_py_tensors_release(struct iris_py_tensor *tensors, const struct iris_tensor *const *given,
                              int count);
 

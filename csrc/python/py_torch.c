@@ -6,34 +6,64 @@
  */
 #include "py_torch.h"
 
+#include <string.h>
+
 /* Below this, no address is taken on trust: a view into storage that has been given back, or that
  * was never there, lies at its offset from NULL. */
 #define SUSPICIOUS_ADDRESS ((uintptr_t)UINT32_MAX)
 
-/* Loads what is asked of torch.Tensor. 1: it is there; 0: torch is not loaded, or not torch. */
+/* `owner`.a.b.c, for names with dots between; consumes `owner`, which may be NULL. */
+static PyObject *attribute(PyObject *owner, const char *name)
+{
+    char first[32];
+
+    while (owner && *name) {
+        const size_t length = strcspn(name, ".");
+        PyObject *next;
+
+        memcpy(first, name, length);
+        first[length] = '\0';
+        next = PyObject_GetAttrString(owner, first);
+        Py_DECREF(owner);
+        owner = next;
+        name += length + (name[length] == '.');
+    }
+    return owner;
+}
+
+/* Loads what is asked of torch. 1: it is there; 0: torch is not loaded, or not torch, or only in
+ * part. */
 static int load(struct iris_py_state *state)
 {
-    struct iris_py_torch *torch = &state->torch;
-    PyObject *module, *type;
+    struct iris_py_torch *const torch = &state->torch;
+    const struct {
+        PyObject **place;
+        const char *name;
+    } wanted[] = {
+        {&torch->is_neg, "Tensor.is_neg"},
+        {&torch->is_conj, "Tensor.is_conj"},
+        {&torch->dispatch, "Tensor.__torch_dispatch__"},
+        {&torch->is_grad_enabled, "is_grad_enabled"},
+        {&torch->increment_version, "_C._increment_version"}, /* half the time of the public one */
+        {&torch->forward_ad, "autograd.forward_ad"},
+        {&torch->tensor_type, "Tensor"},
+    };
+    PyObject *module;
 
     if (torch->tensor_type)
         return 1;
     module = PyImport_GetModule(state->names[IRIS_PY_NAME_torch]);
     if (!module)
         return PyErr_Occurred() ? -1 : 0;
-    type = PyObject_GetAttrString(module, "Tensor");
-    Py_DECREF(module);
-    if (type && PyType_Check(type)) {
-        Py_XDECREF(torch->is_neg);
-        Py_XDECREF(torch->is_conj);
-        Py_XDECREF(torch->dispatch);
-        torch->is_neg = PyObject_GetAttrString(type, "is_neg");
-        torch->is_conj = PyObject_GetAttrString(type, "is_conj");
-        torch->dispatch = PyObject_GetAttrString(type, "__torch_dispatch__");
-        if (torch->is_neg && torch->is_conj && torch->dispatch)
-            torch->tensor_type = Py_NewRef(type);
+    for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; i++) {
+        PyObject *const value = attribute(Py_NewRef(module), wanted[i].name);
+
+        if (!value)
+            break;
+        Py_XDECREF(*wanted[i].place);
+        *wanted[i].place = value;
     }
-    Py_XDECREF(type);
+    Py_DECREF(module);
     PyErr_Clear();
     return torch->tensor_type != NULL;
 }
@@ -80,32 +110,115 @@ static int has_storage(PyObject *object)
     return truth;
 }
 
-int iris_py_torch_check(struct iris_py_state *state, const char *argument, PyObject *object,
-                        const struct iris_tensor *tensor)
+int iris_py_torch_check_storage(const char *argument, PyObject *object,
+                                const struct iris_tensor *tensor)
 {
-    const struct iris_py_torch *torch = &state->torch;
-    int found = 0;
+    if (!tensor->data || (uintptr_t)tensor->data >= SUSPICIOUS_ADDRESS || has_storage(object) > 0)
+        return 0;
+    PyErr_Clear();
+    PyErr_Format(PyExc_ValueError,
+                 "%s: expected a tensor with memory, got one whose storage has none", argument);
+    return -1;
+}
 
-    if ((uintptr_t)tensor->data < SUSPICIOUS_ADDRESS && tensor->data)
-        found = has_storage(object) - 1;
-    if (found < 0) {
-        PyErr_Clear();
-        PyErr_Format(PyExc_ValueError,
-                     "%s: expected a tensor with memory, got one whose storage "
-                     "has none",
-                     argument);
-        return -1;
-    }
-    found = ask(torch->is_neg, object);
-    if (found == 0 && iris_dtype_is_complex(tensor->dtype))
-        found = 2 * ask(torch->is_conj, object);
+/* ---- gradients ---- */
+
+/* Whether the tensor requires a gradient and gradients are recorded. */
+static int is_recorded(const struct iris_py_state *state, PyObject *object)
+{
+    PyObject *requires = PyObject_GetAttr(object, state->names[IRIS_PY_NAME_requires_grad]);
+    int truth = requires ? PyObject_IsTrue(requires) : -1;
+
+    Py_XDECREF(requires);
+    if (truth <= 0)
+        return truth;
+    requires = PyObject_CallFunctionObjArgs(state->torch.is_grad_enabled, NULL);
+    truth = requires ? PyObject_IsTrue(requires) : -1;
+    Py_XDECREF(requires);
+    return truth;
+}
+
+/* Whether the tensor has a tangent at a level of forward differentiation, where there is any. */
+static int has_tangent(const struct iris_py_state *state, PyObject *object)
+{
+    PyObject *module = state->torch.forward_ad, *pair, *tangent;
+    PyObject *level = PyDict_GetItemWithError(PyModule_GetDict(module), /* both borrowed */
+                                              state->names[IRIS_PY_NAME__current_level]);
+    int found;
+
+    if (!level)
+        return PyErr_Occurred() ? -1 : 0;
+    if (PyLong_AsLong(level) < 0)
+        return PyErr_Occurred() ? -1 : 0;
+    pair = PyObject_CallMethod(module, "unpack_dual", "O", object);
+    tangent = pair ? PyObject_GetAttrString(pair, "tangent") : NULL;
+    found = tangent ? tangent != Py_None : -1;
+    Py_XDECREF(tangent);
+    Py_XDECREF(pair);
+    return found;
+}
+
+static int check_gradients(const struct iris_py_state *state, const char *argument,
+                           PyObject *object)
+{
+    int found = is_recorded(state, object);
+
+    if (found == 0)
+        found = 2 * has_tangent(state, object);
     if (found == 0)
         return 0;
     if (found < 0)
-        return iris_py_rephrase(argument, "its type's questions to torch");
+        return iris_py_rephrase(argument, "torch, asked for its gradient,");
+    PyErr_Format(PyExc_RuntimeError,
+                 "%s: functions with out=... arguments don't support automatic differentiation, "
+                 "but this argument %s; use torch.no_grad(), or a function of iris_c.torch",
+                 argument, found == 1 ? "requires grad" : "has a forward gradient");
+    return -1;
+}
+
+int iris_py_torch_check_values(struct iris_py_state *state, const char *argument, PyObject *object,
+                               enum iris_dtype dtype)
+{
+    int found = ask(state->torch.is_neg, object);
+
+    if (found == 0 && iris_dtype_is_complex(dtype))
+        found = 2 * ask(state->torch.is_conj, object);
+    if (found == 0)
+        return check_gradients(state, argument, object);
+    if (found < 0)
+        return iris_py_rephrase(argument, "torch, asked for its lazy bits,");
     PyErr_Format(PyExc_ValueError,
                  "%s: expected a tensor whose memory holds its values, got one with a pending %s; "
                  "call its resolve_%s()",
                  argument, found == 1 ? "negation" : "conjugation", found == 1 ? "neg" : "conj");
     return -1;
+}
+
+static int increment(struct iris_py_state *state, PyObject *const *tensors, int count)
+{
+    PyObject *tuple = PyTuple_New(count);
+    PyObject *done;
+
+    for (int i = 0; tuple && i < count; i++)
+        if (PyTuple_SetItem(tuple, i, Py_NewRef(tensors[i])) < 0)
+            Py_CLEAR(tuple);
+    if (!tuple)
+        return -1;
+    done = PyObject_CallFunctionObjArgs(state->torch.increment_version, tuple, NULL);
+    Py_DECREF(tuple);
+    Py_XDECREF(done);
+    return done ? 0 : -1;
+}
+
+int iris_py_torch_increment(struct iris_py_state *state, PyObject *const *tensors, int count)
+{
+    PyObject *type, *value, *traceback;
+    int result;
+
+    if (!PyErr_Occurred())
+        return increment(state, tensors, count);
+    PyErr_Fetch(&type, &value, &traceback);
+    result = increment(state, tensors, count);
+    PyErr_Restore(type, value, traceback);
+    return result;
 }

@@ -3,7 +3,8 @@
  *
  * What torch knows about its tensors that no description of memory says: a negation or conjugation
  * that has been put off, storage that has been given back, subclasses that are not what their
- * memory holds. Nothing here imports torch; where it is not loaded, nothing is a torch.Tensor.
+ * memory holds; and autograd's part in them. Nothing here imports torch; where it is not loaded,
+ * nothing is a torch.Tensor.
  */
 #ifndef IRIS_PY_TORCH_H
 #define IRIS_PY_TORCH_H
@@ -14,8 +15,17 @@
 int iris_py_torch_describe_type(struct iris_py_state *state, PyTypeObject *type,
                                 struct iris_py_tensor_type *out);
 
-/* Whether a torch.Tensor is what its description says. ValueError, TypeError. */
-int iris_py_torch_check(struct iris_py_state *state, const char *argument, PyObject *object,
-                        const struct iris_tensor *tensor);
+/* ValueError: a torch.Tensor whose storage has no memory. */
+int iris_py_torch_check_storage(const char *argument, PyObject *object,
+                                const struct iris_tensor *tensor);
+
+/* For a torch.Tensor that is about to be read or written. ValueError: its memory does not hold its
+ * values. RuntimeError: it takes part in automatic differentiation. */
+int iris_py_torch_check_values(struct iris_py_state *state, const char *argument, PyObject *object,
+                               enum iris_dtype dtype);
+
+/* Tells autograd that torch.Tensors were written. Keeps a raised exception, and is then not heard
+ * of if it fails. */
+int iris_py_torch_increment(struct iris_py_state *state, PyObject *const *tensors, int count);
 
 #endif

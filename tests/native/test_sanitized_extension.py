@@ -35,9 +35,13 @@ TESTS = [
 
 @pytest.mark.sanitize
 def test_extension_under_address_and_undefined_sanitizers(tmp_path):
-    runtime = subprocess.run(
-        ["cc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
-    ).stdout.strip()
+    # The C++ library with it: the sanitizer looks for its exceptions when it is loaded.
+    runtime, cxx = (
+        subprocess.run(
+            ["cc", f"-print-file-name={name}"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        for name in ("libasan.so", "libstdc++.so.6")
+    )
     if not pathlib.Path(runtime).is_absolute():
         pytest.skip("the compiler has no address sanitizer")
     library = tmp_path / "lib"
@@ -62,7 +66,7 @@ def test_extension_under_address_and_undefined_sanitizers(tmp_path):
             **os.environ,
             "PYTHONPATH": str(library),
             "PYTHONSAFEPATH": "1",  # not the source tree's package, which has no library
-            "LD_PRELOAD": runtime,
+            "LD_PRELOAD": f"{runtime} {cxx}",
             # Python's own allocations at exit are not ours to judge.
             "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1",
             "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",

@@ -114,11 +114,11 @@ enum iris_status iris_check_matrix(const char *name, const char *meaning,
 {
     char shape[128];
 
+    if (tensor->ndim == 2)
+        return IRIS_OK;
     format_dims(tensor->shape, tensor->ndim, shape);
-    if (tensor->ndim != 2)
-        return IRIS_FAIL(IRIS_EINVAL, "%s: expected a 2-D tensor %s, got %d-D with shape (%s)",
-                         name, meaning, tensor->ndim, shape);
-    return IRIS_OK;
+    return IRIS_FAIL(IRIS_EINVAL, "%s: expected a 2-D tensor %s, got %d-D with shape (%s)", name,
+                     meaning, tensor->ndim, shape);
 }
 
 enum iris_status iris_check_contiguous(const char *name, const struct iris_tensor *tensor)

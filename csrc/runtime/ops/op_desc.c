@@ -44,14 +44,11 @@ void iris_op_desc_format(const struct iris_op_desc *desc, char text[IRIS_OP_TEXT
                    blocks, desc->has_bias ? ", bias" : "", source, op);
 }
 
-/* FNV-1a, 32 bits. */
-static uint32_t hash_value(uint32_t hash, uint64_t value)
+/* FNV-1a with words for bytes; what the multiplication has carried up comes down again. */
+static uint64_t hash_value(uint64_t hash, uint64_t value)
 {
-    for (int byte = 0; byte < 8; ++byte) {
-        hash ^= (uint32_t)(value >> (8 * byte)) & 0xffu;
-        hash *= UINT32_C(16777619);
-    }
-    return hash;
+    hash = (hash ^ value) * UINT64_C(0x100000001b3);
+    return hash ^ hash >> 32;
 }
 
 uint32_t iris_op_desc_signature(const struct iris_op_desc *desc)
@@ -79,11 +76,11 @@ uint32_t iris_op_desc_signature(const struct iris_op_desc *desc)
         (uint64_t)desc->source,
         desc->prepare ? 0 : (uint64_t)desc->reduce_op, /* a preamble serves them all */
     };
-    uint32_t hash = UINT32_C(2166136261);
+    uint64_t hash = UINT64_C(0xcbf29ce484222325);
 
     for (size_t i = 0; i < sizeof fields / sizeof fields[0]; ++i)
         hash = hash_value(hash, fields[i]);
-    return hash;
+    return (uint32_t)hash;
 }
 
 static bool scatters(const struct iris_op_desc *desc)
