@@ -195,6 +195,21 @@ static void export_describe(const struct iris_py_buffer *self, struct dlpack_exp
     describe_dtype(self->dtype, out);
 }
 
+static int read_pair(const char *argument, PyObject *tuple, int *first, int *second)
+{
+    const Py_ssize_t count = PyTuple_Size(tuple);
+
+    if (count != 2) {
+        PyErr_Format(PyExc_ValueError, "%s: expected two ints, got a tuple of %zd", argument,
+                     count);
+        return -1;
+    }
+    return iris_py_int(argument, PyTuple_GetItem(tuple, 0), first) < 0 ||
+                   iris_py_int(argument, PyTuple_GetItem(tuple, 1), second) < 0
+               ? -1
+               : 0;
+}
+
 /* dl_device: None or this buffer's own (device type, device id). */
 static int check_dl_device(const struct iris_py_buffer *self, PyObject *value)
 {
@@ -205,7 +220,7 @@ static int check_dl_device(const struct iris_py_buffer *self, PyObject *value)
         return 0;
     if (!PyTuple_Check(value))
         return iris_py_type_error("dl_device", "a tuple (device type, device id)", value);
-    if (!PyArg_ParseTuple(value, "ii:dl_device", &type, &id))
+    if (read_pair("dl_device", value, &type, &id) < 0)
         return -1;
     if (type == iris_py_dlpack_device_type(ctx) && id == iris_context_device_id(ctx))
         return 0;
@@ -225,7 +240,7 @@ static int wants_versioned(PyObject *value, bool *out)
         return 0;
     if (!PyTuple_Check(value))
         return iris_py_type_error("max_version", "a tuple (major, minor)", value);
-    if (!PyArg_ParseTuple(value, "ii:max_version", &major, &minor))
+    if (read_pair("max_version", value, &major, &minor) < 0)
         return -1;
     *out = major >= IRIS_DLPACK_MAJOR;
     return 0;
@@ -258,7 +273,7 @@ static PyObject *buffer_dlpack(PyObject *object, PyTypeObject *cls, PyObject *co
 
     if (iris_py_parse(state, &signature, args, nargs, kwnames, values) < 0 ||
         wants_versioned(values[1], &versioned) < 0 || check_dl_device(self, values[2]) < 0 ||
-        iris_py_bool(values[3], &copy) < 0)
+        (values[3] != Py_None && iris_py_bool("copy", values[3], &copy) < 0))
         return NULL;
     if (on_cpu && values[0] && values[0] != Py_None) {
         PyErr_SetString(PyExc_BufferError, "stream: expected None for a buffer on the cpu");

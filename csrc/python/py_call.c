@@ -11,30 +11,6 @@
 #include "py_context.h"
 #include "py_workspace.h"
 
-int iris_py_int64s(const char *argument, PyObject *value, int count, int64_t *out)
-{
-    const Py_ssize_t length = PySequence_Size(value);
-
-    if (length < 0)
-        return -1;
-    if (length != count) {
-        PyErr_Format(PyExc_ValueError, "%s: expected %d sizes, one for each rank, got %zd",
-                     argument, count, length);
-        return -1;
-    }
-    for (int i = 0; i < count; i++) {
-        PyObject *item = PySequence_GetItem(value, i);
-        PyObject *index = item ? PyNumber_Index(item) : NULL;
-
-        Py_XDECREF(item);
-        out[i] = index ? PyLong_AsLongLong(index) : -1;
-        Py_XDECREF(index);
-        if (PyErr_Occurred())
-            return -1;
-    }
-    return 0;
-}
-
 int iris_py_call_begin_direct(PyObject *module, PyObject *ctx, PyObject *group,
                               struct iris_py_call *call)
 {
@@ -88,8 +64,8 @@ static int read_choices(enum iris_operation operation, const struct iris_py_choi
             return -1;
         call->options.config = &call->config;
     }
-    if (iris_py_bool(choices->async_op, &call->options.async_op) < 0 ||
-        iris_py_bool(choices->trace, &call->options.trace) < 0)
+    if (iris_py_bool("async_op", choices->async_op, &call->options.async_op) < 0 ||
+        iris_py_bool("trace", choices->trace, &call->options.trace) < 0)
         return -1;
     if (!workspace || workspace == Py_None) {
         call->workspace = iris_py_context_workspace(

@@ -9,9 +9,6 @@
 
 #include "py_common.h"
 
-/* A sequence of one int for each of `count` ranks. */
-int iris_py_int64s(const char *argument, PyObject *value, int count, int64_t *out);
-
 /* What every operation has besides its tensors. Context and workspace are owned: a group's context
  * comes from a method that a subclass may have overridden, and conversions of later arguments run
  * Python code. */
@@ -25,7 +22,7 @@ struct iris_py_call {
     const int *ranks;               /* in a group: its members, in `context`; NULL otherwise */
 };
 
-/* What a call may leave open; each NULL or None. */
+/* What a call may leave open, each NULL; config, workspace and group also None. */
 struct iris_py_choices {
     PyObject *config, *workspace, *async_op, *group, *trace;
 };

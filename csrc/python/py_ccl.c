@@ -44,23 +44,40 @@ release:
     return result;
 }
 
-/* A name, or an enumerator that prints as one (torch.distributed.ReduceOp.SUM). NULL: sum. */
+/* A name as such, or of an enumerator of torch.distributed, which prints as RedOpType.SUM. */
+static PyObject *reduction_text(PyObject *value)
+{
+    static const char *const types[] = {"RedOpType.", "ReduceOp."};
+    PyObject *text, *name = NULL;
+    const char *printed;
+
+    if (PyUnicode_Check(value))
+        return Py_NewRef(value);
+    text = PyObject_Str(value);
+    printed = text ? iris_py_text("op", text) : NULL;
+    for (size_t i = 0; printed && !name && i < sizeof types / sizeof types[0]; ++i)
+        if (strncmp(printed, types[i], strlen(types[i])) == 0)
+            name = PyUnicode_FromString(printed + strlen(types[i]));
+    Py_XDECREF(text);
+    if (!name && !PyErr_Occurred())
+        iris_py_type_error("op", "a str or a torch.distributed.ReduceOp", value);
+    return name;
+}
+
+/* A name, or an enumerator of torch.distributed.ReduceOp. NULL: sum. */
 static int parse_reduction(PyObject *value, enum iris_reduce_op *op)
 {
     PyObject *text;
     const char *name;
-    const char *dot;
     int result = -1;
 
     *op = IRIS_REDUCE_SUM;
     if (!value)
         return 0;
-    text = PyObject_Str(value);
-    name = text ? PyUnicode_AsUTF8AndSize(text, NULL) : NULL;
+    text = reduction_text(value);
+    name = text ? iris_py_text("op", text) : NULL;
     if (!name)
         goto finally;
-    dot = strrchr(name, '.');
-    name = dot ? dot + 1 : name;
     if (strcasecmp(name, "product") == 0)
         name = "prod";
     for (int i = 0; result < 0 && i < IRIS_REDUCE_COUNT; ++i) {

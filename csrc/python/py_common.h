@@ -32,6 +32,7 @@
     X(copy)                                                                                        \
     X(ctx)                                                                                         \
     X(cuda_stream)                                                                                 \
+    X(device_index)                                                                                \
     X(dst)                                                                                         \
     X(dim)                                                                                         \
     X(dl_device)                                                                                   \
@@ -146,15 +147,33 @@ struct iris_py_signature {
 int iris_py_parse(const struct iris_py_state *state, const struct iris_py_signature *signature,
                   PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, PyObject **values);
 
-/* `value` is borrowed and may be NULL or None: *out keeps what it holds. */
-int iris_py_bool(PyObject *value, bool *out);
-int iris_py_int(const char *argument, PyObject *value, int *out);
-/* None, an integer handle, or an object with a `cuda_stream` attribute. */
-int iris_py_stream(const struct iris_py_state *state, PyObject *value, void **out);
-/* A dtype by name, or any object that spells one: torch.float32, numpy.dtype, numpy.float32. */
-int iris_py_dtype(const struct iris_py_state *state, PyObject *value, enum iris_dtype *out);
+/* Values, in py_values.c. Errors begin with the argument's name. `value` is borrowed; where it may
+ * be NULL, *out then keeps what it holds. TypeError: another type (a bool is no int); ValueError:
+ * it does not fit. */
+int iris_py_bool(const char *argument, PyObject *value, bool *out);     /* or NULL */
+int iris_py_int(const char *argument, PyObject *value, int *out);       /* or NULL; 32 bits */
+int iris_py_int64(const char *argument, PyObject *value, int64_t *out); /* or NULL */
+int iris_py_double(const char *argument, PyObject *value, double *out); /* or NULL */
 /* An int (one dimension) or a sequence of ints, each >= 0; *ndim <= IRIS_MAX_DIMS. */
 int iris_py_shape(const char *argument, PyObject *value, int *ndim, int64_t *shape);
+/* A sequence of one int for each of `count` ranks. */
+int iris_py_int64s(const char *argument, PyObject *value, int count, int64_t *out);
+/* A str in UTF-8, without null characters; belongs to `value`. */
+const char *iris_py_text(const char *argument, PyObject *value);
+/* The same for text that came from bytes, as names of files and environment variables do: they come
+ * back as they were (surrogateescape). New. */
+PyObject *iris_py_bytes_of_text(const char *argument, PyObject *value);
+/* The index of a str among `count` names. `value` may be NULL. */
+int iris_py_one_of(const char *argument, PyObject *value, const char *const *names, int count,
+                   int *out);
+/* ValueError: there is no such operation. */
+int iris_py_operation(const char *argument, PyObject *value, enum iris_operation *out);
+/* A dtype by name, or any object that spells one: torch.float32, numpy.dtype, numpy.float32. */
+int iris_py_dtype(const struct iris_py_state *state, PyObject *value, enum iris_dtype *out);
+/* An integer handle, or an object with a `cuda_stream` attribute, whose device is `device_id`; on
+ * the cpu 0 alone. */
+int iris_py_stream(const struct iris_py_state *state, PyObject *value, bool on_cpu, int device_id,
+                   void **out);
 
 /* torch.dtype when torch is loaded, else the name. */
 PyObject *iris_py_dtype_object(const struct iris_py_state *state, enum iris_dtype dtype);
@@ -186,8 +205,6 @@ int iris_py_errors_init(PyObject *module, struct iris_py_state *state);
 /* Reads a FusedConfig or ccl.Config, once per object unless it is of a subclass. `value` is not
  * None. */
 int iris_py_config(struct iris_py_state *state, PyObject *value, struct iris_config *out);
-/* ValueError naming the argument: there is no such operation. */
-int iris_py_operation(const char *argument, const char *name, enum iris_operation *out);
 /* From (block_size_m, block_size_n, block_size_k, group_size_m, num_sms, num_xcds, num_fetch_sms,
  * k_per_flag, variant, staged_a_layout, overlap), None where the runtime is to choose. */
 int iris_py_config_from_tuple(PyObject *tuple, struct iris_config *out);

@@ -29,9 +29,7 @@ static int config_variant(PyObject *value, enum iris_variant *out)
 
     if (value == Py_None)
         return 0;
-    if (!PyUnicode_Check(value))
-        return iris_py_type_error("all_reduce_variant", "a str or None", value);
-    name = PyUnicode_AsUTF8AndSize(value, NULL);
+    name = iris_py_text("all_reduce_variant", value);
     if (!name)
         return -1;
     if (name[0] == '\0' || !iris_variant_from_name(name, out)) {
@@ -50,9 +48,7 @@ static int config_layout(PyObject *value, bool *m_contiguous)
 
     if (value == Py_None)
         return 0;
-    if (!PyUnicode_Check(value))
-        return iris_py_type_error("staged_a_layout", "a str or None", value);
-    name = PyUnicode_AsUTF8AndSize(value, NULL);
+    name = iris_py_text("staged_a_layout", value);
     if (!name)
         return -1;
     *m_contiguous = strcmp(name, "m_contiguous") == 0;

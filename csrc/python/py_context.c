@@ -12,6 +12,7 @@
 
 #include "py_buffer.h"
 #include "py_call.h"
+#include "py_options.h"
 #include "py_rma.h"
 #include "py_survivors.h"
 #include "py_tensor.h"
@@ -71,50 +72,45 @@ static PyObject *context_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
                                            .run_key = "",
                                            .kernel_directory = "",
                                            .heap_size = (size_t)1 << 30};
-    Py_ssize_t heap_size = (Py_ssize_t)options.heap_size;
     struct iris_context *ctx = NULL;
     enum iris_status status;
-    int64_t given[IRIS_MAX_RANKS] = {0};
+    int64_t members_given[IRIS_MAX_RANKS] = {0};
     int ranks[IRIS_MAX_RANKS];
-    PyObject *ranks_value = Py_None, *parent = Py_None;
+    struct iris_py_options given = {.ranks = NULL};
     struct iris_members members = {0};
-    int debug = 0;
 
-    if (!state || !PyArg_ParseTupleAndKeywords(
-                      args, kwargs, "|$nziiidsipsOO:Context", names, &heap_size, &options.backend,
-                      &options.rank, &options.world_size, &options.local_rank, &options.timeout,
-                      &options.run_key, &options.num_threads, &debug, &options.kernel_directory,
-                      &ranks_value, &parent))
+    if (!state ||
+        !PyArg_ParseTupleAndKeywords(
+            args, kwargs, "|$OOOOOOOOOOOO:Context", names, &given.heap_size, &given.backend,
+            &given.rank, &given.world_size, &given.local_rank, &given.timeout, &given.run_key,
+            &given.num_threads, &given.debug, &given.kernel_directory, &given.ranks, &given.parent))
         return NULL;
-    if (ranks_value != Py_None && options.world_size >= 1 && options.world_size <= IRIS_MAX_RANKS &&
-        iris_py_int64s("ranks", ranks_value, options.world_size, given) < 0)
-        return NULL;
-    if (heap_size <= 0) {
-        PyErr_Format(PyExc_ValueError, "heap_size: expected > 0 bytes, got %zd", heap_size);
+    if (iris_py_options_read(&given, &options, members_given) < 0) {
+        iris_py_options_release(&given);
         return NULL;
     }
-    options.heap_size = (size_t)heap_size;
-    options.debug = debug != 0;
-    if (parent != Py_None) {
-        if (!PyObject_TypeCheck(parent, state->context_type)) {
-            iris_py_type_error("parent", "an iris_c.Context or None", parent);
+    if (given.parent && given.parent != Py_None) {
+        if (!PyObject_TypeCheck(given.parent, state->context_type)) {
+            iris_py_options_release(&given);
+            iris_py_type_error("parent", "an iris_c.Context or None", given.parent);
             return NULL;
         }
-        members.parent = core(parent);
+        members.parent = core(given.parent);
         for (int i = 0; i < options.world_size && i < IRIS_MAX_RANKS; i++)
-            if (given[i] >= 0 && given[i] < IRIS_MAX_RANKS)
-                members.ranks |= UINT32_C(1) << given[i];
+            if (members_given[i] >= 0 && members_given[i] < IRIS_MAX_RANKS)
+                members.ranks |= UINT32_C(1) << members_given[i];
         options.check_meeting = iris_members_check;
         options.check_meeting_arg = &members;
     }
-    /* The strings belong to args and kwargs, and so does the parent; the caller holds both. */
+    /* The parent belongs to args and kwargs, which the caller holds. */
     Py_BEGIN_ALLOW_THREADS
     status = iris_context_create(&options, &ctx);
     Py_END_ALLOW_THREADS
+    iris_py_options_release(&given);
     if (status != IRIS_OK)
         return iris_py_raise(state, status);
     for (int i = 0; i < options.world_size; i++)
-        ranks[i] = ranks_value != Py_None ? (int)given[i] : i;
+        ranks[i] = given.ranks && given.ranks != Py_None ? (int)members_given[i] : i;
     return iris_py_context_wrap(type, ctx, ranks);
 }
 
@@ -403,15 +399,15 @@ static PyObject *context_select_config(PyObject *object, PyObject *args)
     struct iris_config config;
     enum iris_dtype dtype;
     enum iris_status status;
-    const char *name;
-    PyObject *dtype_value, *fields;
-    long long M, N, K;
+    PyObject *name, *sizes[3], *dtype_value, *fields;
+    int64_t M, N, K;
 
-    if (!state ||
-        !PyArg_ParseTuple(args, "sLLLOO:_select_config", &name, &M, &N, &K, &dtype_value, &fields))
+    if (!state || !PyArg_ParseTuple(args, "OOOOOO:_select_config", &name, &sizes[0], &sizes[1],
+                                    &sizes[2], &dtype_value, &fields))
         return NULL;
     if (iris_py_operation("operation", name, &operation) < 0 ||
-        iris_py_dtype(state, dtype_value, &dtype) < 0 ||
+        iris_py_int64("M", sizes[0], &M) < 0 || iris_py_int64("N", sizes[1], &N) < 0 ||
+        iris_py_int64("K", sizes[2], &K) < 0 || iris_py_dtype(state, dtype_value, &dtype) < 0 ||
         iris_py_config_from_tuple(fields, &config) < 0)
         return NULL;
     status = iris_config_select(core(object), operation, M, N, K, dtype, &config);

@@ -18,18 +18,42 @@ PyDoc_STRVAR(config_validate_doc,
 
 static PyObject *ops_config_validate(PyObject *module, PyObject *args)
 {
+    PyObject *fields, *world_size_value;
     struct iris_config config;
     enum iris_status status;
-    PyObject *fields;
     int world_size;
 
-    if (!PyArg_ParseTuple(args, "Oi:_config_validate", &fields, &world_size) ||
-        iris_py_config_from_tuple(fields, &config) < 0)
+    if (!PyArg_ParseTuple(args, "OO:_config_validate", &fields, &world_size_value) ||
+        iris_py_config_from_tuple(fields, &config) < 0 ||
+        iris_py_int("world_size", world_size_value, &world_size) < 0)
         return NULL;
     status = iris_config_validate(&config, world_size);
     if (status != IRIS_OK)
         return iris_py_raise(iris_py_state_of_module(module), status);
     Py_RETURN_NONE;
+}
+
+/* A product on a chip that need not be there. */
+struct product {
+    enum iris_operation operation;
+    int64_t M, N, K;
+    enum iris_dtype dtype;
+    int world_size;
+    const char *arch; /* belongs to its value */
+};
+
+/* values: op, M, N, K, dtype, world_size, arch. */
+static int read_product(const struct iris_py_state *state, PyObject *const values[7],
+                        struct product *out)
+{
+    if (iris_py_operation("op", values[0], &out->operation) < 0 ||
+        iris_py_int64("M", values[1], &out->M) < 0 || iris_py_int64("N", values[2], &out->N) < 0 ||
+        iris_py_int64("K", values[3], &out->K) < 0 ||
+        iris_py_dtype(state, values[4], &out->dtype) < 0 ||
+        iris_py_int("world_size", values[5], &out->world_size) < 0)
+        return -1;
+    out->arch = iris_py_text("arch", values[6]);
+    return out->arch ? 0 : -1;
 }
 
 PyDoc_STRVAR(auto_config_doc,
@@ -40,20 +64,15 @@ static PyObject *ops_auto_config(PyObject *module, PyObject *args)
 {
     struct iris_py_state *state = iris_py_state_of_module(module);
     struct iris_config config = {0};
-    enum iris_operation operation;
-    const char *name, *arch;
-    PyObject *dtype_value;
-    enum iris_dtype dtype;
     enum iris_status status;
-    long long M, N, K;
-    int world_size;
+    PyObject *v[7];
+    struct product p;
 
-    if (!PyArg_ParseTuple(args, "sLLLOis:auto_config", &name, &M, &N, &K, &dtype_value, &world_size,
-                          &arch) ||
-        iris_py_operation("op", name, &operation) < 0 ||
-        iris_py_dtype(state, dtype_value, &dtype) < 0)
+    if (!PyArg_ParseTuple(args, "OOOOOOO:auto_config", &v[0], &v[1], &v[2], &v[3], &v[4], &v[5],
+                          &v[6]) ||
+        read_product(state, v, &p) < 0)
         return NULL;
-    status = iris_auto_config(operation, M, N, K, dtype, world_size, arch, &config);
+    status = iris_auto_config(p.operation, p.M, p.N, p.K, p.dtype, p.world_size, p.arch, &config);
     if (status != IRIS_OK)
         return iris_py_raise(state, status);
     return iris_py_config_to_tuple(&config);
@@ -105,21 +124,16 @@ static PyObject *ops_explain(PyObject *module, PyObject *args)
     struct iris_py_state *state = iris_py_state_of_module(module);
     struct iris_explanation explanation;
     struct iris_config config;
-    enum iris_operation operation;
-    const char *name, *arch;
-    PyObject *dtype_value, *fields, *list;
-    enum iris_dtype dtype;
+    PyObject *v[7], *fields, *list;
     enum iris_status status;
-    long long M, N, K;
-    int world_size;
+    struct product p;
 
-    if (!PyArg_ParseTuple(args, "sLLLOisO:explain", &name, &M, &N, &K, &dtype_value, &world_size,
-                          &arch, &fields) ||
-        iris_py_operation("op", name, &operation) < 0 ||
-        iris_py_dtype(state, dtype_value, &dtype) < 0 ||
-        iris_py_config_from_tuple(fields, &config) < 0)
+    if (!PyArg_ParseTuple(args, "OOOOOOOO:explain", &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6],
+                          &fields) ||
+        read_product(state, v, &p) < 0 || iris_py_config_from_tuple(fields, &config) < 0)
         return NULL;
-    status = iris_explain(operation, M, N, K, dtype, world_size, arch, &config, &explanation);
+    status = iris_explain(p.operation, p.M, p.N, p.K, p.dtype, p.world_size, p.arch, &config,
+                          &explanation);
     if (status != IRIS_OK)
         return iris_py_raise(state, status);
     list = PyList_New(0);
@@ -188,7 +202,7 @@ static PyObject *ops_devices(PyObject *module, PyObject *backend)
 {
     struct iris_device_report report = {.count = 0};
     const struct iris_device_ops *device;
-    const char *name = PyUnicode_AsUTF8AndSize(backend, NULL);
+    const char *name = iris_py_text("backend", backend);
     enum iris_status status;
     PyObject *list;
 

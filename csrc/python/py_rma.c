@@ -5,41 +5,12 @@
  */
 #include "py_rma.h"
 
-#include <string.h>
-
 #include "py_context.h"
 #include "py_tensor.h"
 
 static struct iris_context *core(PyObject *object)
 {
     return ((struct iris_py_context *)object)->ctx;
-}
-
-/* The index of `value` among `count` names; NULL: *out keeps what it holds. */
-static int name_index(const char *argument, PyObject *value, const char *const *names, int count,
-                      int *out)
-{
-    const char *text;
-    char all[64] = "";
-
-    if (!value)
-        return 0;
-    text = PyUnicode_Check(value) ? PyUnicode_AsUTF8AndSize(value, NULL) : NULL;
-    if (!text && PyErr_Occurred())
-        return -1;
-    for (int i = 0; text && i < count; i++) {
-        if (strcmp(text, names[i]) == 0) {
-            *out = i;
-            return 0;
-        }
-    }
-    for (int i = 0; i < count; i++) {
-        if (i > 0)
-            strncat(all, ", ", sizeof all - strlen(all) - 1);
-        strncat(all, names[i], sizeof all - strlen(all) - 1);
-    }
-    PyErr_Format(PyExc_ValueError, "%s: expected one of %s, got %R", argument, all, value);
-    return -1;
 }
 
 /* ---- put, get ---- */
@@ -170,7 +141,7 @@ PyObject *iris_py_context_signal(PyObject *object, PyTypeObject *cls, PyObject *
 
     if (iris_py_parse(state, &signature, args, nargs, kwnames, v) < 0 ||
         iris_py_int("peer", v[1], &peer) < 0 || read_value(v[2], &value) < 0 ||
-        name_index("op", v[3], ops, IRIS_SIGNAL_OP_COUNT, &op) < 0 ||
+        iris_py_one_of("op", v[3], ops, IRIS_SIGNAL_OP_COUNT, &op) < 0 ||
         iris_py_context_stream(state, ctx, v[4], &stream) < 0 ||
         iris_py_tensor_from_object(state, "word", v[0], IRIS_PY_WRITTEN, &word) < 0)
         return NULL;
@@ -226,8 +197,9 @@ PyObject *iris_py_context_wait(PyObject *object, PyTypeObject *cls, PyObject *co
 
     if (iris_py_parse(state, &signature, args, nargs, kwnames, v) < 0 ||
         read_value(v[1], &value) < 0 ||
-        name_index("compare", v[2], compares, IRIS_COMPARE_COUNT, &compare) < 0 ||
-        iris_py_bool(v[3], &consume) < 0 || iris_py_context_stream(state, ctx, v[4], &stream) < 0 ||
+        iris_py_one_of("compare", v[2], compares, IRIS_COMPARE_COUNT, &compare) < 0 ||
+        iris_py_bool("consume", v[3], &consume) < 0 ||
+        iris_py_context_stream(state, ctx, v[4], &stream) < 0 ||
         iris_py_tensor_from_object(state, "word", v[0], IRIS_PY_WRITTEN, &word) < 0)
         return NULL;
     Py_BEGIN_ALLOW_THREADS

@@ -28,11 +28,8 @@ static PyObject *all_reduce_rmsnorm(struct iris_py_call *call, PyObject *const *
     enum iris_status status;
     double eps = 1e-6;
 
-    if (eps_value)
-        eps = PyFloat_AsDouble(eps_value);
-    if (PyErr_Occurred())
-        return NULL;
-    if (iris_py_tensors_read(call->state, roles, values, TENSORS, call->options.prepare, tensors,
+    if (iris_py_double("eps", eps_value, &eps) < 0 ||
+        iris_py_tensors_read(call->state, roles, values, TENSORS, call->options.prepare, tensors,
                              given) < 0)
         return NULL;
     if (iris_py_tensor_stream(call->state, call->ctx, &tensors[OUTPUT], &call->options.stream) < 0)

@@ -343,7 +343,8 @@ int iris_py_context_stream(struct iris_py_state *state, const struct iris_contex
 
     *out = NULL;
     if (value && value != Py_None)
-        return iris_py_stream(state, value, out);
+        return iris_py_stream(state, value, device_type == IRIS_DLPACK_CPU,
+                              iris_context_device_id(ctx), out);
     if (device_type == IRIS_DLPACK_CPU)
         return 0;
     exchange = torch_exchange(state);

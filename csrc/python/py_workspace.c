@@ -33,19 +33,18 @@ static PyObject *workspace_new(PyTypeObject *type, PyObject *args, PyObject *kwa
     static char *names[] = {"ctx", "operation", NULL};
     const struct iris_py_state *state = iris_py_state_of_type(type);
     struct iris_workspace *workspace = NULL;
-    enum iris_operation operation;
-    const char *name = "matmul_all_reduce";
+    enum iris_operation operation = IRIS_OP_MATMUL_ALL_REDUCE;
+    PyObject *ctx, *name = NULL;
     enum iris_status status;
-    PyObject *ctx;
 
     if (!state ||
-        !PyArg_ParseTupleAndKeywords(args, kwargs, "O|s:FusedWorkspace", names, &ctx, &name))
+        !PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:FusedWorkspace", names, &ctx, &name))
         return NULL;
     if (!PyObject_TypeCheck(ctx, state->context_type)) {
         iris_py_type_error("ctx", "an iris_c.Context", ctx);
         return NULL;
     }
-    if (iris_py_operation("operation", name, &operation) < 0)
+    if (name && iris_py_operation("operation", name, &operation) < 0)
         return NULL;
     status = iris_workspace_create(((struct iris_py_context *)ctx)->ctx, operation, &workspace);
     if (status != IRIS_OK)
@@ -216,14 +215,9 @@ static PyObject *workspace_matches(PyObject *object, PyTypeObject *cls, PyObject
 
     if (iris_py_parse(state, &signature, args, nargs, kwnames, values) < 0)
         return NULL;
-    for (int i = 0; i < 5; i += 4) /* operation and variant */
-        if (values[i] && !PyUnicode_Check(values[i])) {
-            iris_py_type_error(i == 0 ? "operation" : "variant", "a str", values[i]);
-            return NULL;
-        }
-    operation = PyUnicode_AsUTF8AndSize(values[0], NULL);
-    if (values[4])
-        variant = PyUnicode_AsUTF8AndSize(values[4], NULL);
+    operation = iris_py_text("operation", values[0]);
+    if (operation && values[4])
+        variant = iris_py_text("variant", values[4]);
     if (!operation || !variant || iris_py_shape("shape", values[1], &ndim, shape) < 0 ||
         iris_py_dtype(state, values[2], &dtype) < 0 ||
         iris_py_int("world_size", values[3], &world_size) < 0 || read_info(object, &info) < 0)
@@ -274,13 +268,17 @@ PyDoc_STRVAR(workspace_set_calls_doc, "_set_calls($self, calls, /)\n--\n\n"
 static PyObject *workspace_set_calls(PyObject *object, PyObject *value)
 {
     struct iris_workspace *workspace = ((struct iris_py_workspace *)object)->workspace;
-    unsigned long long calls = PyLong_AsUnsignedLongLong(value);
     enum iris_status status;
+    int64_t calls;
 
-    if (calls == (unsigned long long)-1 && PyErr_Occurred())
+    if (iris_py_int64("calls", value, &calls) < 0)
         return NULL;
+    if (calls < 0) {
+        PyErr_Format(PyExc_ValueError, "calls: expected >= 0, got %lld", (long long)calls);
+        return NULL;
+    }
     Py_BEGIN_ALLOW_THREADS
-    status = iris_workspace_set_calls(workspace, calls);
+    status = iris_workspace_set_calls(workspace, (uint64_t)calls);
     Py_END_ALLOW_THREADS
     if (status != IRIS_OK)
         return iris_py_raise_for(object, status);
