@@ -1,18 +1,80 @@
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: The iris_c authors
 """Checks of arguments that Python code looks at before the extension does: errors that begin with
-the argument's name and say what was expected."""
+the argument's name and say what was expected. A bool is no number."""
 
 from __future__ import annotations
 
+import math
+import operator
+
 from iris_c import _C
 
-__all__ = ["context"]
+__all__ = ["context", "flag", "integer", "integers", "number", "sizes"]
+
+
+def _wrong_type(argument: str, expected: str, value) -> TypeError:
+    return TypeError(f"{argument}: expected {expected}, got {type(value).__name__}")
 
 
 def context(argument: str, value, what: str = "") -> _C.Context:
     """`value`, which must be a context."""
     if isinstance(value, _C.Context):
         return value
-    name = type(value).__name__
-    raise TypeError(f"{argument}: expected {what}an iris_c.Context, got {name}")
+    raise _wrong_type(argument, f"{what}an iris_c.Context", value)
+
+
+def flag(argument: str, value) -> bool:
+    """`value`, which must be a bool."""
+    if isinstance(value, bool):
+        return value
+    raise _wrong_type(argument, "a bool", value)
+
+
+def integer(argument: str, value, expected: str = "an int") -> int:
+    """`value` as an int; from numpy, say, but not from a float or a bool."""
+    if not isinstance(value, bool) and hasattr(value, "__index__"):
+        try:
+            return operator.index(value)
+        except TypeError:
+            pass
+    raise _wrong_type(argument, expected, value)
+
+
+def number(argument: str, value):
+    """`value`, which must be a finite number: an int, a float, a scalar of a library of arrays."""
+    if isinstance(value, bool) or not (hasattr(value, "__float__") or hasattr(value, "__index__")):
+        raise _wrong_type(argument, "a number", value)
+    try:
+        finite = math.isfinite(value)
+    except OverflowError:  # an int beyond all floats
+        finite = True
+    except (TypeError, ValueError):
+        raise _wrong_type(argument, "a number", value) from None
+    if not finite:
+        raise ValueError(f"{argument}: expected a finite number, got {value}")
+    return value
+
+
+def _is_sequence(value) -> bool:
+    return (
+        hasattr(value, "__len__")
+        and hasattr(value, "__getitem__")
+        and not isinstance(value, str | bytes | bytearray | dict)
+        and getattr(value, "ndim", 1) > 0
+    )
+
+
+def integers(argument: str, value) -> tuple[int, ...]:
+    """A sequence of ints as a tuple."""
+    if not _is_sequence(value):
+        raise _wrong_type(argument, "a sequence of ints", value)
+    return tuple(integer(argument, item, "a sequence of ints") for item in value)
+
+
+def sizes(size: tuple) -> tuple[int, ...]:
+    """Sizes given as numbers, or as one sequence (which may be nested once)."""
+    for _ in range(2):
+        if len(size) == 1 and _is_sequence(size[0]):
+            size = tuple(size[0])
+    return tuple(integer("shape", item, "ints or one sequence of ints") for item in size)

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import functools
 import numbers
-import operator
 
-from iris_c import _C
+from iris_c import _C, _checks
 from iris_c.bound import BoundCcl, BoundOps
 from iris_c.environment import DEFAULT_TIMEOUT, context_options
 from iris_c.fill import NumpyFiller, TorchFiller
@@ -34,12 +33,11 @@ def _filler():
     return TorchFiller(torch)
 
 
-def _sizes(size: tuple) -> tuple:
-    """Sizes given as numbers, or as one tuple or list (which may be nested once)."""
-    for _ in range(2):
-        if len(size) == 1 and hasattr(size[0], "__len__"):
-            size = tuple(size[0])
-    return size
+def _description(tensor) -> tuple:
+    """Shape and dtype of what another tensor is to be like."""
+    if isinstance(tensor, type) or not (hasattr(tensor, "shape") and hasattr(tensor, "dtype")):
+        raise TypeError(f"tensor: expected a tensor, got {type(tensor).__name__}")
+    return tuple(tensor.shape), tensor.dtype
 
 
 class Context(_C.Context):
@@ -98,7 +96,9 @@ class Context(_C.Context):
             A member did not arrive in time.
         """
         self._require_open()
-        members = tuple(sorted(operator.index(rank) for rank in ranks))
+        members = tuple(sorted(_checks.integers("group", ranks)))
+        if heap_size is not None:
+            heap_size = _checks.integer("heap_size", heap_size)
         group = self._groups.get(members)
         if group is None:
             self._check_members(members)
@@ -107,7 +107,9 @@ class Context(_C.Context):
                     **self._options,
                     "rank": members.index(self.rank),
                     "world_size": len(members),
-                    "heap_size": heap_size or min(self.heap_size, GROUP_HEAP_SIZE),
+                    "heap_size": min(self.heap_size, GROUP_HEAP_SIZE)
+                    if heap_size is None
+                    else heap_size,
                     "run_key": f"{self._options.get('run_key', '')}/group {members}",
                     "ranks": members,
                     "source": f"group {members}",
@@ -209,18 +211,21 @@ class Context(_C.Context):
     # ---- tensors in the heap ----
 
     def _tensor(self, size, dtype, device=None, layout=None, requires_grad=False):
-        return _filler().tensor(self, size, dtype, device, layout, requires_grad)
+        """Without values, and without a gradient so far; `requires_grad` is only looked at."""
+        _checks.flag("requires_grad", requires_grad)
+        return _filler().tensor(self, size, dtype, device, layout)
 
     def empty(self, *size, dtype=None, device=None, layout=None, requires_grad=False):
         """Return an uninitialised tensor on the heap. Collective."""
-        return self._tensor(_sizes(size), dtype, device, layout, requires_grad)
+        tensor = self._tensor(_checks.sizes(size), dtype, device, layout, requires_grad)
+        return _filler().finish(tensor, requires_grad)
 
     def zeros(self, *size, dtype=None, device=None, layout=None, requires_grad=False):
         """Return a tensor of zeros on the heap. Collective."""
         return self.full(
-            _sizes(size),
+            _checks.sizes(size),
             0,
-            dtype=dtype or _filler().default_dtype(),
+            dtype=_filler().default_dtype() if dtype is None else dtype,
             device=device,
             layout=layout,
             requires_grad=requires_grad,
@@ -229,9 +234,9 @@ class Context(_C.Context):
     def ones(self, *size, dtype=None, device=None, layout=None, requires_grad=False):
         """Return a tensor of ones on the heap. Collective."""
         return self.full(
-            _sizes(size),
+            _checks.sizes(size),
             1,
-            dtype=dtype or _filler().default_dtype(),
+            dtype=_filler().default_dtype() if dtype is None else dtype,
             device=device,
             layout=layout,
             requires_grad=requires_grad,
@@ -245,20 +250,29 @@ class Context(_C.Context):
         The dtype is, as in torch.full, that of the value if `dtype` is None.
         """
         filler = _filler()
+        if not isinstance(fill_value, numbers.Number) and not hasattr(fill_value, "__float__"):
+            raise TypeError(f"fill_value: expected a number, got {type(fill_value).__name__}")
         if dtype is None:
             dtype = filler.dtype_of(fill_value)
-        tensor = self._tensor(_sizes((size,)), dtype, device, layout)
-        filler.full(tensor, fill_value)
+        tensor = self._tensor(_checks.sizes((size,)), dtype, device, layout, requires_grad)
+        try:
+            filler.full(tensor, fill_value)
+        except (RuntimeError, OverflowError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"fill_value: expected a value that {tensor.dtype} has, got {fill_value!r}"
+            ) from error
         return filler.finish(tensor, requires_grad)
 
     def empty_like(self, tensor, *, dtype=None, requires_grad=False):
         """Return an uninitialised row-major tensor of the same shape and dtype. Collective."""
-        return self.empty(tuple(tensor.shape), dtype=dtype or tensor.dtype,
+        shape, own = _description(tensor)
+        return self.empty(shape, dtype=own if dtype is None else dtype,
                           requires_grad=requires_grad)  # fmt: skip
 
     def zeros_like(self, tensor, *, dtype=None, requires_grad=False):
         """Return a row-major tensor of zeros of the same shape and dtype. Collective."""
-        return self.zeros(tuple(tensor.shape), dtype=dtype or tensor.dtype,
+        shape, own = _description(tensor)
+        return self.zeros(shape, dtype=own if dtype is None else dtype,
                           requires_grad=requires_grad)  # fmt: skip
 
     def as_symmetric(self, tensor):
@@ -274,43 +288,51 @@ class Context(_C.Context):
     def rand(self, *size, generator=None, dtype=None, device=None, layout=None,
              requires_grad=False):  # fmt: skip
         """Return uniform random numbers in [0, 1). Collective; each rank draws its own numbers."""
-        tensor = self._tensor(_sizes(size), dtype, device, layout)
+        tensor = self._tensor(_checks.sizes(size), dtype, device, layout, requires_grad)
         _filler().uniform(tensor, 0.0, 1.0, generator)
         return _filler().finish(tensor, requires_grad)
 
     def uniform(self, *size, low=0.0, high=1.0, generator=None, dtype=None, device=None,
                 layout=None, requires_grad=False):  # fmt: skip
         """Return uniform random numbers in [low, high). Collective; each rank draws its own."""
-        tensor = self._tensor(_sizes(size), dtype, device, layout)
+        if not _checks.number("low", low) <= _checks.number("high", high):
+            raise ValueError(f"high: expected >= low ({low}), got {high}")
+        tensor = self._tensor(_checks.sizes(size), dtype, device, layout, requires_grad)
         _filler().uniform(tensor, low, high, generator)
         return _filler().finish(tensor, requires_grad)
 
     def randn(self, *size, generator=None, dtype=None, device=None, layout=None,
               requires_grad=False):  # fmt: skip
         """Return normal random numbers, mean 0, variance 1. Collective; each rank draws its own."""
-        tensor = self._tensor(_sizes(size), dtype, device, layout)
+        tensor = self._tensor(_checks.sizes(size), dtype, device, layout, requires_grad)
         _filler().normal(tensor, generator)
         return _filler().finish(tensor, requires_grad)
 
-    def randint(self, *args, size=None, generator=None, dtype=None, device=None, layout=None,
-                requires_grad=False):  # fmt: skip
+    def randint(self, *args, low=0, high=None, size=None, generator=None, dtype=None,
+                device=None, layout=None, requires_grad=False):  # fmt: skip
         """Return random integers in [low, high): ``randint([low,] high, size)``. Collective."""
         if size is None and args:
             *args, size = args
-        if size is None or len(args) not in (1, 2):
+        if size is None or len(args) + (high is not None) not in (1, 2):
             raise TypeError("randint() takes (high, size) or (low, high, size)")
-        low, high = (0, args[0]) if len(args) == 1 else args
+        if args:
+            *first, high = (*args, high) if high is not None else args
+            low = first[0] if first else low
+        low, high = _checks.integer("low", low), _checks.integer("high", high)
         if not low < high:
             raise ValueError(f"high: expected > low ({low}), got {high}")
         filler = _filler()
-        tensor = self._tensor(_sizes((size,)), dtype or filler.integer_dtype(), device, layout)
+        dtype = filler.integer_dtype() if dtype is None else dtype
+        tensor = self._tensor(_checks.sizes((size,)), dtype, device, layout, requires_grad)
         filler.integers(tensor, low, high, generator)
         return filler.finish(tensor, requires_grad)
 
-    def arange(self, start, end=None, step=1, *, dtype=None, device=None, layout=None,
+    def arange(self, start=0, end=None, step=1, *, dtype=None, device=None, layout=None,
                requires_grad=False):  # fmt: skip
         """Return start, start + step, ... below end: ``arange([start,] end, step)``. Collective."""
         start, end = (0, start) if end is None else (start, end)
+        for name, value in (("start", start), ("end", end), ("step", step)):
+            _checks.number(name, value)
         if step == 0:
             raise ValueError("step: expected other than 0, got 0")
         if (end - start) * step < 0:
@@ -319,16 +341,26 @@ class Context(_C.Context):
         if dtype is None:
             whole = all(isinstance(value, int) for value in (start, end, step))
             dtype = filler.integer_dtype() if whole else filler.default_dtype()
-        count = filler.arange_count(start, end, step)
-        tensor = self._tensor((count,), dtype, device, layout)
+        try:
+            count = filler.arange_count(start, end, step)
+        except (RuntimeError, OverflowError, ValueError) as error:
+            raise ValueError(
+                f"end: expected a range of numbers that {dtype} has, got {start} to {end}"
+            ) from error
+        tensor = self._tensor((count,), dtype, device, layout, requires_grad)
         filler.arange(tensor, start, end, step)
         return filler.finish(tensor, requires_grad)
 
     def linspace(self, start, end, steps, *, dtype=None, device=None, layout=None,
                  requires_grad=False):  # fmt: skip
         """Return `steps` values at equal distances, from `start` to `end` inclusive. Collective."""
+        _checks.number("start", start)
+        _checks.number("end", end)
+        steps = _checks.integer("steps", steps)
+        if steps < 0:
+            raise ValueError(f"steps: expected >= 0, got {steps}")
         filler = _filler()
-        tensor = self._tensor((steps,), dtype, device, layout)
+        tensor = self._tensor((steps,), dtype, device, layout, requires_grad)
         filler.linspace(tensor, start, end, steps)
         return filler.finish(tensor, requires_grad)
 

@@ -13,20 +13,25 @@ IRIS_C_BACKEND          cpu, cuda or hip, whatever the program asks for
 IRIS_C_NUM_THREADS      threads of a rank on the cpu; without it OMP_NUM_THREADS, else the cores
                         divided by the ranks on this node
 IRIS_C_TIMEOUT          seconds of the timeout where the program leaves it at its default
-IRIS_C_DEBUG            not empty and not 0: the ranks compare every call before it starts
+IRIS_C_DEBUG            0 or 1; 1: the ranks compare every call before it starts
+IRIS_C_CPU_ISA          avx512, avx2 or generic: at most this instruction set on the cpu
 ======================  ==========================================================================
 """
 
 from __future__ import annotations
 
-import math
 import os
 
+from iris_c import _checks
 from iris_c.launchers import Launched, integer, launched
 
 __all__ = ["DEFAULT_TIMEOUT", "context_options", "default_num_threads", "place", "run_key"]
 
 DEFAULT_TIMEOUT = 30.0
+MOST_SECONDS = 1e9  # of a timeout
+MOST_THREADS = 256  # of a rank on the cpu
+BACKENDS = ("cpu", "cuda", "hip")
+INSTRUCTION_SETS = ("avx512", "avx2", "generic")  # that IRIS_C_CPU_ISA may ask for
 KERNEL_DIRECTORY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "kernels")
 
 
@@ -35,26 +40,33 @@ def _seconds(environ, name: str) -> float | None:
     if text is None or text.strip() == "":
         return None
     try:
-        value = float(text)
+        value = float(text if text.isascii() and "_" not in text else "")
     except ValueError:
         raise ValueError(f"{name}: expected seconds, got {text!r}") from None
-    if not (value > 0 and math.isfinite(value)):
-        raise ValueError(f"{name}: expected seconds > 0, got {text!r}")
+    if not 0 < value <= MOST_SECONDS:
+        raise ValueError(f"{name}: expected seconds > 0, at most {MOST_SECONDS:g}, got {text!r}")
     return value
 
 
-def _flag(environ, name: str) -> bool:
-    return environ.get(name, "").strip() not in ("", "0")
+def _one_of(environ, name: str, values: tuple[str, ...]) -> str | None:
+    """The variable's value, one of `values`; None if it is not set, or empty."""
+    text = environ.get(name, "").strip()
+    if text not in ("", *values):
+        expected = f"{', '.join(values[:-1])} or {values[-1]}"
+        raise ValueError(f"{name}: expected {expected}, got {text!r}")
+    return text or None
 
 
 def default_num_threads(local_world_size: int, environ=None) -> int:
     """Return the threads of a rank on the cpu, if `local_world_size` ranks share the node."""
     environ = os.environ if environ is None else environ
-    for name in ("IRIS_C_NUM_THREADS", "OMP_NUM_THREADS"):
-        value = integer(environ, name, 1)
-        if value is not None:
-            return value
-    return max(1, len(os.sched_getaffinity(0)) // max(1, local_world_size))
+    value = integer(environ, "IRIS_C_NUM_THREADS", 1, MOST_THREADS)
+    if value is None:  # of OpenMP's list the first: the threads of the outermost region
+        outermost = environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+        value = integer({"OMP_NUM_THREADS": outermost}, "OMP_NUM_THREADS", 1)
+    if value is None:
+        value = max(1, len(os.sched_getaffinity(0)) // max(1, local_world_size))
+    return min(value, MOST_THREADS)
 
 
 def run_key(environ=None, job: str = "") -> str:
@@ -144,6 +156,8 @@ def context_options(
         The keyword arguments of the extension's context type.
     """
     environ = os.environ if environ is None else environ
+    _one_of(environ, "IRIS_C_CPU_ISA", INSTRUCTION_SETS)  # the extension reads it
+    own_timeout = _seconds(environ, "IRIS_C_TIMEOUT")
     launcher: Launched | None
     if rank is None and world_size is None:
         rank, world_size, source, launcher = place(environ)
@@ -151,6 +165,8 @@ def context_options(
         given, missing = ("world_size", "rank") if rank is None else ("rank", "world_size")
         raise ValueError(f"{given}: given without {missing}; give both or neither")
     else:
+        rank = _checks.integer("rank", rank)
+        world_size = _checks.integer("world_size", world_size)
         if world_size < 1:
             raise ValueError(f"world_size: expected >= 1, got {world_size}")
         if not 0 <= rank < world_size:
@@ -161,18 +177,18 @@ def context_options(
     if launcher is not None:
         local_rank = launcher.local_rank if local_rank is None else local_rank
         local_world_size = local_world_size or launcher.local_size
-    if timeout == DEFAULT_TIMEOUT:
-        timeout = _seconds(environ, "IRIS_C_TIMEOUT") or DEFAULT_TIMEOUT
+    if isinstance(timeout, int | float) and timeout == DEFAULT_TIMEOUT:
+        timeout = own_timeout or DEFAULT_TIMEOUT
     return {
         "heap_size": heap_size,
-        "backend": environ.get("IRIS_C_BACKEND") or backend,
+        "backend": _one_of(environ, "IRIS_C_BACKEND", BACKENDS) or backend,
         "rank": rank,
         "world_size": world_size,
         "local_rank": rank if local_rank is None else local_rank,
         "timeout": timeout,
         "run_key": run_key(environ, launcher.job if launcher is not None else ""),
         "num_threads": default_num_threads(local_world_size or world_size, environ),
-        "debug": _flag(environ, "IRIS_C_DEBUG"),
+        "debug": _one_of(environ, "IRIS_C_DEBUG", ("0", "1")) == "1",
         "kernel_directory": KERNEL_DIRECTORY,
         "source": source,
     }

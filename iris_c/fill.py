@@ -39,7 +39,7 @@ class TorchFiller:
             return self.torch.bool
         return self.torch.int64 if isinstance(value, int) else self.default_dtype()
 
-    def tensor(self, ctx, size, dtype, device, layout, requires_grad):
+    def tensor(self, ctx, size, dtype, device, layout):
         own = self.device(ctx)
         if device is not None:
             wanted = self.torch.device(device)
@@ -48,7 +48,7 @@ class TorchFiller:
         if layout is not None and layout != self.torch.strided:
             raise ValueError(f"layout: expected torch.strided, got {layout}")
         buffer = ctx.allocate(size, self.default_dtype() if dtype is None else dtype)
-        return self.finish(self.torch.from_dlpack(buffer), requires_grad)
+        return self.torch.from_dlpack(buffer)
 
     def finish(self, tensor, requires_grad):
         return tensor.requires_grad_() if requires_grad else tensor
@@ -117,12 +117,11 @@ class NumpyFiller:
             return "bool"
         return "int64" if isinstance(value, int) else "float32"
 
-    def tensor(self, ctx, size, dtype, device, layout, requires_grad):
+    def tensor(self, ctx, size, dtype, device, layout):
         if device is not None and str(device) != self.device(ctx):
             raise ValueError(f"device: expected {self.device(ctx)}, the context's, got {device}")
         if layout is not None:
             raise ValueError("layout: needs torch")
-        self.finish(None, requires_grad)
         return ctx.allocate(size, "float32" if dtype is None else dtype)
 
     def finish(self, tensor, requires_grad):

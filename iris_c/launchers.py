@@ -100,10 +100,9 @@ def integer(environ, name: str, least: int, most: int = 2**31 - 1) -> int | None
     text = environ.get(name)
     if text is None or text.strip() == "":
         return None
-    try:
-        value = int(text)
-    except ValueError:
-        raise ValueError(f"{name}: expected an integer, got {text!r}") from None
+    if re.fullmatch(r"[+-]?[0-9]{1,4000}", text.strip()) is None:
+        raise ValueError(f"{name}: expected an integer, got {text!r}")
+    value = int(text)
     if not least <= value <= most:
         raise ValueError(
             f"{name}: expected >= {least}, got {value}"

@@ -5,6 +5,8 @@
  */
 #include "py_survivors.h"
 
+#include <string.h>
+
 #include "py_context.h"
 
 const char iris_py_survivors_doc[] =
@@ -29,11 +31,8 @@ PyObject *iris_py_context_survivors(PyObject *object, PyTypeObject *cls, PyObjec
     if (iris_py_parse(state, &signature, args, nargs, kwnames, values) < 0)
         return NULL;
     if (values[0] && values[0] != Py_None) {
-        seconds = PyFloat_AsDouble(values[0]);
-        if (seconds == -1.0 && PyErr_Occurred()) {
-            iris_py_type_error("timeout", "seconds or None", values[0]);
+        if (iris_py_double("timeout", values[0], &seconds) < 0)
             return NULL;
-        }
         timeout = &seconds;
     }
     Py_BEGIN_ALLOW_THREADS
@@ -48,6 +47,7 @@ PyObject *iris_py_context_survivors(PyObject *object, PyTypeObject *cls, PyObjec
 
 PyObject *iris_py_context_run_key(PyObject *object, void *IRIS_UNUSED(closure))
 {
-    return PyUnicode_FromString(
-        iris_context_run_key(((const struct iris_py_context *)object)->ctx));
+    const char *key = iris_context_run_key(((const struct iris_py_context *)object)->ctx);
+
+    return PyUnicode_DecodeUTF8(key, (Py_ssize_t)strlen(key), "surrogateescape");
 }

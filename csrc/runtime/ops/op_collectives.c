@@ -4,6 +4,9 @@
  * The plain collectives: argument checks, descriptions, kernel arguments.
  */
 #include "op_check.h"
+
+#include <float.h>
+
 #include "op_direct.h"
 #include "op_launch.h"
 #include "op_messages.h"
@@ -264,8 +267,8 @@ enum iris_status iris_all_reduce_rmsnorm(struct iris_context *ctx,
         .call = &args.reduce.call, .args = &args, .args_nbytes = sizeof args};
 
     IRIS_TRY(check_rmsnorm(ctx, tensors));
-    if (!(eps >= 0))
-        return IRIS_FAIL(IRIS_EINVAL, "eps: expected >= 0, got %g", eps);
+    if (!(eps >= 0) || eps > FLT_MAX)
+        return IRIS_FAIL(IRIS_EINVAL, "eps: expected >= 0 and finite in float32, got %g", eps);
     desc.dtype = launch.kernel_dtype = input->dtype;
     desc.N = input->shape[input->ndim - 1];
     desc.M = count_rows(input);
