@@ -38,7 +38,7 @@ SIZELESS = ("barrier", "host_barrier")
 PRODUCT_SIZES = (16, 64, 128)  # M = N = K
 START_S, ANSWER_S = 120, 300
 # Busy processes end by themselves should nobody end them.
-BUSY = "import signal; signal.alarm(3600)\nwhile True: pass"
+BUSY = "import busy_rank, signal; busy_rank.be_nice(); signal.alarm(3600)\nwhile True: pass"
 
 
 class Ranks:
@@ -80,7 +80,7 @@ class Ranks:
 
     def calls_for(self, name: str, size: int, seconds: float) -> int:
         """How many calls take about so long."""
-        calls = 10
+        calls = 3
         while True:
             took = self.seconds(name, size, calls) * calls
             if took > seconds / 4:
@@ -133,7 +133,8 @@ def mpich_ranks(count: int, python: str) -> Ranks | None:
 @contextlib.contextmanager
 def busy_processes(count: int):
     processes = [
-        subprocess.Popen([sys.executable, "-c", BUSY], start_new_session=True) for _ in range(count)
+        subprocess.Popen([sys.executable, "-c", BUSY], cwd=RANK.parent, start_new_session=True)
+        for _ in range(count)
     ]
     try:
         time.sleep(0.2 if count else 0)
@@ -215,8 +216,12 @@ def main() -> int:
     arguments.add_argument("--blocks", type=int, default=7, help="of each library and row")
     arguments.add_argument("--seconds", type=float, default=0.3, help="of a block, about")
     arguments.add_argument("--mpi-python", default=sys.executable, help="has mpi4py, mpich beside")
+    arguments.add_argument(
+        "--nice", type=int, default=0, help="of all processes alike, where others load the machine"
+    )
     arguments.add_argument("--json", type=pathlib.Path, help="a file for one line of JSON a row")
     options = arguments.parse_args()
+    os.environ["BENCH_BUSY_NICE"] = str(options.nice)
     cores = len(os.sched_getaffinity(0))
     print(f"{cores} cores, load {os.getloadavg()[0]:.1f} at the beginning; us of a call")
     head = ["ranks", "busy", "call", "bytes", "ours", "quartiles", "mpich", "quartiles", "ratio"]

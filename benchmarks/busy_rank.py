@@ -10,11 +10,23 @@ blocked in a read and takes no time from anybody. Of the two libraries only the 
 is imported, so that MPICH may live in an environment of its own.
 """
 
+import contextlib
 import json
 import os
 import socket
 import sys
 import time
+
+
+def be_nice() -> None:
+    """Takes the niceness that bench_busy.py was given: this process, and its process session, among
+    which Linux may share cores."""
+    nice = int(os.environ.get("BENCH_BUSY_NICE", "0"))
+    if nice == 0:
+        return
+    os.setpriority(os.PRIO_PROCESS, 0, nice)
+    with contextlib.suppress(OSError), open("/proc/self/autogroup", "w") as autogroup:
+        autogroup.write(str(nice))
 
 
 class IrisRank:
@@ -123,6 +135,7 @@ def seconds(run, calls: int) -> float:
 
 def main() -> None:
     library, address = sys.argv[1:]
+    be_nice()
     with socket.socket(socket.AF_UNIX) as parent:
         parent.connect(address)
         rank = {"iris_c": IrisRank, "mpich": MpichRank}[library]()

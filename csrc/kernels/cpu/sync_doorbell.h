@@ -27,6 +27,11 @@
  * need the core: it sleeps at once, and the kernel switches to the other. It never yields: beside a
  * process that only computes, a yield costs a time slice of milliseconds, a sleeper is put back as
  * soon as it is woken.
+ *
+ * Two ranks that sleep in turn look like one busy process, so the kernel may leave them on one core
+ * for ever beside other work, at ten times the cost of a call on two. So of work-groups that share
+ * a core, all but the first go, at most once in kSpreadNs each, to a core that they may run on and
+ * that has two fewer: the thread's affinity is narrowed for a moment and put back.
  */
 #ifndef IRIS_SYNC_DOORBELL_H
 #define IRIS_SYNC_DOORBELL_H
@@ -96,19 +101,61 @@ inline uint32_t tell_core(const iris_call_args &args)
     return core;
 }
 
-/* Whether another work-group of the context has said that it is on this one's core. */
-inline bool shares_core(const iris_call_args &args)
+/* How many work-groups of the context have said that they are on `core`; only those before this one
+ * in the order of (rank, index), or all. */
+inline int32_t groups_on(const iris_call_args &args, uint32_t core, bool only_before)
 {
-    const uint32_t core = tell_core(args);
     const int32_t own = current_group.index % IRIS_DOORBELL_CORES;
     const int32_t groups =
         current_group.count < IRIS_DOORBELL_CORES ? current_group.count : IRIS_DOORBELL_CORES;
+    int32_t found = 0;
     for (int32_t rank = 0; rank < args.world_size; ++rank)
-        for (int32_t group = 0; group < groups; ++group)
-            if ((rank != args.rank || group != own) &&
-                __atomic_load_n(core_of(args, rank, group), __ATOMIC_RELAXED) == core)
-                return true;
-    return false;
+        for (int32_t group = 0; group < groups; ++group) {
+            if (only_before && (rank > args.rank || (rank == args.rank && group >= own)))
+                return found;
+            if (__atomic_load_n(core_of(args, rank, group), __ATOMIC_RELAXED) == core)
+                ++found;
+        }
+    return found;
+}
+
+/* Lets this thread go on on a core with fewer work-groups of the context, if it may run on one with
+ * two fewer than here. Those that are first on their core stay, so that no two change places. */
+inline void spread(const iris_call_args &args, uint32_t core, int32_t here)
+{
+    cpu_set_t allowed, one;
+    if (groups_on(args, core, true) == 0 || sched_getaffinity(0, sizeof allowed, &allowed) != 0)
+        return;
+    for (int32_t step = 1; step < CPU_SETSIZE; ++step) {
+        const uint32_t other = (core - 1 + (uint32_t)step) % CPU_SETSIZE;
+        if (!CPU_ISSET(other, &allowed) || groups_on(args, other + 1, false) > here - 2)
+            continue;
+        CPU_ZERO(&one);
+        CPU_SET(other, &one);
+        if (sched_setaffinity(0, sizeof one, &one) == 0)
+            sched_setaffinity(0, sizeof allowed, &allowed);
+        return;
+    }
+}
+
+/* Whether another work-group of the context has said that it is on this one's core. From time to
+ * time this one then goes elsewhere. See NOTE [spinning]. */
+inline bool shares_core(const iris_call_args &args)
+{
+    /* A move may have to wait for a time slice of whoever runs there. */
+    constexpr uint64_t kSpreadNs = 10000000;
+    static thread_local uint64_t spread_ns;
+    uint32_t core = tell_core(args);
+    int32_t here = groups_on(args, core, false);
+    if (here < 2)
+        return false;
+    if (clock_ticks() - spread_ns > kSpreadNs) {
+        spread(args, core, here);
+        spread_ns = clock_ticks();
+        core = tell_core(args);
+        here = groups_on(args, core, false);
+    }
+    return here > 1;
 }
 
 /* ---- waking ---- */
