@@ -25,6 +25,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -71,11 +72,14 @@ class Ranks:
 
     def seconds(self, name: str, size: int, calls: int) -> float:
         """Of a call, on the slowest rank."""
-        for stream in self.streams:
-            print(json.dumps([name, size, calls]), file=stream, flush=True)
-        answers = [stream.readline() for stream in self.streams]
-        if not all(answers):
-            raise SystemExit(f"{self.library}: a rank has ended in {name} of {size}")
+        answers = []
+        with contextlib.suppress(OSError):
+            for stream in self.streams:
+                print(json.dumps([name, size, calls]), file=stream, flush=True)
+            answers = [stream.readline() for stream in self.streams]
+        if not answers or not all(answers):
+            codes = [process.poll() for process in self.processes]
+            raise SystemExit(f"{self.library}: a rank has ended by {name} of {size}: {codes}")
         return max(map(float, answers)) / calls
 
     def calls_for(self, name: str, size: int, seconds: float) -> int:
@@ -221,6 +225,7 @@ def main() -> int:
     )
     arguments.add_argument("--json", type=pathlib.Path, help="a file for one line of JSON a row")
     options = arguments.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # nothing is left running
     os.environ["BENCH_BUSY_NICE"] = str(options.nice)
     cores = len(os.sched_getaffinity(0))
     print(f"{cores} cores, load {os.getloadavg()[0]:.1f} at the beginning; us of a call")
