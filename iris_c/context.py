@@ -181,9 +181,18 @@ class Context(_C.Context):
 
         Not collective. A second call does nothing.
         """
+        try:
+            for group in tuple(self._groups.values()):
+                group.close()
+            super().close()
+        except BaseException:  # of a signal's handler
+            self._close_now()
+            raise
+
+    def _close_now(self) -> None:
         for group in tuple(self._groups.values()):
-            group.close()
-        super().close()
+            group._close_now()
+        super()._close_now()
 
     @property
     def device(self):

@@ -34,6 +34,19 @@ struct iris_on_interrupt iris_wait_on_interrupt(struct iris_on_interrupt on_inte
     return before;
 }
 
+struct iris_interruptible *iris_wait_suspend(void)
+{
+    struct iris_interruptible *suspended = current;
+
+    current = NULL;
+    return suspended;
+}
+
+void iris_wait_resume(struct iris_interruptible *suspended)
+{
+    current = suspended;
+}
+
 bool iris_wait_is_interrupted(void)
 {
     struct iris_interruptible *call = current;

@@ -44,6 +44,10 @@ struct iris_on_interrupt {
 };
 struct iris_on_interrupt iris_wait_on_interrupt(struct iris_on_interrupt on_interrupt);
 
+/* Between the two, the calling thread's waits ask nobody. */
+struct iris_interruptible *iris_wait_suspend(void);
+void iris_wait_resume(struct iris_interruptible *suspended);
+
 /* Asks. true: the wait is to end. */
 bool iris_wait_is_interrupted(void);
 

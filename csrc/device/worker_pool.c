@@ -11,6 +11,9 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+
+#include "base/wait.h"
 
 struct worker {
     struct iris_worker_pool *pool;
@@ -112,6 +115,20 @@ static enum iris_status grow_scratch(struct iris_worker_pool *pool, int32_t coun
     return IRIS_OK;
 }
 
+/* Waits a slice of time for the workers; then asks the caller, without the lock. If the answer is
+ * no, the abort word ends the workers' waits: they are still waited for. */
+static void wait_slice(struct iris_worker_pool *pool)
+{
+    const uint64_t until = iris_clock_ns() + IRIS_WAIT_SLICE_MS * UINT64_C(1000000);
+    const struct timespec slice = {(time_t)(until / 1000000000u), (long)(until % 1000000000u)};
+
+    if (pthread_cond_timedwait(&pool->job_done, &pool->lock, &slice) != ETIMEDOUT)
+        return;
+    pthread_mutex_unlock(&pool->lock);
+    (void)iris_wait_is_interrupted();
+    pthread_mutex_lock(&pool->lock);
+}
+
 static void run_job(struct iris_worker_pool *pool, iris_work work, const void *args, int32_t count)
 {
     if (count > 1) {
@@ -128,7 +145,7 @@ static void run_job(struct iris_worker_pool *pool, iris_work work, const void *a
     if (count > 1) {
         pthread_mutex_lock(&pool->lock);
         while (pool->running > 0)
-            pthread_cond_wait(&pool->job_done, &pool->lock);
+            wait_slice(pool);
         pthread_mutex_unlock(&pool->lock);
     }
 }
@@ -154,12 +171,16 @@ enum iris_status iris_worker_pool_run(struct iris_worker_pool *pool, iris_work w
 enum iris_status iris_worker_pool_create(struct iris_worker_pool **out)
 {
     struct iris_worker_pool *pool;
+    pthread_condattr_t monotonic;
 
     IRIS_TRY(iris_alloc_zeroed(sizeof *pool, (void **)&pool));
     pthread_mutex_init(&pool->run_lock, NULL);
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->job_ready, NULL);
-    pthread_cond_init(&pool->job_done, NULL);
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&pool->job_done, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     *out = pool;
     return IRIS_OK;
 }

@@ -14,6 +14,8 @@
 #include <string.h>
 #include <structmember.h>
 
+#include "py_wait.h"
+
 /* ---- construction ---- */
 
 PyObject *iris_py_buffer_new(const struct iris_py_state *state, struct iris_allocation *allocation,
@@ -419,9 +421,9 @@ static PyObject *buffer_copy_from_host(PyObject *object, PyObject *source)
 
     if (host_bytes(self, "source", source, PyBUF_SIMPLE, &view) < 0)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS
+    IRIS_PY_BEGIN_WAIT
     status = iris_allocation_write(self->allocation, view.buf, self->nbytes);
-    Py_END_ALLOW_THREADS
+    IRIS_PY_END_WAIT(status)
     PyBuffer_Release(&view);
     if (status != IRIS_OK)
         return iris_py_raise_for(object, status);
@@ -442,9 +444,9 @@ static PyObject *buffer_copy_to_host(PyObject *object, PyObject *target)
 
     if (host_bytes(self, "target", target, PyBUF_WRITABLE, &view) < 0)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS
+    IRIS_PY_BEGIN_WAIT
     status = iris_allocation_read(self->allocation, view.buf, self->nbytes);
-    Py_END_ALLOW_THREADS
+    IRIS_PY_END_WAIT(status)
     PyBuffer_Release(&view);
     if (status != IRIS_OK)
         return iris_py_raise_for(object, status);

@@ -11,6 +11,7 @@
 #include "py_call.h"
 #include "py_signature.h"
 #include "py_tensor.h"
+#include "py_wait.h"
 
 /* ---- collectives ---- */
 
@@ -34,9 +35,9 @@ static PyObject *collective(struct iris_py_call *call, collective_function *func
         return NULL;
     if (iris_py_tensor_stream(call->state, call->ctx, &tensors[0], &call->options.stream) < 0)
         goto release;
-    Py_BEGIN_ALLOW_THREADS
+    IRIS_PY_BEGIN_WAIT
     status = function(call->ctx, given[0], given[1], &call->options);
-    Py_END_ALLOW_THREADS
+    IRIS_PY_END_WAIT(status)
     result =
         iris_py_tensors_finish(call->state, tensors, 2, status, iris_py_call_end(call, status));
 release:
@@ -207,9 +208,9 @@ static PyObject *broadcast(struct iris_py_call *call, PyObject *value, PyObject 
         return NULL;
     if (iris_py_tensor_stream(call->state, call->ctx, &tensor, &call->options.stream) < 0)
         goto finally;
-    Py_BEGIN_ALLOW_THREADS
+    IRIS_PY_BEGIN_WAIT
     status = iris_broadcast(call->ctx, &tensor.tensor, src, &call->options);
-    Py_END_ALLOW_THREADS
+    IRIS_PY_END_WAIT(status)
     result =
         iris_py_tensors_finish(call->state, &tensor, 1, status, iris_py_call_end(call, status));
 finally:
@@ -259,9 +260,9 @@ static PyObject *rooted_collective(struct iris_py_call *call, rooted_function *f
         if (given[i] && roles[i].use != IRIS_PY_IGNORED &&
             iris_py_tensor_stream(call->state, call->ctx, &tensors[i], &call->options.stream) < 0)
             goto release;
-    Py_BEGIN_ALLOW_THREADS
+    IRIS_PY_BEGIN_WAIT
     status = function(call->ctx, given[0], given[1], root, &call->options);
-    Py_END_ALLOW_THREADS
+    IRIS_PY_END_WAIT(status)
     result =
         iris_py_tensors_finish(call->state, tensors, 2, status, iris_py_call_end(call, status));
 release:

@@ -278,7 +278,7 @@ static PyObject *exception_type(const struct iris_py_state *state, enum iris_sta
     return PyExc_RuntimeError;
 }
 
-PyObject *iris_py_raise(const struct iris_py_state *state, enum iris_status status)
+static PyObject *raise_error(const struct iris_py_state *state, enum iris_status status)
 {
     const struct iris_error error = *iris_error_last(); /* before Python code can run */
     PyObject *type = exception_type(state, status);
@@ -294,15 +294,29 @@ PyObject *iris_py_raise(const struct iris_py_state *state, enum iris_status stat
     return NULL;
 }
 
+/* A signal's handler has raised: its exception is what the caller gets. */
+static bool is_raised(enum iris_status status)
+{
+    return status == IRIS_EINTERRUPTED && PyErr_Occurred();
+}
+
+PyObject *iris_py_raise(const struct iris_py_state *state, enum iris_status status)
+{
+    return is_raised(status) ? NULL : raise_error(state, status);
+}
+
 PyObject *iris_py_raise_for(PyObject *self, enum iris_status status)
 {
     const struct iris_error error = *iris_error_last();
-    const struct iris_py_state *state = iris_py_state_of_type(Py_TYPE(self));
+    const struct iris_py_state *state;
 
+    if (is_raised(status))
+        return NULL;
+    state = iris_py_state_of_type(Py_TYPE(self)); /* clears what is raised */
     if (!state)
         return NULL;
     iris_error_restore(&error);
-    return iris_py_raise(state, status);
+    return raise_error(state, status);
 }
 
 /* An exception class whose attributes are None until the core fills them. */

@@ -17,6 +17,7 @@
 #include "py_survivors.h"
 #include "py_tensor.h"
 #include "py_trace.h"
+#include "py_wait.h"
 #include "py_workspace.h"
 
 static struct iris_context *core(PyObject *object)
@@ -103,12 +104,14 @@ static PyObject *context_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
         options.check_meeting_arg = &members;
     }
     /* The parent belongs to args and kwargs, which the caller holds. */
-    Py_BEGIN_ALLOW_THREADS
+    IRIS_PY_BEGIN_WAIT
     status = iris_context_create(&options, &ctx);
-    Py_END_ALLOW_THREADS
+    IRIS_PY_END_WAIT(status)
     iris_py_options_release(&given);
-    if (status != IRIS_OK)
+    if (status != IRIS_OK) {
+        iris_context_release(ctx);
         return iris_py_raise(state, status);
+    }
     for (int i = 0; i < options.world_size; i++)
         ranks[i] = given.ranks && given.ranks != Py_None ? (int)members_given[i] : i;
     return iris_py_context_wrap(type, ctx, ranks);
@@ -143,8 +146,10 @@ static void context_dealloc(PyObject *object)
         Py_BEGIN_ALLOW_THREADS
         /* Tensors may keep the heap, but nobody can start anything together any more: tell the
          * peers now. May join threads. */
+        struct iris_interruptible *suspended = iris_wait_suspend(); /* no exception gets out */
         iris_context_close(ctx);
         iris_context_release(ctx);
+        iris_wait_resume(suspended);
         Py_END_ALLOW_THREADS
     }
     iris_py_free(object);
@@ -277,9 +282,9 @@ static PyObject *barrier(PyObject *object, PyTypeObject *cls, const char *functi
     if (iris_py_parse(state, &signature, args, nargs, kwnames, values) < 0 ||
         iris_py_context_stream(state, ctx, values[0], &stream) < 0)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS
+    IRIS_PY_BEGIN_WAIT
     status = wait(ctx, stream);
-    Py_END_ALLOW_THREADS
+    IRIS_PY_END_WAIT(status)
     if (status != IRIS_OK)
         return iris_py_raise(state, status);
     Py_RETURN_NONE;
@@ -380,9 +385,9 @@ static PyObject *context_allocate(PyObject *object, PyTypeObject *cls, PyObject 
         (values[1] && iris_py_dtype(state, values[1], &dtype) < 0) ||
         count_bytes(ndim, shape, dtype, &nbytes) < 0)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS
+    IRIS_PY_BEGIN_WAIT
     status = iris_allocation_create(ctx, nbytes, &allocation);
-    Py_END_ALLOW_THREADS
+    IRIS_PY_END_WAIT(status)
     if (status != IRIS_OK)
         return iris_py_raise(state, status);
     return iris_py_buffer_new(state, allocation, dtype, ndim, shape);
@@ -423,10 +428,20 @@ PyDoc_STRVAR(context_close_doc,
 
 static PyObject *context_close(PyObject *object, PyObject *IRIS_UNUSED(ignored))
 {
-    struct iris_context *ctx = core(object);
+    enum iris_status status = IRIS_OK;
 
+    IRIS_PY_BEGIN_WAIT
+    iris_context_close(core(object));
+    IRIS_PY_END_WAIT(status)
+    if (status != IRIS_OK)
+        return iris_py_raise_for(object, status);
+    Py_RETURN_NONE;
+}
+
+static PyObject *context_close_now(PyObject *object, PyObject *IRIS_UNUSED(ignored))
+{
     Py_BEGIN_ALLOW_THREADS
-    iris_context_close(ctx);
+    iris_context_close_now(core(object));
     Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }
@@ -486,6 +501,8 @@ static PyMethodDef context_methods[] = {
     {"_select_config", context_select_config, METH_VARARGS, context_select_config_doc},
     {"_require_open", context_require_open, METH_NOARGS,
      "_require_open($self, /)\n--\n\nRaise RuntimeError if it is closed or the parent process's."},
+    {"_close_now", context_close_now, METH_NOARGS,
+     "_close_now($self, /)\n--\n\nClose without waiting for what was sent to be taken."},
     {"close", context_close, METH_NOARGS, context_close_doc},
     {"__enter__", context_enter, METH_NOARGS, "__enter__($self, /)\n--\n\nThe context itself."},
     {"__exit__", context_exit, METH_VARARGS, "__exit__($self, /, *args)\n--\n\nclose()."},

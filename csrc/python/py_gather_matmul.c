@@ -8,6 +8,7 @@
 #include "py_ops.h"
 #include "py_signature.h"
 #include "py_tensor.h"
+#include "py_wait.h"
 
 enum { TENSORS = 5 };
 
@@ -36,9 +37,9 @@ static PyObject *gather_matmul(struct iris_py_call *call, bool overlapped,
         goto release;
     core = (struct iris_gather_tensors){
         .C = given[0], .A = given[1], .B = given[2], .bias = given[3], .joined = given[4]};
-    Py_BEGIN_ALLOW_THREADS
+    IRIS_PY_BEGIN_WAIT
     status = iris_all_gather_matmul(call->ctx, &core, gather_dim, overlapped, &call->options);
-    Py_END_ALLOW_THREADS
+    IRIS_PY_END_WAIT(status)
     result = iris_py_tensors_finish(call->state, tensors, TENSORS, status,
                                     iris_py_call_end(call, status));
 release:

@@ -10,6 +10,7 @@
 #include "py_call.h"
 #include "py_signature.h"
 #include "py_tensor.h"
+#include "py_wait.h"
 
 static enum iris_status run(struct iris_py_call *call, enum iris_operation operation, int dim,
                             const struct iris_tensor *C, const struct iris_tensor *A,
@@ -51,9 +52,9 @@ static PyObject *matmul(struct iris_py_call *call, enum iris_operation operation
         return NULL;
     if (iris_py_tensor_stream(call->state, call->ctx, &tensors[0], &call->options.stream) < 0)
         goto release;
-    Py_BEGIN_ALLOW_THREADS
+    IRIS_PY_BEGIN_WAIT
     status = run(call, operation, dim, given[0], given[1], given[2], given[3]);
-    Py_END_ALLOW_THREADS
+    IRIS_PY_END_WAIT(status)
     result =
         iris_py_tensors_finish(call->state, tensors, COUNT, status, iris_py_call_end(call, status));
 release:

@@ -8,6 +8,7 @@
 #include "py_call.h"
 #include "py_signature.h"
 #include "py_tensor.h"
+#include "py_wait.h"
 
 /* ---- send, recv ---- */
 
@@ -26,9 +27,9 @@ static PyObject *transfer(struct iris_py_call *call, PyObject *value, int other,
         return NULL;
     if (iris_py_tensor_stream(call->state, call->ctx, &tensor, &call->options.stream) < 0)
         goto finally;
-    Py_BEGIN_ALLOW_THREADS
+    IRIS_PY_BEGIN_WAIT
     status = function(call->ctx, &tensor.tensor, other, call->options.stream);
-    Py_END_ALLOW_THREADS
+    IRIS_PY_END_WAIT(status)
     result = iris_py_tensors_finish(call->state, &tensor, 1, status,
                                     iris_py_call_end_direct(call, status));
 finally:

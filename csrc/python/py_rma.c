@@ -7,6 +7,7 @@
 
 #include "py_context.h"
 #include "py_tensor.h"
+#include "py_wait.h"
 
 static struct iris_context *core(PyObject *object)
 {
@@ -47,9 +48,9 @@ static PyObject *copy(PyObject *object, PyTypeObject *cls, const char *name, boo
         iris_py_context_stream(state, ctx, v[3], &stream) < 0 ||
         iris_py_tensors_read(state, roles, v, 2, false, tensors, given) < 0)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS
+    IRIS_PY_BEGIN_WAIT
     status = function(ctx, given[0], given[1], peer, stream);
-    Py_END_ALLOW_THREADS
+    IRIS_PY_END_WAIT(status)
     result = status == IRIS_OK ? Py_NewRef(Py_None) : iris_py_raise(state, status);
     if (writes_here || peer == iris_context_rank(ctx))
         result = iris_py_tensors_finish(state, tensors, 2, status, result);
@@ -145,9 +146,9 @@ PyObject *iris_py_context_signal(PyObject *object, PyTypeObject *cls, PyObject *
         iris_py_context_stream(state, ctx, v[4], &stream) < 0 ||
         iris_py_tensor_from_object(state, "word", v[0], IRIS_PY_WRITTEN, &word) < 0)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS
+    IRIS_PY_BEGIN_WAIT
     status = iris_rma_signal(ctx, &word.tensor, peer, value, (enum iris_signal_op)op, stream);
-    Py_END_ALLOW_THREADS
+    IRIS_PY_END_WAIT(status)
     result = status == IRIS_OK ? Py_NewRef(Py_None) : iris_py_raise(state, status);
     if (peer == iris_context_rank(ctx))
         result = iris_py_tensors_finish(state, &word, 1, status, result);
@@ -202,9 +203,9 @@ PyObject *iris_py_context_wait(PyObject *object, PyTypeObject *cls, PyObject *co
         iris_py_context_stream(state, ctx, v[4], &stream) < 0 ||
         iris_py_tensor_from_object(state, "word", v[0], IRIS_PY_WRITTEN, &word) < 0)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS
+    IRIS_PY_BEGIN_WAIT
     status = iris_rma_wait(ctx, &word.tensor, value, (enum iris_compare)compare, consume, stream);
-    Py_END_ALLOW_THREADS
+    IRIS_PY_END_WAIT(status)
     result = status == IRIS_OK ? Py_NewRef(Py_None) : iris_py_raise(state, status);
     if (consume)
         result = iris_py_tensors_finish(state, &word, 1, status, result);

@@ -8,6 +8,7 @@
 #include "py_call.h"
 #include "py_signature.h"
 #include "py_tensor.h"
+#include "py_wait.h"
 
 enum { OUTPUT, RESIDUAL_OUT, INPUT, RESIDUAL, WEIGHT, TENSORS };
 
@@ -39,9 +40,9 @@ static PyObject *all_reduce_rmsnorm(struct iris_py_call *call, PyObject *const *
                                          .input = given[INPUT],
                                          .residual = given[RESIDUAL],
                                          .weight = given[WEIGHT]};
-    Py_BEGIN_ALLOW_THREADS
+    IRIS_PY_BEGIN_WAIT
     status = iris_all_reduce_rmsnorm(call->ctx, &core, eps, &call->options);
-    Py_END_ALLOW_THREADS
+    IRIS_PY_END_WAIT(status)
     result = iris_py_tensors_finish(call->state, tensors, TENSORS, status,
                                     iris_py_call_end(call, status));
 release:

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "py_context.h"
+#include "py_wait.h"
 
 const char iris_py_survivors_doc[] =
     "survivors($self, /, timeout=None)\n--\n\n"
@@ -35,11 +36,13 @@ PyObject *iris_py_context_survivors(PyObject *object, PyTypeObject *cls, PyObjec
             return NULL;
         timeout = &seconds;
     }
-    Py_BEGIN_ALLOW_THREADS
+    IRIS_PY_BEGIN_WAIT
     status = iris_context_survivors(self->ctx, timeout, &survivors, ranks);
-    Py_END_ALLOW_THREADS
-    if (status != IRIS_OK)
+    IRIS_PY_END_WAIT(status)
+    if (status != IRIS_OK) {
+        iris_context_release(survivors);
         return iris_py_raise(state, status);
+    }
     for (int i = 0; i < iris_context_world_size(survivors); i++)
         ranks[i] = self->ranks[ranks[i]];
     return iris_py_context_wrap(Py_TYPE(object), survivors, ranks);

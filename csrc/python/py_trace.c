@@ -6,6 +6,7 @@
 #include "py_trace.h"
 
 #include "py_context.h"
+#include "py_wait.h"
 
 const char iris_py_trace_doc[] =
     "_trace($self, /)\n--\n\n"
@@ -21,9 +22,9 @@ PyObject *iris_py_context_trace(PyObject *object, PyObject *IRIS_UNUSED(unused))
     PyObject *records;
     void *data;
 
-    Py_BEGIN_ALLOW_THREADS
+    IRIS_PY_BEGIN_WAIT
     status = iris_trace_settle(ctx, &info);
-    Py_END_ALLOW_THREADS
+    IRIS_PY_END_WAIT(status)
     if (status != IRIS_OK)
         return iris_py_raise(state, status);
     records = PyBytes_FromStringAndSize(
@@ -31,9 +32,9 @@ PyObject *iris_py_context_trace(PyObject *object, PyObject *IRIS_UNUSED(unused))
     if (!records)
         return NULL;
     data = PyBytes_AsString(records);
-    Py_BEGIN_ALLOW_THREADS
+    IRIS_PY_BEGIN_WAIT
     status = iris_trace_read(ctx, data, info.count);
-    Py_END_ALLOW_THREADS
+    IRIS_PY_END_WAIT(status)
     if (status != IRIS_OK) {
         Py_DECREF(records);
         return iris_py_raise(state, status);
@@ -51,10 +52,10 @@ PyObject *iris_py_context_trace_clear(PyObject *object, PyObject *IRIS_UNUSED(un
     struct iris_context *ctx = ((struct iris_py_context *)object)->ctx;
     enum iris_status status;
 
-    Py_BEGIN_ALLOW_THREADS
+    IRIS_PY_BEGIN_WAIT
     status = iris_trace_clear(ctx);
-    Py_END_ALLOW_THREADS
+    IRIS_PY_END_WAIT(status)
     if (status != IRIS_OK)
-        return iris_py_raise(iris_py_state_of_type(Py_TYPE(object)), status);
+        return iris_py_raise_for(object, status);
     Py_RETURN_NONE;
 }

@@ -9,6 +9,7 @@
 #include <structmember.h>
 
 #include "py_context.h"
+#include "py_wait.h"
 
 static PyObject *wrap(PyTypeObject *type, struct iris_workspace *workspace)
 {
@@ -73,9 +74,9 @@ static int read_info(PyObject *object, struct iris_workspace_info *out)
     struct iris_workspace *workspace = ((struct iris_py_workspace *)object)->workspace;
     enum iris_status status;
 
-    Py_BEGIN_ALLOW_THREADS
+    IRIS_PY_BEGIN_WAIT
     status = iris_workspace_info(workspace, out);
-    Py_END_ALLOW_THREADS
+    IRIS_PY_END_WAIT(status)
     if (status == IRIS_OK)
         return 0;
     iris_py_raise_for(object, status);
@@ -237,9 +238,9 @@ static PyObject *workspace_reset(PyObject *object, PyObject *IRIS_UNUSED(ignored
     struct iris_workspace *workspace = ((struct iris_py_workspace *)object)->workspace;
     enum iris_status status;
 
-    Py_BEGIN_ALLOW_THREADS
+    IRIS_PY_BEGIN_WAIT
     status = iris_workspace_reset(workspace);
-    Py_END_ALLOW_THREADS
+    IRIS_PY_END_WAIT(status)
     if (status != IRIS_OK)
         return iris_py_raise_for(object, status);
     Py_RETURN_NONE;
@@ -253,9 +254,9 @@ static PyObject *workspace_clear(PyObject *object, PyObject *IRIS_UNUSED(ignored
     struct iris_workspace *workspace = ((struct iris_py_workspace *)object)->workspace;
     enum iris_status status;
 
-    Py_BEGIN_ALLOW_THREADS
+    IRIS_PY_BEGIN_WAIT
     status = iris_workspace_clear(workspace);
-    Py_END_ALLOW_THREADS
+    IRIS_PY_END_WAIT(status)
     if (status != IRIS_OK)
         return iris_py_raise_for(object, status);
     Py_RETURN_NONE;
@@ -277,9 +278,9 @@ static PyObject *workspace_set_calls(PyObject *object, PyObject *value)
         PyErr_Format(PyExc_ValueError, "calls: expected >= 0, got %lld", (long long)calls);
         return NULL;
     }
-    Py_BEGIN_ALLOW_THREADS
+    IRIS_PY_BEGIN_WAIT
     status = iris_workspace_set_calls(workspace, (uint64_t)calls);
-    Py_END_ALLOW_THREADS
+    IRIS_PY_END_WAIT(status)
     if (status != IRIS_OK)
         return iris_py_raise_for(object, status);
     Py_RETURN_NONE;

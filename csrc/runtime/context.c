@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/process.h"
+#include "base/wait.h"
 #include "kernels/abi/instances.h"
 #include "kernels/abi/schedule.h"
 #include "runtime/memory/ownership.h"
@@ -28,6 +29,9 @@ static void peer_departed(void *arg, int rank, enum iris_departure departure)
         return;
     if (departure == IRIS_PEER_DIED)
         return iris_control_abort(control, ctx->rank, IRIS_ABORT_WORD(IRIS_ABORT_PEER_DIED, rank));
+    if (departure == IRIS_PEER_INTERRUPTED)
+        return iris_control_abort(control, ctx->rank,
+                                  IRIS_ABORT_WORD(IRIS_ABORT_INTERRUPTED, rank));
     iris_control_abort(
         control, ctx->rank,
         IRIS_ABORT_WORD_AT(IRIS_ABORT_PEER_LEFT, rank, iris_control_posted(control, rank)));
@@ -168,6 +172,7 @@ enum iris_status iris_context_create(const struct iris_context_options *options,
     iris_lifelines_init(&ctx->lifelines);
     pthread_mutex_init(&ctx->op_lock, NULL);
     pthread_mutex_init(&ctx->storages_lock, NULL);
+    iris_context_begin_interruptible(ctx);
     IRIS_TRY_GOTO(status,
                   copy_text(options->run_key != NULL ? options->run_key : "", &ctx->run_key), fail);
     IRIS_TRY_GOTO(status,
@@ -184,11 +189,13 @@ enum iris_status iris_context_create(const struct iris_context_options *options,
     iris_context_enlist(ctx);
     /* Nobody uses a heap that a peer has not mapped yet. */
     IRIS_TRY_GOTO(status, iris_bootstrap_barrier(ctx->bootstrap, "init done"), fail);
+    iris_context_end_interruptible();
     *out = ctx;
     return IRIS_OK;
 fail:
     {
         struct iris_error saved;
+        iris_context_end_interruptible();
         iris_error_save(&saved);
         iris_context_release(ctx);
         iris_error_restore(&saved);
@@ -211,15 +218,17 @@ void iris_context_close(struct iris_context *ctx)
 
 bool iris_context_depart(struct iris_context *ctx, bool goes_on)
 {
-    if (iris_context_is_inherited(ctx) || atomic_exchange(&ctx->closed, true))
+    struct iris_interruptible *suspended;
+
+    if (iris_context_is_inherited(ctx) || !iris_context_enter_to_close(ctx, goes_on))
         return false;
-    if (goes_on)
-        iris_control_abort(ctx->control, ctx->rank, IRIS_ABORT_WORD(IRIS_ABORT_WENT_ON, ctx->rank));
-    /* A running operation of another thread ends first: it uses what goes away here. */
-    pthread_mutex_lock(&ctx->op_lock);
-    /* So do its kernels, which poll the control segment; their waits are bounded. */
-    if (ctx->device != NULL && ctx->heap != NULL)
+    /* Kernels poll the control segment; their waits are bounded, and end at an interrupt. */
+    if (ctx->device != NULL && ctx->heap != NULL &&
+        ctx->ops->synchronize(ctx->device) == IRIS_EINTERRUPTED) {
+        suspended = iris_wait_suspend();
         (void)ctx->ops->synchronize(ctx->device);
+        iris_wait_resume(suspended);
+    }
     if (ctx->sent_to != 0)
         iris_messages_drain(ctx);
     iris_bootstrap_destroy(ctx->bootstrap);
@@ -237,8 +246,16 @@ bool iris_context_depart(struct iris_context *ctx, bool goes_on)
     if (ctx->ops != NULL)
         ctx->ops->close(ctx->device);
     ctx->device = NULL;
-    pthread_mutex_unlock(&ctx->op_lock);
+    iris_context_leave(ctx);
     return true;
+}
+
+void iris_context_close_now(struct iris_context *ctx)
+{
+    if (iris_context_is_inherited(ctx) || atomic_load(&ctx->closed))
+        return;
+    iris_context_interrupt(ctx);
+    iris_context_close(ctx);
 }
 
 void iris_context_release(struct iris_context *ctx)
@@ -261,7 +278,7 @@ void iris_context_release(struct iris_context *ctx)
 
 bool iris_context_is_closed(const struct iris_context *ctx)
 {
-    return atomic_load(&ctx->closed);
+    return atomic_load(&ctx->closed) || atomic_load(&ctx->closing);
 }
 
 bool iris_context_is_inherited(const struct iris_context *ctx)
@@ -280,26 +297,12 @@ enum iris_status iris_context_check_process(const struct iris_context *ctx)
 enum iris_status iris_context_check(const struct iris_context *ctx)
 {
     IRIS_TRY(iris_context_check_process(ctx));
-    if (atomic_load(&ctx->closed))
+    if (iris_context_is_closed(ctx))
         return IRIS_FAIL(IRIS_ESTATE, "context: it is closed");
+    if (atomic_load(&ctx->interrupted))
+        return IRIS_FAIL(IRIS_ESTATE,
+                         "context: a call of it was interrupted; it can only be closed");
     return IRIS_OK;
-}
-
-enum iris_status iris_context_enter(struct iris_context *ctx)
-{
-    enum iris_status status;
-
-    IRIS_TRY(iris_context_check(ctx));
-    pthread_mutex_lock(&ctx->op_lock);
-    status = iris_context_check(ctx); /* another thread may have closed it meanwhile */
-    if (status != IRIS_OK)
-        pthread_mutex_unlock(&ctx->op_lock);
-    return status;
-}
-
-void iris_context_leave(struct iris_context *ctx)
-{
-    pthread_mutex_unlock(&ctx->op_lock);
 }
 
 /* ---- accessors ---- */

@@ -23,7 +23,10 @@ struct iris_storage;
 struct iris_context {
     atomic_int references;
     atomic_bool closed;
-    uint64_t generation; /* of the process that made it; see base/process.h */
+    atomic_bool closing;     /* a signal's handler asked for it while its thread was inside */
+    atomic_bool interrupted; /* nothing works any more but closing */
+    atomic_uintptr_t owner;  /* names the thread that holds op_lock; 0: nobody */
+    uint64_t generation;     /* of the process that made it; see base/process.h */
     int rank, world_size;
     uint32_t number; /* the how manieth context of the process, from 1; see ownership.h */
     char *run_key;   /* owned */
@@ -72,6 +75,18 @@ struct iris_context {
  * for a closed context. Whatever reads or changes more of a context than its constants enters. */
 enum iris_status iris_context_enter(struct iris_context *ctx);
 void iris_context_leave(struct iris_context *ctx);
+/* The same for the one that closes: waits for who is inside, and cuts it short when interrupted, or
+ * at once if this rank `goes_on`, with survivors. false: it is closed, or will be when this thread
+ * leaves the call that it is in; or it was interrupted, and cannot go on. */
+bool iris_context_enter_to_close(struct iris_context *ctx, bool goes_on);
+
+/* The caller wants to wait no longer: ends this rank's waits and its peers', who hear that this
+ * rank was interrupted. From any thread; the second time it does nothing. */
+void iris_context_interrupt(struct iris_context *ctx);
+/* Between the two, an interrupt of this thread's call is one of the context's. For creation; who
+ * enters has it. */
+void iris_context_begin_interruptible(struct iris_context *ctx);
+void iris_context_end_interruptible(void);
 
 /* Leaves the peers as iris_context_close does, unless the context is closed: then false. With
  * `goes_on` the lifelines stay, waits of this rank that are under way end at once, and peers'

@@ -105,6 +105,11 @@ enum iris_status iris_context_abort_status(struct iris_context *ctx, enum iris_o
     case IRIS_ABORT_WENT_ON:
         IRIS_FAIL(IRIS_EPEER, "%s: rank %d called survivors()", name, culprit);
         break;
+    case IRIS_ABORT_INTERRUPTED:
+        if (culprit == ctx->rank)
+            return IRIS_FAIL(IRIS_ESTATE, "%s: this rank was interrupted", name);
+        IRIS_FAIL(IRIS_EPEER, "%s: rank %d was interrupted", name, culprit);
+        break;
     case IRIS_ABORT_PEER_DIED:
         IRIS_FAIL(IRIS_EPEER, "%s: rank %d died", name, culprit);
         break;

@@ -64,6 +64,8 @@ void iris_context_release(struct iris_context *ctx); /* NULL is fine; closes whe
 /* Leaves the peers, who then get IRIS_EPEER from what they still start together. Idempotent, not
  * collective. Allocations stay readable. Does nothing in a forked child. */
 void iris_context_close(struct iris_context *ctx);
+/* The same without waiting for anything; the peers hear that this rank was interrupted. */
+void iris_context_close_now(struct iris_context *ctx);
 bool iris_context_is_closed(const struct iris_context *ctx);
 /* Whether this process is a forked child of the one that made the context. */
 bool iris_context_is_inherited(const struct iris_context *ctx);

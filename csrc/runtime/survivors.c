@@ -150,6 +150,8 @@ enum iris_status iris_context_survivors(struct iris_context *ctx, const double *
     IRIS_TRY(iris_context_check_process(ctx));
     if (timeout != NULL && !(*timeout > 0 && *timeout <= 1e9))
         return IRIS_FAIL(IRIS_EINVAL, "timeout: expected seconds in (0, 1e9], got %g", *timeout);
+    if (!iris_context_is_closed(ctx))
+        IRIS_TRY(iris_context_check(ctx)); /* interrupted: it can only be closed */
     if (!iris_context_depart(ctx, true))
         return IRIS_FAIL(IRIS_ESTATE, "survivors: the context is closed, and its rank has left; "
                                       "call it instead of close(), and once");

@@ -138,7 +138,8 @@ enum iris_abort {
     IRIS_ABORT_PEER_LEFT = 3,    /* set by the host: a peer closed its context */
     IRIS_ABORT_PEER_GAVE_UP = 4, /* set by a peer whose own wait timed out */
     IRIS_ABORT_MISMATCH = 5,     /* set by a peer's host: the ranks called different things */
-    IRIS_ABORT_WENT_ON = 6       /* set by the host: the rank called survivors() */
+    IRIS_ABORT_WENT_ON = 6,      /* set by the host: the rank called survivors() */
+    IRIS_ABORT_INTERRUPTED = 7   /* set by the host of the culprit, whose call was interrupted */
 };
 #define IRIS_ABORT_WORD(reason, culprit) ((uint32_t)(reason) | ((uint32_t)(culprit) << 8))
 #define IRIS_ABORT_WORD_AT(reason, culprit, number)                                                \

@@ -44,6 +44,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/wait.h"
 #include "kernels/base/kernel.h"
 
 namespace iris
@@ -271,6 +272,9 @@ class waiter
         if (started_ns_ == 0)
             started_ns_ = now;
         in_time_ = now - started_ns_ <= args_.timeout_ticks;
+        /* On the thread that made the call: runs handlers of signals. If it is to end, the abort
+         * word says so, too. */
+        (void)iris_wait_is_over(now, &asked_ns_);
         return now;
     }
 
@@ -312,7 +316,7 @@ class waiter
     }
 
     const iris_call_args &args_;
-    uint64_t started_ns_ = 0, spinning_since_ = 0;
+    uint64_t started_ns_ = 0, spinning_since_ = 0, asked_ns_ = 0;
     uint32_t rounds_ = 0, seen_ = 0;
     int32_t awaited_ = -1;
     bool announced_ = false, shares_core_ = false, in_time_ = true;

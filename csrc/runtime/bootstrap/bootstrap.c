@@ -22,6 +22,7 @@
 
 #include "base/clock.h"
 #include "base/process.h"
+#include "base/wait.h"
 #include "bootstrap_meet.h"
 #include "bootstrap_state.h"
 
@@ -319,6 +320,23 @@ void iris_bootstrap_destroy(struct iris_bootstrap *b)
     free(b);
 }
 
+void iris_bootstrap_interrupt(struct iris_bootstrap *b)
+{
+    const struct iris_wire_header farewell = {.type = IRIS_WIRE_FAREWELL,
+                                              .status = IRIS_PEER_INTERRUPTED};
+
+    if (b == NULL)
+        return;
+    pthread_mutex_lock(&b->lock);
+    /* Under the lock the monitor closes no socket. */
+    for (int peer = 0; peer < b->world_size && !b->interrupted; ++peer)
+        if (b->sockets[peer] >= 0)
+            (void)iris_wire_send(b->sockets[peer], &farewell, NULL, NULL, 0);
+    b->interrupted = true;
+    pthread_cond_broadcast(&b->finished);
+    pthread_mutex_unlock(&b->lock);
+}
+
 /* ---- collectives ---- */
 
 static struct timespec deadline_after(uint64_t ns)
@@ -328,13 +346,33 @@ static struct timespec deadline_after(uint64_t ns)
     return (struct timespec){(time_t)(at / 1000000000u), (long)(at % 1000000000u)};
 }
 
+static enum iris_status interrupted(const char *name)
+{
+    return IRIS_FAIL(IRIS_EINTERRUPTED, "%s: this rank was interrupted", name);
+}
+
+/* Waits a slice of time for the outcome; then asks the caller, without the lock. */
+static void wait_slice(struct iris_bootstrap *b)
+{
+    const struct timespec slice = deadline_after(IRIS_WAIT_SLICE_MS * UINT64_C(1000000));
+
+    if (pthread_cond_timedwait(&b->finished, &b->lock, &slice) != ETIMEDOUT)
+        return;
+    pthread_mutex_unlock(&b->lock);
+    if (iris_wait_is_interrupted())
+        iris_bootstrap_interrupt(b);
+    pthread_mutex_lock(&b->lock);
+}
+
 /* Waits for the outcome of the collective `sequence`. Under lock. */
 static enum iris_status wait_outcome(struct iris_bootstrap *b, uint64_t sequence, const char *name)
 {
     /* The hub's monitor judges who is late; a member's own limit is for a silent hub. */
-    const struct timespec limit = deadline_after(b->timeout_ns + 1000000000u);
+    const uint64_t limit = iris_clock_ns() + b->timeout_ns + 1000000000u;
 
     while (b->outcome.sequence != sequence) {
+        if (b->interrupted)
+            return interrupted(name);
         if (b->rank != 0 && (b->gone & 1u) != 0) {
             /* Without the hub nothing works, but perhaps it left because of another rank. */
             IRIS_FAIL(IRIS_EPEER, "rank %d %s", b->first_gone,
@@ -342,9 +380,9 @@ static enum iris_status wait_outcome(struct iris_bootstrap *b, uint64_t sequence
             iris_error_last()->rank = b->first_gone;
             return IRIS_EPEER;
         }
-        if (b->rank == 0) {
-            pthread_cond_wait(&b->finished, &b->lock);
-        } else if (pthread_cond_timedwait(&b->finished, &b->lock, &limit) == ETIMEDOUT) {
+        if (b->rank == 0 || iris_clock_ns() < limit) {
+            wait_slice(b);
+        } else {
             (void)snprintf(b->broken, sizeof b->broken,
                            "rank(s) 0 did not answer in '%s' within %g s", name,
                            (double)b->timeout_ns * 1e-9);
@@ -380,6 +418,8 @@ static enum iris_status run_collective(struct iris_bootstrap *b, const char *nam
                                       .nbytes = (uint32_t)nbytes,
                                       .num_fds = fd != NULL};
 
+    if (b->interrupted)
+        return interrupted(name);
     if (b->broken[0] != '\0') {
         IRIS_FAIL(IRIS_EPEER, "%s", b->broken);
         iris_error_last()->rank = b->broken_rank;

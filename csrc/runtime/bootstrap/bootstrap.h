@@ -40,6 +40,9 @@ enum iris_departure {
     IRIS_PEER_INTERRUPTED, /* its caller ended a call before it was complete */
 };
 
+/* "died", "closed its context", "was interrupted". */
+const char *iris_bootstrap_departure_text(enum iris_departure departure);
+
 struct iris_bootstrap_options {
     /* Names the run: equal on the ranks that belong together, different for all others of the
      * same user at the same time. Any length; it is hashed. */
@@ -70,6 +73,11 @@ enum iris_status iris_bootstrap_create(const struct iris_bootstrap_options *opti
 
 /* Says farewell, joins the monitor thread, closes the connections. Not collective. NULL is fine. */
 void iris_bootstrap_destroy(struct iris_bootstrap *bootstrap);
+
+/* The caller gives up a collective, or something that the peers take part in: they are told that
+ * this rank was interrupted, and every collective of this rank fails with IRIS_EINTERRUPTED, one
+ * that another thread is in at once. Waits for nobody. NULL is fine. */
+void iris_bootstrap_interrupt(struct iris_bootstrap *bootstrap);
 
 /* Every rank contributes `nbytes` (0 to IRIS_BOOTSTRAP_MAX_BYTES, equal on all ranks); `out`
  * receives world_size * nbytes, in rank order. */

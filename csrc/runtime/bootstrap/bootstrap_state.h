@@ -45,6 +45,7 @@ struct iris_bootstrap {
     pthread_mutex_t lock;
     pthread_cond_t finished; /* outcome.sequence has moved on */
     bool stopping;
+    bool interrupted;  /* by this rank's caller */
     uint64_t sequence; /* of the caller's last collective */
     uint32_t gone;     /* bit per rank */
     int first_gone;    /* the first of them, or -1 */
@@ -67,7 +68,6 @@ struct iris_bootstrap {
 
 /* Closes what is >= 0, sockets and descriptors received, and sets it to -1. */
 void iris_bootstrap_close_fds(int *fds, int count);
-const char *iris_bootstrap_departure_text(enum iris_departure departure);
 
 /* The rest under `lock`. */
 

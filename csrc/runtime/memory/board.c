@@ -9,7 +9,7 @@
 
 #include <time.h>
 
-#include "base/clock.h"
+#include "base/wait.h"
 
 /* How often the slowest rank's progress is looked at, in calls. */
 enum { IRIS_BOARD_CHECK = 64 };
@@ -33,29 +33,42 @@ static uint32_t claim_storage(uint64_t claim)
     return (uint32_t)(claim >> 32 & 0xffff);
 }
 
+struct board_wait {
+    uint64_t started_ns, asked_ns;
+    uint32_t round;
+};
+
+static struct board_wait begin_wait(void)
+{
+    return (struct board_wait){.started_ns = iris_clock_ns()};
+}
+
 /* One pause of a waiting host: a sleep, longer from round to round. (A yield would cost a time
  * slice where another process has use for the core.) Ends with IRIS_EPEER when waiting has become
  * pointless. `what` is the missing rank's contribution. */
-static enum iris_status pause_for(struct iris_context *ctx, uint64_t started, uint32_t round,
-                                  int missing)
+static enum iris_status pause_for(struct iris_context *ctx, struct board_wait *wait, int missing)
 {
     enum iris_departure departure;
     const int gone = iris_bootstrap_departed_rank(ctx->bootstrap, &departure);
+    uint64_t now;
 
     if (gone >= 0) {
-        IRIS_FAIL(IRIS_EPEER, "rank %d %s", gone,
-                  departure == IRIS_PEER_DIED ? "died" : "closed its context");
+        IRIS_FAIL(IRIS_EPEER, "rank %d %s", gone, iris_bootstrap_departure_text(departure));
         iris_error_last()->rank = gone;
         return IRIS_EPEER;
     }
-    if (iris_clock_ns() - started > ctx->timeout_ns) {
+    now = iris_clock_ns();
+    if (iris_wait_is_over(now, &wait->asked_ns) || atomic_load(&ctx->interrupted))
+        return IRIS_FAIL(IRIS_EINTERRUPTED, "this rank was interrupted");
+    if (now - wait->started_ns > ctx->timeout_ns) {
         IRIS_FAIL(IRIS_EPEER, "rank %d did not come to the same call within %g s", missing,
                   (double)ctx->timeout_ns * 1e-9);
         iris_error_last()->rank = missing;
         return IRIS_EPEER;
     }
-    const struct timespec nap = {0, IRIS_BOARD_NAP_NS << (round < 6 ? round : 6)};
+    const struct timespec nap = {0, IRIS_BOARD_NAP_NS << (wait->round < 6 ? wait->round : 6)};
     (void)nanosleep(&nap, NULL);
+    ++wait->round;
     return IRIS_OK;
 }
 
@@ -70,11 +83,11 @@ static int missing_rank(const struct iris_context *ctx, uint64_t number)
 
 static enum iris_status wait_posted(struct iris_context *ctx, uint64_t number)
 {
-    const uint64_t started = iris_clock_ns();
+    struct board_wait wait = begin_wait();
     int missing;
 
-    for (uint32_t round = 0; (missing = missing_rank(ctx, number)) >= 0; ++round)
-        IRIS_TRY(pause_for(ctx, started, round, missing));
+    while ((missing = missing_rank(ctx, number)) >= 0)
+        IRIS_TRY(pause_for(ctx, &wait, missing));
     return IRIS_OK;
 }
 
@@ -97,9 +110,9 @@ static enum iris_status wait_for_claim(struct iris_context *ctx, uint64_t number
                                        uint32_t signature, struct iris_board_verdict *out)
 {
     const uint64_t *word = &ctx->control->claims[number % IRIS_BOARD_SLOTS];
-    const uint64_t started = iris_clock_ns();
+    struct board_wait wait = begin_wait();
 
-    for (uint32_t round = 0;; ++round) {
+    for (;;) {
         const uint64_t seen = __atomic_load_n(word, __ATOMIC_ACQUIRE);
         const int missing = missing_rank(ctx, number);
         bool usable = false, differ = false;
@@ -124,7 +137,7 @@ static enum iris_status wait_for_claim(struct iris_context *ctx, uint64_t number
             out->kind = differ ? IRIS_BOARD_DIFFER : IRIS_BOARD_MAKE;
             return IRIS_OK;
         }
-        IRIS_TRY(pause_for(ctx, started, round, missing));
+        IRIS_TRY(pause_for(ctx, &wait, missing));
     }
 }
 

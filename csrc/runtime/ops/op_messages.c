@@ -7,7 +7,7 @@
 
 #include <time.h>
 
-#include "base/clock.h"
+#include "base/wait.h"
 #include "kernels/abi/schedule.h"
 #include "op_check.h"
 #include "op_direct.h"
@@ -73,11 +73,13 @@ void iris_messages_drain(const struct iris_context *ctx)
 {
     const struct timespec nap = {0, 200000};
     const uint64_t started = iris_clock_ns();
+    uint64_t asked = 0;
 
     for (int peer = 0; peer < ctx->world_size; ++peer) {
         while ((ctx->sent_to >> peer & 1u) != 0 && !is_drained(ctx, peer)) {
+            const uint64_t now = iris_clock_ns();
             if (iris_control_aborted(ctx->control, ctx->rank) != 0 ||
-                iris_clock_ns() - started > ctx->timeout_ns)
+                now - started > ctx->timeout_ns || iris_wait_is_over(now, &asked))
                 return;
             (void)nanosleep(&nap, NULL);
         }

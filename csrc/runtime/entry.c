@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * Entering a context for a call, leaving it, and being interrupted in it.
+ *
+ * While a thread is in a context, an interrupt of its call (base/wait.h) is the context's: what has
+ * begun on some ranks cannot be completed, so this rank's kernels and those of its peers are ended
+ * through the abort words, and the peers' hosts are told. The context can only be closed then.
+ */
+#include "context.h"
+
+#include <errno.h>
+#include <time.h>
+
+#include "base/wait.h"
+
+/* Its address names the thread. */
+static _Thread_local char this_thread;
+
+static bool is_inside(const struct iris_context *ctx)
+{
+    return atomic_load(&ctx->owner) == (uintptr_t)&this_thread;
+}
+
+void iris_context_interrupt(struct iris_context *ctx)
+{
+    struct iris_control *control = __atomic_load_n(&ctx->control, __ATOMIC_ACQUIRE);
+    const uint32_t word = IRIS_ABORT_WORD(IRIS_ABORT_INTERRUPTED, ctx->rank);
+
+    if (atomic_exchange(&ctx->interrupted, true))
+        return;
+    for (int rank = 0; control != NULL && rank < ctx->world_size; ++rank)
+        iris_control_abort(control, rank, word);
+    iris_bootstrap_interrupt(ctx->bootstrap);
+}
+
+static void interrupt(void *arg)
+{
+    iris_context_interrupt(arg);
+}
+
+void iris_context_begin_interruptible(struct iris_context *ctx)
+{
+    (void)iris_wait_on_interrupt((struct iris_on_interrupt){interrupt, ctx});
+}
+
+void iris_context_end_interruptible(void)
+{
+    (void)iris_wait_on_interrupt((struct iris_on_interrupt){NULL, NULL});
+}
+
+/* Waits for op_lock, a slice at most. */
+static bool try_lock(struct iris_context *ctx)
+{
+    struct timespec until;
+
+    if (pthread_mutex_trylock(&ctx->op_lock) == 0)
+        return true;
+    (void)clock_gettime(CLOCK_REALTIME, &until); /* timedlock's clock */
+    until.tv_nsec += IRIS_WAIT_SLICE_MS * 1000000;
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_nsec -= 1000000000;
+        ++until.tv_sec;
+    }
+    return pthread_mutex_timedlock(&ctx->op_lock, &until) == 0;
+}
+
+static void take(struct iris_context *ctx)
+{
+    atomic_store(&ctx->owner, (uintptr_t)&this_thread);
+    iris_context_begin_interruptible(ctx);
+}
+
+enum iris_status iris_context_enter(struct iris_context *ctx)
+{
+    enum iris_status status;
+
+    IRIS_TRY(iris_context_check(ctx));
+    if (is_inside(ctx))
+        return IRIS_FAIL(IRIS_ESTATE,
+                         "context: this thread is in a call of it already; the "
+                         "handler of a signal that interrupts one cannot make another");
+    while (!try_lock(ctx))
+        if (iris_wait_is_interrupted())
+            return IRIS_FAIL(IRIS_EINTERRUPTED, "context: interrupted before the call began");
+    status = iris_context_check(ctx); /* another thread may have closed it meanwhile */
+    if (status != IRIS_OK)
+        pthread_mutex_unlock(&ctx->op_lock);
+    else
+        take(ctx);
+    return status;
+}
+
+bool iris_context_enter_to_close(struct iris_context *ctx, bool goes_on)
+{
+    if (is_inside(ctx)) {
+        if (!goes_on) {
+            atomic_store(&ctx->closing, true);
+            iris_context_interrupt(ctx);
+        }
+        return false;
+    }
+    if ((goes_on && atomic_load(&ctx->interrupted)) || atomic_exchange(&ctx->closed, true))
+        return false;
+    if (goes_on)
+        iris_control_abort(ctx->control, ctx->rank, IRIS_ABORT_WORD(IRIS_ABORT_WENT_ON, ctx->rank));
+    /* A running operation of another thread ends first: it uses what goes away. */
+    while (!try_lock(ctx))
+        if (iris_wait_is_interrupted())
+            iris_context_interrupt(ctx); /* the operation is cut short */
+    take(ctx);
+    return true;
+}
+
+void iris_context_leave(struct iris_context *ctx)
+{
+    iris_context_end_interruptible();
+    atomic_store(&ctx->owner, 0);
+    pthread_mutex_unlock(&ctx->op_lock);
+    if (atomic_load(&ctx->closing))
+        iris_context_close(ctx);
+}
