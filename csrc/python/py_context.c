@@ -27,25 +27,26 @@ static struct iris_context *core(PyObject *object)
 
 /* ---- life ---- */
 
-PyDoc_STRVAR(context_doc,
-             "Context(*, heap_size=1073741824, backend=None, rank=0, world_size=1, local_rank=0, "
-             "timeout=30.0, run_key='', num_threads=0, debug=False,\n"
-             "        kernel_directory='', ranks=None, parent=None)\n--\n\n"
-             "Meet the other ranks and map the symmetric heap. Collective; use iris_c.init.\n\n"
-             "Parameters\n----------\n"
-             "heap_size : int\n    Bytes, equal on all ranks.\n"
-             "backend : str or None\n    'cpu', 'cuda' or 'hip'; None chooses.\n"
-             "rank, world_size : int\n"
-             "local_rank : int\n    Which device of the node.\n"
-             "timeout : float\n    Seconds, for meeting and for every later wait.\n"
-             "run_key : str\n    Names the run: equal on its ranks, different for other runs.\n"
-             "num_threads : int\n    Threads of the cpu backend; 0 chooses.\n"
-             "debug : bool\n    Compare every call on all ranks before it starts.\n"
-             "kernel_directory : str\n    Where the GPU code objects are.\n"
-             "ranks : sequence of int or None\n    Of a group: what its members are called where "
-             "it is made.\n"
-             "parent : Context or None\n    Of a group: where it is made. Ranks that die there are "
-             "not waited for.");
+PyDoc_STRVAR(
+    context_doc,
+    "Context(*, heap_size=1073741824, backend=None, rank=0, world_size=1, local_rank=0, "
+    "timeout=30.0, run_key='', num_threads=0, debug=False,\n"
+    "        kernel_directory='', ranks=None, parent=None)\n--\n\n"
+    "Meet the other ranks and map the symmetric heap. Collective; use iris_c.init.\n\n"
+    "Parameters\n----------\n"
+    "heap_size : int\n    Bytes of the heap, equal on all ranks.\n"
+    "backend : str or None\n    'hip', 'cuda' or 'cpu'; None takes the first that is present.\n"
+    "rank, world_size : int\n"
+    "local_rank : int\n    The rank on this node, which is the number of its device.\n"
+    "timeout : float\n    Seconds that a rank waits for the others, now and in every later wait.\n"
+    "run_key : str\n    A name that all ranks of this run share and no other run has.\n"
+    "num_threads : int\n    Threads of the cpu backend; 0: the runtime chooses.\n"
+    "debug : bool\n    Whether the ranks compare every call before it starts.\n"
+    "kernel_directory : str\n    The directory of the GPU code objects.\n"
+    "ranks : sequence of int or None\n    Of a group: its members' numbers in the context that it "
+    "is made of.\n"
+    "parent : Context or None\n    Of a group: the context that it is made of. Ranks that die "
+    "there are not waited for.");
 
 PyObject *iris_py_context_wrap(PyTypeObject *type, struct iris_context *ctx, const int *ranks)
 {
@@ -292,8 +293,9 @@ static PyObject *barrier(PyObject *object, PyTypeObject *cls, const char *functi
 
 PyDoc_STRVAR(context_barrier_doc,
              "barrier($self, /, stream=None)\n--\n\n"
-             "Return when all ranks have finished what `stream` held, and have arrived.\n\n"
-             "Collective.");
+             "Wait, on the host, until all ranks have called it and their streams are done.\n"
+             "\n"
+             "Collective. `stream` is this rank's; None: torch's current one.");
 
 static PyObject *context_barrier(PyObject *object, PyTypeObject *cls, PyObject *const *args,
                                  Py_ssize_t nargs, PyObject *kwnames)
@@ -301,11 +303,13 @@ static PyObject *context_barrier(PyObject *object, PyTypeObject *cls, PyObject *
     return barrier(object, cls, "barrier", args, nargs, kwnames, iris_context_barrier);
 }
 
-PyDoc_STRVAR(context_device_barrier_doc,
-             "device_barrier($self, /, stream=None)\n--\n\n"
-             "Order the work of all ranks' streams, without synchronising the host.\n\n"
-             "What a rank enqueued before is complete and visible to what any rank enqueues\n"
-             "after. Collective; can be captured in a graph.");
+PyDoc_STRVAR(
+    context_device_barrier_doc,
+    "device_barrier($self, /, stream=None)\n--\n\n"
+    "Make the streams of all ranks wait for each other; the host does not wait.\n"
+    "\n"
+    "What any rank queued before is complete and visible to what any rank queues after it.\n"
+    "Collective; can be captured in a graph.");
 
 static PyObject *context_device_barrier(PyObject *object, PyTypeObject *cls, PyObject *const *args,
                                         Py_ssize_t nargs, PyObject *kwnames)
@@ -316,7 +320,7 @@ static PyObject *context_device_barrier(PyObject *object, PyTypeObject *cls, PyO
 
 PyDoc_STRVAR(context_is_symmetric_doc,
              "is_symmetric($self, tensor, /)\n--\n\n"
-             "Whether all elements of `tensor` lie in this rank's heap.\n\n"
+             "Return whether all elements of `tensor` lie on this rank's heap.\n\n"
              "Of a tensor without elements, which have no place: whether "
              "it is on the\ncontext's device.");
 
@@ -348,17 +352,18 @@ static int count_bytes(int ndim, const int64_t *shape, enum iris_dtype dtype, si
     return 0;
 }
 
-PyDoc_STRVAR(context_allocate_doc,
-             "allocate($self, /, shape, dtype='uint8')\n--\n\n"
-             "Allocate uninitialised symmetric memory. Collective.\n\n"
-             "Parameters\n----------\n"
-             "shape : int or sequence of int\n    An int is a number of elements.\n"
-             "dtype : torch.dtype, numpy.dtype or str\n\n"
-             "Returns\n-------\n"
-             "Buffer\n    At the same offset on all ranks.\n\n"
-             "Raises\n------\n"
-             "HeapExhausted\n    On every rank, if it does not fit.\n"
-             "ValueError\n    On every rank, if the ranks ask for different sizes.");
+PyDoc_STRVAR(
+    context_allocate_doc,
+    "allocate($self, /, shape, dtype='uint8')\n--\n\n"
+    "Allocate uninitialised memory on the symmetric heap. Collective.\n\n"
+    "Parameters\n----------\n"
+    "shape : int or sequence of int\n    Elements in each dimension; an int is one dimension.\n"
+    "dtype : torch.dtype, numpy.dtype or str\n\n"
+    "Returns\n-------\n"
+    "Buffer\n    It lies at the same offset on all ranks.\n\n"
+    "Raises\n------\n"
+    "HeapExhausted\n    The heap has no room; raised on every rank.\n"
+    "ValueError\n    The ranks ask for different sizes; raised on every rank.");
 
 static PyObject *context_allocate(PyObject *object, PyTypeObject *cls, PyObject *const *args,
                                   Py_ssize_t nargs, PyObject *kwnames)
@@ -421,10 +426,13 @@ static PyObject *context_select_config(PyObject *object, PyObject *args)
     return iris_py_config_to_tuple(&config);
 }
 
-PyDoc_STRVAR(context_close_doc,
-             "close($self, /)\n--\n\n"
-             "Leave the peers. Tensors stay readable. Idempotent, not collective.\n\n"
-             "Waits, within the timeout, until the peers have taken what was sent to them.");
+PyDoc_STRVAR(
+    context_close_doc,
+    "close($self, /)\n--\n\n"
+    "Leave the peers. Tensors stay readable. Not collective.\n"
+    "\n"
+    "The call waits, up to the timeout, until the peers have taken what was sent to them. A\n"
+    "second call does nothing.");
 
 static PyObject *context_close(PyObject *object, PyObject *IRIS_UNUSED(ignored))
 {
@@ -472,13 +480,16 @@ static PyObject *context_exit(PyObject *object, PyObject *IRIS_UNUSED(args))
 }
 
 static PyMethodDef context_methods[] = {
-    {"get_rank", context_get_rank_method, METH_NOARGS, "get_rank($self, /)\n--\n\nThis rank."},
+    {"get_rank", context_get_rank_method, METH_NOARGS,
+     "get_rank($self, /)\n--\n\nReturn this rank's number."},
     {"get_num_ranks", context_get_num_ranks, METH_NOARGS,
-     "get_num_ranks($self, /)\n--\n\nThe world size."},
+     "get_num_ranks($self, /)\n--\n\nReturn the number of ranks."},
     {"get_cu_count", context_get_cu_count, METH_NOARGS,
-     "get_cu_count($self, /)\n--\n\nCompute units of the device; on the cpu its threads."},
+     "get_cu_count($self, /)\n--\n\nReturn the compute units of the device; on the cpu the threads "
+     "of a rank."},
     {"_heap_bases", context_heap_bases, METH_NOARGS,
-     "_heap_bases($self, /)\n--\n\nAddresses of all ranks' heaps, as mapped in this process."},
+     "_heap_bases($self, /)\n--\n\nReturn the addresses of all ranks' heaps, as mapped in this "
+     "process."},
     {"barrier", (PyCFunction)(void (*)(void))context_barrier,
      METH_METHOD | METH_FASTCALL | METH_KEYWORDS, context_barrier_doc},
     {"device_barrier", (PyCFunction)(void (*)(void))context_device_barrier,
@@ -518,9 +529,8 @@ static PyGetSetDef context_getset[] = {
     {"heap_used", context_get_heap_used, NULL,
      "int: bytes of this rank's live allocations and workspaces.", NULL},
     {"ranks", context_get_ranks, NULL,
-     "tuple of int: what the ranks are called in the context that this is a group of; of "
-     "survivors, "
-     "in the context that they are left of; else all ranks.",
+     "tuple of int: of a group, or of survivors, the ranks' numbers in the context that they come "
+     "from; else all ranks.",
      NULL},
     {"_run_key", iris_py_context_run_key, NULL, "str: what the ranks met by.", NULL},
     {"closed", context_get_closed, NULL, "bool: whether close() was called.", NULL},

@@ -60,13 +60,15 @@ static PyObject *copy(PyObject *object, PyTypeObject *cls, const char *name, boo
 
 const char iris_py_put_doc[] =
     "put($self, /, dst, src, peer, stream=None)\n--\n\n"
-    "Copy src to where dst lies in rank `peer`'s heap. Not collective.\n\n"
-    "On a stream (None: torch's current one); can be captured in a graph. The peer may read it\n"
-    "after a signal that follows on the stream, or after a device_barrier.\n\n"
+    "Copy src into rank `peer`'s copy of dst. Not collective.\n"
+    "\n"
+    "The copy is queued on `stream` (None: torch's current one) and can be captured in a graph.\n"
+    "The peer may read it after a signal that follows on the stream, or after a device_barrier.\n\n"
     "Parameters\n----------\n"
-    "dst : tensor\n    In this rank's heap, contiguous: the place, at the same offset, on the "
-    "peer.\n"
-    "src : tensor\n    Contiguous, anywhere, of dst's dtype and number of elements.\n"
+    "dst : tensor\n    Contiguous, on this rank's heap. It names the place: the peer's tensor at "
+    "the same\n"
+    "    offset. This rank's own is not touched.\n"
+    "src : tensor\n    Contiguous, on the heap or off it, of dst's dtype and number of elements.\n"
     "peer : int";
 
 PyObject *iris_py_context_put(PyObject *object, PyTypeObject *cls, PyObject *const *args,
@@ -77,11 +79,14 @@ PyObject *iris_py_context_put(PyObject *object, PyTypeObject *cls, PyObject *con
 
 const char iris_py_get_doc[] =
     "get($self, /, dst, src, peer, stream=None)\n--\n\n"
-    "Copy what lies where src is, in rank `peer`'s heap, to dst. Not collective.\n\n"
+    "Copy rank `peer`'s copy of src into dst. Not collective.\n"
+    "\n"
+    "The copy is queued on `stream` (None: torch's current one) and can be captured in a graph.\n\n"
     "Parameters\n----------\n"
-    "dst : tensor\n    Contiguous, anywhere.\n"
-    "src : tensor\n    In this rank's heap, contiguous: the place, at the same offset, on the "
-    "peer.\n"
+    "dst : tensor\n    Contiguous, on the heap or off it.\n"
+    "src : tensor\n    Contiguous, on this rank's heap. It names the place: the peer's tensor at "
+    "the same\n"
+    "    offset. This rank's own is not touched.\n"
     "peer : int";
 
 PyObject *iris_py_context_get(PyObject *object, PyTypeObject *cls, PyObject *const *args,
@@ -105,15 +110,17 @@ static int read_value(PyObject *value, int32_t *out)
 
 const char iris_py_signal_doc[] =
     "signal($self, /, word, peer, value=1, op='set', stream=None)\n--\n\n"
-    "Write rank `peer`'s word once everything before it on the stream is done.\n\n"
-    "What this rank has put is then visible to whoever has waited for the word. Not\n"
-    "collective; can be captured in a graph.\n\n"
+    "Write rank `peer`'s copy of a word, after all earlier work on the stream.\n"
+    "\n"
+    "Whoever waits for the word then sees what this rank has put before. Not collective; can be\n"
+    "captured in a graph.\n\n"
     "Parameters\n----------\n"
-    "word : tensor\n    One int32 in this rank's heap: the place, at the same offset, on the "
-    "peer.\n"
+    "word : tensor\n    One int32 on this rank's heap. It names the place: the peer's word at the "
+    "same\n"
+    "    offset.\n"
     "peer : int\n"
     "value : int\n    Of 32 bits.\n"
-    "op : str\n    'set', or 'add' (atomically, wraps).";
+    "op : str\n    'set' stores the value; 'add' adds it atomically and wraps.";
 
 PyObject *iris_py_context_signal(PyObject *object, PyTypeObject *cls, PyObject *const *args,
                                  Py_ssize_t nargs, PyObject *kwnames)
@@ -158,17 +165,22 @@ PyObject *iris_py_context_signal(PyObject *object, PyTypeObject *cls, PyObject *
 
 const char iris_py_wait_doc[] =
     "wait($self, /, word, value=1, compare='ge', consume=False, stream=None)\n--\n\n"
-    "Hold the stream until this rank's word compares so with `value`.\n\n"
-    "What the signaller put before is then visible. Bounded by the context's timeout. Not\n"
-    "collective; can be captured in a graph. Signals that add and waits that consume make a\n"
-    "semaphore, which needs no reset between the replays of a graph.\n\n"
+    "Make the stream wait until this rank's word is, for example, >= `value`.\n"
+    "\n"
+    "What the signalling rank put before its signal is then visible. The wait ends at the "
+    "context's\n"
+    "timeout at the latest. Not collective; can be captured in a graph. A signal with op='add' "
+    "and\n"
+    "a wait with consume=True make a semaphore, which graphs can replay without a reset.\n\n"
     "Parameters\n----------\n"
-    "word : tensor\n    One int32 in this rank's heap.\n"
+    "word : tensor\n    One int32 on this rank's heap.\n"
     "value : int\n    Of 32 bits, signed.\n"
-    "compare : str\n    'eq', 'ne', 'gt', 'ge', 'lt' or 'le'.\n"
-    "consume : bool\n    Subtract value from the word afterwards, atomically.\n\n"
+    "compare : str\n    The wait ends when the word is 'eq', 'ne', 'gt', 'ge', 'lt' or 'le' to the "
+    "value.\n"
+    "consume : bool\n    Subtract the value from the word afterwards, atomically.\n\n"
     "Raises\n------\n"
-    "SignalTimeout\n    On a GPU by the next operation of the context.";
+    "SignalTimeout\n    The word did not become so in time. On a GPU the context's next operation "
+    "raises it.";
 
 PyObject *iris_py_context_wait(PyObject *object, PyTypeObject *cls, PyObject *const *args,
                                Py_ssize_t nargs, PyObject *kwnames)

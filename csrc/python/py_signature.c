@@ -9,17 +9,21 @@
 
 #define RETURNS_WORKSPACE                                                                          \
     "\nReturns\n-------\n"                                                                         \
-    "FusedWorkspace\n    The workspace used: the object passed in, or the context's.\n\n"          \
+    "FusedWorkspace\n    The workspace that the call used: the given one, or the context's "       \
+    "own.\n\n"                                                                                     \
     "Raises\n------\n"                                                                             \
-    "ValueError\n    Shapes, strides, dtypes, devices, aliasing, config; a workspace of another\n" \
-    "    context or operation.\n"                                                                  \
-    "HeapExhausted\n    The heap has no room for the workspace.\n"                                 \
+    "ValueError\n    An argument is not valid: its shape, strides, dtype, device or config, "      \
+    "memory that\n"                                                                                \
+    "    overlaps, a workspace of another context or operation. Or the ranks made different\n"     \
+    "    calls; all of them get the same text.\n"                                                  \
+    "HeapExhausted\n    The heap has no room for the workspace; raised on every rank.\n"           \
     "SignalTimeout, PeerError\n    A rank did not take part in time, or is gone."
 #define RETURNS_NONE                                                                               \
     "\nRaises\n------\n"                                                                           \
-    "ValueError\n    The tensor, the rank; on both ranks: the sizes differ. The context is then\n" \
-    "    of no more use.\n"                                                                        \
-    "SignalTimeout, PeerError\n    The other rank did not come in time, or is gone."
+    "ValueError\n    The tensor or the rank is not valid. Or, on both ranks, the sizes differ; "   \
+    "the\n"                                                                                        \
+    "    context can then only be closed.\n"                                                       \
+    "SignalTimeout, PeerError\n    The other rank did not make its call in time, or is gone."
 #define IRIS_PY_RETURNS_WORKSPACE RETURNS_WORKSPACE
 #define IRIS_PY_RETURNS_NONE RETURNS_NONE
 

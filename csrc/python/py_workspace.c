@@ -184,8 +184,9 @@ static PyObject *workspace_repr(PyObject *object)
 
 PyDoc_STRVAR(workspace_matches_doc,
              "matches($self, /, operation, shape, dtype, world_size, variant='')\n--\n\n"
-             "Whether the workspace is prepared for exactly such a call.\n\n"
-             "A workspace also serves calls it does not match: it is then prepared anew.\n\n"
+             "Return whether the last call was of this kind and the workspace is prepared.\n"
+             "\n"
+             "A workspace serves other calls too: the next call prepares it for them.\n\n"
              "Parameters\n----------\n"
              "operation : str\n"
              "shape : tuple of int\n    (M, N, K).\n"
@@ -230,8 +231,9 @@ static PyObject *workspace_matches(PyObject *object, PyTypeObject *cls, PyObject
     return PyBool_FromLong(equal);
 }
 
-PyDoc_STRVAR(workspace_reset_doc, "reset($self, /)\n--\n\n"
-                                  "Mark it unprepared: the next call agrees with the peers again.");
+PyDoc_STRVAR(workspace_reset_doc,
+             "reset($self, /)\n--\n\n"
+             "Mark the workspace as not prepared: the next call agrees with the peers anew.");
 
 static PyObject *workspace_reset(PyObject *object, PyObject *IRIS_UNUSED(ignored))
 {
@@ -246,8 +248,9 @@ static PyObject *workspace_reset(PyObject *object, PyObject *IRIS_UNUSED(ignored
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(workspace_clear_doc, "clear($self, /)\n--\n\n"
-                                  "Give the buffers back to the heap; call_counter becomes 0.");
+PyDoc_STRVAR(workspace_clear_doc,
+             "clear($self, /)\n--\n\n"
+             "Give the buffers back to the heap and set call_counter to 0. Not collective.");
 
 static PyObject *workspace_clear(PyObject *object, PyObject *IRIS_UNUSED(ignored))
 {
@@ -319,12 +322,13 @@ static PyMemberDef workspace_members[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
-PyDoc_STRVAR(workspace_doc,
-             "FusedWorkspace(ctx, operation='matmul_all_reduce')\n--\n\n"
-             "Buffers and signals that an operation keeps between its calls.\n\n"
-             "Operations return the one they used. Creating one allocates nothing; the first\n"
-             "call does, on all ranks together. It serves calls of different shapes and\n"
-             "variants: it grows when needed and never shrinks by itself.");
+PyDoc_STRVAR(
+    workspace_doc,
+    "FusedWorkspace(ctx, operation='matmul_all_reduce')\n--\n\n"
+    "Buffers and signals that an operation keeps between its calls.\n\n"
+    "An operation returns the workspace that it used. A new workspace holds nothing; the\n"
+    "first call allocates, on all ranks together. One workspace serves calls of any shapes\n"
+    "and variants of its operation: it grows when needed and never shrinks by itself.");
 
 static PyType_Slot workspace_slots[] = {
     {Py_tp_doc, (void *)workspace_doc}, {Py_tp_new, workspace_new},
