@@ -266,6 +266,8 @@ def _run_in_this_process(body, world_size, args, init) -> None:
 def ranks(*world_sizes: int, deadline: float = 60.0, heap_size: int = 64 << 20, timeout=20.0):
     """Make a pytest test of ``body(ctx, ...)`` that runs once for each world size.
 
+    The body's other arguments come from pytest's parametrisation; they must pickle.
+
     Parameters
     ----------
     *world_sizes : int
@@ -273,8 +275,6 @@ def ranks(*world_sizes: int, deadline: float = 60.0, heap_size: int = 64 << 20, 
         Seconds after which ranks that are not done are killed, and the test fails.
     heap_size, timeout
         As in `iris_c.init`.
-
-    The body's other arguments come from pytest's parametrisation; they must pickle.
     """
     import pytest
 
