@@ -39,6 +39,14 @@ def group_as_op(ctx):
     ctx.ccl.all_reduce(torch.empty(4), torch.ones(4), [0, 1])
 
 
+def group_third(ctx):
+    ctx.ccl.all_gather(torch.empty(8), torch.ones(4), [0, 1])
+
+
+def group_fourth(ctx):
+    ctx.ccl.all_reduce(torch.empty(4), torch.ones(4), "sum", [0, 1])
+
+
 def group_of_a_device_barrier(ctx):
     ctx.device_barrier([0, 1])
 
@@ -58,7 +66,9 @@ REFUSED = [
     (reduce_scatter_in_place, ValueError, "output: expected memory apart from input"),
     (send_buffer_first, ValueError, "output: expected 64 elements"),
     (norm_as_result, TypeError, "'residual' and 'weight'"),
-    (group_as_op, ValueError, "op: expected 'sum'"),
+    (group_as_op, TypeError, "op: expected a str"),
+    (group_third, TypeError, "async_op: expected a bool"),
+    (group_fourth, TypeError, "async_op: expected a bool"),
     (group_of_a_device_barrier, TypeError, "stream: expected"),
     (tagged, TypeError, "tag"),
     (asynchronous_in_the_place_of_bias, TypeError, "bias: expected a tensor"),
