@@ -35,7 +35,7 @@ TYPES = {
     "workspace": "FusedWorkspace | None",
     "ranks": "Sequence[int] | None",
     "sizes": "Sequence[int] | None",
-    "messages": "Sequence[Message]",
+    "messages": "Sequence[Send | Recv]",
 }
 RESULTS = {"IRIS_PY_RETURNS_WORKSPACE": "FusedWorkspace", "IRIS_PY_RETURNS_NONE": "None"}
 # bound.pyi, but for what the table has: the functions that are Python are spelled here.
@@ -46,6 +46,7 @@ BOUND_HEAD = f"""\
 from collections.abc import Sequence
 
 from iris_c._C import Context, FusedWorkspace
+from iris_c.ccl import Recv, Send
 from iris_c.config import Config, FusedConfig
 from iris_c.typing import DType, Reduction, Tensor
 

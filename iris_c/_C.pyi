@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self, final
 
+from iris_c.ccl import Recv, Send
 from iris_c.config import Config, FusedConfig
 from iris_c.typing import DType, Reduction, Tensor
 
@@ -406,3 +407,14 @@ def scatter(
 ) -> FusedWorkspace: ...
 def send(ctx: Context, tensor: Tensor, dst: int, group: Sequence[int] | None = None) -> None: ...
 def recv(ctx: Context, tensor: Tensor, src: int, group: Sequence[int] | None = None) -> None: ...
+def sendrecv(
+    ctx: Context,
+    recv_tensor: Tensor,
+    send_tensor: Tensor,
+    dst: int,
+    src: int,
+    group: Sequence[int] | None = None,
+) -> None: ...
+def batch(
+    ctx: Context, messages: Sequence[Send | Recv], group: Sequence[int] | None = None
+) -> None: ...

@@ -4,6 +4,7 @@
 from collections.abc import Sequence
 
 from iris_c._C import Context, FusedWorkspace
+from iris_c.ccl import Recv, Send
 from iris_c.config import Config, FusedConfig
 from iris_c.typing import DType, Reduction, Tensor
 
@@ -240,4 +241,13 @@ class BoundCcl:
     ) -> FusedWorkspace: ...
     def send(ctx, tensor: Tensor, dst: int, group: Sequence[int] | None = None) -> None: ...
     def recv(ctx, tensor: Tensor, src: int, group: Sequence[int] | None = None) -> None: ...
+    def sendrecv(
+        ctx,
+        recv_tensor: Tensor,
+        send_tensor: Tensor,
+        dst: int,
+        src: int,
+        group: Sequence[int] | None = None,
+    ) -> None: ...
+    def batch(ctx, messages: Sequence[Send | Recv], group: Sequence[int] | None = None) -> None: ...
     def barrier(ctx, stream: object = None, group: Sequence[int] | None = None) -> None: ...

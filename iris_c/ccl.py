@@ -7,6 +7,8 @@ Every function takes the context first; ``ctx.ccl`` is this module bound to a co
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 from iris_c import _checks
 from iris_c._C import (
     all_gather,
@@ -14,6 +16,7 @@ from iris_c._C import (
     all_reduce_preamble,
     all_reduce_rmsnorm,
     all_to_all,
+    batch,
     broadcast,
     gather,
     recv,
@@ -21,17 +24,21 @@ from iris_c._C import (
     reduce_scatter,
     scatter,
     send,
+    sendrecv,
 )
 from iris_c.config import Config
 
 __all__ = [
     "Config",
+    "Recv",
+    "Send",
     "all_gather",
     "all_reduce",
     "all_reduce_preamble",
     "all_reduce_rmsnorm",
     "all_to_all",
     "barrier",
+    "batch",
     "broadcast",
     "gather",
     "recv",
@@ -39,7 +46,22 @@ __all__ = [
     "reduce_scatter",
     "scatter",
     "send",
+    "sendrecv",
 ]
+
+
+class Send(NamedTuple):
+    """A message of :func:`batch`: `tensor` goes to rank `dst`."""
+
+    tensor: Any
+    dst: int
+
+
+class Recv(NamedTuple):
+    """A message of :func:`batch`: `tensor` gets what rank `src` sends."""
+
+    tensor: Any
+    src: int
 
 
 def barrier(ctx, stream=None, group=None) -> None:

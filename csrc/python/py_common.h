@@ -34,6 +34,9 @@
     X(cuda_stream)                                                                                 \
     X(device_index)                                                                                \
     X(dst)                                                                                         \
+    X(messages)                                                                                    \
+    X(recv_tensor)                                                                                 \
+    X(send_tensor)                                                                                 \
     X(dim)                                                                                         \
     X(dl_device)                                                                                   \
     X(dtype)                                                                                       \

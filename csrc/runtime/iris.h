@@ -381,6 +381,22 @@ enum iris_status iris_send(struct iris_context *ctx, const struct iris_tensor *t
                            void *stream);
 enum iris_status iris_recv(struct iris_context *ctx, const struct iris_tensor *tensor, int src,
                            void *stream);
+
+/* Messages sent and received at once. */
+struct iris_message {
+    const char *name; /* of the tensor, for errors */
+    const struct iris_tensor *tensor;
+    int peer; /* this rank too, with a message and a receipt of as many bytes */
+    bool receives;
+};
+enum { IRIS_MAX_MESSAGES = 1024 };
+/* As if all of them had been started before one is waited for, so that ranks may send round a ring.
+ * Messages of one pair of ranks go one after the other, in the order given. `operation` is SENDRECV
+ * or BATCH. Nothing is started where one is wrong: no received tensor may share memory with another
+ * of the call. */
+enum iris_status iris_messages(struct iris_context *ctx, enum iris_operation operation,
+                               const struct iris_message *messages, int count, void *stream);
+
 /* Copies src to where dst, which is in the heap, lies on rank `peer`. Contiguous, one dtype. */
 enum iris_status iris_rma_put(struct iris_context *ctx, const struct iris_tensor *dst,
                               const struct iris_tensor *src, int peer, void *stream);

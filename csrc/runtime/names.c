@@ -19,31 +19,9 @@ static const struct {
 };
 
 static const char *const operations[IRIS_OP_COUNT] = {
-    [IRIS_OP_NONE] = "",
-    [IRIS_OP_BARRIER] = "barrier",
-    [IRIS_OP_MATMUL_ALL_REDUCE] = "matmul_all_reduce",
-    [IRIS_OP_ALL_REDUCE] = "all_reduce",
-    [IRIS_OP_REDUCE_SCATTER] = "reduce_scatter",
-    [IRIS_OP_ALL_GATHER] = "all_gather",
-    [IRIS_OP_BROADCAST] = "broadcast",
-    [IRIS_OP_ALL_TO_ALL] = "all_to_all",
-    [IRIS_OP_CLEAR_SUMS] = "clear_sums",
-    [IRIS_OP_GATHER] = "gather",
-    [IRIS_OP_SCATTER] = "scatter",
-    [IRIS_OP_REDUCE] = "reduce",
-    [IRIS_OP_ALL_REDUCE_RMSNORM] = "all_reduce_rmsnorm",
-    [IRIS_OP_SEND] = "send",
-    [IRIS_OP_RECV] = "recv",
-    [IRIS_OP_ALL_TO_ALL_V] = "all_to_all",
-    [IRIS_OP_PUT] = "put",
-    [IRIS_OP_GET] = "get",
-    [IRIS_OP_SIGNAL] = "signal",
-    [IRIS_OP_WAIT] = "wait",
-    [IRIS_OP_MATMUL_REDUCE_SCATTER] = "matmul_reduce_scatter",
-    [IRIS_OP_MATMUL_ALL_GATHER] = "matmul_all_gather",
-    [IRIS_OP_ALL_GATHER_MATMUL] = "all_gather_matmul",
-    [IRIS_OP_ALL_GATHER_MATMUL_HBM_BUFFER] = "all_gather_matmul_hbm_buffer",
-    [IRIS_OP_COMPARE_CLOCKS] = "compare_clocks",
+#define IRIS_OPERATION(name, value, text) [value] = text,
+    IRIS_OPERATIONS(IRIS_OPERATION)
+#undef IRIS_OPERATION
 };
 
 static const char *const variants[IRIS_VARIANT_COUNT] = {

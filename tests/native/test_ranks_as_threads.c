@@ -307,6 +307,18 @@ static void messages(struct iris_context *ctx, const struct rank_args *self, int
     for (int64_t i = 0; W > 1 && i < n; ++i)
         CHECK(out[i] == element(left, 3, i, call), "recv n %lld element %lld", (long long)n,
               (long long)i);
+    {
+        float *ring = malloc((size_t)n * sizeof *ring);
+        const struct iris_tensor round_it = vector(ring, n);
+        const struct iris_message messages[] = {{"recv_tensor", &round_it, left, true},
+                                                {"send_tensor", &message, right, false}};
+
+        MUST(iris_messages(ctx, IRIS_OP_SENDRECV, messages, 2, NULL));
+        for (int64_t i = 0; i < n; ++i)
+            CHECK(ring[i] == element(left, 3, i, call), "sendrecv n %lld element %lld",
+                  (long long)n, (long long)i);
+        free(ring);
+    }
     for (int r = 0; r < W; ++r) { /* some of them nothing */
         sent[r] = (self->rank + 2 * r + call) % 3 * n / 2;
         received[r] = (r + 2 * self->rank + call) % 3 * n / 2;

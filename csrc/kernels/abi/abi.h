@@ -38,34 +38,45 @@ enum iris_dtype {
     IRIS_DTYPE_COUNT = 10
 };
 
+/* Operations: X(name, value, what callers call it). CLEAR_SUMS is a part of the sums in the
+ * variants atomic and spinlock, never called by name. ALL_GATHER_MATMUL_HBM_BUFFER has
+ * ALL_GATHER_MATMUL's kernel, with the product under way early. COMPARE_CLOCKS: see clocks.hip.
+ * ALL_TO_ALL_V is all_to_all with a size for each pair of ranks; it, SEND, RECV, PUT, GET, SIGNAL,
+ * WAIT, SENDRECV and BATCH are agreed on between two ranks, or by one, and with nobody else. */
+#define IRIS_OPERATIONS(X)                                                                         \
+    X(NONE, 0, "")                                                                                 \
+    X(BARRIER, 1, "barrier")                                                                       \
+    X(MATMUL_ALL_REDUCE, 2, "matmul_all_reduce")                                                   \
+    X(ALL_REDUCE, 3, "all_reduce")                                                                 \
+    X(REDUCE_SCATTER, 4, "reduce_scatter")                                                         \
+    X(ALL_GATHER, 5, "all_gather")                                                                 \
+    X(BROADCAST, 6, "broadcast")                                                                   \
+    X(ALL_TO_ALL, 7, "all_to_all")                                                                 \
+    X(CLEAR_SUMS, 8, "clear_sums")                                                                 \
+    X(GATHER, 9, "gather")                                                                         \
+    X(SCATTER, 10, "scatter")                                                                      \
+    X(REDUCE, 11, "reduce")                                                                        \
+    X(ALL_REDUCE_RMSNORM, 12, "all_reduce_rmsnorm")                                                \
+    X(SEND, 13, "send")                                                                            \
+    X(RECV, 14, "recv")                                                                            \
+    X(ALL_TO_ALL_V, 15, "all_to_all")                                                              \
+    X(PUT, 16, "put")                                                                              \
+    X(GET, 17, "get")                                                                              \
+    X(SIGNAL, 18, "signal")                                                                        \
+    X(WAIT, 19, "wait")                                                                            \
+    X(MATMUL_REDUCE_SCATTER, 20, "matmul_reduce_scatter")                                          \
+    X(MATMUL_ALL_GATHER, 21, "matmul_all_gather")                                                  \
+    X(ALL_GATHER_MATMUL, 22, "all_gather_matmul")                                                  \
+    X(ALL_GATHER_MATMUL_HBM_BUFFER, 23, "all_gather_matmul_hbm_buffer")                            \
+    X(COMPARE_CLOCKS, 24, "compare_clocks")                                                        \
+    X(SENDRECV, 25, "sendrecv")                                                                    \
+    X(BATCH, 26, "batch")
+
 enum iris_operation {
-    IRIS_OP_NONE = 0,
-    IRIS_OP_BARRIER = 1,
-    IRIS_OP_MATMUL_ALL_REDUCE = 2,
-    IRIS_OP_ALL_REDUCE = 3,
-    IRIS_OP_REDUCE_SCATTER = 4,
-    IRIS_OP_ALL_GATHER = 5,
-    IRIS_OP_BROADCAST = 6,
-    IRIS_OP_ALL_TO_ALL = 7,
-    IRIS_OP_CLEAR_SUMS = 8, /* a part of matmul_all_reduce, never called by name */
-    IRIS_OP_GATHER = 9,
-    IRIS_OP_SCATTER = 10,
-    IRIS_OP_REDUCE = 11,
-    IRIS_OP_ALL_REDUCE_RMSNORM = 12,
-    /* Of two ranks each, agreed on with nobody else: */
-    IRIS_OP_SEND = 13,
-    IRIS_OP_RECV = 14,
-    IRIS_OP_ALL_TO_ALL_V = 15, /* all_to_all with a size for each pair of ranks */
-    IRIS_OP_PUT = 16,
-    IRIS_OP_GET = 17,
-    IRIS_OP_SIGNAL = 18,
-    IRIS_OP_WAIT = 19,
-    IRIS_OP_MATMUL_REDUCE_SCATTER = 20,
-    IRIS_OP_MATMUL_ALL_GATHER = 21,
-    IRIS_OP_ALL_GATHER_MATMUL = 22,
-    IRIS_OP_ALL_GATHER_MATMUL_HBM_BUFFER = 23, /* its kernel, with the product under way early */
-    IRIS_OP_COMPARE_CLOCKS = 24,               /* of the ranks' devices, see clocks.hip */
-    IRIS_OP_COUNT = 25
+#define IRIS_OPERATION(name, value, text) IRIS_OP_##name = value,
+    IRIS_OPERATIONS(IRIS_OPERATION)
+#undef IRIS_OPERATION
+        IRIS_OP_COUNT
 };
 
 /* Operations that gather an operand of their product. */

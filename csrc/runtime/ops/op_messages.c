@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * send, recv, and all_to_all with a size for each pair of ranks: argument checks, messages.
+ * send, recv, several of them at once, and all_to_all with a size for each pair of ranks: argument
+ * checks, messages.
  */
 #include "op_messages.h"
 
@@ -139,6 +140,91 @@ enum iris_status iris_recv(struct iris_context *ctx, const struct iris_tensor *t
     add_message(&args.receive, src, (uint64_t)(uintptr_t)tensor->data, nbytes_of(tensor));
     return run_messages(ctx, IRIS_OP_RECV, &args, stream);
 }
+
+/* ---- several at once ---- */
+
+static enum iris_status check_messages(const struct iris_context *ctx,
+                                       const struct iris_message *messages, int count)
+{
+    for (int i = 0; i < count; ++i) {
+        const struct iris_message *m = &messages[i];
+
+        IRIS_TRY(check_message(ctx, m->name, m->tensor));
+        if (m->peer < 0 || m->peer >= ctx->world_size)
+            return IRIS_FAIL(IRIS_EINVAL, "%s: expected a rank, 0 to %d, got %d",
+                             m->receives ? "src" : "dst", ctx->world_size - 1, m->peer);
+        if (!m->receives)
+            continue;
+        IRIS_TRY(iris_check_output(m->name, m->tensor));
+        for (int k = 0; k < count; ++k)
+            if (k != i)
+                IRIS_TRY(
+                    iris_check_disjoint(m->name, m->tensor, messages[k].name, messages[k].tensor));
+    }
+    return IRIS_OK;
+}
+
+/* The k-th message to this rank itself is its k-th receipt from itself. */
+static enum iris_status check_own(const struct iris_context *ctx,
+                                  const struct iris_message *messages, int count)
+{
+    int sent = -1, received = -1;
+
+    for (;;) {
+        do
+            ++sent;
+        while (sent < count && (messages[sent].peer != ctx->rank || messages[sent].receives));
+        do
+            ++received;
+        while (received < count &&
+               (messages[received].peer != ctx->rank || !messages[received].receives));
+        if (sent >= count && received >= count)
+            return IRIS_OK;
+        if (sent >= count || received >= count)
+            return IRIS_FAIL(IRIS_EINVAL,
+                             "%s: expected a message of rank %d to itself to be sent and received "
+                             "in one call, but it is only %s",
+                             messages[sent < count ? sent : received].name, ctx->rank,
+                             sent < count ? "sent" : "received");
+        if (nbytes_of(messages[sent].tensor) != nbytes_of(messages[received].tensor))
+            return IRIS_FAIL(
+                IRIS_EINVAL, "%s: expected %llu bytes, as are sent in %s, got %llu",
+                messages[received].name, (unsigned long long)nbytes_of(messages[sent].tensor),
+                messages[sent].name, (unsigned long long)nbytes_of(messages[received].tensor));
+    }
+}
+
+enum iris_status iris_messages(struct iris_context *ctx, enum iris_operation operation,
+                               const struct iris_message *messages, int count, void *stream)
+{
+    bool started[IRIS_MAX_MESSAGES] = {false};
+
+    if (count > IRIS_MAX_MESSAGES)
+        return IRIS_FAIL(IRIS_EINVAL, "messages: expected at most %d, got %d", IRIS_MAX_MESSAGES,
+                         count);
+    IRIS_TRY(iris_context_check(ctx));
+    IRIS_TRY(check_messages(ctx, messages, count));
+    IRIS_TRY(check_own(ctx, messages, count));
+    /* A launch has one message for each peer and direction. */
+    for (int left = count; left > 0;) {
+        struct iris_message_args args = {0};
+
+        for (int i = 0; i < count; ++i) {
+            const struct iris_message *m = &messages[i];
+            struct iris_messages *list = m->receives ? &args.receive : &args.send;
+
+            if (started[i] || (list->peers >> m->peer & 1u) != 0)
+                continue;
+            add_message(list, m->peer, (uint64_t)(uintptr_t)m->tensor->data, nbytes_of(m->tensor));
+            started[i] = true;
+            --left;
+        }
+        IRIS_TRY(run_messages(ctx, operation, &args, stream));
+    }
+    return IRIS_OK;
+}
+
+/* ---- all_to_all with sizes ---- */
 
 /* One message for each rank, of so many rows (elements of dimension 0) of `tensor`. */
 static enum iris_status split(const struct iris_context *ctx, const char *tensor_name,
