@@ -117,8 +117,8 @@ def test_mistakes_are_named(ctx):
         ([Send(b, 2)], ValueError, "dst: expected a rank, 0 to 1, got 2"),
         ([Recv(a, -1)], ValueError, "src: expected a rank, 0 to 1, got -1"),
         ([Send(b, "x")], TypeError, "dst: expected"),
-        ([Recv(a, other), Send(a, other)], ValueError, r"messages\[0\].tensor: expected memory apart from"),
-        ([Recv(a, other), Recv(a, other)], ValueError, r"messages\[0\].tensor: expected memory apart from"),
+        ([Recv(a, other), Send(a, other)], ValueError, r"\[0\].tensor: expected memory apart"),
+        ([Recv(a, other), Recv(a, other)], ValueError, r"\[0\].tensor: expected memory apart"),
         ([Send(b, ctx.rank)], ValueError, r"messages\[0\].tensor: .* only sent"),
         ([Recv(a, ctx.rank)], ValueError, r"messages\[0\].tensor: .* only received"),
         (
