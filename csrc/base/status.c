@@ -35,6 +35,27 @@ enum iris_status iris_error_set(enum iris_status status, const char *format, ...
     return status;
 }
 
+enum iris_status iris_error_in_call(enum iris_status status, const char *name, const char *call)
+{
+    const size_t length = strlen(name);
+    char message[sizeof last_error.message];
+    const char *rest = last_error.message;
+    const char *separator = ": ";
+
+    if (status != IRIS_EPEER && status != IRIS_ETIMEDOUT)
+        return status;
+    if (strncmp(rest, name, length) == 0 && (rest[length] == ':' || rest[length] == ',')) {
+        rest += length;
+        separator = "";
+    }
+    message[0] = '\0';
+    strncat(message, call, sizeof message - 1);
+    strncat(message, separator, sizeof message - strlen(message) - 1);
+    strncat(message, rest, sizeof message - strlen(message) - 1);
+    memcpy(last_error.message, message, sizeof message);
+    return status;
+}
+
 void iris_error_save(struct iris_error *saved)
 {
     *saved = last_error;

@@ -49,6 +49,11 @@ struct iris_error *iris_error_last(void);
 enum iris_status iris_error_set(enum iris_status status, const char *format, ...)
     __attribute__((format(printf, 2, 3), cold));
 
+/* For an error about a peer (IRIS_EPEER, IRIS_ETIMEDOUT): says in which call it came. Puts `call`
+ * in front of the last error's message, in place of `name` where the message begins with that.
+ * Returns `status`. */
+enum iris_status iris_error_in_call(enum iris_status status, const char *name, const char *call);
+
 /* Copies the last error out and back in around clean-up that may itself fail. */
 void iris_error_save(struct iris_error *saved);
 void iris_error_restore(const struct iris_error *saved);

@@ -195,6 +195,7 @@ enum iris_status iris_context_create(const struct iris_context_options *options,
 fail:
     {
         struct iris_error saved;
+        iris_error_in_call(status, "init", "init");
         iris_context_end_interruptible();
         iris_error_save(&saved);
         iris_context_release(ctx);
@@ -443,7 +444,8 @@ enum iris_status iris_context_barrier(struct iris_context *ctx, void *stream)
     IRIS_TRY_GOTO(status, ctx->ops->stream_synchronize(ctx->device, stream), done);
     if (iris_device_traits(ctx->device)->is_gpu)
         IRIS_TRY_GOTO(status, iris_context_poll(ctx, IRIS_OP_BARRIER), done);
-    status = iris_bootstrap_barrier(ctx->bootstrap, "barrier");
+    status =
+        iris_error_in_call(iris_bootstrap_barrier(ctx->bootstrap, "barrier"), "barrier", "barrier");
 done:
     iris_context_leave(ctx);
     return status;

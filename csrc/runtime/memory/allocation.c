@@ -4,6 +4,7 @@
  * Allocations: blocks of the heap that callers count references to. Each keeps its context, and so
  * the mapping of the heap, alive.
  */
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "runtime/context.h"
@@ -22,7 +23,13 @@ enum iris_status iris_allocation_create(struct iris_context *ctx, size_t nbytes,
 
     IRIS_TRY(iris_context_enter(ctx));
     IRIS_TRY_GOTO(status, iris_alloc_zeroed(sizeof *allocation, (void **)&allocation), done);
-    IRIS_TRY_GOTO(status, iris_heap_allocate(ctx->heap, nbytes, &allocation->block), fail);
+    status = iris_heap_allocate(ctx->heap, nbytes, &allocation->block);
+    if (status != IRIS_OK) {
+        char call[64];
+        (void)snprintf(call, sizeof call, "allocation of %zu bytes", nbytes);
+        iris_error_in_call(status, "allocation", call);
+        goto fail;
+    }
     atomic_init(&allocation->references, 1);
     allocation->ctx = iris_context_retain(ctx);
     (void)iris_heap_retain_memory(ctx->heap); /* the open context keeps it */

@@ -45,7 +45,7 @@ static struct board_wait begin_wait(void)
 
 /* One pause of a waiting host: a sleep, longer from round to round. (A yield would cost a time
  * slice where another process has use for the core.) Ends with IRIS_EPEER when waiting has become
- * pointless. `what` is the missing rank's contribution. */
+ * pointless; iris_op_run says in which call. */
 static enum iris_status pause_for(struct iris_context *ctx, struct board_wait *wait, int missing)
 {
     enum iris_departure departure;
@@ -61,8 +61,12 @@ static enum iris_status pause_for(struct iris_context *ctx, struct board_wait *w
     if (iris_wait_is_over(now, &wait->asked_ns) || atomic_load(&ctx->interrupted))
         return IRIS_FAIL(IRIS_EINTERRUPTED, "this rank was interrupted");
     if (now - wait->started_ns > ctx->timeout_ns) {
-        IRIS_FAIL(IRIS_EPEER, "rank %d did not come to the same call within %g s", missing,
-                  (double)ctx->timeout_ns * 1e-9);
+        IRIS_FAIL(
+            IRIS_EPEER,
+            "rank %d did not come to the same call, number %llu of this context, within %g s; "
+            "it has come to number %llu",
+            missing, (unsigned long long)ctx->op_number, (double)ctx->timeout_ns * 1e-9,
+            (unsigned long long)iris_control_posted(ctx->control, missing));
         iris_error_last()->rank = missing;
         return IRIS_EPEER;
     }

@@ -161,6 +161,18 @@ static enum iris_status check_capture(struct iris_workspace *workspace,
         has_preamble(desc->operation) ? "_preamble, or " : "");
 }
 
+/* Errors about peers say which call they came in, with its sizes. */
+static enum iris_status name_call(const struct iris_op_desc *desc, enum iris_status status)
+{
+    char text[IRIS_OP_TEXT_NBYTES];
+
+    if (status != IRIS_OK)
+        iris_op_desc_format(desc, text);
+    return status == IRIS_OK
+               ? status
+               : iris_error_in_call(status, iris_operation_name(desc->operation), text);
+}
+
 enum iris_status iris_op_run(struct iris_context *ctx, const struct iris_op_desc *desc,
                              const struct iris_op_launch *launch,
                              const struct iris_op_options *options)
@@ -181,9 +193,10 @@ enum iris_status iris_op_run(struct iris_context *ctx, const struct iris_op_desc
         IRIS_TRY_GOTO(status, check_capture(workspace, desc), done);
     if (options->trace)
         IRIS_TRY_GOTO(status, iris_trace_open(ctx, capturing), done);
-    IRIS_TRY_GOTO(status, iris_workspace_acquire(workspace, desc, &storage), done);
-    if (!options->prepare)
+    status = iris_workspace_acquire(workspace, desc, &storage);
+    if (status == IRIS_OK && !options->prepare)
         status = run_call(ctx, desc, launch, storage, options, capturing);
+    status = name_call(desc, status);
 done:
     iris_context_leave(ctx);
     return status;
