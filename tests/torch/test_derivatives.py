@@ -45,9 +45,10 @@ def rows_of_all(world):
     return whole
 
 
-def all_cases(world):
+def all_cases(world, extents=(2, 3, 2)):
+    """`extents`: M, K and N, as multiples of `world`."""
     functions = iris_c.torch
-    m, k, n = 2 * world, 3 * world, 2 * world
+    m, k, n = (extent * world for extent in extents)
     A, B, bias = (m, k), (k, n), (n,)
 
     def scattered(dim):
@@ -68,7 +69,7 @@ def all_cases(world):
         return lambda x: functions.all_reduce(x, op)
 
     def summed_whole(x):
-        return x.unflatten(0, (world, -1)).sum(0)
+        return x.unflatten(0, (world, x.shape[0] // world)).sum(0)
 
     return [
         Case("matmul_all_reduce", functions.matmul_all_reduce, product,
@@ -158,9 +159,10 @@ class Side:
 
 def check(ctx, got, expected, dims, what):
     for index, (mine, whole, dim) in enumerate(zip(got, expected, dims, strict=True)):
+        size = whole.abs().max().item() if whole.numel() > 0 else 0.0
         torch.testing.assert_close(
             mine.detach(), Side(ctx).part(whole.detach(), dim), rtol=1e-4,
-            atol=1e-5 * max(1.0, whole.abs().max().item()),
+            atol=1e-5 * max(1.0, size),
             msg=lambda text, index=index: f"{what}, argument {index}: {text}",
         )  # fmt: skip
 
@@ -175,6 +177,24 @@ def test_derivatives_are_the_whole_products(ctx, order):
         )
         dims = [dim for _, dim in case.given]
         check(ctx, got, expected, dims, f"{case.name}, order {order}")
+
+
+@pytest.mark.parametrize("extents", [(0, 3, 2), (2, 0, 2), (2, 3, 0), (0, 0, 0)], ids=str)
+@ranks(1, 2, 3, deadline=180)
+def test_derivatives_of_what_has_no_elements(ctx, extents):
+    """Zeros of the right shapes, and what is left of the others; forward mode too."""
+    iris_c.torch.register(ctx)
+    for case in all_cases(ctx.world_size, extents):
+        dims = [dim for _, dim in case.given]
+        for order in (1, 2):
+            expected, got = (
+                side.derivatives(case, side.tensors(case), order) for side in (Side(), Side(ctx))
+            )
+            check(ctx, got, expected, dims, f"{case.name}, order {order}")
+        whole, mine = Side().tensors(case), Side(ctx).tensors(case)
+        _, expected = torch.func.jvp(case.whole, tuple(whole), tuple(whole))
+        _, got = torch.func.jvp(case.function, tuple(mine), tuple(mine))
+        check(ctx, [got], [expected], [case.result], f"{case.name}, torch.func.jvp")
 
 
 @ranks(1, 2, 3, deadline=180)

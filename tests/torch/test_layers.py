@@ -2,6 +2,8 @@
 # SPDX-FileCopyrightText: The iris_c authors
 """Tensor-parallel layers against torch.nn.Linear: results, gradients, training, state."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -93,6 +95,65 @@ def test_gradient_penalties_are_the_whole_models(ctx, sequence_parallel):
         own = reference if dim is None else part(reference, ctx, dim)
         bound = 1e-4 * max(1.0, reference.abs().max().item())
         torch.testing.assert_close(got.detach(), own.detach(), rtol=1e-4, atol=bound)
+
+
+def batches_without_rows(sequence_parallel, world):
+    """Dimensions but the last, which are divided along the first with sequence_parallel."""
+    if sequence_parallel:
+        return [(0,), (0, BATCH), (2 * world, 0), (0, 0, BATCH)]
+    return [(0,), (BATCH, 0), (0, BATCH), (2, 0, BATCH)]
+
+
+@pytest.mark.parametrize("run", ["eager", "compiled", "autocast"])
+@pytest.mark.parametrize("sequence_parallel", [False, True])
+@ranks(1, 2, deadline=240)
+def test_batches_of_no_rows(ctx, sequence_parallel, run):
+    """As torch.nn.Linear: results and gradients of the right shapes, zeros in the parameters'."""
+    iris_c.torch.register(ctx)
+    whole = whole_model()
+    model = parallel_model(whole, ctx, sequence_parallel)
+    if run == "compiled":
+        model = torch.compile(model, fullgraph=True, backend="aot_eager")
+    for lead in batches_without_rows(sequence_parallel, ctx.world_size):
+        x = torch.randn(*lead, WIDTH)
+        mine = (part(x, ctx, 0) if sequence_parallel else x).requires_grad_()
+        whole.zero_grad()
+        model.zero_grad()
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=run == "autocast"):
+            expected, y = whole(x), model(mine)
+        assert y.dtype == expected.dtype
+        assert y.shape == (part(expected, ctx, 0) if sequence_parallel else expected).shape
+        expected.sum().backward()
+        y.sum().backward()
+        assert mine.grad.shape == mine.shape
+        wanted = expected_gradients(whole, ctx)
+        for name, p in model.named_parameters():
+            assert torch.equal(p.grad, wanted[name.removeprefix("_orig_mod.")])
+            assert not p.grad.any()
+
+
+@ranks(1, 2)
+def test_inputs_of_few_dimensions(ctx):
+    """One row without a dimension for it, as torch.nn.Linear takes; no features at all."""
+    iris_c.torch.register(ctx)
+    whole = whole_model()
+    x = torch.randn(WIDTH)
+    torch.testing.assert_close(parallel_model(whole, ctx, False)(x), whole(x), rtol=1e-4, atol=1e-5)
+    for layer in parallel_model(whole, ctx, True)[::2]:
+        with pytest.raises(ValueError, match="x: expected 2 or more dimensions with sequence_para"):
+            layer(x)
+    for layer in parallel_model(whole, ctx, False)[::2]:
+        with pytest.raises(ValueError, match="x: expected 1 or more dimensions with sequence_para"):
+            layer(torch.tensor(1.0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's initialization
+        none = nn.Linear(0, WIDTH)
+    for kind in (ColumnParallelLinear, RowParallelLinear):
+        y = kind.from_linear(none)(torch.empty(BATCH, 0))
+        expected = none(torch.empty(BATCH, 0))
+        torch.testing.assert_close(
+            y, part(expected, ctx, 1) if kind is ColumnParallelLinear else expected
+        )
 
 
 @ranks(2, deadline=120)
