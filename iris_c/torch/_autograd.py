@@ -18,6 +18,8 @@ from torch import Tensor
 from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 
+from iris_c.torch._autocast import without_autocast
+
 __all__ = ["differentiate", "refuse_to_differentiate"]
 
 _library = torch.library.Library("iris_c", "FRAGMENT")
@@ -82,7 +84,7 @@ def differentiate(name: str, setup, backward, jvp) -> None:
             if not given:
                 return (None,) * len(ctx.needs_input_grad)
             # In the dtypes that the operation had, also where backward() is called under autocast.
-            with torch.autocast(given[0].device.type, enabled=False):
+            with without_autocast(given[0]):
                 return (None, *backward(ctx, ctx.needs_input_grad[1:], *grads))
 
         @staticmethod
@@ -137,7 +139,12 @@ def _wants_gradient(tensor) -> bool:
 
 
 def _in_forward_mode() -> bool:
-    return forward_ad._current_level >= 0 and torch._C._is_fwd_grad_enabled()
+    """Whether a tensor may have a tangent. To ask the tensors takes longer than a small call."""
+    return torch._C._is_fwd_grad_enabled() and (
+        forward_ad._current_level >= 0
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack() > 0  # what is traced enters a level of its own
+    )
 
 
 def _has_tangent(tensor) -> bool:

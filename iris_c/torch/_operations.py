@@ -12,7 +12,35 @@ import torch
 from torch import Tensor
 from torch.library import custom_op
 
+from iris_c.torch._autocast import without_autocast
 from iris_c.torch._groups import context
+
+
+def _empty(like, *shape):
+    """An ordinary tensor, also where `like` is none: the core says so, and names it."""
+    return torch.empty(shape, dtype=like.dtype, device=like.device)
+
+
+def _expect_matrices(**tensors) -> None:
+    """What the core would say, which needs the result first."""
+    for name, tensor in tensors.items():
+        if tensor.dim() != 2:
+            raise ValueError(
+                f"{name}: expected a 2-D tensor, got {tensor.dim()}-D with shape "
+                f"{tuple(tensor.shape)}"
+            )
+
+
+def _expect_dimension(name, dim) -> None:
+    if dim not in (0, 1):
+        raise ValueError(f"{name}: expected 0 or 1, got {dim}")
+
+
+def _empty_product(A, B, times=1):
+    """Of `times` as many rows as A has."""
+    _expect_matrices(A=A, B=B)
+    return _empty(A, A.shape[0] * times, B.shape[1])
+
 
 # ---- C = sum over ranks of A_r @ B_r ----
 
@@ -26,14 +54,14 @@ def _matmul_all_reduce_out(
 
 @custom_op("iris_c::matmul_all_reduce", mutates_args=())
 def _matmul_all_reduce(A: Tensor, B: Tensor, bias: Tensor | None, group: str) -> Tensor:
-    C = A.new_empty(A.shape[0], B.shape[1])
+    C = _empty_product(A, B)
     context(group).ops.matmul_all_reduce(C, A, B, bias, True)
     return C
 
 
 @_matmul_all_reduce.register_fake
 def _(A, B, bias, group):
-    return A.new_empty(A.shape[0], B.shape[1])
+    return _empty_product(A, B)
 
 
 # ---- a rank's share of it ----
@@ -48,6 +76,8 @@ def _matmul_reduce_scatter_out(
 
 def _share(A, B, dim, group):
     """An empty share of A @ B."""
+    _expect_matrices(A=A, B=B)
+    _expect_dimension("dim", dim)
     shape, world = [A.shape[0], B.shape[1]], context(group).world_size
     torch._check(
         shape[dim] % world == 0,
@@ -57,7 +87,7 @@ def _share(A, B, dim, group):
         ),
     )
     shape[dim] = shape[dim] // world
-    return A.new_empty(shape)
+    return _empty(A, *shape)
 
 
 @custom_op("iris_c::matmul_reduce_scatter", mutates_args=())
@@ -94,9 +124,10 @@ def _all_gather_matmul_out(
 
 def _joined(A_shard, B, dim, group):
     """Empty results: the product and the joined operand."""
-    shape = list(A_shard.shape)
-    shape[dim] = shape[dim] * context(group).world_size
-    return A_shard.new_empty(shape[0], B.shape[1]), A_shard.new_empty(shape)
+    _expect_matrices(A_shard=A_shard, B=B)
+    _expect_dimension("gather_dim", dim)
+    joined = _empty_joined(A_shard, dim, group)
+    return _empty(A_shard, joined.shape[0], B.shape[1]), joined
 
 
 @custom_op("iris_c::all_gather_matmul", mutates_args=())
@@ -127,14 +158,14 @@ def _matmul_all_gather_out(
 
 @custom_op("iris_c::matmul_all_gather", mutates_args=())
 def _matmul_all_gather(A: Tensor, B: Tensor, bias: Tensor | None, group: str) -> Tensor:
-    C = A.new_empty(A.shape[0] * context(group).world_size, B.shape[1])
+    C = _empty_product(A, B, context(group).world_size)
     context(group).ops.matmul_all_gather(C, A, B, bias, True)
     return C
 
 
 @_matmul_all_gather.register_fake
 def _(A, B, bias, group):
-    return A.new_empty(A.shape[0] * context(group).world_size, B.shape[1])
+    return _empty_product(A, B, context(group).world_size)
 
 
 # ---- C = A @ B of an A that is equal on all ranks: only the gradient is shared ----
@@ -142,14 +173,15 @@ def _(A, B, bias, group):
 
 @custom_op("iris_c::matmul_replicated", mutates_args=())
 def _matmul_replicated(A: Tensor, B: Tensor, bias: Tensor | None, group: str) -> Tensor:
+    _expect_matrices(A=A, B=B)
     # Autocast has changed what an operation is given; it would change the result besides.
-    with torch.autocast(A.device.type, enabled=False):
+    with without_autocast(A):
         return A @ B if bias is None else torch.addmm(bias, A, B)
 
 
 @_matmul_replicated.register_fake
 def _(A, B, bias, group):
-    return A.new_empty(A.shape[0], B.shape[1])
+    return _empty_product(A, B)
 
 
 # ---- sum over ranks ----
@@ -162,15 +194,16 @@ def _all_reduce_out(output: Tensor, input: Tensor, op: str, group: str) -> None:
 
 @custom_op("iris_c::all_reduce", mutates_args=())
 def _all_reduce(input: Tensor, op: str, group: str) -> Tensor:
-    input = input.contiguous()
-    output = torch.empty_like(input)
+    if input.layout == torch.strided:  # what else there is, the core refuses
+        input = input.contiguous()
+    output = _empty(input, *input.shape)
     context(group).ccl.all_reduce(output, input, op)
     return output
 
 
 @_all_reduce.register_fake
 def _(input, op, group):
-    return torch.empty_like(input, memory_format=torch.contiguous_format)
+    return _empty(input, *input.shape)
 
 
 # ---- what gradients are made of besides: between replicated tensors and each rank's own ----
@@ -245,10 +278,10 @@ def _gathered(input, dim, group):
 def _empty_part(input, dim, group):
     shape = list(input.shape)
     shape[dim] = shape[dim] // context(group).world_size
-    return input.new_empty(shape)
+    return _empty(input, *shape)
 
 
 def _empty_joined(input, dim, group):
     shape = list(input.shape)
     shape[dim] = shape[dim] * context(group).world_size
-    return input.new_empty(shape)
+    return _empty(input, *shape)

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 import iris_c.torch._gradients  # noqa: F401  (the operations, and their gradients)
+from iris_c.torch._autocast import in_autocast_dtype
 from iris_c.torch._groups import name_of
 
 
-def _autocast(A, B, bias):
-    """The operands of a product; in autocast's dtype where that is on, as torch.addmm has them."""
-    if not torch.is_autocast_enabled(A.device.type):
-        return A, B, bias
-    dtype = torch.get_autocast_dtype(A.device.type)
-    return A.to(dtype), B.to(dtype), None if bias is None else bias.to(dtype)
+def _dimension(name: str, dim) -> int:
+    """What is an int, since torch's schemas take True for 1."""
+    if isinstance(dim, bool) or not isinstance(dim, int):
+        raise TypeError(f"{name}: expected an int, got {type(dim).__name__}")
+    return dim
 
 
 def matmul_all_reduce(A, B, bias=None, *, ctx=None, out=None) -> Tensor:
@@ -43,7 +43,7 @@ def matmul_all_reduce(A, B, bias=None, *, ctx=None, out=None) -> Tensor:
     if out is not None:
         torch.ops.iris_c.matmul_all_reduce_out(out, A, B, bias, name_of(ctx))
         return out
-    return torch.ops.iris_c.matmul_all_reduce(*_autocast(A, B, bias), name_of(ctx))
+    return torch.ops.iris_c.matmul_all_reduce(*in_autocast_dtype(A, B, bias), name_of(ctx))
 
 
 def matmul_reduce_scatter(A, B, bias=None, dim=0, *, ctx=None, out=None) -> Tensor:
@@ -54,9 +54,13 @@ def matmul_reduce_scatter(A, B, bias=None, dim=0, *, ctx=None, out=None) -> Tens
     gradient is computed by all_gather_matmul. The other parameters are those of matmul_all_reduce.
     """
     if out is not None:
-        torch.ops.iris_c.matmul_reduce_scatter_out(out, A, B, bias, dim, name_of(ctx))
+        torch.ops.iris_c.matmul_reduce_scatter_out(
+            out, A, B, bias, _dimension("dim", dim), name_of(ctx)
+        )
         return out
-    return torch.ops.iris_c.matmul_reduce_scatter(*_autocast(A, B, bias), dim, name_of(ctx))
+    return torch.ops.iris_c.matmul_reduce_scatter(
+        *in_autocast_dtype(A, B, bias), _dimension("dim", dim), name_of(ctx)
+    )
 
 
 def all_gather_matmul(A_shard, B, bias=None, gather_dim=0, *, ctx=None) -> tuple[Tensor, Tensor]:
@@ -66,7 +70,7 @@ def all_gather_matmul(A_shard, B, bias=None, gather_dim=0, *, ctx=None) -> tuple
     other parameters are those of matmul_all_reduce.
     """
     return torch.ops.iris_c.all_gather_matmul(
-        *_autocast(A_shard, B, bias), gather_dim, name_of(ctx)
+        *in_autocast_dtype(A_shard, B, bias), _dimension("gather_dim", gather_dim), name_of(ctx)
     )
 
 
@@ -79,7 +83,7 @@ def matmul_all_gather(A, B, bias=None, *, ctx=None, out=None) -> Tensor:
     if out is not None:
         torch.ops.iris_c.matmul_all_gather_out(out, A, B, bias, name_of(ctx))
         return out
-    return torch.ops.iris_c.matmul_all_gather(*_autocast(A, B, bias), name_of(ctx))
+    return torch.ops.iris_c.matmul_all_gather(*in_autocast_dtype(A, B, bias), name_of(ctx))
 
 
 def matmul_replicated(A, B, bias=None, *, ctx=None) -> Tensor:
@@ -88,7 +92,7 @@ def matmul_replicated(A, B, bias=None, *, ctx=None) -> Tensor:
     The forward pass communicates nothing. The gradient of A is computed by matmul_all_reduce, so
     the backward pass is collective. The other parameters are those of matmul_all_reduce.
     """
-    return torch.ops.iris_c.matmul_replicated(*_autocast(A, B, bias), name_of(ctx))
+    return torch.ops.iris_c.matmul_replicated(*in_autocast_dtype(A, B, bias), name_of(ctx))
 
 
 def all_reduce(input, op="sum", *, ctx=None, out=None) -> Tensor:

@@ -441,6 +441,13 @@ def test_autocast(ctx):
         torch.testing.assert_close(grad, expected)  # not with bfloat16's eight bits
 
 
+def forward_derivative(function, x):
+    """In the direction of `x`."""
+    forward = torch.autograd.forward_ad
+    with forward.dual_level():
+        return forward.unpack_dual(function(forward.make_dual(x, x))).tangent
+
+
 @ranks(2, deadline=120)
 def test_what_has_no_derivative_says_so(ctx):
     iris_c.torch.register(ctx)
@@ -482,8 +489,17 @@ def test_what_has_no_derivative_says_so(ctx):
         functions.all_reduce(B, out=right)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         result.sum().backward()
-    # A compiled gradient has no second one: torch says so.
+    # A compiled gradient has no second one: torch says so. Tangents go through the compiler.
     compiled = torch.compile(functions.matmul_all_reduce, fullgraph=True, backend="aot_eager")
     (grad,) = torch.autograd.grad(compiled(needing, B).sin().sum(), needing, create_graph=True)
     with pytest.raises(RuntimeError, match="does not currently support double backward"):
         grad.sum().backward()
+    ways = [
+        torch.compile(run, fullgraph=True, backend="aot_eager")(A)
+        for run in (
+            lambda a: torch.func.jvp(lambda x: functions.matmul_all_reduce(x, B), (a,), (a,))[1],
+            lambda a: forward_derivative(lambda x: functions.matmul_all_reduce(x, B), a),
+        )
+    ]
+    for way in ways:
+        torch.testing.assert_close(way, functions.matmul_all_reduce(A, B))

@@ -44,6 +44,14 @@ def calls(ctx):
         (ops.matmul_all_gather, (A, B, bias, "default")),
         (ops.matmul_replicated, (A, B, bias, "default")),
         (ops.all_reduce, (A, "sum", "default")),
+    ]
+
+
+def calls_of_gradients(ctx):
+    """The same of those that gradients are made of besides."""
+    iris_c.torch.register(ctx)
+    ops, A = torch.ops.iris_c, drawn("A", M, K)
+    return [
         (ops.own_copy, (A, "default")),
         (ops.own_rows, (A, "default")),
         (ops.all_gather_rows, (A, "default")),
@@ -67,11 +75,11 @@ def calls_with_out(ctx):
     ]
 
 
-@ranks(1, 2, deadline=180)
-def test_opcheck(ctx):
-    for operation, args in calls(ctx):
-        torch.library.opcheck(operation.default, args)
-    for operation, args in calls_with_out(ctx):
+@pytest.mark.parametrize("made", [calls, calls_with_out, calls_of_gradients])
+@ranks(1, 2, deadline=300)
+def test_opcheck(ctx, made):
+    iris_c.torch.register(ctx)
+    for operation, args in made(ctx):
         torch.library.opcheck(operation.default, args)
 
 
@@ -197,6 +205,36 @@ def test_given_results_and_mistakes(ctx):
         iris_c.torch.matmul_reduce_scatter(torch.ones(5, 3), B, ctx=ctx)
     with pytest.raises(ValueError, match="B: expected 3 rows, the columns of A"):
         iris_c.torch.matmul_all_reduce(A, torch.ones(4, 6), ctx=ctx)
+    functions = iris_c.torch
+    products = {
+        functions.matmul_all_reduce: "A",
+        functions.matmul_reduce_scatter: "A",
+        functions.all_gather_matmul: "A_shard",
+        functions.matmul_all_gather: "A",
+        functions.matmul_replicated: "A",
+    }
+    for function, name in products.items():
+        for wrong in (torch.ones(()), torch.ones(3), torch.ones(1, 4, 3)):
+            message = f"expected a 2-D tensor, got {wrong.dim()}-D with shape"
+            with pytest.raises(ValueError, match=f"^{name}: {message}"):
+                function(wrong, B, ctx=ctx)
+            with pytest.raises(ValueError, match=f"^B: {message}"):
+                function(A, wrong, ctx=ctx)
+        with pytest.raises(RuntimeError, match=f"'Tensor' for argument '{name}' but instead found"):
+            function([1.0], B, ctx=ctx)
+        assert function(A.to("meta"), B.to("meta"), ctx=ctx) is not None  # shapes alone
+    for function, name in ((functions.matmul_reduce_scatter, "dim"),
+                           (functions.all_gather_matmul, "gather_dim")):  # fmt: skip
+        for wrong in (2, -1):
+            with pytest.raises(ValueError, match=f"^{name}: expected 0 or 1, got {wrong}"):
+                function(A, B, None, wrong, ctx=ctx)
+        for wrong in (True, "0", None):
+            with pytest.raises(TypeError, match=f"^{name}: expected an int, got"):
+                function(A, B, None, wrong, ctx=ctx)
+    with pytest.raises(ValueError, match=r"^A: "):
+        functions.matmul_all_reduce(A.to_sparse(), B, ctx=ctx)
+    with pytest.raises(ValueError, match=r"^input: "):
+        functions.all_reduce(A.to_sparse(), ctx=ctx)
     with pytest.raises(TypeError, match=r"ctx: expected an iris_c\.Context"):
         iris_c.torch.register("ctx")
     with pytest.raises(NotImplementedError, match="'sum' and 'avg'"):

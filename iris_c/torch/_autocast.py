@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: MIT
+# SPDX-FileCopyrightText: The iris_c authors
+"""torch.autocast, which the functions obey and what lies below them ignores."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+from torch import Tensor
+
+__all__ = ["in_autocast_dtype", "without_autocast"]
+
+
+def _is_on(device_type: str) -> bool:
+    """Devices without autocast, as meta, are none that it may be asked about."""
+    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+
+
+def in_autocast_dtype(A, B, bias):
+    """The operands of a product; in autocast's dtype where that is on, as torch.addmm has them."""
+    if not isinstance(A, Tensor) or not _is_on(A.device.type):
+        return A, B, bias
+    dtype = torch.get_autocast_dtype(A.device.type)
+    return A.to(dtype), B.to(dtype), None if bias is None else bias.to(dtype)
+
+
+def without_autocast(tensor: Tensor) -> contextlib.AbstractContextManager:
+    """Let torch's operations on tensors of this one's device keep the dtypes they are given."""
+    device_type = tensor.device.type
+    if not _is_on(device_type):
+        return contextlib.nullcontext()
+    return torch.autocast(device_type, enabled=False)
