@@ -8,6 +8,7 @@
 #   make format   formats what `make lint` would complain about
 #   make bench    the benchmarks of docs/performance.md
 #   make model    the protocol models alone (needs spin)
+#   make survivors  ranks killed inside random operations, in a hundred rounds
 #   make kernels  the GPU code objects alone, into iris_c/kernels/
 #   make dist     sdist and wheel into dist/
 #   make docs     the documentation as a site, into build/site/
@@ -23,7 +24,7 @@ SOURCES := $(shell find csrc iris_c -type f -not -name '*.so' -not -name '*.pyc'
     -not -name '*.cubin' -not -name '*.hsaco') setup.py build_kernels.py build_stubs.py pyproject.toml
 C_FILES := $(shell find csrc tests/native tests/amd -name '*.[ch]' -o -name '*.cpp' -o -name '*.hip')
 
-.PHONY: demo test test-amd lint format bench model kernels dist docs clean
+.PHONY: demo test test-amd lint format bench survivors model kernels dist docs clean
 
 # Development tools, torch among them; compiled on all cores, where pip takes one. Some files are
 # templates, which do not compile.
@@ -68,6 +69,9 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/bench_matmul.py --gemm
 	$(BIN)/python benchmarks/bench_matmul.py --ranks $(RANKS)
 	$(BIN)/python benchmarks/bench_ccl.py --ranks $(RANKS)
+
+survivors: $(VENV)/installed
+	IRIS_C_SURVIVOR_ROUNDS=100 $(BIN)/pytest tests/faults/test_survivors.py
 
 model: $(VENV)/tools
 	$(BIN)/pytest tests/protocol/test_model.py

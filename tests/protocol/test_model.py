@@ -53,6 +53,13 @@ CLAIM = [
 
 DOORBELL = ["CALLS=5", "GROUPS=2 CALLS=1"]
 
+SURVIVORS = [
+    "RANKS=3 DEATHS=2",
+    "RANKS=3 DEATHS=2 SLOW=1",
+    "RANKS=3 DEATHS=0 SLOW=2",
+    "RANKS=4 DEATHS=1",
+]
+
 # The fault, and a configuration in which it shows.
 REDUCE_MUTANTS = [
     ("NO_PARITY", f"RANKS=2 CALLS=3 {MIXED}"),
@@ -84,6 +91,12 @@ DOORBELL_MUTANTS = [
     ("SEEN_LATE", "CALLS=1"),
     ("NO_RING", "CALLS=1"),
     ("WAKE_ONE", "GROUPS=2 CALLS=1"),
+]
+SURVIVORS_MUTANTS = [
+    ("DECIDE_ALONE", "RANKS=3 DEATHS=2"),
+    ("LATE_JOINS", "RANKS=3 DEATHS=2 SLOW=1"),
+    ("KEEP_WHAT_IS_MADE", "RANKS=3 DEATHS=2"),
+    ("OUTCOME_SET_TWICE", "RANKS=3 DEATHS=2"),
 ]
 # The same faults where they cannot show yet: it is the wrap that brings them out.
 HARMLESS_BEFORE_THE_WRAP = [
@@ -163,6 +176,23 @@ def test_board_mutant_fails(tmp_path, mutant, configuration):
 @pytest.mark.parametrize(("mutant", "configuration"), DOORBELL_MUTANTS)
 def test_doorbell_mutant_fails(tmp_path, mutant, configuration):
     assert_fails(check(tmp_path, "doorbell.pml", f"{configuration} MUTANT_{mutant}", "-O0"))
+
+
+@pytest.mark.parametrize("configuration", SURVIVORS)
+def test_roll_holds(tmp_path, configuration):
+    assert_holds(check(tmp_path, "survivors.pml", configuration))
+
+
+@pytest.mark.parametrize(("mutant", "configuration"), SURVIVORS_MUTANTS)
+def test_roll_mutant_fails(tmp_path, mutant, configuration):
+    assert_fails(check(tmp_path, "survivors.pml", f"{configuration} MUTANT_{mutant}", "-O0"))
+
+
+def test_every_statement_of_the_roll_is_reached(tmp_path):
+    report = check(tmp_path, "survivors.pml", "RANKS=3 DEATHS=1 SLOW=1")
+    assert_holds(report)
+    section = report.split("unreached in proctype survivor", 1)[1].split("unreached in init")[0]
+    assert re.findall(r'state \d+, "(.*)"', section) == []
 
 
 @pytest.mark.parametrize(("mutant", "configuration"), HARMLESS_BEFORE_THE_WRAP)
