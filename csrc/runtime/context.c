@@ -32,6 +32,8 @@ static void peer_departed(void *arg, int rank, enum iris_departure departure)
     if (departure == IRIS_PEER_INTERRUPTED)
         return iris_control_abort(control, ctx->rank,
                                   IRIS_ABORT_WORD(IRIS_ABORT_INTERRUPTED, rank));
+    if (departure == IRIS_PEER_WENT_ON)
+        return iris_control_abort(control, ctx->rank, IRIS_ABORT_WORD(IRIS_ABORT_WENT_ON, rank));
     iris_control_abort(
         control, ctx->rank,
         IRIS_ABORT_WORD_AT(IRIS_ABORT_PEER_LEFT, rank, iris_control_posted(control, rank)));
@@ -232,7 +234,7 @@ bool iris_context_depart(struct iris_context *ctx, bool goes_on)
     }
     if (ctx->sent_to != 0)
         iris_messages_drain(ctx);
-    iris_bootstrap_destroy(ctx->bootstrap);
+    iris_bootstrap_depart(ctx->bootstrap, goes_on ? IRIS_PEER_WENT_ON : IRIS_PEER_LEFT);
     ctx->bootstrap = NULL;
     if (ctx->faults_address != 0)
         ctx->ops->host_unregister(ctx->device, ctx->control);

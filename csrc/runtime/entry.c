@@ -32,6 +32,7 @@ void iris_context_interrupt(struct iris_context *ctx)
     for (int rank = 0; control != NULL && rank < ctx->world_size; ++rank)
         iris_control_abort(control, rank, word);
     iris_bootstrap_interrupt(ctx->bootstrap);
+    iris_lifelines_let_go(&ctx->lifelines); /* survivors do not wait for this rank */
 }
 
 static void interrupt(void *arg)

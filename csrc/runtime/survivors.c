@@ -153,8 +153,12 @@ enum iris_status iris_context_survivors(struct iris_context *ctx, const double *
     if (!iris_context_is_closed(ctx))
         IRIS_TRY(iris_context_check(ctx)); /* interrupted: it can only be closed */
     if (!iris_context_depart(ctx, true))
-        return IRIS_FAIL(IRIS_ESTATE, "survivors: the context is closed, and its rank has left; "
-                                      "call it instead of close(), and once");
+        return IRIS_FAIL(IRIS_ESTATE, "%s",
+                         iris_context_is_closed(ctx)
+                             ? "survivors: the context is closed, and its rank has left; call it "
+                               "instead of close(), and once"
+                             : "survivors: this thread is in a call of the context already; let "
+                               "it end first");
     call.roll = &ctx->control->roll;
     status = go_on(ctx, timeout_ns, &call, out);
     /* Whoever is left has unmapped this rank's memory, or has been given up. */

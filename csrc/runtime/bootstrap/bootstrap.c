@@ -62,7 +62,8 @@ const char *iris_bootstrap_departure_text(enum iris_departure departure)
 {
     static const char *const texts[] = {[IRIS_PEER_DIED] = "died",
                                         [IRIS_PEER_LEFT] = "closed its context",
-                                        [IRIS_PEER_INTERRUPTED] = "was interrupted"};
+                                        [IRIS_PEER_INTERRUPTED] = "was interrupted",
+                                        [IRIS_PEER_WENT_ON] = "called survivors()"};
 
     return texts[departure];
 }
@@ -296,7 +297,12 @@ fail:
 
 void iris_bootstrap_destroy(struct iris_bootstrap *b)
 {
-    const struct iris_wire_header farewell = {.type = IRIS_WIRE_FAREWELL, .status = IRIS_PEER_LEFT};
+    iris_bootstrap_depart(b, IRIS_PEER_LEFT);
+}
+
+void iris_bootstrap_depart(struct iris_bootstrap *b, enum iris_departure reason)
+{
+    const struct iris_wire_header farewell = {.type = IRIS_WIRE_FAREWELL, .status = reason};
 
     if (b == NULL)
         return;

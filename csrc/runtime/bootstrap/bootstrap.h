@@ -38,9 +38,10 @@ enum iris_departure {
     IRIS_PEER_DIED,        /* its connection ended without a farewell */
     IRIS_PEER_LEFT,        /* it closed its context */
     IRIS_PEER_INTERRUPTED, /* its caller ended a call before it was complete */
+    IRIS_PEER_WENT_ON,     /* it goes on with the survivors, in another context */
 };
 
-/* "died", "closed its context", "was interrupted". */
+/* "died", "closed its context", "was interrupted", "called survivors()". */
 const char *iris_bootstrap_departure_text(enum iris_departure departure);
 
 struct iris_bootstrap_options {
@@ -73,6 +74,8 @@ enum iris_status iris_bootstrap_create(const struct iris_bootstrap_options *opti
 
 /* Says farewell, joins the monitor thread, closes the connections. Not collective. NULL is fine. */
 void iris_bootstrap_destroy(struct iris_bootstrap *bootstrap);
+/* The same, with another reason than that the context is closed. */
+void iris_bootstrap_depart(struct iris_bootstrap *bootstrap, enum iris_departure reason);
 
 /* The caller gives up a collective, or something that the peers take part in: they are told that
  * this rank was interrupted, and every collective of this rank fails with IRIS_EINTERRUPTED, one

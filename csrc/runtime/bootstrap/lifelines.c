@@ -56,9 +56,16 @@ enum iris_status iris_lifelines_create(struct iris_bootstrap *bootstrap, int ran
     return IRIS_OK;
 }
 
+void iris_lifelines_let_go(struct iris_lifelines *lines)
+{
+    int own = __atomic_exchange_n(&lines->own, -1, __ATOMIC_ACQ_REL);
+
+    iris_process_close(&own);
+}
+
 void iris_lifelines_close(struct iris_lifelines *lines)
 {
-    iris_process_close(&lines->own);
+    iris_lifelines_let_go(lines);
     iris_bootstrap_close_fds(lines->peers, IRIS_MAX_RANKS);
 }
 

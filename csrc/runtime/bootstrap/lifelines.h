@@ -27,7 +27,9 @@ void iris_lifelines_init(struct iris_lifelines *lines);
 /* Collective. On failure `lines` holds what it has got, for close. A world of one has none. */
 enum iris_status iris_lifelines_create(struct iris_bootstrap *bootstrap, int rank, int world_size,
                                        struct iris_lifelines *lines);
-/* Lets go of the own line, which tells the peers, and of theirs. May be called again. */
+/* Lets go of the own line, which tells the peers. From any thread, and again. */
+void iris_lifelines_let_go(struct iris_lifelines *lines);
+/* Lets go of the own line and of theirs. May be called again. */
 void iris_lifelines_close(struct iris_lifelines *lines);
 /* Waits up to `timeout_ms` until one more line of `ranks` (a bit each) ends; returns all of `ranks`
  * that have. */
