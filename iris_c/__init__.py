@@ -10,6 +10,18 @@
 Importing this package imports neither torch nor numpy; creating a tensor does.
 """
 
+try:
+    import iris_c._C  # noqa: F401
+except ModuleNotFoundError as missing:
+    if missing.name != "iris_c._C":
+        raise
+    raise ModuleNotFoundError(
+        f"the extension iris_c._C is not beside {__file__}, which looks like the source folder: "
+        "start Python in another folder to use the package that is installed, or build it here "
+        "with pip install -e .",
+        name="iris_c._C",
+    ) from None
+
 from iris_c import ccl, ops, tracing
 from iris_c._C import Buffer
 from iris_c.config import FusedConfig
