@@ -10,7 +10,9 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+/* Recursive: who holds it may fork, as drivers do to run a helper. */
+static const pthread_mutex_t unlocked = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
+static pthread_mutex_t lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
 static pthread_once_t handlers = PTHREAD_ONCE_INIT;
 static atomic_ullong generation;
 /* Under the lock: */
@@ -34,7 +36,7 @@ static void after_fork_in_child(void)
     for (size_t i = 0; i < count; ++i)
         (void)close(registered[i]);
     count = 0;
-    pthread_mutex_unlock(&lock);
+    lock = unlocked; /* its holder was a thread of the parent by number */
 }
 
 static void install_handlers(void)

@@ -5,9 +5,10 @@
  *
  * One lock guards all data of static storage. A fork waits for it, so a child never finds it held
  * by a thread that it does not have; it is therefore held for moments only, around nothing that
- * waits. A child gets its parent's contexts, whose own locks may be held for ever: they are told by
- * the generation in which they were made and left alone. Sockets that a child inherited would hide
- * its parent's death from the peers: they are registered here, and the child closes them.
+ * waits, but for the loading and initialisation of a GPU's driver. A child gets its parent's
+ * contexts, whose own locks may be held for ever: they are told by the generation in which they
+ * were made and left alone. Sockets that a child inherited would hide its parent's death from the
+ * peers: they are registered here, and the child closes them.
  */
 #ifndef IRIS_PROCESS_H
 #define IRIS_PROCESS_H

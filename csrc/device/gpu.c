@@ -72,8 +72,11 @@ static bool is_present(enum gpu_platform platform)
     const struct gpu_driver *driver;
     int count = 0;
 
-    return gpu_driver_load(platform, &driver) == IRIS_OK && driver->init(0) == 0 &&
-           driver->device_count(&count) == 0 && count > 0;
+    if (gpu_driver_load(platform, &driver) != IRIS_OK)
+        return false;
+    if (gpu_driver_init(driver, &count) != IRIS_OK)
+        return gpu_driver_is_inherited(driver); /* better said than passed over */
+    return count > 0;
 }
 
 static bool hip_is_present(void)
@@ -142,8 +145,7 @@ static enum iris_status open_device(struct gpu_device *gpu, int local_rank)
     const struct gpu_driver *driver = gpu->driver;
     int count = 0;
 
-    IRIS_TRY(GPU_CALL(driver, init, 0));
-    IRIS_TRY(GPU_CALL(driver, device_count, &count));
+    IRIS_TRY(gpu_driver_init(driver, &count));
     if (count == 0)
         return IRIS_FAIL(IRIS_EDRIVER, "backend '%s': the driver sees no device",
                          gpu->base.ops->name);

@@ -6,8 +6,11 @@
 #include "gpu_driver.h"
 
 #include <dlfcn.h>
-#include <pthread.h>
 #include <string.h>
+
+#include "base/process.h"
+
+enum { CUDA_NOT_INITIALIZED = 3 };
 
 struct symbol {
     size_t offset; /* of the member in struct gpu_driver */
@@ -26,8 +29,15 @@ static const char *const hip_libraries[] = {"libamdhip64.so", "libamdhip64.so.7"
                                             "libamdhip64.so.6", "libamdhip64.so.5", NULL};
 static const char *const cuda_libraries[] = {"libcuda.so.1", NULL};
 
-static pthread_mutex_t load_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct gpu_driver drivers[2]; /* bound when .library is set; never unloaded */
+/* What came of initialising it; under the process's lock. */
+static struct attempt {
+    uint64_t by; /* 1 + the generation of the process that tried; 0: nobody; FOREIGN */
+    size_t function;
+    gpu_result result; /* of it */
+    int count;         /* devices */
+} attempts[2];
+static const uint64_t FOREIGN = UINT64_MAX; /* somebody else, before a fork */
 
 static bool is_optional(const char *name)
 {
@@ -77,7 +87,7 @@ static enum iris_status bind_all(struct gpu_driver *driver, const char *file)
     return IRIS_OK;
 }
 
-static enum iris_status load_locked(struct gpu_driver *driver)
+static enum iris_status load(struct gpu_driver *driver)
 {
     const char *const *files = driver->platform == GPU_HIP ? hip_libraries : cuda_libraries;
     const char *file = files[0];
@@ -98,19 +108,75 @@ static enum iris_status load_locked(struct gpu_driver *driver)
     return status;
 }
 
+/* Under the process's lock: a child forked while another thread is in there would find a library
+ * half loaded. */
 enum iris_status gpu_driver_load(enum gpu_platform platform, const struct gpu_driver **out)
 {
     struct gpu_driver *driver = &drivers[platform];
     enum iris_status status = IRIS_OK;
 
-    pthread_mutex_lock(&load_lock);
+    iris_process_lock();
     driver->platform = platform;
     if (driver->library == NULL)
-        status = load_locked(driver);
-    pthread_mutex_unlock(&load_lock);
+        status = load(driver);
+    iris_process_unlock();
     if (status == IRIS_OK)
         *out = driver;
     return status;
+}
+
+static bool is_inherited(const struct attempt *attempt)
+{
+    return attempt->by == FOREIGN ||
+           (attempt->count > 0 && attempt->by != iris_process_generation() + 1);
+}
+
+/* Under the process's lock, for the same reason. */
+static void try_init(const struct gpu_driver *driver, struct attempt *attempt)
+{
+    attempt->by = iris_process_generation() + 1;
+    attempt->count = 0;
+    attempt->function = offsetof(struct gpu_driver, init);
+    attempt->result = driver->init(0);
+    /* What CUDA says in a child of a process in which anybody has initialised it. */
+    if (driver->platform == GPU_CUDA && attempt->result == CUDA_NOT_INITIALIZED)
+        attempt->by = FOREIGN;
+    if (attempt->result != 0)
+        return;
+    attempt->function = offsetof(struct gpu_driver, device_count);
+    attempt->result = driver->device_count(&attempt->count);
+}
+
+bool gpu_driver_is_inherited(const struct gpu_driver *driver)
+{
+    bool inherited;
+
+    iris_process_lock();
+    inherited = is_inherited(&attempts[driver->platform]);
+    iris_process_unlock();
+    return inherited;
+}
+
+enum iris_status gpu_driver_init(const struct gpu_driver *driver, int *count)
+{
+    struct attempt attempt;
+
+    iris_process_lock();
+    attempt = attempts[driver->platform];
+    /* A child does not try what has failed in its parent: it may be a child of that very moment. */
+    if (attempt.by == 0 || attempt.by == iris_process_generation() + 1)
+        try_init(driver, &attempt);
+    attempts[driver->platform] = attempt;
+    iris_process_unlock();
+    if (is_inherited(&attempt))
+        return IRIS_FAIL(IRIS_EDRIVER,
+                         "backend '%s': this process was forked from one that uses the driver, "
+                         "which a forked child cannot; start processes by \"spawn\" or "
+                         "\"forkserver\"",
+                         driver->platform == GPU_HIP ? "hip" : "cuda");
+    IRIS_TRY(gpu_driver_check(driver, attempt.function, attempt.result));
+    *count = attempt.count;
+    return IRIS_OK;
 }
 
 enum iris_status gpu_driver_fail(const struct gpu_driver *driver, const char *function,

@@ -129,6 +129,12 @@ struct gpu_driver {
  * library or the symbol that is missing. */
 enum iris_status gpu_driver_load(enum gpu_platform platform, const struct gpu_driver **out);
 
+/* Initialises the driver, as often as it is called, and counts its devices. IRIS_EDRIVER with a
+ * message of its own in a process that was forked from one that uses them: a child cannot. */
+enum iris_status gpu_driver_init(const struct gpu_driver *driver, int *count);
+/* Whether that is so, as far as is known; what the driver says of it is known after an init. */
+bool gpu_driver_is_inherited(const struct gpu_driver *driver);
+
 /* The name of the driver function behind a member of the table, for messages. */
 #define GPU_NAME(driver, member) gpu_driver_name(driver, offsetof(struct gpu_driver, member))
 const char *gpu_driver_name(const struct gpu_driver *driver, size_t offset);

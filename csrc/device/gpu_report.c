@@ -36,10 +36,9 @@ enum iris_status gpu_report(enum gpu_platform platform, struct iris_device_repor
 
     out->count = 0;
     IRIS_TRY(gpu_driver_load(platform, &driver));
-    IRIS_TRY(GPU_CALL(driver, init, 0));
+    IRIS_TRY(gpu_driver_init(driver, &count));
     IRIS_TRY(GPU_CALL(driver, driver_version, &version));
     format_version(platform, version, out->driver, sizeof out->driver);
-    IRIS_TRY(GPU_CALL(driver, device_count, &count));
     out->count = count < IRIS_MAX_DEVICES ? count : IRIS_MAX_DEVICES;
     for (int i = 0; i < out->count; ++i)
         IRIS_TRY(report_device(driver, i, &out->devices[i]));

@@ -165,6 +165,8 @@ static PyObject *workspace_repr(PyObject *object)
     PyObject *shape = NULL;
     PyObject *repr = NULL;
 
+    if (iris_workspace_is_inherited(((struct iris_py_workspace *)object)->workspace))
+        return PyUnicode_FromString("<iris_c.FusedWorkspace of the parent process>");
     if (read_info(object, &info) < 0)
         return NULL;
     shape = iris_py_int64_tuple(info.shape, 3);

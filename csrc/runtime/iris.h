@@ -160,6 +160,8 @@ struct iris_workspace_info {
 /* May synchronise with the device to read the counter. */
 enum iris_status iris_workspace_info(struct iris_workspace *workspace,
                                      struct iris_workspace_info *out);
+/* Whether it is the parent process's; then nothing else can be asked of it. */
+bool iris_workspace_is_inherited(const struct iris_workspace *workspace);
 /* Marks it unprepared: the next call agrees with the peers again, keeps what is still good. */
 enum iris_status iris_workspace_reset(struct iris_workspace *workspace);
 /* Gives its buffers back; call_counter is 0 until the next call. */

@@ -90,7 +90,7 @@ def test_cuda_without_a_driver():
 
 def test_an_unknown_backend():
     text, _ = initialise("metal")
-    assert "ValueError: backend: expected 'hip', 'cuda' or 'cpu', got 'metal'" in text
+    assert "ValueError: IRIS_C_BACKEND: expected cpu, cuda or hip, got 'metal'" in text
 
 
 # ---- a stand-in for the driver ----
@@ -102,7 +102,8 @@ STAND_IN = """
 static int result(const char *name)
 {
     const char *fails = getenv("STAND_IN_FAILS");
-    return fails != NULL && strcmp(fails, name) == 0 ? 200 : 0;
+    return fails != NULL && strcmp(fails, name) == 0
+        ? atoi(getenv("STAND_IN_CODE") ? getenv("STAND_IN_CODE") : "200") : 0;
 }
 static int number(const char *name) { return atoi(getenv(name) ? getenv(name) : "0"); }
 int cuDeviceGetCount(int *count) { *count = number("STAND_IN_DEVICES"); return 0; }
@@ -191,3 +192,44 @@ def test_the_cpu_is_chosen_without_a_gpu(stand_in):
     stand_in_is_empty = {"LD_LIBRARY_PATH": stand_in(), "STAND_IN_DEVICES": "0"}
     done = run_python(INIT, {**environment, **stand_in_is_empty})
     assert "backend='cpu'" in done.stdout
+
+
+FORKED = f"""
+import os, sys
+try:
+    {INIT}
+except Exception as error:
+    print("parent:", error, flush=True)
+if os.fork() == 0:
+    try:
+        {INIT}
+    except Exception as error:
+        print("child:", error, flush=True)
+    os._exit(0)
+os.wait()
+"""
+
+
+@pytest.mark.parametrize("backend", ["cuda", None])
+def test_a_child_of_a_process_that_uses_a_gpu_is_told(stand_in, backend):
+    """It does not fall back to the cpu, either."""
+    environment = {**ENVIRONMENT, "LD_LIBRARY_PATH": stand_in(), "STAND_IN_MAJOR": "8"}
+    environment.pop("IRIS_C_BACKEND", None)
+    if backend is not None:
+        environment["IRIS_C_BACKEND"] = backend
+    done = run_python(FORKED, {**environment, "STAND_IN_DEVICES": "1"})
+    assert "parent: code objects: cannot read" in done.stdout, done.stdout + done.stderr
+    assert "child: backend 'cuda': this process was forked from one" in done.stdout
+    # torch or another library has initialised it.
+    environment["IRIS_C_BACKEND"] = "cuda"
+    done = run_python(INIT, {**environment, "STAND_IN_DEVICES": "1", "STAND_IN_FAILS": "cuInit",
+                             "STAND_IN_CODE": "3"})  # fmt: skip
+    assert "this process was forked from one" in done.stderr
+
+
+def test_a_child_where_there_is_no_gpu_has_the_cpu(stand_in):
+    environment = {key: value for key, value in ENVIRONMENT.items() if key != "IRIS_C_BACKEND"}
+    done = run_python(
+        FORKED, {**environment, "LD_LIBRARY_PATH": stand_in(), "STAND_IN_DEVICES": "0"}
+    )
+    assert done.stdout.count("backend='cpu'") == 2, done.stdout

@@ -2,7 +2,10 @@
 # SPDX-FileCopyrightText: The iris_c authors
 """A process forks while its threads are in calls: the child is told at once, the parent goes on."""
 
+import gc
 import os
+import subprocess
+import sys
 import threading
 import time
 import traceback
@@ -34,7 +37,7 @@ def in_child(body, limit=15.0):
         os._exit(0)
     os.close(writing)
     until = time.monotonic() + limit
-    while os.waitpid(pid, os.WNOHANG)[0] == 0:
+    while (ended := os.waitpid(pid, os.WNOHANG))[0] == 0:
         if time.monotonic() > until:
             where = open(f"/proc/{pid}/wchan").read()
             os.kill(pid, 9)
@@ -42,7 +45,7 @@ def in_child(body, limit=15.0):
             pytest.fail(f"the child hangs in {where}")
         time.sleep(0.01)
     with os.fdopen(reading) as file:
-        return file.read()
+        return file.read() if ended[1] == 0 else f"the child ended with status {ended[1]}"
 
 
 def every_call(ctx):
@@ -139,3 +142,165 @@ def fork_beside(ctx, name):
 def test_calls_in_a_child_are_refused_while_a_thread_is_in(name, tmp_path):
     environment = {"IRIS_C_TEST_GO": str(tmp_path / "go")}
     run_ranks(fork_beside, 2, name, init=INIT, environment=environment)
+
+
+def own_world(rank, world_size, key):
+    """The child's context, alone or with other processes."""
+    os.environ["TORCHELASTIC_RUN_ID"] = key
+    with iris_c.init(heap_size=1 << 20, rank=rank, world_size=world_size, timeout=30) as ctx:
+        x = ctx.ones(4)
+        ctx.ccl.all_reduce(x, x.clone())
+        assert x.tolist() == [float(world_size)] * 4
+
+
+def fork_and_init(ctx, key):
+    """Children of both ranks meet each other, with names that their parents have used."""
+    ctx.barrier()
+    assert in_child(lambda: own_world(0, 1, key)) == "None"
+    told = in_child(lambda: own_world(ctx.rank, 2, key), 40)
+    assert told == "None", told
+    # What a parent has counted is no concern of its child: rank 1's has had one more.
+    with iris_c.init(heap_size=1 << 20):
+        pass
+    told = in_child(lambda: own_world(1 - ctx.rank, 2, key), 40)
+    assert told == "None", told
+    ctx.barrier()
+
+
+def test_a_childs_own_contexts_work():
+    run_ranks(fork_and_init, 2, "children", init=INIT)
+
+
+def fork_beside_init():
+    """A thread of each rank meets, and closes, over and over while the main thread forks."""
+    stop, failures = threading.Event(), []
+
+    def meet():
+        for _ in range(30):
+            try:
+                with iris_c.init(heap_size=1 << 20, timeout=20) as ctx:
+                    ctx.ccl.all_reduce(torch.empty(4), torch.ones(4))
+            except Exception as error:
+                failures.append(error)
+        stop.set()
+
+    before = len(os.listdir("/proc/self/fd"))
+    thread = threading.Thread(target=meet)
+    thread.start()
+    forks = 0
+    while not stop.is_set() and forks < 40:
+        # The child holds no socket of a meeting, and can meet alone itself.
+        told = in_child(lambda: own_world(0, 1, "alone"))
+        assert told == "None", told
+        forks += 1
+    thread.join(60)
+    assert not failures, failures
+    assert forks > 0
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_process_forks_while_a_thread_meets_and_closes():
+    run_ranks(fork_beside_init, 2)
+
+
+def sockets():
+    links = []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            links.append(os.readlink(f"/proc/self/fd/{name}"))
+        except OSError:
+            pass
+    return {link for link in links if link.startswith("socket:")}
+
+
+def children_hold_no_socket():
+    """Neither of the one who meets, nor of a context: it would hide the parent's death."""
+    before = sockets()
+
+    def meet():
+        with pytest.raises(iris_c.PeerError):
+            iris_c.init(heap_size=1 << 20, rank=0, world_size=2, timeout=3)
+
+    listening = threading.Thread(target=meet)
+    listening.start()
+    until = time.monotonic() + 2
+    while sockets() == before and time.monotonic() < until:
+        time.sleep(0.01)
+    assert sockets() != before
+
+    def check():
+        assert sockets() <= before
+
+    assert in_child(check) == "None"
+    listening.join()
+
+
+def test_a_child_holds_no_socket_of_its_parent():
+    run_ranks(children_hold_no_socket, 1)
+
+
+def objects_die(ctx):
+    """The parent's objects are freed in the child, by count and by collection."""
+    held = {"tensor": ctx.ones(64), "buffer": ctx.allocate(8), "group": ctx.group((0, 1)),
+            "workspace": ctx.ccl.all_reduce(ctx.ones(4), ctx.ones(4))}  # fmt: skip
+    held["self"] = held  # only the collector frees it
+    used = ctx.heap_used
+
+    def die():
+        assert "parent process" in repr(held["workspace"])
+        assert float(held["tensor"].sum()) == 64  # what lies in the heap can be read
+        held.clear()
+        gc.collect()
+
+    thread, failures = held_in(ctx.barrier, ctx) if ctx.rank == 0 else (None, [])
+    told = in_child(die)
+    assert told == "None", told
+    if thread is None:
+        time.sleep(0.6)
+        ctx.barrier()
+    else:
+        thread.join()
+    assert not failures
+    assert ctx.heap_used == used
+    x = held["tensor"]
+    held["group"].ccl.all_reduce(x, x.clone())
+    assert float(x.sum()) == 128
+
+
+def test_the_parents_objects_die_in_a_child_and_the_parent_goes_on():
+    run_ranks(objects_die, 2, init=INIT)
+
+
+NORMAL_EXIT = """
+import os, threading, time, warnings
+import iris_c
+warnings.simplefilter("ignore")
+ctx = iris_c.init(heap_size=1 << 20, timeout=4, backend="cpu")
+word, group = ctx.allocate(1, "int32"), ctx.group((0,))
+word.copy_from_host(bytes(4))
+def wait():
+    try:
+        ctx.wait(word, 1)
+    except TimeoutError:
+        print("timed out", flush=True)
+thread = threading.Thread(target=wait)
+thread.start()
+time.sleep(0.3)
+pid = os.fork()
+if pid != 0:
+    begin = time.monotonic()
+    assert os.waitpid(pid, 0)[1] == 0
+    assert time.monotonic() - begin < 3, "the child waited for what its parent's thread does"
+    thread.join()
+    ctx.barrier()
+    print("parent done", flush=True)
+"""
+
+
+def test_a_child_that_exits_as_usual_leaves_its_parent_alone(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", NORMAL_EXIT], capture_output=True, cwd=tmp_path, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "timed out" in done.stdout

@@ -486,6 +486,11 @@ enum iris_status iris_workspace_info(struct iris_workspace *workspace,
     return IRIS_OK;
 }
 
+bool iris_workspace_is_inherited(const struct iris_workspace *workspace)
+{
+    return iris_context_is_inherited(workspace->ctx);
+}
+
 enum iris_status iris_workspace_reset(struct iris_workspace *workspace)
 {
     IRIS_TRY(iris_context_check_process(workspace->ctx));
