@@ -423,7 +423,7 @@ enum iris_status iris_context_device_barrier(struct iris_context *ctx, void *str
     enum iris_status status;
     bool is_gpu;
 
-    IRIS_TRY(iris_context_enter(ctx));
+    IRIS_TRY(iris_context_enter(ctx, "device_barrier", IRIS_CALL_OF_ALL));
     is_gpu = iris_device_traits(ctx->device)->is_gpu;
     IRIS_TRY_GOTO(status, iris_context_poll(ctx, IRIS_OP_BARRIER), done);
     if (!is_gpu)
@@ -442,7 +442,7 @@ enum iris_status iris_context_barrier(struct iris_context *ctx, void *stream)
 {
     enum iris_status status;
 
-    IRIS_TRY(iris_context_enter(ctx));
+    IRIS_TRY(iris_context_enter(ctx, "barrier", IRIS_CALL_OF_ALL));
     IRIS_TRY_GOTO(status, ctx->ops->stream_synchronize(ctx->device, stream), done);
     if (iris_device_traits(ctx->device)->is_gpu)
         IRIS_TRY_GOTO(status, iris_context_poll(ctx, IRIS_OP_BARRIER), done);

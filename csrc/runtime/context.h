@@ -23,10 +23,12 @@ struct iris_storage;
 struct iris_context {
     atomic_int references;
     atomic_bool closed;
-    atomic_bool closing;     /* a signal's handler asked for it while its thread was inside */
-    atomic_bool interrupted; /* nothing works any more but closing */
-    atomic_uintptr_t owner;  /* names the thread that holds op_lock; 0: nobody */
-    uint64_t generation;     /* of the process that made it; see base/process.h */
+    atomic_bool closing;          /* a signal's handler asked for it while its thread was inside */
+    atomic_bool interrupted;      /* nothing works any more but closing */
+    atomic_uintptr_t owner;       /* names the thread that holds op_lock; 0: nobody */
+    _Atomic(const char *) inside; /* the call that it makes; NULL: none, or it closes */
+    atomic_int inside_kind;       /* enum iris_call_kind; set before `inside` */
+    uint64_t generation;          /* of the process that made it; see base/process.h */
     int rank, world_size;
     uint32_t number; /* the how manieth context of the process, from 1; see ownership.h */
     char *run_key;   /* owned */
@@ -70,10 +72,22 @@ struct iris_context {
     struct iris_context *next_listed; /* see ownership.c */
 };
 
+/* What a call may wait for, inside the context. */
+enum iris_call_kind {
+    IRIS_CALL_BRIEF,    /* nobody */
+    IRIS_CALL_OF_TWO,   /* on the cpu: another rank, whose calls need no order with this one's */
+    IRIS_CALL_OF_ALL,   /* all ranks: they make such calls in one order */
+    IRIS_CALL_CONTINUES /* nobody, and it is the rest of a call that has begun: never refused */
+};
+
 /* Begins a call: on IRIS_OK the caller holds op_lock until iris_context_leave. IRIS_ESTATE in a
  * forked child, whose copy of the lock may be held for ever by a thread that it does not have, and
- * for a closed context. Whatever reads or changes more of a context than its constants enters. */
-enum iris_status iris_context_enter(struct iris_context *ctx);
+ * for a closed context. Whatever reads or changes more of a context than its constants enters.
+ * IRIS_ESTATE also, at once, beside another thread's call if waiting for its end could be waiting
+ * for ever: NOTE [threads] in entry.c. `name` of the call, as messages have it, is kept meanwhile.
+ */
+enum iris_status iris_context_enter(struct iris_context *ctx, const char *name,
+                                    enum iris_call_kind kind);
 void iris_context_leave(struct iris_context *ctx);
 /* The same for the one that closes: waits for who is inside, and cuts it short when interrupted, or
  * at once if this rank `goes_on`, with survivors. false: it is closed, or will be when this thread

@@ -9,7 +9,8 @@
  * the heap mapped, so a tensor may be read after iris_context_close.
  *
  * "Collective" functions are called by all ranks, in the same order. A context may be used from
- * several threads; its collectives are then serialised, and their order is the caller's business.
+ * several threads, one at a time in collectives: a second one gets IRIS_ESTATE at once. On the cpu
+ * that holds of every call beside one that may wait for a peer.
  * Functions that may wait for peers say so; the caller releases the GIL around them.
  */
 #ifndef IRIS_IRIS_H

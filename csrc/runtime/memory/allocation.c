@@ -21,7 +21,7 @@ enum iris_status iris_allocation_create(struct iris_context *ctx, size_t nbytes,
     struct iris_allocation *allocation;
     enum iris_status status;
 
-    IRIS_TRY(iris_context_enter(ctx));
+    IRIS_TRY(iris_context_enter(ctx, "allocate", IRIS_CALL_OF_ALL));
     IRIS_TRY_GOTO(status, iris_alloc_zeroed(sizeof *allocation, (void **)&allocation), done);
     status = iris_heap_allocate(ctx->heap, nbytes, &allocation->block);
     if (status != IRIS_OK) {

@@ -55,11 +55,27 @@ static enum iris_status launch_direct(struct iris_context *ctx, const struct iri
     return iris_context_abort_status(ctx, d->operation);
 }
 
+static enum iris_call_kind kind_of(const struct iris_direct_launch *d)
+{
+    if (d->continues)
+        return IRIS_CALL_CONTINUES;
+    switch (d->operation) {
+    case IRIS_OP_PUT:
+    case IRIS_OP_GET:
+    case IRIS_OP_SIGNAL:
+        return IRIS_CALL_BRIEF;
+    case IRIS_OP_ALL_TO_ALL_V:
+        return IRIS_CALL_OF_ALL;
+    default:
+        return IRIS_CALL_OF_TWO;
+    }
+}
+
 enum iris_status iris_direct_run(struct iris_context *ctx, const struct iris_direct_launch *d)
 {
     enum iris_status status = IRIS_OK;
 
-    IRIS_TRY(iris_context_enter(ctx));
+    IRIS_TRY(iris_context_enter(ctx, iris_operation_name(d->operation), kind_of(d)));
     if (!d->continues)
         status = iris_context_poll(ctx, d->operation);
     if (status == IRIS_OK && d->work_groups > 0)

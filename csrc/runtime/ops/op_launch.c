@@ -184,7 +184,7 @@ enum iris_status iris_op_run(struct iris_context *ctx, const struct iris_op_desc
 
     if (workspace != NULL)
         IRIS_TRY(iris_workspace_check(workspace, ctx, desc->operation));
-    IRIS_TRY(iris_context_enter(ctx));
+    IRIS_TRY(iris_context_enter(ctx, iris_operation_name(desc->operation), IRIS_CALL_OF_ALL));
     if (workspace == NULL)
         IRIS_TRY_GOTO(status, iris_context_workspace(ctx, desc->operation, &workspace), done);
     IRIS_TRY_GOTO(status, iris_context_poll(ctx, desc->operation), done);

@@ -62,7 +62,7 @@ enum iris_status iris_trace_clear(struct iris_context *ctx)
 {
     enum iris_status status = IRIS_OK;
 
-    IRIS_TRY(iris_context_enter(ctx));
+    IRIS_TRY(iris_context_enter(ctx, "tracing", IRIS_CALL_BRIEF));
     if (trace_of(ctx) != NULL) {
         status = ctx->ops->synchronize(ctx->device);
         if (status == IRIS_OK)
@@ -111,7 +111,7 @@ enum iris_status iris_trace_settle(struct iris_context *ctx, struct iris_trace_i
     IRIS_TRY(compare_clocks(ctx));
     /* Complete on all ranks: none of them is missed from here on. */
     IRIS_TRY(iris_context_barrier(ctx, NULL));
-    IRIS_TRY(iris_context_enter(ctx));
+    IRIS_TRY(iris_context_enter(ctx, "tracing", IRIS_CALL_BRIEF));
     status = read_head(ctx, out);
     iris_context_leave(ctx);
     return status;
@@ -122,7 +122,7 @@ enum iris_status iris_trace_read(struct iris_context *ctx, struct iris_trace_rec
 {
     enum iris_status status = IRIS_OK;
 
-    IRIS_TRY(iris_context_enter(ctx));
+    IRIS_TRY(iris_context_enter(ctx, "tracing", IRIS_CALL_BRIEF));
     if (count > 0)
         status = ctx->ops->memory_read(ctx->device, out, trace_of(ctx) + 1, count * sizeof *out);
     iris_context_leave(ctx);

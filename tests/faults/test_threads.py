@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: MIT
+# SPDX-FileCopyrightText: The iris_c authors
+"""Several threads and one context: what cannot work is refused at once, and says what the other
+thread is doing; what can, works."""
+
+import threading
+import time
+
+import cases
+import pytest
+import torch
+
+import iris_c
+from iris_c.testing import run_ranks
+
+INIT = {"heap_size": 1 << 22, "timeout": 25.0}
+
+
+def calls(ctx):
+    """Name -> call; those of two ranks are for rank 0."""
+    x, y = torch.ones(8), torch.zeros(8)
+    square, out = torch.ones(8, 8), torch.zeros(8, 8)
+    place, word = ctx.zeros(8), ctx.zeros(1, dtype=torch.int32)
+    even = [4, 4]
+    return {
+        "all_reduce": lambda: ctx.ccl.all_reduce(y, x),
+        "broadcast": lambda: ctx.ccl.broadcast(x),
+        "matmul_all_reduce": lambda: ctx.ops.matmul_all_reduce(out, square, square),
+        "all_to_all": lambda: ctx.ccl.all_to_all(
+            y, x, output_split_sizes=even, input_split_sizes=even
+        ),
+        "barrier": ctx.barrier,
+        "device_barrier": ctx.device_barrier,
+        "allocate": lambda: ctx.allocate(8),
+        "recv": lambda: ctx.ccl.recv(y, 1 - ctx.rank),
+        "wait": lambda: ctx.wait(word, consume=True),
+        "put": lambda: ctx.put(place, x, 1 - ctx.rank),
+        "get": lambda: ctx.get(y, place, 1 - ctx.rank),
+        "signal": lambda: ctx.signal(word, 1 - ctx.rank),
+        "send": lambda: ctx.ccl.send(x, 1 - ctx.rank),
+    }
+
+
+# What rank 1 calls when it comes to what rank 0's thread is in.
+PARTNERS = {"recv": "send", "wait": "signal"}
+WAITING = ["all_reduce", "matmul_all_reduce", "all_to_all", "barrier", "device_barrier", "allocate",
+           "recv", "wait"]  # fmt: skip
+
+
+def beside(ctx, name):
+    """Rank 0's thread is in `name` until rank 1 comes; meanwhile its main thread tries all else."""
+    all_calls = calls(ctx)
+    ctx.barrier()
+    if ctx.rank == 1:
+        time.sleep(3)
+        all_calls[PARTNERS.get(name, name)]()
+    else:
+        failures = []
+
+        def run():
+            try:
+                all_calls[name]()
+            except Exception as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        time.sleep(0.5)
+        start = time.monotonic()
+        for other, call in all_calls.items():
+            with pytest.raises(RuntimeError, match=rf"^{other}: another thread is in {name} of"):
+                call()
+                pytest.fail(f"{other} beside {name}")
+        assert time.monotonic() - start < 1.5
+        assert thread.is_alive()
+        thread.join(20)
+        assert not failures
+    ctx.barrier()
+    result = ctx.zeros(4)
+    ctx.ccl.all_reduce(result, torch.ones(4))
+    assert result.tolist() == [2.0] * 4
+
+
+@cases.cpu_only
+@pytest.mark.parametrize("name", WAITING)
+def test_what_could_wait_for_ever_is_refused_at_once(name):
+    run_ranks(beside, 2, name, init=INIT)
+
+
+def close_beside(ctx):
+    """close() waits for the other thread's call, which ends as it should."""
+    x = torch.zeros(8)
+    ctx.barrier()
+    if ctx.rank == 1:
+        time.sleep(1.5)
+        ctx.ccl.all_reduce(x, torch.ones(8))
+        return
+    thread = threading.Thread(target=ctx.ccl.all_reduce, args=(x, torch.ones(8)))
+    thread.start()
+    time.sleep(0.3)
+    ctx.close()
+    thread.join(20)
+    assert x.tolist() == [2.0] * 8
+    with pytest.raises(RuntimeError, match="closed"):
+        ctx.barrier()
+
+
+def test_close_waits_for_the_call_of_another_thread():
+    run_ranks(close_beside, 2, init=INIT)
+
+
+def brief_calls(ctx, threads):
+    """put, get and signal from several threads at once, each at its own place."""
+    places, words = ctx.zeros(threads, 64), ctx.zeros(threads, dtype=torch.int32)
+    peer, failures = 1 - ctx.rank, []
+    ctx.barrier()
+
+    def run(number):
+        try:
+            for turn in range(200):
+                ctx.put(places[number], torch.full((64,), float(turn)), peer)
+                ctx.signal(words[number : number + 1], peer, 1, "add")
+                ctx.get(torch.empty(64), places[number], peer)
+        except Exception as error:
+            failures.append(error)
+
+    running = [threading.Thread(target=run, args=(number,)) for number in range(threads)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join(60)
+    assert not failures
+    ctx.barrier()
+    assert words.tolist() == [200] * threads
+    assert (places == 199).all()
+
+
+def test_brief_calls_of_several_threads():
+    run_ranks(brief_calls, 2, 3, init=INIT)
+
+
+def test_alone_no_thread_waits_for_a_peer():
+    """In a world of one, calls of several threads come one after the other."""
+    failures = []
+    with iris_c.init(heap_size=1 << 22, rank=0, world_size=1) as ctx:
+
+        def run():
+            try:
+                for _ in range(300):
+                    x = torch.ones(16)
+                    workspace = iris_c.FusedWorkspace(ctx, "all_reduce")
+                    ctx.ccl.all_reduce(torch.zeros(16), x, workspace=workspace)
+                    ctx.device_barrier()
+                    ctx.zeros(4)
+            except Exception as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=run) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    assert not failures
+
+
+def one_after_the_other(ctx):
+    """Threads that take turns, in one order on all ranks."""
+    failures = []
+
+    def run(value):
+        try:
+            x = torch.zeros(4)
+            ctx.ccl.all_reduce(x, torch.full((4,), value))
+            assert x.tolist() == [2 * value] * 4
+        except Exception as error:
+            failures.append(error)
+
+    for turn in range(20):
+        thread = threading.Thread(target=run, args=(float(turn),))
+        thread.start()
+        thread.join(20)
+    assert not failures
+
+
+def test_threads_may_take_turns():
+    run_ranks(one_after_the_other, 2, init=INIT)
