@@ -113,13 +113,12 @@ struct iris_workspace_control *iris_storage_control(const struct iris_context *c
 
 /* Number of completed calls, of all that the device was given. */
 static enum iris_status read_calls(const struct iris_context *ctx,
-                                   const struct iris_storage *storage, uint64_t *out)
+                                   const struct iris_workspace_control *control, uint64_t *out)
 {
     struct iris_device *device = iris_heap_device(ctx->heap);
 
     IRIS_TRY(ctx->ops->synchronize(device));
-    return ctx->ops->memory_read(device, out, &iris_storage_control(ctx, storage)->calls,
-                                 sizeof *out);
+    return ctx->ops->memory_read(device, out, &control->calls, sizeof *out);
 }
 
 /* ---- making a storage ---- */
@@ -178,7 +177,7 @@ static enum iris_status make_storage(struct iris_workspace *workspace,
     enum iris_status status;
 
     if (old != NULL) {
-        IRIS_TRY(read_calls(ctx, old, &own.calls));
+        IRIS_TRY(read_calls(ctx, iris_storage_control(ctx, old), &own.calls));
         raise_room(&own.room, &old->room);
     }
     IRIS_TRY(iris_bootstrap_all_gather(ctx->bootstrap, "workspace", &own, sizeof own, all));
@@ -461,7 +460,8 @@ enum iris_status iris_workspace_info(struct iris_workspace *workspace,
     struct iris_context *ctx = workspace->ctx;
     struct iris_workspace_info info = {.operation = workspace->operation,
                                        .world_size = ctx->world_size};
-    struct iris_storage *storage;
+    const struct iris_workspace_control *control = NULL; /* which outlives the storage's record */
+    const struct iris_storage *storage;
     enum iris_status status;
     uint64_t calls = 0;
 
@@ -472,12 +472,14 @@ enum iris_status iris_workspace_info(struct iris_workspace *workspace,
     info.variant = workspace->variant;
     info.prepared = workspace->prepared && !atomic_load(&ctx->closed);
     storage = workspace->storage;
-    if (storage != NULL)
+    if (storage != NULL) {
         info.nbytes = storage->block.nbytes;
+        control = iris_storage_control(ctx, storage);
+    }
     pthread_mutex_unlock(&ctx->storages_lock);
     /* The memory of a context that has gone on with its survivors may have been given back. */
-    if (storage != NULL && iris_heap_retain_memory(ctx->heap)) {
-        status = read_calls(ctx, storage, &calls);
+    if (control != NULL && iris_heap_retain_memory(ctx->heap)) {
+        status = read_calls(ctx, control, &calls);
         iris_heap_release_memory(ctx->heap);
         IRIS_TRY(status);
     }
