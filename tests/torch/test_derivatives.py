@@ -105,6 +105,23 @@ def all_cases(world, extents=(2, 3, 2)):
     ]  # fmt: skip
 
 
+def mixed(case):
+    """The case, and after it what makes every element of a derivative depend on all others: an
+    error in one that reached its own part of the tensors alone would cancel."""
+
+    def squares(result):  # small ones: their sines' derivatives lose digits otherwise
+        return (result @ result.t() if case.result == 1 else result.t() @ result) / 16
+
+    def function(*tensors):
+        result = squares(case.function(*tensors))
+        return result if case.result is None else iris_c.torch.all_reduce(result)
+
+    def whole(*tensors):
+        return squares(case.whole(*tensors))
+
+    return Case(f"{case.name}, mixed", function, whole, case.given, None)
+
+
 def drawn(name, *shape):
     """The same on all ranks, in float64, on the cpu."""
     generator = numpy.random.default_rng(cases.zlib.crc32(name.encode()))
@@ -171,7 +188,8 @@ def check(ctx, got, expected, dims, what):
 @ranks(1, 2, 3, deadline=180)
 def test_derivatives_are_the_whole_products(ctx, order):
     iris_c.torch.register(ctx)
-    for case in all_cases(ctx.world_size):
+    plain = all_cases(ctx.world_size)
+    for case in [*plain, *map(mixed, plain)]:
         expected, got = (
             side.derivatives(case, side.tensors(case), order) for side in (Side(), Side(ctx))
         )
