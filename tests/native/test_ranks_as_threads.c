@@ -423,6 +423,40 @@ static void reuse(struct iris_context *ctx, const struct rank_args *self, int ca
     iris_allocation_release(allocation);
 }
 
+/* The last rank leaves, the others go on without it, and at once again with everybody, while a
+ * tensor of the first context is still read. Returns the last context. */
+static struct iris_context *survive(struct iris_context *ctx, const struct rank_args *self)
+{
+    struct iris_allocation *kept = NULL;
+    struct iris_context *next = NULL;
+    int ranks[IRIS_MAX_RANKS];
+    float *values;
+
+    MUST(iris_allocation_create(ctx, sizeof *values, &kept));
+    values = iris_allocation_data(kept);
+    *values = (float)self->rank;
+    MUST(iris_context_barrier(ctx, NULL));
+    for (int turn = 0; turn < 2 && self->rank < self->world - 1; ++turn) {
+        struct rank_args smaller = *self;
+
+        smaller.world = self->world - 1;
+        next = NULL;
+        MUST(iris_context_survivors(ctx, NULL, &next, ranks));
+        iris_context_release(ctx);
+        ctx = next;
+        if (ctx == NULL)
+            break;
+        CHECK(iris_context_world_size(ctx) == smaller.world && ranks[self->rank] == self->rank,
+              "survivors: rank %d of %d has world size %d", self->rank, self->world,
+              iris_context_world_size(ctx));
+        collectives(ctx, &smaller, 100, turn);
+        CHECK(*values == (float)self->rank, "survivors: old tensor of rank %d", self->rank);
+        MUST(iris_context_barrier(ctx, NULL));
+    }
+    iris_allocation_release(kept);
+    return ctx;
+}
+
 static void *rank_main(void *arg)
 {
     const struct rank_args *self = arg;
@@ -475,6 +509,7 @@ static void *rank_main(void *arg)
     MUST(iris_context_barrier(ctx, NULL));
     reuse(ctx, self, 400);
     MUST(iris_context_barrier(ctx, NULL));
+    ctx = survive(ctx, self);
     iris_context_release(ctx);
     return NULL;
 }
