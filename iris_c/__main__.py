@@ -9,6 +9,7 @@ import os
 import platform
 import sys
 from importlib import metadata
+from typing import Any
 
 import iris_c
 from iris_c import _C
@@ -30,7 +31,7 @@ def _code_objects() -> str:
     return ", ".join(sorted(names)) or "none: this build has the cpu backend only"
 
 
-def _devices() -> tuple[str, list[dict]]:
+def _devices() -> tuple[str, list[dict[str, Any]]]:
     """The GPU drivers' versions, and the devices that they see."""
     drivers, devices = [], []
     for backend in _C.backends():
@@ -46,7 +47,7 @@ def _devices() -> tuple[str, list[dict]]:
     return ", ".join(drivers) or "none", devices
 
 
-def _device_line(device: dict) -> str:
+def _device_line(device: dict[str, Any]) -> str:
     reaches = " ".join(map(str, device["reaches"]))
     return (
         f"{device['backend']} {device['number']}: {device['name']}, {device['arch']}, "
@@ -63,7 +64,7 @@ def _rank() -> str:
     return f"{rank} of {world_size}, from {source}"
 
 
-def report() -> dict:
+def report() -> dict[str, Any]:
     """What a bug report should say, in order. The values are text, but for the list of devices."""
     drivers, devices = _devices()
     try:
@@ -95,7 +96,7 @@ def report() -> dict:
     }
 
 
-def _info(options) -> int:
+def _info(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(report()))
         return 0
@@ -106,7 +107,7 @@ def _info(options) -> int:
     return 0
 
 
-def _selftest(options) -> int:
+def _selftest(options: argparse.Namespace) -> int:
     from iris_c import selftest  # needs numpy, which the report does without
 
     result = selftest.run(options.backend, options.ranks, options.timeout)
@@ -118,7 +119,7 @@ def _selftest(options) -> int:
     widths = {c: max(len(text) for text in (c, *(row[c] for row in result["rows"])))
               for c in columns}  # fmt: skip
 
-    def head(row) -> str:
+    def head(row: dict[str, Any]) -> str:
         return " ".join(row[c].ljust(widths[c]) for c in columns)
 
     print(f"{head({c: c for c in columns})} {'error / bound':>13}  {'':<5} seconds")
@@ -135,7 +136,7 @@ def _selftest(options) -> int:
     return 1 if wrong else 0
 
 
-def _bench(options) -> int:
+def _bench(options: argparse.Namespace) -> int:
     from iris_c import bench
 
     result = bench.run(options.backend, options.ranks, options.timeout, options.dtype)

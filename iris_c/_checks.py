@@ -7,31 +7,32 @@ from __future__ import annotations
 
 import math
 import operator
+from typing import Any
 
 from iris_c import _C
 
 __all__ = ["context", "flag", "integer", "integers", "number", "sizes"]
 
 
-def _wrong_type(argument: str, expected: str, value) -> TypeError:
+def _wrong_type(argument: str, expected: str, value: object) -> TypeError:
     return TypeError(f"{argument}: expected {expected}, got {type(value).__name__}")
 
 
-def context(argument: str, value, what: str = "") -> _C.Context:
+def context(argument: str, value: Any, what: str = "") -> _C.Context:
     """`value`, which must be a context."""
     if isinstance(value, _C.Context):
         return value
     raise _wrong_type(argument, f"{what}an iris_c.Context", value)
 
 
-def flag(argument: str, value) -> bool:
+def flag(argument: str, value: object) -> bool:
     """`value`, which must be a bool."""
     if isinstance(value, bool):
         return value
     raise _wrong_type(argument, "a bool", value)
 
 
-def integer(argument: str, value, expected: str = "an int") -> int:
+def integer(argument: str, value: Any, expected: str = "an int") -> int:
     """`value` as an int; from numpy, say, but not from a float or a bool."""
     if not isinstance(value, bool) and hasattr(value, "__index__"):
         try:
@@ -41,7 +42,7 @@ def integer(argument: str, value, expected: str = "an int") -> int:
     raise _wrong_type(argument, expected, value)
 
 
-def number(argument: str, value):
+def number(argument: str, value: Any) -> Any:
     """`value`, which must be a finite number: an int, a float, a scalar of a library of arrays."""
     if isinstance(value, bool) or not (hasattr(value, "__float__") or hasattr(value, "__index__")):
         raise _wrong_type(argument, "a number", value)
@@ -56,7 +57,7 @@ def number(argument: str, value):
     return value
 
 
-def _is_sequence(value) -> bool:
+def _is_sequence(value: Any) -> bool:
     return (
         hasattr(value, "__len__")
         and hasattr(value, "__getitem__")
@@ -65,14 +66,14 @@ def _is_sequence(value) -> bool:
     )
 
 
-def integers(argument: str, value) -> tuple[int, ...]:
+def integers(argument: str, value: Any) -> tuple[int, ...]:
     """A sequence of ints as a tuple."""
     if not _is_sequence(value):
         raise _wrong_type(argument, "a sequence of ints", value)
     return tuple(integer(argument, item, "a sequence of ints") for item in value)
 
 
-def sizes(size: tuple) -> tuple[int, ...]:
+def sizes(size: tuple[Any, ...]) -> tuple[int, ...]:
     """Sizes given as numbers, or as one sequence (which may be nested once)."""
     for _ in range(2):
         if len(size) == 1 and _is_sequence(size[0]):

@@ -10,7 +10,11 @@ on the cpu each returns when it is done.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
+from iris_c import Context
 from iris_c._terminal import progress
 from iris_c.selftest import SelfTestRank, check_product, check_sum
 from iris_c.testing import RankFailure, run_ranks
@@ -22,7 +26,7 @@ PRODUCTS = ((512, 1024, 512), (2048, 2048, 1024))
 CALLS, REPEATS = 10, 5
 
 
-def _seconds(ctx, call, calls: int = CALLS) -> float:
+def _seconds(ctx: Context, call: Callable[[], object], calls: int = CALLS) -> float:
     """Of one call: the fastest of some runs of calls."""
     best = float("inf")
     for _ in range(REPEATS):
@@ -35,12 +39,14 @@ def _seconds(ctx, call, calls: int = CALLS) -> float:
     return best
 
 
-def _body(ctx, dtype: str) -> list[dict]:
+def _body(ctx: Context, dtype: str) -> list[dict[str, Any]]:
     at, rows = SelfTestRank(ctx), []
     element = 4 if dtype == "float32" else 2
-    for check in (lambda: check_sum(at, "all_reduce", "two_shot", dtype, 0),
-                  lambda: check_product(at, "two_shot", dtype, 0)):  # fmt: skip
-        if not check() <= 1.0:
+    for check in (
+        partial(check_sum, operation="all_reduce", variant="two_shot"),
+        partial(check_product, variant="two_shot"),
+    ):
+        if not check(at, dtype=dtype, turn=0) <= 1.0:
             raise AssertionError("a result is wrong; see python -m iris_c selftest")
         ctx.barrier()
     total = len(SIZES) + len(PRODUCTS)
@@ -48,7 +54,7 @@ def _body(ctx, dtype: str) -> list[dict]:
         if ctx.rank == 0:
             progress(number, total, f"all_reduce of {nbytes} bytes")
         given, output = (at.buffer((nbytes // element,), dtype, 1.0) for _ in range(2))
-        seconds = _seconds(ctx, lambda o=output, g=given: ctx.ccl.all_reduce(o, g))
+        seconds = _seconds(ctx, partial(ctx.ccl.all_reduce, output, given))
         rows.append({
             "operation": "all_reduce", "what": f"{nbytes} bytes", "seconds": seconds,
             "rate": nbytes / seconds / 1e9, "unit": "GB/s",
@@ -59,7 +65,7 @@ def _body(ctx, dtype: str) -> list[dict]:
         if ctx.rank == 0:
             progress(number, total, f"matmul_all_reduce {M} x {N} x {K}")
         A, B, C = (at.buffer(shape, dtype, 1.0) for shape in ((M, K), (K, N), (M, N)))
-        seconds = _seconds(ctx, lambda a=A, b=B, c=C: ctx.ops.matmul_all_reduce(c, a, b), calls)
+        seconds = _seconds(ctx, partial(ctx.ops.matmul_all_reduce, C, A, B), calls)
         rows.append({
             "operation": "matmul_all_reduce", "what": f"{M} x {N} x {K}", "seconds": seconds,
             "rate": 2 * M * N * K / seconds / 1e9, "unit": "GFLOP/s",
@@ -69,7 +75,7 @@ def _body(ctx, dtype: str) -> list[dict]:
     return [{"backend": ctx.backend}, *rows]
 
 
-def run(backend: str | None, ranks: int, timeout: float, dtype: str) -> dict:
+def run(backend: str | None, ranks: int, timeout: float, dtype: str) -> dict[str, Any]:
     """Times the operations on `ranks` ranks.
 
     Returns
@@ -79,7 +85,9 @@ def run(backend: str | None, ranks: int, timeout: float, dtype: str) -> dict:
     """
     environment = {} if backend is None else {"IRIS_C_BACKEND": backend}
     init = {"heap_size": 256 << 20, "timeout": timeout}
-    result: dict = {"backend": backend, "ranks": ranks, "dtype": dtype, "rows": [], "failure": ""}
+    result: dict[str, Any] = {
+        "backend": backend, "ranks": ranks, "dtype": dtype, "rows": [], "failure": ""
+    }  # fmt: skip
     try:
         results = run_ranks(_body, ranks, dtype, init=init, deadline=120 + 10 * timeout,
                             environment=environment)  # fmt: skip

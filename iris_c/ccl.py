@@ -7,9 +7,10 @@ Every function takes the context first; ``ctx.ccl`` is this module bound to a co
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from iris_c import _checks
+from iris_c import _C, _checks
 from iris_c._C import (
     all_gather,
     all_reduce,
@@ -27,6 +28,9 @@ from iris_c._C import (
     sendrecv,
 )
 from iris_c.config import Config
+
+if TYPE_CHECKING:
+    from iris_c.context import Context
 
 __all__ = [
     "Config",
@@ -64,9 +68,10 @@ class Recv(NamedTuple):
     src: int
 
 
-def barrier(ctx, stream=None, group=None) -> None:
+def barrier(ctx: Context, stream: Any = None, group: Sequence[int] | None = None) -> None:
     """Order the work of the ranks' streams: ``ctx.device_barrier``. Collective."""
     _checks.context("ctx", ctx)
+    members: _C.Context = ctx
     if group is not None:
-        ctx = _checks.context("group", ctx.group(group), "ctx.group() to return ")
-    ctx.device_barrier(stream)
+        members = _checks.context("group", ctx.group(group), "ctx.group() to return ")
+    members.device_barrier(stream)

@@ -10,6 +10,7 @@ a loop should pass the same object again and again.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from iris_c import _C
 
@@ -86,7 +87,7 @@ class FusedConfig:
         """
         _C._config_validate(self._as_tuple(), world_size or 0)
 
-    def _as_tuple(self) -> tuple:
+    def _as_tuple(self) -> tuple[Any, ...]:
         """What the extension reads, in its order."""
         return (
             self.block_size_m,
@@ -130,7 +131,7 @@ class Config:
         """Raise ValueError, which names the field and its value, if no collective could run so."""
         _C._config_validate(self._as_tuple(), world_size or 0)
 
-    def _as_tuple(self) -> tuple:
+    def _as_tuple(self) -> tuple[Any, ...]:
         _check_positive("comm_sms", self.comm_sms)  # which the extension calls num_sms
         return (
             self.block_size_m,

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import functools
 import numbers
+from collections.abc import Sequence
+from typing import Any, Self
 
 from iris_c import _C, _checks
 from iris_c.bound import BoundCcl, BoundOps
 from iris_c.environment import DEFAULT_TIMEOUT, context_options
 from iris_c.fill import NumpyFiller, TorchFiller
+from iris_c.typing import DType, HeapTensor
 
 __all__ = ["Context", "init"]
 
@@ -22,7 +25,7 @@ GROUP_HEAP_SIZE = 256 << 20
 
 
 @functools.cache
-def _filler():
+def _filler() -> TorchFiller | NumpyFiller:
     """Makes and fills tensors: with torch if it can be imported, else with numpy."""
     try:
         import torch
@@ -33,7 +36,7 @@ def _filler():
     return TorchFiller(torch)
 
 
-def _description(tensor) -> tuple:
+def _description(tensor: Any) -> tuple[tuple[int, ...], DType]:
     """Shape and dtype of what another tensor is to be like."""
     if isinstance(tensor, type) or not (hasattr(tensor, "shape") and hasattr(tensor, "dtype")):
         raise TypeError(f"tensor: expected a tensor, got {type(tensor).__name__}")
@@ -49,11 +52,11 @@ class Context(_C.Context):
     name the context's device and torch.strided.
     """
 
-    _options: dict
-    _groups: dict[tuple, Context]
+    _options: dict[str, Any]
+    _groups: dict[tuple[int, ...], Self]
     source: str  # where rank and world_size come from
 
-    def __new__(cls, *, source="arguments", **options):
+    def __new__(cls, *, source: str = "arguments", **options: Any) -> Self:
         # Here, not in __init__, which a subclass may replace and __new__ alone does not call.
         self = super().__new__(cls, **options)
         options.pop("parent", None)  # a group does not keep what keeps it
@@ -62,13 +65,13 @@ class Context(_C.Context):
         self.source = source
         return self
 
-    def __init__(self, **options):
+    def __init__(self, **options: Any) -> None:
         """Nothing is left to do: `options` were __new__'s."""
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]}, source='{self.source}')"
 
-    def group(self, ranks, heap_size: int | None = None) -> Context:
+    def group(self, ranks: Sequence[int], heap_size: int | None = None) -> Self:
         """Return the context of some of this context's ranks.
 
         The first call with these ranks is collective over them: the members, and nobody else, make
@@ -123,14 +126,14 @@ class Context(_C.Context):
             )
         return group
 
-    def _check_members(self, members: tuple) -> None:
+    def _check_members(self, members: tuple[int, ...]) -> None:
         world = self.world_size
         if any(not 0 <= rank < world for rank in members) or len(set(members)) != len(members):
             raise ValueError(f"group: expected distinct ranks, 0 to {world - 1}, got {members}")
         if self.rank not in members:
             raise ValueError(f"group: expected this rank, {self.rank}, among {members}")
 
-    def survivors(self, timeout: float | None = None) -> Context:
+    def survivors(self, timeout: float | None = None) -> Self:
         """The context of the ranks that are left, after a `PeerError` or `SignalTimeout`, or when
         the framework says that a rank is lost. Collective over them; closes this context.
 
@@ -195,7 +198,7 @@ class Context(_C.Context):
         super()._close_now()
 
     @property
-    def device(self):
+    def device(self) -> Any:
         """The device of the heap's tensors: a torch.device, or a str where torch is missing."""
         return _filler().device(self)
 
@@ -209,27 +212,48 @@ class Context(_C.Context):
         """The collectives of `iris_c.ccl`, bound to this context."""
         return BoundCcl(self)
 
-    def get_device(self):
+    def get_device(self) -> Any:
         """The device of the heap's tensors."""
         return self.device
 
-    def get_heap_bases(self):
+    def get_heap_bases(self) -> Any:
         """Address of each rank's heap as mapped in this process: int64, (world_size,)."""
         return _filler().addresses(self, self._heap_bases())
 
     # ---- tensors in the heap ----
 
-    def _tensor(self, size, dtype, device=None, layout=None, requires_grad=False):
+    def _tensor(
+        self,
+        size: Sequence[int],
+        dtype: DType,
+        device: Any = None,
+        layout: Any = None,
+        requires_grad: bool = False,
+    ) -> HeapTensor:
         """Without values, and without a gradient so far; `requires_grad` is only looked at."""
         _checks.flag("requires_grad", requires_grad)
         return _filler().tensor(self, size, dtype, device, layout)
 
-    def empty(self, *size, dtype=None, device=None, layout=None, requires_grad=False):
+    def empty(
+        self,
+        *size: Any,
+        dtype: DType = None,
+        device: Any = None,
+        layout: Any = None,
+        requires_grad: bool = False,
+    ) -> HeapTensor:
         """Return an uninitialised tensor on the heap. Collective."""
         tensor = self._tensor(_checks.sizes(size), dtype, device, layout, requires_grad)
         return _filler().finish(tensor, requires_grad)
 
-    def zeros(self, *size, dtype=None, device=None, layout=None, requires_grad=False):
+    def zeros(
+        self,
+        *size: Any,
+        dtype: DType = None,
+        device: Any = None,
+        layout: Any = None,
+        requires_grad: bool = False,
+    ) -> HeapTensor:
         """Return a tensor of zeros on the heap. Collective."""
         return self.full(
             _checks.sizes(size),
@@ -240,7 +264,14 @@ class Context(_C.Context):
             requires_grad=requires_grad,
         )
 
-    def ones(self, *size, dtype=None, device=None, layout=None, requires_grad=False):
+    def ones(
+        self,
+        *size: Any,
+        dtype: DType = None,
+        device: Any = None,
+        layout: Any = None,
+        requires_grad: bool = False,
+    ) -> HeapTensor:
         """Return a tensor of ones on the heap. Collective."""
         return self.full(
             _checks.sizes(size),
@@ -252,8 +283,15 @@ class Context(_C.Context):
         )
 
     def full(
-        self, size, fill_value, *, dtype=None, device=None, layout=None, requires_grad=False
-    ):  # fmt: skip
+        self,
+        size: Any,
+        fill_value: Any,
+        *,
+        dtype: DType = None,
+        device: Any = None,
+        layout: Any = None,
+        requires_grad: bool = False,
+    ) -> HeapTensor:
         """Return a tensor on the heap whose elements are `fill_value`. Collective.
 
         The dtype is, as in torch.full, that of the value if `dtype` is None.
@@ -272,19 +310,23 @@ class Context(_C.Context):
             ) from error
         return filler.finish(tensor, requires_grad)
 
-    def empty_like(self, tensor, *, dtype=None, requires_grad=False):
+    def empty_like(
+        self, tensor: Any, *, dtype: DType = None, requires_grad: bool = False
+    ) -> HeapTensor:
         """Return an uninitialised row-major tensor of the same shape and dtype. Collective."""
         shape, own = _description(tensor)
         return self.empty(shape, dtype=own if dtype is None else dtype,
                           requires_grad=requires_grad)  # fmt: skip
 
-    def zeros_like(self, tensor, *, dtype=None, requires_grad=False):
+    def zeros_like(
+        self, tensor: Any, *, dtype: DType = None, requires_grad: bool = False
+    ) -> HeapTensor:
         """Return a row-major tensor of zeros of the same shape and dtype. Collective."""
         shape, own = _description(tensor)
         return self.zeros(shape, dtype=own if dtype is None else dtype,
                           requires_grad=requires_grad)  # fmt: skip
 
-    def as_symmetric(self, tensor):
+    def as_symmetric(self, tensor: Any) -> HeapTensor:
         """Return a row-major copy of `tensor` on the heap. Collective.
 
         A tensor that lies on the heap already is copied too, since all ranks allocate together.
@@ -294,15 +336,31 @@ class Context(_C.Context):
         _filler().copy(copy, source)
         return copy
 
-    def rand(self, *size, generator=None, dtype=None, device=None, layout=None,
-             requires_grad=False):  # fmt: skip
+    def rand(
+        self,
+        *size: Any,
+        generator: Any = None,
+        dtype: DType = None,
+        device: Any = None,
+        layout: Any = None,
+        requires_grad: bool = False,
+    ) -> HeapTensor:
         """Return uniform random numbers in [0, 1). Collective; each rank draws its own numbers."""
         tensor = self._tensor(_checks.sizes(size), dtype, device, layout, requires_grad)
         _filler().uniform(tensor, 0.0, 1.0, generator)
         return _filler().finish(tensor, requires_grad)
 
-    def uniform(self, *size, low=0.0, high=1.0, generator=None, dtype=None, device=None,
-                layout=None, requires_grad=False):  # fmt: skip
+    def uniform(
+        self,
+        *size: Any,
+        low: float = 0.0,
+        high: float = 1.0,
+        generator: Any = None,
+        dtype: DType = None,
+        device: Any = None,
+        layout: Any = None,
+        requires_grad: bool = False,
+    ) -> HeapTensor:
         """Return uniform random numbers in [low, high). Collective; each rank draws its own."""
         if not _checks.number("low", low) <= _checks.number("high", high):
             raise ValueError(f"high: expected >= low ({low}), got {high}")
@@ -310,22 +368,40 @@ class Context(_C.Context):
         _filler().uniform(tensor, low, high, generator)
         return _filler().finish(tensor, requires_grad)
 
-    def randn(self, *size, generator=None, dtype=None, device=None, layout=None,
-              requires_grad=False):  # fmt: skip
+    def randn(
+        self,
+        *size: Any,
+        generator: Any = None,
+        dtype: DType = None,
+        device: Any = None,
+        layout: Any = None,
+        requires_grad: bool = False,
+    ) -> HeapTensor:
         """Return normal random numbers, mean 0, variance 1. Collective; each rank draws its own."""
         tensor = self._tensor(_checks.sizes(size), dtype, device, layout, requires_grad)
         _filler().normal(tensor, generator)
         return _filler().finish(tensor, requires_grad)
 
-    def randint(self, *args, low=0, high=None, size=None, generator=None, dtype=None,
-                device=None, layout=None, requires_grad=False):  # fmt: skip
+    def randint(
+        self,
+        *args: Any,
+        low: int = 0,
+        high: int | None = None,
+        size: Any = None,
+        generator: Any = None,
+        dtype: DType = None,
+        device: Any = None,
+        layout: Any = None,
+        requires_grad: bool = False,
+    ) -> HeapTensor:
         """Return random integers in [low, high): ``randint([low,] high, size)``. Collective."""
-        if size is None and args:
-            *args, size = args
-        if size is None or len(args) + (high is not None) not in (1, 2):
+        bounds = list(args)
+        if size is None and bounds:
+            size = bounds.pop()
+        if size is None or len(bounds) + (high is not None) not in (1, 2):
             raise TypeError("randint() takes (high, size) or (low, high, size)")
-        if args:
-            *first, high = (*args, high) if high is not None else args
+        if bounds:
+            *first, high = (*bounds, high) if high is not None else bounds
             low = first[0] if first else low
         low, high = _checks.integer("low", low), _checks.integer("high", high)
         if not low < high:
@@ -336,8 +412,17 @@ class Context(_C.Context):
         filler.integers(tensor, low, high, generator)
         return filler.finish(tensor, requires_grad)
 
-    def arange(self, start=0, end=None, step=1, *, dtype=None, device=None, layout=None,
-               requires_grad=False):  # fmt: skip
+    def arange(
+        self,
+        start: float = 0,
+        end: float | None = None,
+        step: float = 1,
+        *,
+        dtype: DType = None,
+        device: Any = None,
+        layout: Any = None,
+        requires_grad: bool = False,
+    ) -> HeapTensor:
         """Return start, start + step, ... below end: ``arange([start,] end, step)``. Collective."""
         start, end = (0, start) if end is None else (start, end)
         for name, value in (("start", start), ("end", end), ("step", step)):
@@ -360,8 +445,17 @@ class Context(_C.Context):
         filler.arange(tensor, start, end, step)
         return filler.finish(tensor, requires_grad)
 
-    def linspace(self, start, end, steps, *, dtype=None, device=None, layout=None,
-                 requires_grad=False):  # fmt: skip
+    def linspace(
+        self,
+        start: float,
+        end: float,
+        steps: int,
+        *,
+        dtype: DType = None,
+        device: Any = None,
+        layout: Any = None,
+        requires_grad: bool = False,
+    ) -> HeapTensor:
         """Return `steps` values at equal distances, from `start` to `end` inclusive. Collective."""
         _checks.number("start", start)
         _checks.number("end", end)

@@ -21,9 +21,10 @@ IRIS_C_CPU_ISA          avx512, avx2 or generic: at most this instruction set on
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from iris_c import _checks
-from iris_c.launchers import Launched, integer, launched
+from iris_c.launchers import Environ, Launched, integer, launched
 
 __all__ = ["DEFAULT_TIMEOUT", "context_options", "default_num_threads", "place", "run_key"]
 
@@ -35,7 +36,7 @@ INSTRUCTION_SETS = ("avx512", "avx2", "generic")  # that IRIS_C_CPU_ISA may ask 
 KERNEL_DIRECTORY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "kernels")
 
 
-def _seconds(environ, name: str) -> float | None:
+def _seconds(environ: Environ, name: str) -> float | None:
     text = environ.get(name)
     if text is None or text.strip() == "":
         return None
@@ -48,7 +49,7 @@ def _seconds(environ, name: str) -> float | None:
     return value
 
 
-def _one_of(environ, name: str, values: tuple[str, ...]) -> str | None:
+def _one_of(environ: Environ, name: str, values: tuple[str, ...]) -> str | None:
     """The variable's value, one of `values`; None if it is not set, or empty."""
     text = environ.get(name, "").strip()
     if text not in ("", *values):
@@ -57,7 +58,7 @@ def _one_of(environ, name: str, values: tuple[str, ...]) -> str | None:
     return text or None
 
 
-def default_num_threads(local_world_size: int, environ=None) -> int:
+def default_num_threads(local_world_size: int, environ: Environ | None = None) -> int:
     """Return the threads of a rank on the cpu, if `local_world_size` ranks share the node."""
     environ = os.environ if environ is None else environ
     value = integer(environ, "IRIS_C_NUM_THREADS", 1, MOST_THREADS)
@@ -69,7 +70,7 @@ def default_num_threads(local_world_size: int, environ=None) -> int:
     return min(value, MOST_THREADS)
 
 
-def run_key(environ=None, job: str = "") -> str:
+def run_key(environ: Environ | None = None, job: str = "") -> str:
     """Return a name that all ranks of this run share and no other run has at the same time.
 
     `job` is the name that the run's launcher gives it.
@@ -79,7 +80,7 @@ def run_key(environ=None, job: str = "") -> str:
     return "/".join([*(environ.get(name, "") for name in names), *([job] if job else [])])
 
 
-def _from_variables(environ) -> tuple[int, int] | None:
+def _from_variables(environ: Environ) -> tuple[int, int] | None:
     """RANK and WORLD_SIZE, if they are set."""
     rank, world_size = integer(environ, "RANK", 0), integer(environ, "WORLD_SIZE", 1)
     if rank is None and world_size is None:
@@ -107,7 +108,7 @@ def _check_launcher(rank: int, world_size: int, launcher: Launched | None) -> No
             )
 
 
-def place(environ=None) -> tuple[int, int, str, Launched | None]:
+def place(environ: Environ | None = None) -> tuple[int, int, str, Launched | None]:
     """(rank, world_size, where they come from, what the launcher says) of this process.
 
     Raises
@@ -130,7 +131,7 @@ def place(environ=None) -> tuple[int, int, str, Launched | None]:
     return 0, 1, "nothing in the environment", None
 
 
-def _launcher_of(environ, rank: int, world_size: int) -> Launched | None:
+def _launcher_of(environ: Environ, rank: int, world_size: int) -> Launched | None:
     """The launcher, if it says what the caller says."""
     try:
         launcher = launched(environ)
@@ -146,8 +147,8 @@ def context_options(
     rank: int | None = None,
     world_size: int | None = None,
     timeout: float = DEFAULT_TIMEOUT,
-    environ=None,
-) -> dict:
+    environ: Environ | None = None,
+) -> dict[str, Any]:
     """Complete the arguments of `iris_c.init` from the environment, and check them.
 
     Returns

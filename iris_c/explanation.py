@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,12 @@ class Explanation:
         return "\n".join(map(str, self.decisions)) or "nothing was weighed: a rule decides"
 
 
-def from_extension(decisions) -> Explanation:
-    """The extension's list of (field, chosen, [(value, seconds, terms), ...])."""
+# (field, index of the chosen candidate, [(value, seconds, terms), ...])
+_Weighed: TypeAlias = tuple[str, int, list[tuple[int | str, float, dict[str, float]]]]
+
+
+def from_extension(decisions: Iterable[_Weighed]) -> Explanation:
+    """What the extension returns, as an explanation."""
     made = []
     for field, chosen, candidates in decisions:
         those = tuple(Candidate(*candidate) for candidate in candidates)

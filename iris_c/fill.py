@@ -10,6 +10,17 @@ gives there.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from iris_c import _C
+from iris_c.typing import DType, HeapTensor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array: TypeAlias = NDArray[Any]
 
 __all__ = ["NumpyFiller", "TorchFiller"]
 
@@ -17,29 +28,31 @@ __all__ = ["NumpyFiller", "TorchFiller"]
 class TorchFiller:
     """Symmetric torch.Tensors."""
 
-    def __init__(self, torch):
+    def __init__(self, torch: ModuleType) -> None:
         self.torch = torch
 
-    def device(self, ctx):
+    def device(self, ctx: _C.Context) -> Any:  # a torch.device
         if ctx.backend == "cpu":
             return self.torch.device("cpu")
         return self.torch.device("cuda", ctx.device_id)
 
-    def addresses(self, ctx, values):
+    def addresses(self, ctx: _C.Context, values: Sequence[int]) -> HeapTensor:
         return self.torch.tensor(values, dtype=self.torch.int64, device=self.device(ctx))
 
-    def default_dtype(self):
+    def default_dtype(self) -> DType:
         return self.torch.get_default_dtype()
 
-    def integer_dtype(self):
+    def integer_dtype(self) -> DType:
         return self.torch.int64
 
-    def dtype_of(self, value):
+    def dtype_of(self, value: Any) -> DType:
         if isinstance(value, bool):
             return self.torch.bool
         return self.torch.int64 if isinstance(value, int) else self.default_dtype()
 
-    def tensor(self, ctx, size, dtype, device, layout):
+    def tensor(
+        self, ctx: _C.Context, size: Sequence[int], dtype: DType, device: Any, layout: Any
+    ) -> HeapTensor:
         own = self.device(ctx)
         if device is not None:
             wanted = self.torch.device(device)
@@ -50,13 +63,13 @@ class TorchFiller:
         buffer = ctx.allocate(size, self.default_dtype() if dtype is None else dtype)
         return self.torch.from_dlpack(buffer)
 
-    def finish(self, tensor, requires_grad):
+    def finish(self, tensor: HeapTensor, requires_grad: bool) -> HeapTensor:
         return tensor.requires_grad_() if requires_grad else tensor
 
-    def full(self, tensor, value):
+    def full(self, tensor: HeapTensor, value: Any) -> None:
         tensor.fill_(value)
 
-    def source(self, tensor):
+    def source(self, tensor: Any) -> Any:
         """`tensor` as one that can be copied. TypeError, ValueError naming the argument."""
         if isinstance(tensor, self.torch.Tensor):
             if tensor.layout != self.torch.strided:
@@ -70,120 +83,124 @@ class TorchFiller:
             reason = str(error).partition("\n")[0]
             raise ValueError(f"tensor: expected one that torch can use, but: {reason}") from error
 
-    def copy(self, tensor, source):
+    def copy(self, tensor: HeapTensor, source: Any) -> None:
         with self.torch.no_grad():
             tensor.copy_(source)
 
-    def uniform(self, tensor, low, high, generator):
+    def uniform(self, tensor: HeapTensor, low: float, high: float, generator: Any) -> None:
         tensor.uniform_(low, high, generator=generator)
 
-    def normal(self, tensor, generator):
+    def normal(self, tensor: HeapTensor, generator: Any) -> None:
         self.torch.randn(tensor.shape, generator=generator, out=tensor)
 
-    def integers(self, tensor, low, high, generator):
+    def integers(self, tensor: HeapTensor, low: int, high: int, generator: Any) -> None:
         self.torch.randint(low, high, tensor.shape, generator=generator, out=tensor)
 
-    def arange_count(self, start, end, step):
-        return self.torch.arange(start, end, step, device="meta").numel()
+    def arange_count(self, start: float, end: float, step: float) -> int:
+        return int(self.torch.arange(start, end, step, device="meta").numel())
 
-    def arange(self, tensor, start, end, step):
+    def arange(self, tensor: HeapTensor, start: float, end: float, step: float) -> None:
         self.torch.arange(start, end, step, out=tensor)
 
-    def linspace(self, tensor, start, end, steps):
+    def linspace(self, tensor: HeapTensor, start: float, end: float, steps: int) -> None:
         self.torch.linspace(start, end, steps, out=tensor)
 
 
 class NumpyFiller:
     """Buffers, written through numpy arrays; bfloat16, which numpy lacks, through its bits."""
 
-    def __init__(self, numpy):
+    def __init__(self, numpy: ModuleType) -> None:
         self.numpy = numpy
         self.random = numpy.random.default_rng()
 
-    def device(self, ctx):
+    def device(self, ctx: _C.Context) -> str:
         return ctx.backend if ctx.backend == "cpu" else f"{ctx.backend}:{ctx.device_id}"
 
-    def addresses(self, ctx, values):
+    def addresses(self, ctx: _C.Context, values: Sequence[int]) -> Any:  # a numpy.ndarray
         return self.numpy.array(values, dtype=self.numpy.int64)
 
-    def default_dtype(self):
+    def default_dtype(self) -> DType:
         return "float32"
 
-    def integer_dtype(self):
+    def integer_dtype(self) -> DType:
         return "int64"
 
-    def dtype_of(self, value):
+    def dtype_of(self, value: Any) -> DType:
         if isinstance(value, bool):
             return "bool"
         return "int64" if isinstance(value, int) else "float32"
 
-    def tensor(self, ctx, size, dtype, device, layout):
+    def tensor(
+        self, ctx: _C.Context, size: Sequence[int], dtype: DType, device: Any, layout: Any
+    ) -> _C.Buffer:
         if device is not None and str(device) != self.device(ctx):
             raise ValueError(f"device: expected {self.device(ctx)}, the context's, got {device}")
         if layout is not None:
             raise ValueError("layout: needs torch")
         return ctx.allocate(size, "float32" if dtype is None else dtype)
 
-    def finish(self, tensor, requires_grad):
+    def finish(self, tensor: _C.Buffer, requires_grad: bool) -> _C.Buffer:
         if requires_grad:
             raise ValueError("requires_grad: needs torch")
         return tensor
 
-    def _name(self, buffer):
+    def _name(self, buffer: _C.Buffer) -> str:
         """The dtype's name, also where torch is imported by somebody else."""
         return str(buffer.dtype).removeprefix("torch.")
 
-    def _bfloat16_bits(self, values):
-        bits = self.numpy.asarray(values, dtype=self.numpy.float32).view(self.numpy.uint32)
+    def _bfloat16_bits(self, values: Any) -> Array:
+        bits: Array = self.numpy.asarray(values, dtype=self.numpy.float32).view(self.numpy.uint32)
         rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16  # to nearest, ties to even
         nan = (bits & 0x7FFFFFFF) > 0x7F800000
-        return self.numpy.where(nan, 0x7FC0, rounded).astype(self.numpy.uint16)
+        chosen: Array = self.numpy.where(nan, 0x7FC0, rounded).astype(self.numpy.uint16)
+        return chosen
 
-    def _from_bfloat16_bits(self, bits):
+    def _from_bfloat16_bits(self, bits: Array) -> Array:
         return (bits.astype(self.numpy.uint32) << 16).view(self.numpy.float32)
 
-    def rounded(self, values, dtype):
+    def rounded(self, values: Any, dtype: str) -> Array:
         """The values that elements of the dtype take, as float32."""
         if dtype == "bfloat16":
             return self._from_bfloat16_bits(self._bfloat16_bits(values))
-        return self.numpy.asarray(values).astype(dtype).astype(self.numpy.float32)
+        exact: Array = self.numpy.asarray(values)
+        return exact.astype(dtype).astype(self.numpy.float32)
 
-    def read(self, buffer):
+    def read(self, buffer: _C.Buffer) -> Array:
         """A Buffer's elements on the host; bfloat16 as float32."""
         host = self._read(buffer)
         return self._from_bfloat16_bits(host) if self._name(buffer) == "bfloat16" else host
 
-    def _store(self, buffer, values):
+    def _store(self, buffer: _C.Buffer, values: Any) -> None:
         """Writes `values`, an array or a number, in the buffer's dtype."""
         if self._name(buffer) == "bfloat16":
             self._write(buffer, self._bfloat16_bits(values), self.numpy.uint16)
         else:
             self._write(buffer, values, self._name(buffer))
 
-    def _write(self, buffer, values, dtype):
+    def _write(self, buffer: _C.Buffer, values: Any, dtype: Any) -> None:
         if buffer.nbytes != 0:
             host = self.numpy.empty(buffer.shape, dtype=dtype)
             host[...] = values
             buffer.copy_from_host(host)
 
-    def _read(self, buffer):
+    def _read(self, buffer: _C.Buffer) -> Array:
         """A Buffer's elements; bfloat16 as unsigned integers."""
         name = self._name(buffer)
-        host = self.numpy.empty(buffer.shape, "uint16" if name == "bfloat16" else name)
+        host: Array = self.numpy.empty(buffer.shape, "uint16" if name == "bfloat16" else name)
         if buffer.nbytes != 0:
             buffer.copy_to_host(host)
         return host
 
-    def full(self, buffer, value):
+    def full(self, buffer: _C.Buffer, value: Any) -> None:
         self._store(buffer, value)
 
-    def source(self, tensor):
+    def source(self, tensor: Any) -> Any:
         """`tensor`, if it can be copied. TypeError naming the argument."""
         if not hasattr(tensor, "shape") or not hasattr(tensor, "dtype"):
             raise TypeError(f"tensor: expected a tensor, got {type(tensor).__name__}")
         return tensor
 
-    def copy(self, buffer, source):
+    def copy(self, buffer: _C.Buffer, source: Any) -> None:
         if not hasattr(source, "copy_to_host"):
             self._store(buffer, self.numpy.asarray(source))
         elif self._name(buffer) == self._name(source):
@@ -192,20 +209,20 @@ class NumpyFiller:
         else:
             self._store(buffer, self.read(source))
 
-    def uniform(self, buffer, low, high, generator):
+    def uniform(self, buffer: _C.Buffer, low: float, high: float, generator: Any) -> None:
         self._store(buffer, (generator or self.random).uniform(low, high, buffer.shape))
 
-    def normal(self, buffer, generator):
+    def normal(self, buffer: _C.Buffer, generator: Any) -> None:
         self._store(buffer, (generator or self.random).standard_normal(buffer.shape))
 
-    def integers(self, buffer, low, high, generator):
+    def integers(self, buffer: _C.Buffer, low: int, high: int, generator: Any) -> None:
         self._store(buffer, (generator or self.random).integers(low, high, buffer.shape))
 
-    def arange_count(self, start, end, step):
+    def arange_count(self, start: float, end: float, step: float) -> int:
         return math.ceil((end - start) / step)
 
-    def arange(self, buffer, start, end, step):
+    def arange(self, buffer: _C.Buffer, start: float, end: float, step: float) -> None:
         self._store(buffer, start + step * self.numpy.arange(len(buffer)))
 
-    def linspace(self, buffer, start, end, steps):
+    def linspace(self, buffer: _C.Buffer, start: float, end: float, steps: int) -> None:
         self._store(buffer, self.numpy.linspace(start, end, steps))

@@ -23,9 +23,13 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
-__all__ = ["VARIABLES", "Launched", "integer", "launched"]
+__all__ = ["VARIABLES", "Environ", "Launched", "integer", "launched"]
+
+Environ: TypeAlias = Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ VARIABLES = tuple(
 )  # fmt: skip
 
 
-def integer(environ, name: str, least: int, most: int = 2**31 - 1) -> int | None:
+def integer(environ: Environ, name: str, least: int, most: int = 2**31 - 1) -> int | None:
     """The variable's value; None if it is not set, or empty."""
     text = environ.get(name)
     if text is None or text.strip() == "":
@@ -112,7 +116,7 @@ def integer(environ, name: str, least: int, most: int = 2**31 - 1) -> int | None
     return value
 
 
-def _first(environ, names, least: int) -> int | None:
+def _first(environ: Environ, names: Iterable[str], least: int) -> int | None:
     """The first of the variables that is set."""
     for name in names:
         value = integer(environ, name, least)
@@ -138,7 +142,7 @@ def _proxy() -> str:
     return ""
 
 
-def _of_family(environ, family: _Family) -> Launched | None:
+def _of_family(environ: Environ, family: _Family) -> Launched | None:
     rank, size = integer(environ, family.rank, 0), integer(environ, family.size, 1)
     if rank is None and size is None:
         return None
@@ -170,7 +174,7 @@ def _of_family(environ, family: _Family) -> Launched | None:
 # ---- Slurm ----
 
 
-def _is_slurm_task(environ) -> bool:
+def _is_slurm_task(environ: Environ) -> bool:
     """Whether srun has started this process, or sbatch or salloc its shell."""
     step = environ.get("SLURM_STEP_ID", "").strip()
     if step:
@@ -178,11 +182,11 @@ def _is_slurm_task(environ) -> bool:
     return environ.get("SLURM_PROCID", "") != "" and environ.get("ENVIRONMENT") != "BATCH"
 
 
-def _slurm_job(environ) -> str:
+def _slurm_job(environ: Environ) -> str:
     return f"{environ.get('SLURM_JOB_ID', '')}.{environ.get('SLURM_STEP_ID', '')}"
 
 
-def _slurm_local_size(environ) -> int | None:
+def _slurm_local_size(environ: Environ) -> int | None:
     """How many tasks are on this node: "2(x3),1" is two on each of three nodes, then one."""
     text = next((environ[name] for name in _SLURM_TASKS_PER_NODE if environ.get(name)), "")
     counts: list[int] = []
@@ -195,7 +199,7 @@ def _slurm_local_size(environ) -> int | None:
     return counts[node] if node < len(counts) and counts[node] > 0 else None
 
 
-def _of_slurm(environ) -> Launched | None:
+def _of_slurm(environ: Environ) -> Launched | None:
     if not _is_slurm_task(environ):
         return None
     rank = integer(environ, "SLURM_PROCID", 0)
@@ -233,7 +237,7 @@ def _check_equal(first: Launched, second: Launched) -> None:
             )
 
 
-def launched(environ) -> Launched | None:
+def launched(environ: Environ) -> Launched | None:
     """What the launcher says; None if none has started this process.
 
     Raises

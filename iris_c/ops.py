@@ -8,8 +8,9 @@ Every function takes the context first; ``ctx.ops`` is this module bound to a co
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
-from iris_c import _checks
+from iris_c import _C, _checks
 from iris_c._C import (
     FusedWorkspace,
     _auto_config,
@@ -26,7 +27,8 @@ from iris_c._C import (
     matmul_reduce_scatter_preamble,
 )
 from iris_c.config import Config, FusedConfig
-from iris_c.explanation import from_extension
+from iris_c.explanation import Explanation, from_extension
+from iris_c.typing import DType
 
 __all__ = [
     "FusedConfig",
@@ -47,7 +49,15 @@ __all__ = [
 ]
 
 
-def select_config(ctx, M, N, K, dtype, config=None, operation="matmul_all_reduce"):
+def select_config(
+    ctx: _C.Context,
+    M: int,
+    N: int,
+    K: int,
+    dtype: DType,
+    config: FusedConfig | None = None,
+    operation: str = "matmul_all_reduce",
+) -> FusedConfig:
     """Return the config with which a call of this shape would run on the context's device.
 
     Parameters
@@ -72,7 +82,9 @@ def select_config(ctx, M, N, K, dtype, config=None, operation="matmul_all_reduce
     )
 
 
-def auto_config(op, M, N, K, dtype, world_size, arch):
+def auto_config(
+    op: str, M: int, N: int, K: int, dtype: DType, world_size: int, arch: str
+) -> FusedConfig:
     """Return the config that a call without one would have on a chip, present or not.
 
     It follows from a model of the chip and its links, see :func:`explain`. No device is looked at.
@@ -99,7 +111,16 @@ def auto_config(op, M, N, K, dtype, world_size, arch):
     return replace(_config_of(_auto_config(op, M, N, K, dtype, world_size, arch)), num_sms=None)
 
 
-def explain(op, M, N, K, dtype, world_size, arch, config=None):
+def explain(
+    op: str,
+    M: int,
+    N: int,
+    K: int,
+    dtype: DType,
+    world_size: int,
+    arch: str,
+    config: FusedConfig | Config | None = None,
+) -> Explanation:
     """Return what a call would choose among, the time a model gives each, and the choice.
 
     Parameters
@@ -135,7 +156,7 @@ FUSED = (
 )
 
 
-def _config_of(fields) -> FusedConfig:
+def _config_of(fields: tuple[Any, ...]) -> FusedConfig:
     """What the extension has chosen, in the order of FusedConfig._as_tuple."""
     names = (
         "block_size_m",

@@ -12,10 +12,15 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, TypeAlias
 
 import numpy
+from numpy.typing import NDArray
 
 import iris_c
+from iris_c import _C
 from iris_c._terminal import progress
 from iris_c.fill import NumpyFiller
 from iris_c.testing import RankFailure, run_ranks, seed_of
@@ -28,27 +33,28 @@ SMALLEST = {"float32": 2.0**-126, "float16": 2.0**-24, "bfloat16": 2.0**-126}
 SHAPE = (130, 260, 70)
 COUNT = 4099
 TURNS = 3
+Array: TypeAlias = NDArray[Any]
 
 
 class SelfTestRank:
     """One rank's buffers and inputs, which every rank can compute."""
 
-    def __init__(self, ctx):
+    def __init__(self, ctx: iris_c.Context) -> None:
         self.ctx = ctx
         self.filler = NumpyFiller(numpy)
 
-    def inputs(self, rank: int, name: str, shape, dtype: str):
+    def inputs(self, rank: int, name: str, shape: tuple[int, ...], dtype: str) -> Array:
         """What `rank` puts in, as float32 values that the dtype represents."""
         random = numpy.random.default_rng(seed_of(f"{rank}/{name}"))
         values = random.standard_normal(shape, dtype=numpy.float32)
         return self.filler.rounded(values, dtype)
 
-    def buffer(self, shape, dtype: str, values=None):
+    def buffer(self, shape: tuple[int, ...], dtype: str, values: Any = None) -> _C.Buffer:
         buffer = self.ctx.allocate(shape, dtype)
         self.filler.full(buffer, math.nan if values is None else values)
         return buffer
 
-    def worst(self, buffer, expected, bound) -> float:
+    def worst(self, buffer: _C.Buffer, expected: Array, bound: Array) -> float:
         """The largest error as a part of its bound; NaN or more than 1 is wrong."""
         error = numpy.abs(self.filler.read(buffer).astype(numpy.float64) - expected)
         return float(numpy.max(error / bound))
@@ -91,7 +97,7 @@ def check_sum(at: SelfTestRank, operation: str, variant: str, dtype: str, turn: 
         config = iris_c.ccl.Config(all_reduce_variant=variant)
         at.ctx.ccl.all_reduce(output, given, config=config)
     inputs = [at.inputs(r, name, (count,), dtype).astype(numpy.float64) for r in range(world)]
-    total, magnitude = sum(inputs), sum(numpy.abs(x) for x in inputs)
+    total, magnitude = numpy.sum(inputs, 0), numpy.sum(numpy.abs(inputs), 0)
     bound = 1.01 * UNIT[dtype] * numpy.abs(total) + SMALLEST[dtype]
     bound += UNIT["float32"] * world * magnitude
     first = at.ctx.rank * COUNT if scatters else 0
@@ -145,8 +151,8 @@ def _share(at: SelfTestRank, operation: str, dtype: str, turn: int) -> float:
         magnitudes.append(numpy.abs(a) @ numpy.abs(b))
     own = slice(self * M, (self + 1) * M)
     if scatters:
-        expected, magnitude = sum(products)[own], sum(magnitudes)[own]
-        rounded = sum(numpy.abs(x) for x in products)[own]
+        expected, magnitude = numpy.sum(products, 0)[own], numpy.sum(magnitudes, 0)[own]
+        rounded = numpy.sum(numpy.abs(products), 0)[own]
     else:
         expected, magnitude = numpy.concatenate(products), numpy.concatenate(magnitudes)
         rounded = numpy.abs(expected)
@@ -206,7 +212,7 @@ def _norm(at: SelfTestRank, dtype: str, turn: int) -> float:
     output, residual_out = (at.buffer(shape, dtype) for _ in range(2))
     at.ctx.ccl.all_reduce_rmsnorm(output, residual_out, given, residual, scale, 1e-5)
     terms = [x.astype(numpy.float64) for x in inputs[: world + 1]]
-    total, magnitude = sum(terms), sum(numpy.abs(x) for x in terms)
+    total, magnitude = numpy.sum(terms, 0), numpy.sum(numpy.abs(terms), 0)
     bound = 1.01 * UNIT[dtype] * numpy.abs(total) + SMALLEST[dtype]
     worst = at.worst(residual_out, total, bound + UNIT["float32"] * (world + 1) * magnitude)
     x = at.filler.read(residual_out).astype(numpy.float64)
@@ -216,26 +222,20 @@ def _norm(at: SelfTestRank, dtype: str, turn: int) -> float:
     return max(worst, at.worst(output, expected, bound))
 
 
-def _checks():
-    """(what, body of (rank, turn)) in the order of the table."""
+def _checks() -> Iterator[tuple[tuple[str, str, str], partial[float]]]:
+    """((operation, variant, dtype), check(rank, turn=...)) in the order of the table. A check
+    returns the error as a part of its bound."""
     for variant in VARIANTS:
         for dtype in UNIT:
-            yield (
-                ("matmul_all_reduce", variant, dtype),
-                lambda at, turn, v=variant, d=dtype: check_product(at, v, d, turn),
-            )
-    for operation in ("matmul_reduce_scatter", "matmul_all_gather"):
-        for dtype in UNIT:
-            yield (
-                (operation, "", dtype),
-                lambda at, turn, o=operation, d=dtype: _share(at, o, d, turn),
-            )
-    for operation in ("all_gather_matmul", "all_gather_matmul_hbm_buffer"):
-        for dtype in UNIT:
-            yield (
-                (operation, "", dtype),
-                lambda at, turn, o=operation, d=dtype: _join(at, o, d, turn),
-            )
+            check = partial(check_product, variant=variant, dtype=dtype)
+            yield ("matmul_all_reduce", variant, dtype), check
+    for operations, body in (
+        (("matmul_reduce_scatter", "matmul_all_gather"), _share),
+        (("all_gather_matmul", "all_gather_matmul_hbm_buffer"), _join),
+    ):
+        for operation in operations:
+            for dtype in UNIT:
+                yield (operation, "", dtype), partial(body, operation=operation, dtype=dtype)
     for operation, variants in (
         ("all_reduce", ("ll", "ll_two_shot", *VARIANTS)),
         ("reduce_scatter", ("",)),
@@ -243,32 +243,18 @@ def _checks():
     ):
         for variant in variants:
             for dtype in UNIT:
-                yield (
-                    (operation, variant, dtype),
-                    lambda at, turn, o=operation, v=variant, d=dtype: check_sum(at, o, v, d, turn),
-                )
-    for operation in (
-        "all_gather", "all_to_all", "all_to_all, sizes", "broadcast", "gather", "scatter"
-    ):  # fmt: skip
+                check = partial(check_sum, operation=operation, variant=variant, dtype=dtype)
+                yield (operation, variant, dtype), check
+    moves = ("all_gather", "all_to_all", "all_to_all, sizes", "broadcast", "gather", "scatter")
+    for operation in (*moves, "send, recv", "put, signal, wait", "get"):
         for dtype in ("float32", "bfloat16"):
-            yield (
-                (operation, "", dtype),
-                lambda at, turn, o=operation, d=dtype: _move(at, o, d, turn),
-            )
-    for operation in ("send, recv", "put, signal, wait", "get"):
-        for dtype in ("float32", "bfloat16"):
-            yield (
-                (operation, "", dtype),
-                lambda at, turn, o=operation, d=dtype: _ring(at, o, d, turn),
-            )
+            body = _move if operation in moves else _ring
+            yield (operation, "", dtype), partial(body, operation=operation, dtype=dtype)
     for dtype in UNIT:
-        yield (
-            ("all_reduce_rmsnorm", "", dtype),
-            lambda at, turn, d=dtype: _norm(at, d, turn),
-        )
+        yield ("all_reduce_rmsnorm", "", dtype), partial(_norm, dtype=dtype)
 
 
-def _body(ctx) -> list[dict]:
+def _body(ctx: iris_c.Context) -> list[dict[str, Any]]:
     """All checks on one rank: rows with the worst error of any turn."""
     at, rows, checks = SelfTestRank(ctx), [], list(_checks())
     for number, ((operation, variant, dtype), check) in enumerate(checks):
@@ -276,7 +262,7 @@ def _body(ctx) -> list[dict]:
             progress(number, len(checks), f"{operation} {variant} {dtype}")
         started, scores = time.perf_counter(), []
         for turn in range(TURNS):
-            scores.append(check(at, turn))
+            scores.append(check(at, turn=turn))
             ctx.barrier()  # nobody's next output is written before all have read this one
         worst = max(scores, key=lambda score: math.inf if math.isnan(score) else score)
         rows.append({
@@ -288,7 +274,7 @@ def _body(ctx) -> list[dict]:
     return [{"backend": ctx.backend}, *rows]
 
 
-def run(backend: str | None, ranks: int, timeout: float) -> dict:
+def run(backend: str | None, ranks: int, timeout: float) -> dict[str, Any]:
     """Runs the checks on `ranks` ranks.
 
     Returns

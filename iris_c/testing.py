@@ -26,6 +26,12 @@ import tempfile
 import time
 import traceback
 import zlib
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from iris_c.context import Context
 
 __all__ = ["RankFailure", "preload", "ranks", "run_ranks", "seed_of"]
 
@@ -35,6 +41,11 @@ _context.set_forkserver_preload(_preloaded)
 # Of torch and of numpy. More threads per rank than cores spin waiting for each other.
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 _runs = 0
+
+# A body: a function, or the names of its module and of itself.
+Body: TypeAlias = Callable[..., Any] | tuple[str, str]
+# Arguments of iris_c.init.
+_Init: TypeAlias = Mapping[str, Any]
 
 
 def preload(*modules: str) -> None:
@@ -55,12 +66,12 @@ def seed_of(name: str) -> int:
     return zlib.crc32(name.encode())
 
 
-def _resolve(module: str, name: str):
-    body = getattr(importlib.import_module(module), name)
+def _resolve(module: str, name: str) -> Callable[..., Any]:
+    body: Callable[..., Any] = getattr(importlib.import_module(module), name)
     return getattr(body, "rank_body", body)
 
 
-def _use_device(ctx) -> None:
+def _use_device(ctx: Context) -> None:
     """Makes the context's device torch's default, so that one body serves all backends."""
     if ctx.backend == "cpu":
         return
@@ -72,7 +83,15 @@ def _use_device(ctx) -> None:
     torch.set_default_device(ctx.device)
 
 
-def _rank_main(pipe, stacks: str, environment: dict, module: str, name: str, args, init) -> None:
+def _rank_main(
+    pipe: Connection,
+    stacks: str,
+    environment: Mapping[str, str],
+    module: str,
+    name: str,
+    args: Sequence[Any],
+    init: _Init | None,
+) -> None:
     with open(stacks, "w") as file:
         faulthandler.register(signal.SIGUSR1, file=file, all_threads=True)
         os.environ.update(environment)
@@ -117,10 +136,19 @@ def _start_fork_server() -> None:
 class _Rank:
     """A rank's process, as its parent sees it."""
 
-    def __init__(self, directory, rank, environment, module, name, args, init):
+    def __init__(
+        self,
+        directory: str,
+        rank: int,
+        environment: Mapping[str, str],
+        module: str,
+        name: str,
+        args: Sequence[Any],
+        init: _Init | None,
+    ) -> None:
         self.rank = rank
         self.stacks = os.path.join(directory, f"rank{rank}.stacks")
-        self.outcome = None
+        self.outcome: tuple[str, Any] | None = None  # ok, error or died; and what belongs to it
         self.pipe, theirs = _context.Pipe(duplex=False)
         environment = dict(environment, RANK=str(rank), LOCAL_RANK=str(rank))
         self.process = _context.Process(
@@ -143,8 +171,10 @@ class _Rank:
         return self.outcome is not None
 
     def stack_text(self) -> str:
-        os.kill(self.process.pid, signal.SIGCONT)
-        os.kill(self.process.pid, signal.SIGUSR1)
+        pid = self.process.pid
+        assert pid is not None  # it has been started
+        os.kill(pid, signal.SIGCONT)
+        os.kill(pid, signal.SIGUSR1)
         time.sleep(0.3)
         with open(self.stacks) as file:
             return file.read()
@@ -173,14 +203,14 @@ def _wait(running: list[_Rank], deadline: float) -> list[_Rank]:
 
 
 def run_ranks(
-    body,
+    body: Body,
     world_size: int,
-    *args,
-    init: dict | None = None,
+    *args: Any,
+    init: _Init | None = None,
     deadline: float = 60.0,
     expect_killed: tuple[int, ...] = (),
-    environment: dict | None = None,
-) -> list:
+    environment: Mapping[str, str] | None = None,
+) -> list[Any]:
     """Run ``body(*args)`` in a new process for each rank; return their results in rank order.
 
     Parameters
@@ -232,7 +262,13 @@ def run_ranks(
         return _verdict(running, late, stacks, deadline, expect_killed)
 
 
-def _verdict(running, late, stacks, deadline, expect_killed) -> list:
+def _verdict(
+    running: list[_Rank],
+    late: list[_Rank],
+    stacks: list[str],
+    deadline: float,
+    expect_killed: tuple[int, ...],
+) -> list[Any]:
     complaints = []
     for rank in running:
         kind, value = rank.outcome or ("late", None)
@@ -248,10 +284,12 @@ def _verdict(running, late, stacks, deadline, expect_killed) -> list:
         complaints.extend(stacks)
     if complaints:
         raise RankFailure("\n\n".join(complaints))
-    return [rank.outcome[1] for rank in running]
+    return [rank.outcome[1] for rank in running if rank.outcome is not None]
 
 
-def _run_in_this_process(body, world_size, args, init) -> None:
+def _run_in_this_process(
+    body: Callable[..., Any], world_size: int, args: Sequence[Any], init: _Init
+) -> None:
     import pytest
 
     import iris_c
@@ -263,7 +301,9 @@ def _run_in_this_process(body, world_size, args, init) -> None:
         body(ctx, *args)
 
 
-def ranks(*world_sizes: int, deadline: float = 60.0, heap_size: int = 64 << 20, timeout=20.0):
+def ranks(
+    *world_sizes: int, deadline: float = 60.0, heap_size: int = 64 << 20, timeout: float = 20.0
+) -> Callable[[Callable[..., Any]], Callable[..., None]]:
     """Make a pytest test of ``body(ctx, ...)`` that runs once for each world size.
 
     The body's other arguments come from pytest's parametrisation; they must pickle.
@@ -280,11 +320,11 @@ def ranks(*world_sizes: int, deadline: float = 60.0, heap_size: int = 64 << 20, 
 
     init = {"heap_size": heap_size, "timeout": timeout}
 
-    def decorate(body):
+    def decorate(body: Callable[..., Any]) -> Callable[..., None]:
         names = list(inspect.signature(body).parameters)[1:]
 
         @functools.wraps(body)
-        def test(world_size, **parameters):
+        def test(world_size: int, **parameters: Any) -> None:
             args = tuple(parameters[name] for name in names)
             if os.environ.get("IRIS_C_TEST_TORCHRUN") == "1":
                 _run_in_this_process(body, world_size, args, init)
@@ -293,13 +333,16 @@ def ranks(*world_sizes: int, deadline: float = 60.0, heap_size: int = 64 << 20, 
                 (body.__module__, body.__name__), world_size, *args, init=init, deadline=deadline
             )
 
-        test.rank_body = body
-        test.__signature__ = inspect.Signature(
+        signature = inspect.Signature(
             [
                 inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD)
                 for name in ["world_size", *names]
             ]
         )
-        return pytest.mark.parametrize("world_size", world_sizes, ids="world{}".format)(test)
+        vars(test).update(rank_body=body, __signature__=signature)
+        parametrized: Callable[..., None] = pytest.mark.parametrize(
+            "world_size", world_sizes, ids="world{}".format
+        )(test)
+        return parametrized
 
     return decorate

@@ -18,14 +18,19 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from iris_c import _checks
 
 if TYPE_CHECKING:
     import numpy
+    from numpy.typing import NDArray
 
     from iris_c.context import Context
+
+    # Times in seconds, and intervals as the times at which they begin and end.
+    _Array: TypeAlias = NDArray[Any]
+    _Intervals: TypeAlias = tuple[_Array, _Array]
 
 __all__ = ["RankSummary", "Summary", "clear", "export"]
 
@@ -226,7 +231,7 @@ def _waits(trace: _RankTrace) -> list[tuple[int, int, int, int]]:
 # ---- sums ----
 
 
-def _union(begin, end):
+def _union(begin: _Array, end: _Array) -> _Intervals:
     """Disjoint intervals that cover the same; `begin` ascending."""
     import numpy
 
@@ -238,11 +243,11 @@ def _union(begin, end):
     return begin[opens], reach[closes]
 
 
-def _length(intervals) -> float:
+def _length(intervals: _Intervals) -> float:
     return float((intervals[1] - intervals[0]).sum())
 
 
-def _common(a, b) -> float:
+def _common(a: _Intervals, b: _Intervals) -> float:
     """Length of what two sets of disjoint intervals have in common: |a| + |b| - |a or b|."""
     import numpy
 
@@ -260,7 +265,7 @@ def _summary_of(trace: _RankTrace) -> RankSummary:
 
     kind = trace.records["kind"]
 
-    def of(*kinds):
+    def of(*kinds: int) -> _Intervals:
         chosen = numpy.isin(kind, kinds)
         return _union(trace.begin[chosen], trace.end[chosen])
 
@@ -294,9 +299,9 @@ def _summary_of(trace: _RankTrace) -> RankSummary:
 # ---- the file ----
 
 
-def _chrome_trace(traces: list[_RankTrace]) -> dict:
+def _chrome_trace(traces: list[_RankTrace]) -> dict[str, Any]:
     """In the Trace Event Format: a process for each rank, a thread for each work-group and role."""
-    events: list[dict] = []
+    events: list[dict[str, Any]] = []
     for trace in traces:
         events.append(_name("process_name", trace.rank, 0, f"rank {trace.rank}"))
         spans = [(i, i, i) for i in (trace.records["kind"] != WAIT).nonzero()[0].tolist()]
@@ -326,5 +331,5 @@ def _thread(group: int, role: int) -> int:
     return group * len(ROLES) + role
 
 
-def _name(what: str, process: int, thread: int, name: str) -> dict:
+def _name(what: str, process: int, thread: int, name: str) -> dict[str, Any]:
     return {"name": what, "ph": "M", "pid": process, "tid": thread, "args": {"name": name}}

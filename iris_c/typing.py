@@ -23,6 +23,9 @@ class SupportsBuffer(Protocol):
 
 
 Tensor: TypeAlias = SupportsDLPack | SupportsBuffer
+# What the functions of a context that make tensors return: torch.Tensor; iris_c.Buffer where torch
+# is not installed.
+HeapTensor: TypeAlias = Any
 # torch.dtype, numpy.dtype, or a name.
 DType: TypeAlias = Any
 # 'sum', 'max', 'min', 'prod', 'avg', or torch.distributed.ReduceOp.
