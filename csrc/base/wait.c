@@ -34,6 +34,11 @@ struct iris_on_interrupt iris_wait_on_interrupt(struct iris_on_interrupt on_inte
     return before;
 }
 
+bool iris_wait_can_be_interrupted(void)
+{
+    return current != NULL;
+}
+
 struct iris_interruptible *iris_wait_suspend(void)
 {
     struct iris_interruptible *suspended = current;

@@ -44,6 +44,9 @@ struct iris_on_interrupt {
 };
 struct iris_on_interrupt iris_wait_on_interrupt(struct iris_on_interrupt on_interrupt);
 
+/* Whether the calling thread's waits ask anybody. */
+bool iris_wait_can_be_interrupted(void);
+
 /* Between the two, the calling thread's waits ask nobody. */
 struct iris_interruptible *iris_wait_suspend(void);
 void iris_wait_resume(struct iris_interruptible *suspended);

@@ -53,6 +53,7 @@ void gpu_unreference(struct gpu_device *gpu)
 
     if (atomic_fetch_sub(&gpu->references, 1) > 1)
         return;
+    gpu_waiter_destroy(&gpu->waiter);
     if (gpu_enter(gpu, &scope) == IRIS_OK) {
         gpu_objects_unload(&gpu->objects);
         gpu_objects_unload(&gpu->traced);
@@ -192,6 +193,7 @@ static enum iris_status gpu_open(const struct iris_device_options *options,
     atomic_init(&gpu->references, 1);
     pthread_mutex_init(&gpu->kernels_lock, NULL);
     pthread_mutex_init(&gpu->maps_lock, NULL);
+    gpu_waiter_init(&gpu->waiter);
     IRIS_TRY_GOTO(status, gpu_driver_load(platform, &gpu->driver), fail);
     IRIS_TRY_GOTO(status, open_device(gpu, options->local_rank), fail_open);
     gpu->base.traits = traits_of(gpu);
@@ -208,6 +210,7 @@ fail_open:
     if (gpu->context != NULL)
         (void)gpu->driver->primary_release(gpu->ordinal);
 fail:
+    gpu_waiter_destroy(&gpu->waiter);
     pthread_mutex_destroy(&gpu->maps_lock);
     pthread_mutex_destroy(&gpu->kernels_lock);
     free(gpu);
@@ -332,19 +335,12 @@ static enum iris_status gpu_launch(struct iris_device *device, const struct iris
 
 static enum iris_status gpu_synchronize(struct iris_device *device)
 {
-    enum iris_status status;
-
-    GPU_IN_SCOPE(as_gpu(device), status, GPU_CALL(as_gpu(device)->driver, synchronize));
-    return status;
+    return gpu_wait_for_device(as_gpu(device));
 }
 
 static enum iris_status gpu_stream_synchronize(struct iris_device *device, void *stream)
 {
-    const struct gpu_device *gpu = as_gpu(device);
-    enum iris_status status;
-
-    GPU_IN_SCOPE(gpu, status, GPU_CALL(gpu->driver, stream_synchronize, stream));
-    return status;
+    return gpu_wait_for_stream(as_gpu(device), stream);
 }
 
 static bool gpu_stream_is_capturing(struct iris_device *device, void *stream)

@@ -15,6 +15,7 @@
 #include "device.h"
 #include "gpu_driver.h"
 #include "gpu_objects.h"
+#include "gpu_wait.h"
 
 struct gpu_device {
     struct iris_device_base base;
@@ -28,6 +29,7 @@ struct gpu_device {
     struct gpu_objects objects;
     struct gpu_objects traced; /* loaded by the first traced launch, under kernels_lock */
     char kernel_directory[4000];
+    struct gpu_waiter waiter;
     /* Under maps_lock: the tensor maps last made, by address. A map only restates its request. */
     pthread_mutex_t maps_lock;
     struct {

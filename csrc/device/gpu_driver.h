@@ -101,6 +101,7 @@ struct gpu_launch_config {
     X(launch_with, "", "cuLaunchKernelEx",                                                         \
       (const struct gpu_launch_config *config, void *function, void **parameters, void **extra))   \
     X(stream_synchronize, "hipStreamSynchronize", "cuStreamSynchronize", (void *stream))           \
+    X(stream_query, "hipStreamQuery", "cuStreamQuery", (void *stream))                             \
     X(stream_capturing, "hipStreamIsCapturing", "cuStreamIsCapturing",                             \
       (void *stream, int *status))                                                                 \
     X(stream_wait_event, "hipStreamWaitEvent", "cuStreamWaitEvent",                                \

@@ -123,6 +123,10 @@ enum iris_status iris_context_abort_status(struct iris_context *ctx, enum iris_o
 void iris_context_call_args(const struct iris_context *ctx, enum iris_operation operation,
                             struct iris_call_args *args);
 
+/* Waits for all that the device has been given, in a call or outside of one, also of a closed
+ * context; an interrupt is the context's. */
+enum iris_status iris_context_wait_for_device(struct iris_context *ctx);
+
 /* Whether `stream` is being captured into a graph. */
 bool iris_context_is_capturing(const struct iris_context *ctx, void *stream);
 

@@ -50,6 +50,21 @@ void iris_context_end_interruptible(void)
     (void)iris_wait_on_interrupt((struct iris_on_interrupt){NULL, NULL});
 }
 
+enum iris_status iris_context_wait_for_device(struct iris_context *ctx)
+{
+    struct iris_device *device = iris_heap_device(ctx->heap);
+    struct iris_on_interrupt before = {NULL, NULL};
+    const bool closed = iris_context_is_closed(ctx);
+    enum iris_status status;
+
+    if (!closed)
+        before = iris_wait_on_interrupt((struct iris_on_interrupt){interrupt, ctx});
+    status = ctx->ops->synchronize(device);
+    if (!closed)
+        (void)iris_wait_on_interrupt(before);
+    return status;
+}
+
 /* Waits for op_lock, a slice at most. */
 static bool try_lock(struct iris_context *ctx)
 {

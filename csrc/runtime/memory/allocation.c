@@ -78,23 +78,21 @@ struct iris_context *iris_allocation_context(const struct iris_allocation *alloc
 enum iris_status iris_allocation_read(const struct iris_allocation *allocation, void *host,
                                       size_t nbytes)
 {
-    const struct iris_context *ctx = allocation->ctx;
-    struct iris_device *device;
+    struct iris_context *ctx = allocation->ctx;
 
     IRIS_TRY(iris_context_check_process(ctx));
-    device = iris_heap_device(ctx->heap);
-    IRIS_TRY(ctx->ops->synchronize(device));
-    return ctx->ops->memory_read(device, host, iris_allocation_data(allocation), nbytes);
+    IRIS_TRY(iris_context_wait_for_device(ctx));
+    return ctx->ops->memory_read(iris_heap_device(ctx->heap), host,
+                                 iris_allocation_data(allocation), nbytes);
 }
 
 enum iris_status iris_allocation_write(const struct iris_allocation *allocation, const void *host,
                                        size_t nbytes)
 {
-    const struct iris_context *ctx = allocation->ctx;
-    struct iris_device *device;
+    struct iris_context *ctx = allocation->ctx;
 
     IRIS_TRY(iris_context_check_process(ctx));
-    device = iris_heap_device(ctx->heap);
-    IRIS_TRY(ctx->ops->synchronize(device));
-    return ctx->ops->memory_write(device, iris_allocation_data(allocation), host, nbytes);
+    IRIS_TRY(iris_context_wait_for_device(ctx));
+    return ctx->ops->memory_write(iris_heap_device(ctx->heap), iris_allocation_data(allocation),
+                                  host, nbytes);
 }

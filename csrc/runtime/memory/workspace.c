@@ -112,13 +112,11 @@ struct iris_workspace_control *iris_storage_control(const struct iris_context *c
 }
 
 /* Number of completed calls, of all that the device was given. */
-static enum iris_status read_calls(const struct iris_context *ctx,
+static enum iris_status read_calls(struct iris_context *ctx,
                                    const struct iris_workspace_control *control, uint64_t *out)
 {
-    struct iris_device *device = iris_heap_device(ctx->heap);
-
-    IRIS_TRY(ctx->ops->synchronize(device));
-    return ctx->ops->memory_read(device, out, &control->calls, sizeof *out);
+    IRIS_TRY(iris_context_wait_for_device(ctx));
+    return ctx->ops->memory_read(iris_heap_device(ctx->heap), out, &control->calls, sizeof *out);
 }
 
 /* ---- making a storage ---- */
@@ -529,7 +527,7 @@ enum iris_status iris_workspace_set_calls(struct iris_workspace *workspace, uint
     if (!iris_heap_retain_memory(ctx->heap))
         return IRIS_FAIL(IRIS_ESTATE, "context: it is closed");
     device = iris_heap_device(ctx->heap);
-    status = ctx->ops->synchronize(device);
+    status = iris_context_wait_for_device(ctx);
     if (status == IRIS_OK)
         status = ctx->ops->memory_write(device, &iris_storage_control(ctx, storage)->calls, &calls,
                                         sizeof calls);

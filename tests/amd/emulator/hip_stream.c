@@ -169,6 +169,19 @@ HIP_API hip_result hipStreamSynchronize(void *stream)
     return sticky_result();
 }
 
+HIP_API hip_result hipStreamQuery(void *handle)
+{
+    struct stream *stream = stream_of(handle);
+    bool is_busy;
+
+    if (stream->capture != NULL)
+        return HIP_CAPTURE_UNSUPPORTED;
+    pthread_mutex_lock(&stream->lock);
+    is_busy = stream->is_busy;
+    pthread_mutex_unlock(&stream->lock);
+    return is_busy ? HIP_NOT_READY : sticky_result();
+}
+
 HIP_API hip_result hipDeviceSynchronize(void)
 {
     if (is_any_stream_capturing())
