@@ -77,6 +77,8 @@ static PyObject *ops_recv(PyObject *module, PyObject *const *args, Py_ssize_t na
 /* A list of messages as it is read: the tensors, and what the core gets. */
 struct message_list {
     struct iris_py_tensor *tensors;
+    PyObject *
+        *objects; /* what the tensors describe; owned: an item's attribute may be a property */
     struct iris_message *messages;
     char (*names)[48];
     int count; /* of those read */
@@ -84,8 +86,15 @@ struct message_list {
 
 static void list_release(struct message_list *list)
 {
-    while (list->count > 0)
+    PyObject *type, *value, *traceback;
+
+    PyErr_Fetch(&type, &value, &traceback); /* an object's last reference may be ours */
+    while (list->count > 0) {
         iris_py_tensor_release(&list->tensors[--list->count]);
+        Py_DECREF(list->objects[list->count]);
+    }
+    PyErr_Restore(type, value, traceback);
+    PyMem_Free(list->objects);
     PyMem_Free(list->tensors);
     PyMem_Free(list->messages);
     PyMem_Free(list->names);
@@ -95,9 +104,10 @@ static int list_reserve(struct message_list *list, Py_ssize_t count)
 {
     *list = (struct message_list){0};
     list->tensors = PyMem_Calloc((size_t)count + 1, sizeof *list->tensors);
+    list->objects = PyMem_Calloc((size_t)count + 1, sizeof *list->objects);
     list->messages = PyMem_Calloc((size_t)count + 1, sizeof *list->messages);
     list->names = PyMem_Calloc((size_t)count + 1, sizeof *list->names);
-    if (list->tensors && list->messages && list->names)
+    if (list->tensors && list->objects && list->messages && list->names)
         return 0;
     list_release(list);
     PyErr_NoMemory();
@@ -117,6 +127,7 @@ static int list_add(struct message_list *list, struct iris_py_call *call, const 
                                    receives ? IRIS_PY_WRITTEN : IRIS_PY_READ,
                                    &list->tensors[i]) < 0)
         return -1;
+    list->objects[i] = Py_NewRef(tensor);
     list->count++;
     list->messages[i] =
         (struct iris_message){list->names[i], &list->tensors[i].tensor, rank, receives};
@@ -167,13 +178,15 @@ static int list_add_item(struct message_list *list, struct iris_py_call *call, P
     int result = -1;
 
     (void)PyOS_snprintf(argument, sizeof argument, "messages[%d]", list->count);
-    if (tensor && !dst) {
+    if (tensor && !dst && PyErr_ExceptionMatches(PyExc_AttributeError)) {
         PyErr_Clear();
         src = PyObject_GetAttr(item, state->names[IRIS_PY_NAME_src]);
     }
     if (!dst && !src) {
-        PyErr_Clear();
-        result = iris_py_type_error(argument, "a ccl.Send or ccl.Recv", item);
+        if (PyErr_ExceptionMatches(PyExc_AttributeError)) {
+            PyErr_Clear();
+            iris_py_type_error(argument, "a ccl.Send or ccl.Recv", item);
+        }
     } else {
         (void)PyOS_snprintf(name, sizeof name, "%s.tensor", argument);
         result = list_add(list, call, name, tensor, dst ? "dst" : "src", dst ? dst : src, !dst);
@@ -196,8 +209,7 @@ static PyObject *ops_batch(PyObject *module, PyObject *const *args, Py_ssize_t n
     if (iris_py_parse_batch(iris_py_state_of_module(module), args, nargs, kwnames, &a) < 0 ||
         iris_py_call_begin_direct(module, a.ctx, a.group, &call) < 0)
         return NULL;
-    /* A tuple of its own: reading an item may run Python code that changes the caller's list. The
-     * tensors' objects live as long as the items. */
+    /* A tuple of its own: reading an item may run Python code that changes the caller's list. */
     items = PySequence_Check(a.messages) ? PySequence_Tuple(a.messages) : NULL;
     if (!items) {
         if (!PyErr_Occurred())

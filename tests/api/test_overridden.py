@@ -16,6 +16,7 @@ import torch
 
 import iris_c
 from iris_c import _C
+from iris_c.testing import ranks
 
 HEAP = 1 << 22
 
@@ -53,10 +54,13 @@ def calls_with_a_group(ctx):
         "barrier": lambda g: ccl.barrier(ctx, group=g),
         "send": lambda g: ccl.send(ctx, x, 0, group=g),
         "recv": lambda g: ccl.recv(ctx, y, 0, group=g),
+        "sendrecv": lambda g: ccl.sendrecv(ctx, y, x, 0, 0, group=g),
+        "batch": lambda g: ccl.batch(ctx, [ccl.Send(x, 0), ccl.Recv(y, 0)], group=g),
     }
 
 
 NAMES = list(calls_with_a_group(None))
+MESSAGES = ("send", "recv")  # which a rank does not exchange with itself
 
 
 def fresh():
@@ -77,7 +81,7 @@ def test_what_group_returns_must_be_a_context(ctx, name, value):
         calls_with_a_group(ctx)[name]([0])
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("send", "recv")])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in MESSAGES])
 def test_a_group_that_nobody_keeps_lives_until_the_call_ends(ctx, name):
     made = []
 
@@ -99,7 +103,7 @@ def test_a_group_that_nobody_keeps_lives_until_the_call_ends(ctx, name):
 
 def test_the_error_of_a_call_in_a_group_that_nobody_keeps(ctx):
     ctx.chosen = fresh
-    for name in ("send", "recv"):
+    for name in MESSAGES:
         with pytest.raises(ValueError, match=r"^(dst|src): expected another rank"):
             calls_with_a_group(ctx)[name]([0])
     with pytest.raises(ValueError, match=r"^output: expected 8 elements"):
@@ -182,6 +186,36 @@ def test_conversions_that_close_the_context():
         context.kept, context.kept_word = context.zeros(8), context.zeros(1, dtype=torch.int32)
         with pytest.raises(RuntimeError, match="closed"):
             call(context)
+
+
+class Fresh:
+    """A message whose tensor nobody else has."""
+
+    dst = 1
+
+    @property
+    def tensor(self):
+        return torch.full((1 << 21,), 7.0)
+
+
+class Interrupting:
+    @property
+    def tensor(self):
+        raise KeyboardInterrupt
+
+
+@ranks(2)
+def test_a_message_whose_tensor_nobody_keeps(ctx):
+    if ctx.rank == 0:
+        ctx.ccl.batch([Fresh()])
+        with pytest.raises(KeyboardInterrupt):
+            ctx.ccl.batch([Interrupting()])
+        with pytest.raises(TypeError, match=r"^messages\[0\]: expected a ccl.Send or ccl.Recv"):
+            ctx.ccl.batch([object()])
+    else:
+        received = torch.zeros(1 << 21)
+        ctx.ccl.batch([iris_c.ccl.Recv(received, 0)])
+        assert (received == 7).all()
 
 
 def test_a_config_of_a_subclass_is_read_each_time(ctx):
@@ -273,7 +307,7 @@ def test_calls_leave_no_references(ctx):
     square, out = torch.ones(4, 4), torch.zeros(4, 4)
     config = iris_c.ccl.Config(comm_sms=1)
     workspace = iris_c.FusedWorkspace(ctx, "all_reduce")
-    good = [call for name, call in calls_with_a_group(ctx).items() if name not in ("send", "recv")]
+    good = [call for name, call in calls_with_a_group(ctx).items() if name not in MESSAGES]
     calls = [
         *(lambda call=call: call([0]) for call in good),
         *(lambda call=call: call([0]) for call in calls_with_a_group(ctx).values()),
