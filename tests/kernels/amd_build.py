@@ -4,7 +4,6 @@
 
 import importlib.util
 import pathlib
-import re
 import shutil
 import subprocess
 
@@ -23,9 +22,10 @@ def _build_kernels():
 build_kernels = _build_kernels()
 
 
-def compiled(target, directory, source=build_kernels.SOURCE, root=ROOT):
+def compiled(target, directory, source=build_kernels.SOURCE, root=ROOT, extra=()):
     output = directory / build_kernels.object_name(target)
-    subprocess.run(build_kernels.command(target, output, source, werror=True), cwd=root, check=True)
+    command = build_kernels.command(target, output, source, werror=True, extra=extra)
+    subprocess.run(command, cwd=root, check=True)
     return output
 
 
@@ -61,22 +61,21 @@ MUTANTS = {
 }
 
 
-def copy_of_few(directory) -> None:
-    """The sources of the kernels that neither multiply nor reduce, a dozen, which compile in
-    seconds and have all of the memory order."""
+# The kernels that neither multiply nor reduce: a dozen, which compile in seconds and have all of
+# the memory order.
+FEW = ("-DIRIS_ONLY_BYTES",)
+
+
+def copy_sources(directory) -> None:
     shutil.copytree(ROOT / "csrc", directory / "csrc")
-    table = directory / "csrc/kernels/abi/instances.def"
-    left_out = re.compile(r"IRIS_(\w+_INSTANCES|INSTANCE)\(\w*(MATMUL|REDUCE|CLEAR)")
-    kept = [line for line in table.read_text().splitlines() if not left_out.match(line)]
-    table.write_text("\n".join(kept) + "\n")
 
 
 def mutant(name: str, target: str, directory) -> pathlib.Path:
     """The object of few kernels with one of the MUTANTS."""
     before, after, _ = MUTANTS[name]
-    copy_of_few(directory)
+    copy_sources(directory)
     header = directory / "csrc/kernels/gpu/cdna/sync_cdna.h"
     text = header.read_text()
     assert before in text
     header.write_text(text.replace(before, after))
-    return compiled(target, directory, root=directory)
+    return compiled(target, directory, root=directory, extra=FEW)

@@ -15,17 +15,11 @@ from once import made_once
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # -O1 and line numbers alone: the compiler is what takes long, not the programs.
-COMMON = ["-g1", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread"]
+# The ranks as threads use float32 and bytes; other dtypes are the same templates.
+COMMON = ["-g1", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-DIRIS_ONLY_FLOAT32"]
 C = ["-std=c11", "-D_GNU_SOURCE"]
 CXX = ["-std=c++17", "-fno-exceptions", "-fno-rtti", "-fno-threadsafe-statics"]
 
-
-FEW = """\
-#define IRIS_FLOAT_INSTANCES(operation, variant, arguments, kernel) \\
-    IRIS_INSTANCE(operation, variant, F32, arguments, \\
-                  (iris::kernel<float, IRIS_VARIANT_##variant>))
-#define IRIS_REDUCTION_INSTANCES IRIS_FLOAT_INSTANCES
-"""
 SANITIZERS = {
     "plain": [],
     "thread": ["-fsanitize=thread"],
@@ -36,20 +30,10 @@ PRODUCT = ("kernels/cpu/gemm_host*.cpp", "kernels/cpu/rows_host.cpp")
 BOOTSTRAP = ("runtime/bootstrap/*.c", "base/*.c")
 
 
-def copy_with_few_kernels(tree: pathlib.Path) -> None:
-    """The sources, with kernels of the dtypes alone that the ranks as threads use: float32, and
-    bytes. The others are the same templates, and most of the compiler's time."""
+def copy_sources(tree: pathlib.Path) -> None:
+    """What the programs are made of, to be changed."""
     for folder in ("csrc", "tests/native"):
         shutil.copytree(ROOT / folder, tree / folder)
-    table = tree / "csrc/kernels/abi/instances.def"
-    rows = table.read_text()
-    begin = rows.index("#define IRIS_FLOAT_INSTANCES")
-    rows = rows[:begin] + FEW + rows[rows.index("\n\n", begin) :]
-    # Of traced twins, which no program runs, one.
-    first, condition = rows.index("IRIS_FLOAT_INSTANCES(MATMUL"), "#if !defined(IRIS_TRACED)\n"
-    second = rows.index("\n", first) + 1
-    rows = rows[:second] + condition + rows[second:].replace(condition, "", 1)
-    table.write_text(rows)
 
 
 def compiled(tree: pathlib.Path, sources, out: pathlib.Path, *flags: str) -> list[str]:
@@ -76,8 +60,7 @@ def core(shared: pathlib.Path, sanitizer: str) -> pathlib.Path:
     """A folder with the objects of the core with few kernels, which all programs are made with."""
 
     def make(out: pathlib.Path) -> None:
-        copy_with_few_kernels(out / "tree")
-        compiled(out / "tree", sources_of(out / "tree", CORE), out, *SANITIZERS[sanitizer])
+        compiled(ROOT, sources_of(ROOT, CORE), out, *SANITIZERS[sanitizer])
 
     return made_once(shared / f"core-{sanitizer}", make)
 

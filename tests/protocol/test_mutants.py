@@ -144,7 +144,7 @@ def core(shared, tmp_path_factory):
 def changed_program(core, tmp_path, sanitizer, *changes):
     """The program with textual changes, (file, what stands there, what is put there)."""
     tree = tmp_path / "tree"
-    programs.copy_with_few_kernels(tree)
+    programs.copy_sources(tree)
     for file, old, new in changes:
         text = (tree / file).read_text()
         assert text.count(old) >= 1, f"{file} has no line {old!r} any more"
