@@ -19,6 +19,7 @@ class HeapExhausted(MemoryError):
     asked: int | None
     free: int | None
     heap_size: int | None
+    needed: int | None
 
 class PeerError(RuntimeError):
     rank: int | None

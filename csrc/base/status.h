@@ -40,6 +40,7 @@ struct iris_error {
     uint64_t asked;     /* EHEAP: bytes asked for */
     uint64_t free;      /* EHEAP: bytes free, in total */
     uint64_t heap_size; /* EHEAP: the heap's bytes */
+    uint64_t needed;    /* EHEAP: a heap_size with which this allocation would have fitted */
 };
 
 /* The calling thread's last error. Never NULL. */

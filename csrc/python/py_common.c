@@ -238,7 +238,8 @@ static int set_details(const struct iris_py_state *state, PyObject *type, PyObje
         if (set_attribute(exception, "asked", PyLong_FromUnsignedLongLong(error->asked)) < 0 ||
             set_attribute(exception, "free", PyLong_FromUnsignedLongLong(error->free)) < 0 ||
             set_attribute(exception, "heap_size", PyLong_FromUnsignedLongLong(error->heap_size)) <
-                0)
+                0 ||
+            set_attribute(exception, "needed", PyLong_FromUnsignedLongLong(error->needed)) < 0)
             return -1;
     } else if (type == state->peer_error || type == state->signal_timeout) {
         if (set_attribute(exception, "rank", int_or_none(error->rank)) < 0 ||
@@ -339,7 +340,7 @@ finally:
 
 int iris_py_errors_init(PyObject *module, struct iris_py_state *state)
 {
-    static const char *const heap_attributes[] = {"asked", "free", "heap_size", NULL};
+    static const char *const heap_attributes[] = {"asked", "free", "heap_size", "needed", NULL};
     static const char *const peer_attributes[] = {"rank", "call", NULL};
     static const char *const timeout_attributes[] = {"rank",   "tile", "call",
                                                      "wanted", "seen", NULL};
@@ -348,7 +349,9 @@ int iris_py_errors_init(PyObject *module, struct iris_py_state *state)
     state->heap_exhausted = new_exception("iris_c.HeapExhausted",
                                           "The symmetric heap has no room for an allocation.\n\n"
                                           "Attributes\n----------\n"
-                                          "asked, free, heap_size : int\n    Bytes.",
+                                          "asked, free, heap_size : int\n    Bytes.\n"
+                                          "needed : int\n    A heap_size with which this "
+                                          "allocation would have fitted.",
                                           PyExc_MemoryError, heap_attributes);
     state->peer_error = new_exception("iris_c.PeerError",
                                       "A rank died, left or never arrived.\n\n"

@@ -32,7 +32,9 @@ enum {
 
 struct iris_board_entry {
     uint32_t signature; /* of the call's description */
-    uint32_t usable;    /* 1: the rank has a usable storage and will claim */
+    uint32_t storage;   /* one that the rank can use, 0: none */
+    uint32_t claims;    /* 1: and it will claim it, as that has room for any rank */
+    uint32_t stages;    /* 1: the rank's results are staged: it needs that room */
 };
 
 struct iris_control {

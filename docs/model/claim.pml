@@ -4,14 +4,15 @@
  * Model of the board (docs/protocol.md, "Choosing the storage"): how the ranks' hosts settle, call
  * by call, which workspace storage all of them use, although each knows only what it holds itself.
  *
- * One process is the host of one rank. In each of CALLS calls it has a usable storage, any of
- * those that exist, or needs one; the choice is free, so every combination is explored. Storages
- * are only made by all ranks together and are never freed here: freeing is settled by the heap,
+ * One process is the host of one rank. In each of CALLS calls it has a storage that suits all ranks,
+ * any of those that exist, or, with SMALL, one that has no room for staged results, or needs one,
+ * maybe because its results are staged; the choice is free, so every combination is explored.
+ * Storages are only made by all ranks together and are never freed here: freeing is settled by the heap,
  * inside such a making.
  *
- * Asserted: in every call all ranks use the same storage, and every rank holds it. No invalid end
- * state: nobody waits for ever. A rank with a usable storage waits for nobody but, for the slots'
- * sake, for ranks more than LEAD calls behind.
+ * Asserted: in every call all ranks use the same storage, every rank holds it, and a small one is used
+ * only if no rank stages results. No invalid end state: nobody waits for ever. A rank with a storage
+ * that suits all waits for nobody but, for the slots' sake, for ranks more than LEAD calls behind.
  *
  * MISMATCH adds kernels and one rank that, in the last call, calls something else. All ranks then must
  * raise in that call and in no other. The kernel is reduced to its last exchange: a signal to each
@@ -39,7 +40,11 @@
 /* ---- the control segment ---- */
 
 byte posted[RANKS];                /* the last call that the rank has described */
-bit usable[SLOTS * RANKS];         /* the rank will claim */
+bit claims[SLOTS * RANKS];         /* the rank will claim */
+#ifdef SMALL
+byte holds[SLOTS * RANKS];         /* a storage that the rank can use, 0: none */
+bit stages[SLOTS * RANKS];         /* the rank's results are staged */
+#endif
 bit signature[SLOTS * RANKS];
 byte claim_call[SLOTS];            /* the claim word's three parts; written by one CAS */
 byte claim_storage[SLOTS];
@@ -57,6 +62,7 @@ byte delivered[RANKS * RANKS];     /* [at][from]: signals that really carry the 
 
 /* ---- ghosts ---- */
 
+bit claim_small[SLOTS];            /* the claimed storage does not suit all */
 byte used[CALLS + 1];              /* the storage that the first rank took in the call */
 byte bad_call = 0, bad_rank = 0;   /* who calls something else, and when; 0: never */
 
@@ -68,7 +74,10 @@ byte bad_call = 0, bad_rank = 0;   /* who calls something else, and when; 0: nev
 /* In these, `k` is the call, `rank` this rank, as in the process below. */
 #define HAS_POSTED(r) (posted[r] >= k)
 #define HAS_POSTED_EARLIER(r) (posted[r] + LEAD >= k)
-#define NEEDS(r) (posted[r] >= k && !usable[ENTRY(k, r)])
+#define WAITS(r) (posted[r] >= k && !claims[ENTRY(k, r)])
+#ifdef SMALL
+#define STAGES_NOTHING(r) (!stages[ENTRY(k, r)])
+#endif
 #define AGREES(r) (signature[ENTRY(k, r)] == own_signature)
 #define IS_MAKING(r) (making[r] >= k)
 #define HAS_DELIVERED(r) (delivered[rank * RANKS + (r)] >= k)
@@ -78,6 +87,8 @@ proctype host(byte rank)
 {
     byte k = 1;   /* the call */
     byte mine;    /* the storage this rank would use, 0: it needs one */
+    bit small;    /* which does not suit all */
+    bit staging;
     byte id;      /* the storage that is settled on */
     byte p;
     bit own_signature, differ;
@@ -89,7 +100,12 @@ proctype host(byte rank)
         atomic {
             own_signature = (k == bad_call && rank == bad_rank);
             if
+#ifdef SMALL
+            :: mine = 1; small = 1
+            :: mine = 0; staging = 1
+#else
             :: mine = 1
+#endif
 #ifndef ALL_USABLE
             :: mine = 0
             :: mine = storages[rank]
@@ -100,14 +116,22 @@ proctype host(byte rank)
         ALL(HAS_POSTED_EARLIER);
 #endif
         d_step {
-            usable[ENTRY(k, rank)] = (mine != 0);
+            claims[ENTRY(k, rank)] = (mine != 0 && !small);
+#ifdef SMALL
+            holds[ENTRY(k, rank)] = mine;
+            stages[ENTRY(k, rank)] = staging;
+#endif
             signature[ENTRY(k, rank)] = own_signature
         }
         posted[rank] = k;
 
         id = 0;
         if
+#ifdef MUTANT_SMALL_CLAIMS
         :: mine != 0 ->
+#else
+        :: mine != 0 && !small ->
+#endif
 #ifdef MUTANT_CLAIM_IN_TWO_STEPS
             if
             :: CLAIMED(k)
@@ -126,6 +150,7 @@ proctype host(byte rank)
                 :: else ->
                     claim_call[SLOT(k)] = k;
                     claim_storage[SLOT(k)] = mine;
+                    claim_small[SLOT(k)] = small;
                     claim_signature[SLOT(k)] = own_signature
                 fi
             }
@@ -136,12 +161,13 @@ proctype host(byte rank)
             }
 #ifdef MUTANT_MAKE_ALONE
         /* The hidden collective: whoever needs a storage goes and makes one with the others. */
-        :: mine == 0 -> goto make;
+        :: mine == 0 || small -> goto make;
 #else
-        :: mine == 0 ->
+        :: mine == 0 || small ->
             if
             :: atomic {
                 CLAIMED(k) ->
+                    assert(!(staging && claim_small[SLOT(k)]));
                     id = claim_storage[SLOT(k)];
                     differ = (claim_signature[SLOT(k)] != own_signature)
                 }
@@ -150,8 +176,34 @@ proctype host(byte rank)
             /* Does not wait for ranks that have not described the call yet. */
             :: (!CLAIMED(k)) -> goto make
 #else
-            :: atomic { ALL(NEEDS) && !ALL(AGREES) -> differ = 1 }
-            :: ALL(NEEDS) && ALL(AGREES) -> goto make
+            :: atomic { ALL(WAITS) && !ALL(AGREES) -> differ = 1 }
+#ifdef SMALL
+            :: atomic {
+                ALL(WAITS) && ALL(AGREES) ->
+                    /* The lowest rank's that has one, unless somebody needs more. */
+                    id = (holds[ENTRY(k, 0)] -> holds[ENTRY(k, 0)] :
+                         (holds[ENTRY(k, 1)] -> holds[ENTRY(k, 1)] : holds[ENTRY(k, 2)]));
+                    if
+#ifdef MUTANT_STAGED_IGNORED
+                    :: id == 0 -> goto make
+#else
+                    :: id == 0 || !ALL(STAGES_NOTHING) -> goto make
+#endif
+                    :: else
+                    fi;
+                    assert(!staging);
+                    if
+                    :: CLAIMED(k) -> assert(claim_storage[SLOT(k)] == id)
+                    :: else ->
+                        claim_call[SLOT(k)] = k;
+                        claim_storage[SLOT(k)] = id;
+                        claim_small[SLOT(k)] = 1;
+                        claim_signature[SLOT(k)] = own_signature
+                    fi
+                }
+#else
+            :: ALL(WAITS) && ALL(AGREES) -> goto make
+#endif
 #endif
             fi
 #endif
@@ -200,6 +252,8 @@ settled:
         d_step {
             assert(k != bad_call);
             mine = 0;
+            small = 0;
+            staging = 0;
             id = 0;
             k++
         }

@@ -213,7 +213,7 @@ IRIS_FUNCTION int32_t iris_message_lanes(uint64_t nbytes, int32_t lanes)
 
 IRIS_FUNCTION struct iris_gather_layout
 iris_gather_layout_make(int64_t rows, int64_t cols, int32_t unit_rows, int32_t unit_cols,
-                        int32_t group_rows, bool m_contiguous, bool joins_cols,
+                        int32_t group_rows, bool m_contiguous, bool joins_cols, bool skips_own,
                         uint32_t element_nbytes, int32_t world_size)
 {
     const int64_t lines = m_contiguous ? cols : rows, run = m_contiguous ? rows : cols;
@@ -224,17 +224,17 @@ iris_gather_layout_make(int64_t rows, int64_t cols, int32_t unit_rows, int32_t u
     l.unit_rows = unit_rows;
     l.unit_cols = unit_cols;
     l.group_rows = group_rows;
-    l.pad = 0;
+    l.skips_own = skips_own;
     l.units_k = iris_ceil_div(cols, unit_cols);
     l.units = iris_ceil_div(rows, unit_rows) * l.units_k;
     if (joins_cols) {
         l.pitch = m_contiguous ? run : run * world_size;
         l.shard_step = (uint64_t)(m_contiguous ? lines * run : run) * element_nbytes;
-        l.half_nbytes = (uint64_t)(lines * run * world_size) * element_nbytes;
+        l.half_nbytes = world_size > 1 ? (uint64_t)(lines * run * world_size) * element_nbytes : 0;
     } else {
         l.pitch = (int64_t)(iris_round_up((uint64_t)run * element_nbytes, 128) / element_nbytes);
         l.shard_step = (uint64_t)(lines * l.pitch) * element_nbytes;
-        l.half_nbytes = l.shard_step * (uint64_t)world_size;
+        l.half_nbytes = l.shard_step * (uint64_t)(world_size - (skips_own ? 1 : 0));
     }
     l.flags_count = l.units * world_size;
     return l;
@@ -294,30 +294,36 @@ IRIS_FUNCTION struct iris_tile_coord iris_gather_tile_coord(const struct iris_ga
 /* A staged tile is packed, block_n elements a row, and starts at a multiple of this. */
 #define IRIS_TILE_ALIGNMENT 128
 
-/* Byte offsets inside one half of a workspace's staging, and the flags of one half. On a GPU a
- * rank's own partials pass through its staging too: other work-groups, or other waves, than those
+/* Byte offsets inside one half of a workspace's staging, and the flags of one half: the one place
+ * that says what is staged, for the kernels that do and for the host that asks for the memory. On
+ * the cpu a rank's own partial stays with it in two_shot. On a GPU a rank's own partials pass
+ * through its staging too: other work-groups, or other waves, than those
  * that computed them reduce them. A GPU kernel may hand a partial tile over in `gpu_parts` parts,
  * each with its flag, in two_shot and one_shot. gpu_parts 0: the cpu. */
 struct iris_reduce_layout {
     uint64_t tile_nbytes;     /* one staged tile of the operands' dtype */
     uint64_t accum_nbytes;    /* one staged tile of sums: fp32, or integers of the dtype */
-    uint64_t partials_offset; /* two_shot: [source][share]; one_shot: [source][tile]; ring: [tile],
-                                 sums; atomic, spinlock: [tile], float */
-    uint64_t results_offset;  /* two_shot, ring: [tile], results for an output off the heap */
+    uint64_t partials_offset; /* two_shot: [source][share], on the cpu without the owner's;
+                                 gathered: on a GPU [share], this rank's; one_shot: [source][tile];
+                                 ring: [tile], sums; atomic, spinlock: [tile], float */
     uint64_t locks_offset;    /* spinlock: uint32_t[tile] */
     uint64_t own_offset;      /* GPUs; ring, atomic, spinlock: [tile], this rank's partials */
-    uint64_t half_nbytes;
+    uint64_t half_nbytes;     /* of all that is staged wherever the output lies */
+    uint64_t results_offset;  /* two_shot, ring: [tile], results from peers for an output off the
+                                 heap; the end of the half, there only if a rank has such one */
+    uint64_t results_nbytes;
     int64_t result_flags; /* ring: index of the first RESULT flag */
     int64_t own_flags;    /* GPUs; ring, atomic, spinlock: index of the first flag of those */
     int64_t flags_count;
 };
 
-IRIS_FUNCTION struct iris_reduce_layout iris_reduce_layout_make(const struct iris_schedule *s,
-                                                                bool scatters, uint32_t variant,
-                                                                uint32_t element_nbytes,
-                                                                int32_t gpu_parts)
+IRIS_FUNCTION struct iris_reduce_layout
+iris_reduce_layout_make(const struct iris_schedule *s, bool scatters, bool gathers,
+                        uint32_t variant, uint32_t element_nbytes, int32_t gpu_parts)
 {
-    const int64_t parts = gpu_parts > 0 ? gpu_parts : 1;
+    const bool alone = s->world_size == 1, gpu = gpu_parts > 0;
+    const int64_t sources = gathers ? (gpu ? 1 : 0) : gpu ? s->world_size : s->world_size - 1;
+    const int64_t parts = gpu ? gpu_parts : 1;
     const uint64_t elements = (uint64_t)s->block_m * (uint64_t)s->block_n;
     const uint64_t tiles = (uint64_t)s->tiles;
     struct iris_reduce_layout l;
@@ -326,7 +332,7 @@ IRIS_FUNCTION struct iris_reduce_layout iris_reduce_layout_make(const struct iri
     l.accum_nbytes =
         iris_round_up(elements * (element_nbytes > 4 ? element_nbytes : 4), IRIS_TILE_ALIGNMENT);
     l.partials_offset = 0;
-    l.results_offset = 0;
+    l.results_nbytes = 0;
     l.locks_offset = 0;
     l.own_offset = 0;
     l.half_nbytes = 0;
@@ -336,10 +342,9 @@ IRIS_FUNCTION struct iris_reduce_layout iris_reduce_layout_make(const struct iri
     switch (variant) {
     case IRIS_VARIANT_TWO_SHOT:
         l.flags_count = s->world_size * s->share_max * parts;
-        l.results_offset = (uint64_t)(s->world_size * s->share_max) * l.tile_nbytes;
-        l.half_nbytes = l.results_offset;
-        if (!scatters)
-            l.half_nbytes += tiles * l.tile_nbytes;
+        l.half_nbytes = (uint64_t)(sources * s->share_max) * l.tile_nbytes;
+        if (!scatters && !alone)
+            l.results_nbytes = tiles * l.tile_nbytes;
         break;
     case IRIS_VARIANT_ONE_SHOT:
     case IRIS_VARIANT_ONE_SHOT_LEGACY:
@@ -349,8 +354,8 @@ IRIS_FUNCTION struct iris_reduce_layout iris_reduce_layout_make(const struct iri
     case IRIS_VARIANT_RING:
         l.result_flags = s->tiles;
         l.flags_count = 2 * s->tiles;
-        l.results_offset = tiles * l.accum_nbytes;
-        l.half_nbytes = l.results_offset + tiles * l.tile_nbytes;
+        l.half_nbytes = alone ? 0 : tiles * l.accum_nbytes;
+        l.results_nbytes = alone ? 0 : tiles * l.tile_nbytes;
         break;
     case IRIS_VARIANT_ATOMIC:
     case IRIS_VARIANT_SPINLOCK:
@@ -362,10 +367,11 @@ IRIS_FUNCTION struct iris_reduce_layout iris_reduce_layout_make(const struct iri
     }
     l.own_offset = l.half_nbytes;
     l.own_flags = l.flags_count;
-    if (gpu_parts > 0 && variant != IRIS_VARIANT_TWO_SHOT && variant != IRIS_VARIANT_ONE_SHOT) {
+    if (gpu && variant != IRIS_VARIANT_TWO_SHOT && variant != IRIS_VARIANT_ONE_SHOT) {
         l.half_nbytes += tiles * l.tile_nbytes;
         l.flags_count += s->tiles;
     }
+    l.results_offset = l.half_nbytes;
     return l;
 }
 

@@ -59,7 +59,8 @@ template <typename T, class Producer> class rank_reduction
           schedule_(iris_share_schedule_make(args.M, args.N, args.share_m, args.share_n,
                                              args.block_m, args.block_n, args.group_size_m,
                                              args.call.world_size)),
-          layout_(iris_reduce_layout_make(&schedule_, scatters(), variant, sizeof(T), 0)),
+          layout_(
+              iris_reduce_layout_make(&schedule_, scatters(), gathers(), variant, sizeof(T), 0)),
           acc_(accumulator_make<acc_t<T>>(wg, {args.block_m, args.block_n, args.block_k},
                                           producer.inner_dimension())),
           rank_(args.call.rank), world_(args.call.world_size)
@@ -74,16 +75,18 @@ template <typename T, class Producer> class rank_reduction
             const int64_t tile = iris_tile_at(&schedule_, rank_, step);
             const int32_t owner = iris_block_owner(&schedule_, tile);
             if (owner != rank_) {
-                push_product(owner, share_index(owner, tile, rank_), tile);
+                push_product(owner, share_slot(owner, tile, rank_), share_flag(owner, tile, rank_),
+                             tile);
                 continue;
             }
             const iris_tile_coord at = produce(tile);
             /* Own tiles come last: all that the peers wait for has left this work-group. */
-            if (!wait_partials(wg_, call_, tile, share_index(owner, tile, 0), schedule_.share_max,
+            if (!wait_partials(wg_, call_, tile, share_flag(owner, tile, 0), schedule_.share_max,
                                rank_))
                 return;
             const trace_span span(call_.args, true, IRIS_TRACE_REDUCE, rank_, tile);
-            tile_rank_sum<T>(wg_, acc_, partial_slot(rank_, share_index(rank_, tile, 0)),
+            tile_rank_sum<T>(wg_, acc_,
+                             partial_slot(rank_, tile - iris_share_begin(&schedule_, rank_)),
                              (uint64_t)schedule_.share_max * layout_.tile_nbytes, args_.block_n,
                              world_, rank_, args_.reduce_op, size_of(at));
             conclude(at);
@@ -299,9 +302,16 @@ template <typename T, class Producer> class rank_reduction
                                       (uint64_t)tile * layout_.tile_nbytes);
     }
 
-    int64_t share_index(int32_t owner, int64_t tile, int32_t source) const
+    /* two_shot: the flag and the place of rank `source`'s partial of an owner's tile, which has a
+     * place for each rank but itself. */
+    int64_t share_flag(int32_t owner, int64_t tile, int32_t source) const
     {
         return source * schedule_.share_max + tile - iris_share_begin(&schedule_, owner);
+    }
+
+    int64_t share_slot(int32_t owner, int64_t tile, int32_t source) const
+    {
+        return share_flag(owner, tile, source - (source > owner ? 1 : 0));
     }
 
     iris_tile_coord coord(int64_t tile) const
@@ -383,13 +393,13 @@ template <typename T, class Producer> class rank_reduction
     }
 
     /* The same for a partial that nobody needs here. */
-    void push_product(int32_t target, int64_t index, int64_t tile)
+    void push_product(int32_t target, int64_t slot, int64_t flag, int64_t tile)
     {
         {
             const trace_span span(call_.args, true, IRIS_TRACE_GEMM, rank_, tile);
-            producer_.produce_into(wg_, acc_, coord(tile), packed<T>(partial_slot(target, index)));
+            producer_.produce_into(wg_, acc_, coord(tile), packed<T>(partial_slot(target, slot)));
         }
-        signal_tile(wg_, call_, target, index);
+        signal_tile(wg_, call_, target, flag);
     }
 
     /* Where rank `target` wants a result. Waiting for its arrival also means that nothing before

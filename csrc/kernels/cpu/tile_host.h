@@ -160,8 +160,8 @@ inline void tile_gemm_store(work_group wg, accumulator &acc, const matrix<const 
     tile_store(wg, target, acc, size);
 }
 
-/* accumulator = ((p_0 op p_1) op p_2) ..., where p_s is the packed tile at partials + s *
- * source_stride bytes, or, for s == own, what the accumulator holds. own -1: all from memory. */
+/* accumulator = ((p_0 op p_1) op p_2) ..., where the p_s are packed tiles in memory, source_stride
+ * bytes apart, but for p_own, which is what the accumulator holds. own -1: all are in memory. */
 template <typename T>
 inline void tile_rank_sum(work_group, tile_accumulator<acc_t<T>> &acc, const char *partials,
                           uint64_t source_stride, int64_t ld, int32_t sources, int32_t own,
@@ -172,7 +172,7 @@ inline void tile_rank_sum(work_group, tile_accumulator<acc_t<T>> &acc, const cha
         const char *row = partials + (uint64_t)(i * ld) * sizeof(T);
         if (own == 0) {
             for (int32_t s = 1; s < sources; ++s)
-                ops->reduce(acc.row(i), row + (uint64_t)s * source_stride, size.cols, op);
+                ops->reduce(acc.row(i), row + (uint64_t)(s - 1) * source_stride, size.cols, op);
             continue;
         }
         for (int64_t j = 0; j < size.cols; j += kRowChunk) {
@@ -185,7 +185,9 @@ inline void tile_rank_sum(work_group, tile_accumulator<acc_t<T>> &acc, const cha
                 if (s == own)
                     iris_row_ops_for(dtype_of<acc_t<T>>::value)->reduce(sum, mine, n, op);
                 else
-                    ops->reduce(sum, run + (uint64_t)s * source_stride, n, op);
+                    ops->reduce(sum,
+                                run + (uint64_t)(own >= 0 && s > own ? s - 1 : s) * source_stride,
+                                n, op);
             }
             memcpy(mine, sum, (size_t)n * sizeof sum[0]);
         }

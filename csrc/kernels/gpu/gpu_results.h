@@ -27,8 +27,8 @@ template <typename T, iris_variant kVariant, class Geometry, result kResult> cla
                             reduction_shared *shared)
         : wg_(wg), args_(args), call_(call), geometry_(args), shared_(shared),
           schedule_(to_vector_registers(gpu_schedule<kResult>(args))),
-          layout_(to_vector_registers(iris_reduce_layout_make(&schedule_, kScatters, kVariant,
-                                                              sizeof(T), Geometry::kParts))),
+          layout_(to_vector_registers(iris_reduce_layout_make(
+              &schedule_, kScatters, kGathers, kVariant, sizeof(T), Geometry::kParts))),
           rank_(args.call.rank), world_(args.call.world_size)
     {
     }

@@ -162,9 +162,10 @@ template <typename T> class gathered_operand
     IRIS_INLINE matrix<T> staged_shard(int32_t at, int32_t source) const
     {
         const iris_call_args &call = args_.product.reduce.call;
+        const int32_t place = source - (layout_.skips_own != 0 && source > at ? 1 : 0);
         T *data = heap_pointer<T>(call, at,
                                   call.data_offset + call_.half * call.data_half_nbytes +
-                                      (uint64_t)source * layout_.shard_step);
+                                      (uint64_t)place * layout_.shard_step);
         return args_.m_contiguous != 0 ? matrix<T>{data, 1, layout_.pitch}
                                        : matrix<T>{data, layout_.pitch, 1};
     }

@@ -89,19 +89,38 @@ static uint64_t largest_free(const struct iris_allocator *allocator)
     return largest;
 }
 
+/* The size with which the same takes and gives would have led to a range for this one: first fit
+ * places all that came before where it is, and this one at the end. */
+static uint64_t size_needed(const struct iris_allocator *allocator, uint64_t nbytes)
+{
+    enum { STEP = 4096 }; /* of heap_size */
+    const uint64_t wanted = iris_allocator_rounded(allocator, nbytes);
+    uint64_t used = allocator->nbytes;
+
+    for (const struct range *range = allocator->free; range != NULL; range = range->next)
+        if (range->offset + range->nbytes == allocator->nbytes)
+            used = range->offset;
+    return wanted > UINT64_MAX - used - STEP ? UINT64_MAX
+                                             : (used + wanted + STEP - 1) / STEP * STEP;
+}
+
 static enum iris_status exhausted(const struct iris_allocator *allocator, uint64_t nbytes)
 {
+    const uint64_t needed = size_needed(allocator, nbytes);
     struct iris_error *error;
 
     IRIS_FAIL(IRIS_EHEAP,
               "symmetric heap: asked for %llu bytes, %llu of %llu are free, the largest free range "
-              "has %llu; free tensors on all ranks or raise heap_size in iris_c.init()",
+              "has %llu; free tensors on all ranks or raise heap_size, to %llu or more, in "
+              "iris_c.init() (of a group, in ctx.group())",
               (unsigned long long)nbytes, (unsigned long long)allocator->free_bytes,
-              (unsigned long long)allocator->nbytes, (unsigned long long)largest_free(allocator));
+              (unsigned long long)allocator->nbytes, (unsigned long long)largest_free(allocator),
+              (unsigned long long)needed);
     error = iris_error_last();
     error->asked = nbytes;
     error->free = allocator->free_bytes;
     error->heap_size = allocator->nbytes;
+    error->needed = needed;
     return IRIS_EHEAP;
 }
 

@@ -108,8 +108,32 @@ static uint64_t claim(struct iris_context *ctx, uint64_t number, uint64_t wanted
     return seen;
 }
 
-/* For a rank without a usable storage. A peer that announced one will claim: only when all have
- * described the call and none has one do all make one. */
+/* What is known once all ranks have described a call. */
+struct board_view {
+    bool claims; /* somebody will claim */
+    bool differ, stages;
+    uint32_t storage_id; /* of the lowest rank that has one; 0: none has */
+};
+
+static struct board_view view_of(const struct iris_context *ctx, uint64_t number,
+                                 uint32_t signature)
+{
+    struct board_view view = {false, false, false, 0};
+
+    for (int rank = 0; rank < ctx->world_size; ++rank) {
+        const struct iris_board_entry *entry =
+            &ctx->control->entries[rank][number % IRIS_BOARD_SLOTS];
+        view.claims = view.claims || entry->claims != 0;
+        view.differ = view.differ || entry->signature != signature;
+        view.stages = view.stages || entry->stages != 0;
+        if (view.storage_id == 0)
+            view.storage_id = entry->storage;
+    }
+    return view;
+}
+
+/* For a rank that may not claim. A peer that announced a claim will make it: only when all have
+ * described the call and none has do all decide by what they see, which is the same. */
 static enum iris_status wait_for_claim(struct iris_context *ctx, uint64_t number,
                                        uint32_t signature, struct iris_board_verdict *out)
 {
@@ -119,7 +143,6 @@ static enum iris_status wait_for_claim(struct iris_context *ctx, uint64_t number
     for (;;) {
         const uint64_t seen = __atomic_load_n(word, __ATOMIC_ACQUIRE);
         const int missing = missing_rank(ctx, number);
-        bool usable = false, differ = false;
 
         if (claim_is_of(seen, number)) {
             out->kind = (uint32_t)seen == signature ? IRIS_BOARD_USE : IRIS_BOARD_DIFFER;
@@ -131,31 +154,35 @@ static enum iris_status wait_for_claim(struct iris_context *ctx, uint64_t number
             out->kind = IRIS_BOARD_DIFFER;
             return IRIS_OK;
         }
-        for (int rank = 0; rank < ctx->world_size && missing < 0; ++rank) {
-            const struct iris_board_entry *entry =
-                &ctx->control->entries[rank][number % IRIS_BOARD_SLOTS];
-            usable = usable || entry->usable != 0;
-            differ = differ || entry->signature != signature;
-        }
-        if (missing < 0 && !usable) {
-            out->kind = differ ? IRIS_BOARD_DIFFER : IRIS_BOARD_MAKE;
-            return IRIS_OK;
+        if (missing < 0) {
+            const struct board_view view = view_of(ctx, number, signature);
+            if (!view.claims) {
+                out->kind = view.differ                           ? IRIS_BOARD_DIFFER
+                            : view.stages || view.storage_id == 0 ? IRIS_BOARD_MAKE
+                                                                  : IRIS_BOARD_USE;
+                out->storage_id = view.storage_id;
+                if (out->kind == IRIS_BOARD_USE)
+                    (void)claim(ctx, number, claim_make(number, view.storage_id, signature));
+                return IRIS_OK;
+            }
         }
         IRIS_TRY(pause_for(ctx, &wait, missing));
     }
 }
 
-enum iris_status iris_board_settle(struct iris_context *ctx, uint32_t signature, uint32_t usable_id,
+enum iris_status iris_board_settle(struct iris_context *ctx, const struct iris_board_offer *offer,
                                    struct iris_board_verdict *out)
 {
     struct iris_control *control = ctx->control;
+    const uint32_t signature = offer->signature;
+    const bool claims = offer->storage_id != 0 && offer->suits_all;
     struct iris_board_entry *entry;
     uint64_t number, seen;
     bool equal = true;
 
     if (ctx->world_size == 1) {
-        out->kind = usable_id != 0 ? IRIS_BOARD_USE : IRIS_BOARD_MAKE;
-        out->storage_id = usable_id;
+        out->kind = offer->storage_id != 0 ? IRIS_BOARD_USE : IRIS_BOARD_MAKE;
+        out->storage_id = offer->storage_id;
         return IRIS_OK;
     }
     number = ++ctx->op_number;
@@ -163,7 +190,9 @@ enum iris_status iris_board_settle(struct iris_context *ctx, uint32_t signature,
         IRIS_TRY(wait_posted(ctx, number - IRIS_BOARD_LEAD));
     entry = &control->entries[ctx->rank][number % IRIS_BOARD_SLOTS];
     entry->signature = signature;
-    entry->usable = usable_id != 0;
+    entry->storage = offer->storage_id;
+    entry->claims = claims;
+    entry->stages = offer->stages;
     __atomic_store_n(&control->posted[ctx->rank].value, number, __ATOMIC_RELEASE);
 
     if (ctx->debug)
@@ -174,9 +203,9 @@ enum iris_status iris_board_settle(struct iris_context *ctx, uint32_t signature,
         out->kind = IRIS_BOARD_DIFFER;
         return IRIS_OK;
     }
-    if (usable_id == 0)
+    if (!claims)
         return wait_for_claim(ctx, number, signature, out);
-    seen = claim(ctx, number, claim_make(number, usable_id, signature));
+    seen = claim(ctx, number, claim_make(number, offer->storage_id, signature));
     out->kind = (uint32_t)seen == signature ? IRIS_BOARD_USE : IRIS_BOARD_DIFFER;
     out->storage_id = claim_storage(seen);
     return IRIS_OK;

@@ -14,7 +14,7 @@
 
 enum iris_board_kind {
     IRIS_BOARD_USE,    /* everybody uses `storage_id` */
-    IRIS_BOARD_MAKE,   /* nobody has one: all make one together, now */
+    IRIS_BOARD_MAKE,   /* nobody has one that will do: all make one together, now */
     IRIS_BOARD_DIFFER, /* descriptions differ: all settle that together, now */
 };
 
@@ -23,11 +23,19 @@ struct iris_board_verdict {
     uint32_t storage_id;
 };
 
-/* Describes this rank's next call by its signature and settles the storage. `usable_id`: the
- * storage this rank would use; then it waits for nobody. 0: it has none; then it waits until a
- * peer has named one or all have described this call. IRIS_EPEER when a peer is gone or does not
- * come. Under ctx->op_lock. */
-enum iris_status iris_board_settle(struct iris_context *ctx, uint32_t signature, uint32_t usable_id,
+/* What a rank brings to a call. */
+struct iris_board_offer {
+    uint32_t signature;  /* of the description */
+    uint32_t storage_id; /* the storage it would use, 0: it has none that will do */
+    bool suits_all;      /* that has room for all ranks, wherever their outputs lie */
+    bool stages;         /* this rank's results are staged */
+};
+
+/* Describes this rank's next call and settles the storage. A rank with a storage that suits all
+ * waits for nobody. Any other waits until a peer has named one, or all have described this call;
+ * then, if nobody stages results, the lowest rank's that has one will do for all. IRIS_EPEER when a
+ * peer is gone or does not come. Under ctx->op_lock. */
+enum iris_status iris_board_settle(struct iris_context *ctx, const struct iris_board_offer *offer,
                                    struct iris_board_verdict *out);
 
 /* After IRIS_BOARD_MAKE: writes the new storage into the call's claim, so that no old claim can

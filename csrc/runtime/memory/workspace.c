@@ -247,7 +247,7 @@ static enum iris_status adopt(struct iris_workspace *workspace, uint32_t id,
 bool iris_workspace_has_room(struct iris_workspace *workspace, const struct iris_op_desc *desc)
 {
     struct iris_context *ctx = workspace->ctx;
-    const struct iris_op_needs needs = iris_op_desc_needs(desc, ctx->world_size);
+    const struct iris_op_needs needs = iris_op_desc_needs(desc, ctx->world_size, false);
     bool room;
 
     pthread_mutex_lock(&ctx->storages_lock);
@@ -257,10 +257,14 @@ bool iris_workspace_has_room(struct iris_workspace *workspace, const struct iris
 }
 
 enum iris_status iris_workspace_acquire(struct iris_workspace *workspace,
-                                        const struct iris_op_desc *desc, struct iris_storage **out)
+                                        const struct iris_op_desc *desc, bool capturing,
+                                        struct iris_storage **out)
 {
     struct iris_context *ctx = workspace->ctx;
-    const struct iris_op_needs needs = iris_op_desc_needs(desc, ctx->world_size);
+    const struct iris_op_needs needs = iris_op_desc_needs(desc, ctx->world_size, false);
+    const struct iris_op_needs of_all = iris_op_desc_needs(desc, ctx->world_size, true);
+    struct iris_board_offer offer = {.signature = iris_op_desc_signature(desc),
+                                     .stages = desc->stages_results};
     struct iris_board_verdict verdict;
     struct iris_storage *storage;
 
@@ -268,15 +272,17 @@ enum iris_status iris_workspace_acquire(struct iris_workspace *workspace,
     storage = workspace->storage;
     if (!workspace->prepared || !fits(ctx, storage, &needs))
         storage = NULL;
+    /* While a graph is captured nothing could be made: a peer that needs more has no graph. */
+    offer.suits_all = capturing || fits(ctx, storage, &of_all);
     pthread_mutex_unlock(&ctx->storages_lock);
 
-    IRIS_TRY(iris_board_settle(ctx, iris_op_desc_signature(desc), storage != NULL ? storage->id : 0,
-                               &verdict));
+    offer.storage_id = storage != NULL ? storage->id : 0;
+    IRIS_TRY(iris_board_settle(ctx, &offer, &verdict));
     if (verdict.kind == IRIS_BOARD_DIFFER)
         return iris_workspace_settle_mismatch(ctx, desc);
     if (verdict.kind == IRIS_BOARD_MAKE) {
         IRIS_TRY(make_storage(workspace, &needs, &storage));
-        iris_board_claim_made(ctx, iris_op_desc_signature(desc), storage->id);
+        iris_board_claim_made(ctx, offer.signature, storage->id);
     } else if (storage == NULL || storage->id != verdict.storage_id) {
         IRIS_TRY(adopt(workspace, verdict.storage_id, &needs, &storage));
     }

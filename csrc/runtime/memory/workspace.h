@@ -36,7 +36,8 @@ struct iris_storage {
  * `workspace` to. Collective in effect, never a trap: see above. Under ctx->op_lock. IRIS_EINVAL
  * with one text on every rank when the ranks' descriptions differ; the context stays usable. */
 enum iris_status iris_workspace_acquire(struct iris_workspace *workspace,
-                                        const struct iris_op_desc *desc, struct iris_storage **out);
+                                        const struct iris_op_desc *desc, bool capturing,
+                                        struct iris_storage **out);
 
 /* Whether the handle has room for the call: it will allocate nothing. */
 bool iris_workspace_has_room(struct iris_workspace *workspace, const struct iris_op_desc *desc);

@@ -110,6 +110,7 @@ static enum iris_status run_reduction(struct iris_context *ctx, enum iris_operat
                                     .args_nbytes = sizeof args,
                                     .kernel_dtype = input->dtype};
 
+    desc.stages_results = output != NULL && share_m == 0 && args.output_offset == IRIS_STAGED;
     IRIS_TRY(iris_op_select(ctx, options->config, &desc, &launch.work_groups));
     if (output != NULL)
         IRIS_TRY(check_overlap(&desc, output, input));
@@ -300,6 +301,14 @@ struct transfer {
     int source; /* see iris_op_desc */
 };
 
+/* See copy_collectives.hip. */
+static bool gets_from_peers(const struct iris_context *ctx, const struct transfer *transfer)
+{
+    const uint32_t self = UINT32_C(1) << ctx->rank;
+
+    return (transfer->receivers & self) != 0 && (transfer->senders & ~self) != 0;
+}
+
 static enum iris_status run_transfer(struct iris_context *ctx, const struct transfer *transfer,
                                      const struct iris_tensor *output,
                                      const struct iris_tensor *input,
@@ -331,6 +340,7 @@ static enum iris_status run_transfer(struct iris_context *ctx, const struct tran
                                     .args_nbytes = sizeof args,
                                     .kernel_dtype = IRIS_DTYPE_U8};
 
+    desc.stages_results = gets_from_peers(ctx, transfer) && args.output_offset == IRIS_STAGED;
     IRIS_TRY(iris_op_select(ctx, options->config, &desc, &launch.work_groups));
     desc.block_m = desc.block_n = 1; /* transfers have no tiles, need no scratch */
     return iris_op_run(ctx, &desc, &launch, options);

@@ -105,7 +105,8 @@ struct iris_gather_layout iris_op_desc_gather(const struct iris_op_desc *desc, i
     return iris_gather_layout_make(
         desc->share_m != 0 ? desc->share_m : desc->M, desc->share_k != 0 ? desc->share_k : desc->K,
         desc->block_m, desc->unit_k, desc->group_rows, desc->m_contiguous,
-        host && desc->share_k != 0, (uint32_t)iris_dtype_nbytes(desc->dtype), world_size);
+        host && desc->share_k != 0, desc->gpu_parts == 1 || (host && desc->share_k == 0),
+        (uint32_t)iris_dtype_nbytes(desc->dtype), world_size);
 }
 
 struct iris_gather_schedule iris_op_desc_gather_schedule(const struct iris_op_desc *desc,
@@ -115,9 +116,13 @@ struct iris_gather_schedule iris_op_desc_gather_schedule(const struct iris_op_de
                                      desc->group_size_m, world_size);
 }
 
-struct iris_op_needs iris_op_desc_needs(const struct iris_op_desc *desc, int world_size)
+/* A half's results from here on have room only where they are staged. */
+enum { SMALL_RESULTS = 32 << 10 };
+
+struct iris_op_needs iris_op_desc_needs(const struct iris_op_desc *desc, int world_size, bool all)
 {
     struct iris_op_needs needs = {0, 0, 0};
+    uint64_t results_nbytes = 0;
     struct iris_packet_layout packets;
     struct iris_schedule schedule;
     struct iris_reduce_layout layout;
@@ -141,10 +146,12 @@ struct iris_op_needs iris_op_desc_needs(const struct iris_op_desc *desc, int wor
         schedule =
             iris_share_schedule_make(desc->M, desc->N, desc->share_m, desc->share_n, desc->block_m,
                                      desc->block_n, desc->group_size_m, world_size);
-        layout = iris_reduce_layout_make(&schedule, scatters(desc), desc->variant,
-                                         (uint32_t)iris_dtype_nbytes(desc->dtype), desc->gpu_parts);
+        layout = iris_reduce_layout_make(
+            &schedule, scatters(desc), desc->operation == IRIS_OP_MATMUL_ALL_GATHER, desc->variant,
+            (uint32_t)iris_dtype_nbytes(desc->dtype), desc->gpu_parts);
         needs.flags_count = (uint64_t)layout.flags_count;
         needs.half_nbytes = layout.half_nbytes;
+        results_nbytes = layout.results_nbytes;
         break;
     case IRIS_OP_ALL_GATHER_MATMUL:
     case IRIS_OP_ALL_GATHER_MATMUL_HBM_BUFFER:
@@ -161,9 +168,11 @@ struct iris_op_needs iris_op_desc_needs(const struct iris_op_desc *desc, int wor
     case IRIS_OP_COMPARE_CLOCKS:
         needs.packets = (uint64_t)IRIS_CLOCK_PACKETS(world_size);
         break;
-    default: /* transfers stage a whole output of M bytes from each of N ranks */
-        needs.half_nbytes = (uint64_t)desc->M * (uint64_t)desc->N;
+    default: /* transfers: a whole output, of M bytes from each of N ranks */
+        results_nbytes = world_size > 1 ? (uint64_t)desc->M * (uint64_t)desc->N : 0;
         break;
     }
+    if (all || desc->stages_results || results_nbytes <= SMALL_RESULTS)
+        needs.half_nbytes += results_nbytes;
     return needs;
 }

@@ -39,7 +39,9 @@ struct iris_op_desc {
     int32_t gpu_parts; /* see iris_reduce_layout; 0 on the cpu */
     int32_t source;    /* the rank that alone sends, or gets the result; -1: there is none */
     enum iris_reduce_op reduce_op;
-    bool in_place; /* this rank's affair: not part of the agreement */
+    /* This rank's affair, not part of the agreement: */
+    bool in_place;
+    bool stages_results; /* peers push results for it, and its output is not on the heap */
 };
 
 enum { IRIS_OP_TEXT_NBYTES = 224 };
@@ -80,6 +82,8 @@ struct iris_op_needs {
     uint64_t half_nbytes; /* staging of one half */
     uint64_t packets;     /* of one half */
 };
-struct iris_op_needs iris_op_desc_needs(const struct iris_op_desc *desc, int world_size);
+/* `all`: of any rank, wherever its output lies; else of this one. Small results have room in either
+ * case: their calls are so short that hosts should not have to ask each other for it. */
+struct iris_op_needs iris_op_desc_needs(const struct iris_op_desc *desc, int world_size, bool all);
 
 #endif

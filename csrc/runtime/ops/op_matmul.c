@@ -224,6 +224,8 @@ static enum iris_status run_product(struct iris_context *ctx, enum iris_operatio
         IRIS_TRY(iris_broadcast_bias(ctx, bias, C, own_rows, &args->bias));
     desc.has_bias = bias != NULL;
     desc.prepare = options->prepare;
+    args->output_offset = iris_tensor_heap_offset(ctx, C);
+    desc.stages_results = dim < 0 && args->output_offset == IRIS_STAGED;
     /* Nobody else writes or reads a share of the result. */
     args->ending = dim >= 0            ? IRIS_ENDING_LOCAL
                    : options->async_op ? IRIS_ENDING_TELLS
@@ -236,7 +238,6 @@ static enum iris_status run_product(struct iris_context *ctx, enum iris_operatio
     IRIS_TRY(iris_op_select(ctx, options->config, &desc, &launch.work_groups));
 
     iris_product_args_fill(ctx, &desc, options->config, C, A, B, args);
-    args->output_offset = iris_tensor_heap_offset(ctx, C);
     args->share_m = desc.share_m;
     args->share_n = desc.share_n;
     if (!desc.no_k) {
