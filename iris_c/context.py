@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import numbers
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 from iris_c import _C, _checks
@@ -54,6 +54,7 @@ class Context(_C.Context):
 
     _options: dict[str, Any]
     _groups: dict[tuple[int, ...], Self]
+    _at_close: list[Callable[[], object]]  # see _when_closed
     source: str  # where rank and world_size come from
 
     def __new__(cls, *, source: str = "arguments", **options: Any) -> Self:
@@ -62,6 +63,7 @@ class Context(_C.Context):
         options.pop("parent", None)  # a group does not keep what keeps it
         self._options = options
         self._groups = {}
+        self._at_close = []
         self.source = source
         return self
 
@@ -120,6 +122,7 @@ class Context(_C.Context):
                 }
             )
             self._groups[members] = group
+            group._when_closed(functools.partial(self._groups.pop, members, None))
         elif heap_size not in (None, group.heap_size):
             raise ValueError(
                 f"heap_size: expected {group.heap_size}, which the group has, got {heap_size}"
@@ -168,7 +171,9 @@ class Context(_C.Context):
             group.close()
         self._groups.clear()  # their memory goes with their tensors, too
         survivors = super().survivors(timeout)
+        self._forget()
         survivors._groups = {}
+        survivors._at_close = []
         survivors._options = {
             **self._options,
             "rank": survivors.rank,
@@ -188,6 +193,7 @@ class Context(_C.Context):
             for group in tuple(self._groups.values()):
                 group.close()
             super().close()
+            self._forget()
         except BaseException:  # of a signal's handler
             self._close_now()
             raise
@@ -196,6 +202,15 @@ class Context(_C.Context):
         for group in tuple(self._groups.values()):
             group._close_now()
         super()._close_now()
+        self._forget()
+
+    def _when_closed(self, callback: Callable[[], object]) -> None:
+        """Have a registry that holds this context called when it is closed, to let go of it."""
+        self._at_close.append(callback)
+
+    def _forget(self) -> None:
+        while self._at_close:
+            self._at_close.pop()()
 
     @property
     def device(self) -> Any:

@@ -6,6 +6,7 @@
  */
 #include "device.h"
 
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -25,14 +26,24 @@ static struct cpu_device *as_cpu(struct iris_device *device)
     return (struct cpu_device *)device;
 }
 
-static int default_threads(int local_world_size)
+/* That this process may use, 1 to IRIS_MAX_WORKERS. */
+static int count_cores(void)
 {
-    const long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    const long share = cores / (local_world_size > 0 ? local_world_size : 1);
+    cpu_set_t allowed;
+    const long cores = sched_getaffinity(0, sizeof allowed, &allowed) == 0
+                           ? CPU_COUNT(&allowed)
+                           : sysconf(_SC_NPROCESSORS_ONLN); /* more than a cpu_set_t has */
 
-    if (share < 1)
+    if (cores < 1)
         return 1;
-    return share < IRIS_MAX_WORKERS ? (int)share : IRIS_MAX_WORKERS;
+    return cores < IRIS_MAX_WORKERS ? (int)cores : IRIS_MAX_WORKERS;
+}
+
+static int default_threads(int cores, int local_world_size)
+{
+    const int share = cores / (local_world_size > 0 ? local_world_size : 1);
+
+    return share > 1 ? share : 1;
 }
 
 static bool cpu_is_present(void)
@@ -43,6 +54,7 @@ static bool cpu_is_present(void)
 static enum iris_status cpu_open(const struct iris_device_options *options,
                                  struct iris_device **out)
 {
+    const int cores = count_cores();
     struct cpu_device *cpu;
     enum iris_status status;
 
@@ -51,10 +63,17 @@ static enum iris_status cpu_open(const struct iris_device_options *options,
                          options->num_threads);
     IRIS_TRY(iris_alloc_zeroed(sizeof *cpu, (void **)&cpu));
     cpu->base.ops = &iris_device_cpu;
-    cpu->base.traits = (struct iris_device_traits){
-        .arch = "cpu", .shares_by_fd = true, .xcds = 1, .ticks_per_second = UINT64_C(1000000000)};
+    cpu->base.traits = (struct iris_device_traits){.arch = "cpu",
+                                                   .shares_by_fd = true,
+                                                   .cores = cores,
+                                                   .xcds = 1,
+                                                   .ticks_per_second = UINT64_C(1000000000)};
     cpu->num_threads = options->num_threads > 0 ? options->num_threads
-                                                : default_threads(options->local_world_size);
+                                                : default_threads(cores, options->local_world_size);
+    /* Work-groups wait for each other and for those of peers. With more of them than cores most
+     * waits are for somebody who is not running. */
+    if (cpu->num_threads > cores)
+        cpu->num_threads = cores;
     IRIS_TRY_GOTO(status, iris_worker_pool_create(&cpu->pool), fail);
     *out = (struct iris_device *)cpu;
     return IRIS_OK;

@@ -49,6 +49,7 @@ struct iris_device_traits {
     bool is_gpu;               /* launches return before they are complete */
     bool shares_by_fd;         /* memory handles are file descriptors */
     bool sm90;                 /* see kernels/abi/launch_limits.h */
+    int cores;                 /* cpu: threads beyond them wait for their turn; 0: no such bound */
     int xcds;                  /* XCDs, which get work-groups in turn; 1: not divided */
     uint64_t ticks_per_second; /* of the clock that waits are measured with */
 };

@@ -5,9 +5,12 @@ torch.distributed."""
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
 import socket
 import uuid
+import weakref
 
 import torch.distributed as dist
 
@@ -18,13 +21,16 @@ from iris_c.torch._nodes import Nodes
 __all__ = ["context", "init", "name_of", "register"]
 
 DEFAULT = "default"
+# The open ones. Of the closed ones only the names are left.
 _contexts: dict[str, iris_c.Context | Nodes] = {}
+_closed: set[str] = set()
+_numbers = itertools.count()
 
 
 def register(ctx: iris_c.Context | Nodes, name: str = DEFAULT) -> iris_c.Context | Nodes:
     """Give a context a name, by which operations and layers find it.
 
-    A context that had the name before loses it.
+    A context that had the name before loses it; one that is closed has none.
 
     Parameters
     ----------
@@ -39,8 +45,19 @@ def register(ctx: iris_c.Context | Nodes, name: str = DEFAULT) -> iris_c.Context
     """
     if not isinstance(ctx, iris_c.Context | Nodes):
         raise TypeError(f"ctx: expected an iris_c.Context, got {type(ctx).__name__}")
+    own = ctx.ctx if isinstance(ctx, Nodes) else ctx
+    if own.closed:
+        raise RuntimeError("ctx: it is closed")
     _contexts[name] = ctx
+    _closed.discard(name)
+    own._when_closed(functools.partial(_forget, name, weakref.ref(ctx)))
     return ctx
+
+
+def _forget(name: str, closed: weakref.ref) -> None:
+    if name in _contexts and _contexts[name] is closed():
+        del _contexts[name]
+        _closed.add(name)
 
 
 def context(name: str) -> iris_c.Context | Nodes:
@@ -48,6 +65,8 @@ def context(name: str) -> iris_c.Context | Nodes:
     try:
         return _contexts[name]
     except KeyError:
+        if name in _closed:
+            raise RuntimeError(f"group: the context named {name!r} is closed") from None
         known = ", ".join(repr(known) for known in _contexts) or "none"
         raise ValueError(
             f"group: expected the name of a context (known: {known}), got {name!r}; call "
@@ -65,7 +84,7 @@ def name_of(ctx) -> str:
     for name, known in _contexts.items():
         if known is ctx:
             return name
-    name = f"context {len(_contexts)}"
+    name = f"context {next(_numbers)}"
     register(ctx, name)
     return name
 

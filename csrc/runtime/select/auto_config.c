@@ -17,6 +17,7 @@ static struct iris_select_target target_of(const struct iris_context *ctx)
         .xcds = traits->xcds,
         .compute_units = ctx->ops->compute_units(ctx->device),
         .max_work_groups = ctx->ops->max_work_groups(ctx->device),
+        .cores = traits->cores,
     };
 }
 

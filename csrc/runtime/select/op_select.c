@@ -18,6 +18,8 @@ enum { PACKET_GROUPS_PER_UNIT = 4 };
 static uint32_t enough_work_groups(const struct iris_select_target *on,
                                    const struct iris_op_desc *desc, int32_t asked)
 {
+    if (on->cores > 0 && asked > on->cores)
+        asked = on->cores;
     const uint32_t work_groups = (uint32_t)(asked != 0 ? asked : on->compute_units);
     const int32_t threads = on->chip->is_gpu ? IRIS_GPU_THREADS : 1024;
     int64_t wanted = work_groups, limit = work_groups;

@@ -17,7 +17,8 @@ struct iris_select_target {
     const char *backend; /* for messages */
     int world_size;
     int xcds, compute_units, max_work_groups; /* of the device that is there, or the chip's */
-    struct iris_explanation *explanation;     /* NULL, or: gets what was weighed */
+    int cores; /* of the cpu: no more work-groups than these, whatever was asked; 0: no bound */
+    struct iris_explanation *explanation; /* NULL, or: gets what was weighed */
 };
 
 /* The choice for such a target, of what `config` leaves open. */

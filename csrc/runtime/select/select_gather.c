@@ -136,10 +136,13 @@ static enum iris_status select_fetchers(const struct iris_select_target *on,
 {
     const bool has_roles =
         iris_is_tensor_core_product(on->chip->sm90, desc->operation, desc->dtype);
-    const int32_t asked = config->num_fetch_sms;
+    const int32_t most = (int32_t)work_groups - (has_roles ? 0 : 1);
+    int32_t asked = config->num_fetch_sms;
     const int32_t idle = has_roles ? count_idle(on, desc, (int32_t)work_groups) : 0;
 
-    if (asked > (int32_t)work_groups - (has_roles ? 0 : 1))
+    if (asked > most && on->cores > 0) /* of those that there would be with more cores */
+        asked = most;
+    if (asked > most)
         return IRIS_FAIL(IRIS_EINVAL, "num_fetch_sms: expected %s the %u work-groups, got %d",
                          has_roles ? "at most" : "less than", work_groups, asked);
     desc->fetch_groups =
