@@ -13,7 +13,8 @@ IRIS_C_BACKEND          cpu, cuda or hip, whatever the program asks for
 IRIS_C_NUM_THREADS      threads of a rank on the cpu; without it OMP_NUM_THREADS, else the cores
                         divided by the ranks on this node
 IRIS_C_TIMEOUT          seconds of the timeout where the program leaves it at its default
-IRIS_C_DEBUG            0 or 1; 1: the ranks compare every call before it starts
+IRIS_C_DEBUG            0, 1 or config; 1: the ranks compare every call before it starts;
+                        config: calls write to stderr what they have chosen, and among what
 IRIS_C_CPU_ISA          avx512, avx2 or generic: at most this instruction set on the cpu
 ======================  ==========================================================================
 """
@@ -23,7 +24,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from iris_c import _checks
+from iris_c import _C, _checks
 from iris_c.launchers import Environ, Launched, integer, launched
 
 __all__ = ["DEFAULT_TIMEOUT", "context_options", "default_num_threads", "place", "run_key"]
@@ -173,6 +174,8 @@ def context_options(
         if not 0 <= rank < world_size:
             raise ValueError(f"rank: expected 0 <= rank < {world_size} (world_size), got {rank}")
         source, launcher = "arguments", _launcher_of(environ, rank, world_size)
+    debug = _one_of(environ, "IRIS_C_DEBUG", ("0", "1", "config"))
+    _C._log_choices(debug == "config")
     local_rank = integer(environ, "LOCAL_RANK", 0)
     local_world_size = integer(environ, "LOCAL_WORLD_SIZE", 1)
     if launcher is not None:
@@ -189,7 +192,7 @@ def context_options(
         "timeout": timeout,
         "run_key": run_key(environ, launcher.job if launcher is not None else ""),
         "num_threads": default_num_threads(local_world_size or world_size, environ),
-        "debug": _one_of(environ, "IRIS_C_DEBUG", ("0", "1")) == "1",
+        "debug": debug == "1",
         "kernel_directory": KERNEL_DIRECTORY,
         "source": source,
     }

@@ -147,6 +147,28 @@ static PyObject *ops_explain(PyObject *module, PyObject *args)
     return list;
 }
 
+PyDoc_STRVAR(log_choices_doc,
+             "_log_choices($module, on, /)\n--\n\n"
+             "Whether calls write to stderr what they have chosen, and among what.");
+
+/* Called by whichever thread chooses, without the GIL. */
+static void write_choice(const char *text)
+{
+    const PyGILState_STATE held = PyGILState_Ensure();
+
+    /* A piece at a time: PySys_WriteStderr cuts what is longer. */
+    for (size_t at = 0, length = strlen(text); at < length; at += 512)
+        PySys_WriteStderr("%.512s", text + at);
+    PySys_WriteStderr("\n");
+    PyGILState_Release(held);
+}
+
+static PyObject *ops_log_choices(PyObject *IRIS_UNUSED(module), PyObject *on)
+{
+    iris_log_choices(on == Py_True ? write_choice : NULL);
+    Py_RETURN_NONE;
+}
+
 /* ---- facts about the build and the machine ---- */
 
 PyDoc_STRVAR(backends_doc, "backends($module, /)\n--\n\n"
@@ -236,5 +258,6 @@ PyMethodDef iris_py_ops_methods[] = {
     {"_config_validate", ops_config_validate, METH_VARARGS, config_validate_doc},
     {"_auto_config", ops_auto_config, METH_VARARGS, auto_config_doc},
     {"_explain", ops_explain, METH_VARARGS, explain_doc},
+    {"_log_choices", ops_log_choices, METH_O, log_choices_doc},
     {NULL, NULL, 0, NULL},
 };

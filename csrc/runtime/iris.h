@@ -250,6 +250,11 @@ enum iris_status iris_explain(enum iris_operation operation, int64_t M, int64_t 
                               enum iris_dtype dtype, int world_size, const char *arch,
                               const struct iris_config *config, struct iris_explanation *out);
 
+/* From now on every call that chooses says what it has chosen, and among what: `log` gets a text of
+ * some lines, without a newline at its end, whenever a thread's call differs from the one before.
+ * NULL: no more. For all contexts of the process. */
+void iris_log_choices(void (*log)(const char *text));
+
 struct iris_op_options {
     const struct iris_config *config; /* NULL: choose */
     struct iris_workspace *workspace; /* NULL: the context's */

@@ -3,7 +3,10 @@
 """auto_config and explain: choices hold together, and are near what was measured to be fastest."""
 
 import json
+import os
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -168,3 +171,20 @@ def test_messages_grow_out_of_packets():
 def test_mistakes_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         auto_config(*arguments)
+
+
+def test_calls_say_what_they_chose():
+    """With IRIS_C_DEBUG=config, once for calls that are alike in a row."""
+    program = """
+import numpy, iris_c
+with iris_c.init(heap_size=1 << 22, rank=0, world_size=1, backend="cpu") as ctx:
+    for n in (30, 30, 30, 40):
+        a = numpy.ones((n, 8), dtype=numpy.float32)
+        ctx.ops.matmul_all_reduce(numpy.empty((n, n), dtype=numpy.float32), a, a.T)
+"""
+    environ = {**os.environ, "IRIS_C_DEBUG": "config"}
+    command = [sys.executable, "-P", "-c", program]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("iris_c: rank 0: ")]
+    assert [line.split(",")[0].partition("M=")[2] for line in lines] == ["30", "40"], done.stderr
+    assert all("by rule" in line and "blocks" in line for line in lines)

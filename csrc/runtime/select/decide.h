@@ -7,6 +7,8 @@
 #ifndef IRIS_DECIDE_H
 #define IRIS_DECIDE_H
 
+#include <stddef.h>
+
 #include "runtime/iris.h"
 
 /* Adds a candidate for the decision's field, with the time of each of its terms and its whole time,
@@ -19,5 +21,8 @@ void iris_decision_add(struct iris_decision *decision, int32_t value, const doub
  * be NULL. */
 int32_t iris_decide(struct iris_decision *decision, double margin,
                     struct iris_explanation *explanation);
+
+/* A line for each candidate, the chosen one marked; as much as `nbytes` takes. Returns its length. */
+size_t iris_decision_format(const struct iris_decision *decision, char *text, size_t nbytes);
 
 #endif
