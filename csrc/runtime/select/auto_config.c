@@ -100,6 +100,14 @@ static void fill_config(const struct iris_select_target *on, const struct iris_o
     config->overlap = desc->overlaps ? IRIS_YES : IRIS_NO;
 }
 
+/* A result or an operand that is divided: by rows, as most callers have it. The rows of the whole
+ * are a multiple of the ranks. */
+static void share_rows(struct iris_op_desc *desc, int world_size)
+{
+    if (IRIS_IS_PRODUCT(desc->operation) && desc->operation != IRIS_OP_MATMUL_ALL_REDUCE)
+        desc->share_m = desc->M / world_size;
+}
+
 enum iris_status iris_config_select(const struct iris_context *ctx, enum iris_operation operation,
                                     int64_t M, int64_t N, int64_t K, enum iris_dtype dtype,
                                     struct iris_config *config)
@@ -109,6 +117,7 @@ enum iris_status iris_config_select(const struct iris_context *ctx, enum iris_op
         .operation = operation, .dtype = dtype, .M = M, .N = N, .K = K, .source = -1};
     uint32_t work_groups;
 
+    share_rows(&desc, ctx->world_size);
     IRIS_TRY(iris_select_for(&on, config, &desc, &work_groups));
     fill_config(&on, &desc, work_groups, config);
     return IRIS_OK;
@@ -139,13 +148,11 @@ static enum iris_status select_on(const char *arch, const struct iris_config *co
                                      .compute_units = chip->compute_units,
                                      .max_work_groups = chip->max_work_groups,
                                      .explanation = explanation};
-    /* The shares of rows, which most callers have. */
-    if (IRIS_IS_PRODUCT(desc->operation) && desc->operation != IRIS_OP_MATMUL_ALL_REDUCE) {
-        if (desc->M % world_size != 0)
-            return IRIS_FAIL(IRIS_EINVAL, "M: expected a multiple of world_size %d, got %lld",
-                             world_size, (long long)desc->M);
-        desc->share_m = desc->M / world_size;
-    }
+    if (IRIS_IS_PRODUCT(desc->operation) && desc->operation != IRIS_OP_MATMUL_ALL_REDUCE &&
+        desc->M % world_size != 0)
+        return IRIS_FAIL(IRIS_EINVAL, "M: expected a multiple of world_size %d, got %lld",
+                         world_size, (long long)desc->M);
+    share_rows(desc, world_size);
     IRIS_TRY(iris_select_for(&on, config != NULL ? config : &open, desc, &work_groups));
     fill_config(&on, desc, work_groups, out);
     return IRIS_OK;

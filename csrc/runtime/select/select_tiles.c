@@ -98,7 +98,9 @@ static void weigh_width(const struct iris_select_target *on, const struct iris_o
 {
     const struct iris_chip *chip = on->chip;
     const double rate = width == tiles->n ? chip->wide_rate : chip->narrow_rate;
-    const int64_t rows = desc->operation == IRIS_OP_MATMUL_ALL_GATHER ? desc->share_m : desc->M;
+    /* A share without rows, of a result with few of them, still takes a round. */
+    const int64_t share = desc->share_m > 0 ? desc->share_m : 1;
+    const int64_t rows = desc->operation == IRIS_OP_MATMUL_ALL_GATHER ? share : desc->M;
     const int64_t count = iris_ceil_div(rows, tiles->m) * iris_ceil_div(desc->N, width);
     /* The chip's units, not those that a rank was given: the choice is the same on all ranks. */
     const double rounds = (double)iris_ceil_div(count, chip->compute_units);
