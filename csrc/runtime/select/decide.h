@@ -22,7 +22,8 @@ void iris_decision_add(struct iris_decision *decision, int32_t value, const doub
 int32_t iris_decide(struct iris_decision *decision, double margin,
                     struct iris_explanation *explanation);
 
-/* A line for each candidate, the chosen one marked; as much as `nbytes` takes. Returns its length. */
+/* A line for each candidate, the chosen one marked; as much as `nbytes` takes. Returns its length.
+ */
 size_t iris_decision_format(const struct iris_decision *decision, char *text, size_t nbytes);
 
 #endif
