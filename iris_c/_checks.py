@@ -26,9 +26,10 @@ def context(argument: str, value: Any, what: str = "") -> _C.Context:
 
 
 def flag(argument: str, value: object) -> bool:
-    """`value`, which must be a bool."""
-    if isinstance(value, bool):
-        return value
+    """`value`, which must be a bool, or numpy's."""
+    kind = type(value)
+    if kind is bool or (kind.__module__ == "numpy" and kind.__name__ in ("bool", "bool_")):
+        return bool(value)
     raise _wrong_type(argument, "a bool", value)
 
 

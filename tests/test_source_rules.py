@@ -2,6 +2,7 @@
 # SPDX-FileCopyrightText: The iris_c authors
 """Rules of the house that a search can check."""
 
+import ast
 import pathlib
 import re
 
@@ -100,3 +101,81 @@ def test_one_header_asks_for_the_target(path):
 def test_file_names_are_unique():
     names = [path.name for path in C_SOURCES]
     assert len(names) == len(set(names))
+
+
+# ---- every test can fail ----
+
+CHECK = re.compile(r"_*(check|assert|expect|verify|raises$|warns$|opcheck$|run_ranks$)")
+
+
+def name_of(node: ast.AST) -> str:
+    """The last part of a dotted name; "" for anything else."""
+    return getattr(node, "attr", None) or getattr(node, "id", "")
+
+
+def looks_itself(node: ast.AST) -> bool:
+    """Whether this statement or call fails where something is wrong."""
+    if isinstance(node, ast.Raise):
+        return node.exc is not None and "AssertionError" in ast.unparse(node.exc)
+    if isinstance(node, ast.Call):
+        options = {option.arg: ast.unparse(option.value) for option in node.keywords}
+        return CHECK.match(name_of(node.func)) is not None or options.get("check") == "True"
+    return isinstance(node, ast.Assert)
+
+
+def functions_of(path: pathlib.Path) -> list[ast.FunctionDef]:
+    return [node for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.FunctionDef)]  # fmt: skip
+
+
+def is_fixture(function: ast.FunctionDef) -> bool:
+    return any("fixture" in ast.unparse(decorator) for decorator in function.decorator_list)
+
+
+def unchecked_tests(files: list[pathlib.Path]) -> list[str]:
+    """Tests of the files in which nothing is looked at: neither in themselves, nor in a function
+    that they call or pass on. A function counts in its own file, else in any of the files."""
+    functions = [(path, function) for path in files for function in functions_of(path)]
+    own = [(path, function.name) for path, function in functions]
+    mentions = [
+        {name_of(node) for statement in function.body for node in ast.walk(statement)}
+        for _, function in functions
+    ]
+    looks = [any(map(looks_itself, ast.walk(function))) for _, function in functions]
+    while True:
+        good = {place for place, yes, (_, function) in zip(own, looks, functions, strict=True)
+                if yes and not is_fixture(function)}  # fmt: skip
+        anywhere, here = {name for _, name in good}, set(own)
+        more = [
+            yes or any((path, name) in good or ((path, name) not in here and name in anywhere)
+                       for name in names)
+            for yes, names, (path, _) in zip(looks, mentions, own, strict=True)
+        ]  # fmt: skip
+        if more == looks:
+            break
+        looks = more
+    return [
+        f"{path.name}: {function.name}"
+        for (path, function), yes in zip(functions, looks, strict=True)
+        if function.name.startswith("test_") and not yes
+    ]
+
+
+def test_every_test_looks_at_something():
+    files = sorted((ROOT / "tests").rglob("*.py"))
+    assert unchecked_tests(files) == []
+
+
+def test_a_test_that_looks_at_nothing_is_found(tmp_path):
+    path = tmp_path / "test_some.py"
+    path.write_text(
+        "def test_runs(ctx):\n    ctx.barrier()\n"
+        "def test_looks(ctx):\n    assert ctx.rank == 0\n"
+        "def body(ctx):\n    check_all(ctx)\n"
+        "def idle(ctx):\n    ctx.barrier()\n"
+        "def test_passes_on(ranks):\n    ranks.run(body)\n"
+        "def test_passes_on_nothing(ranks):\n    ranks.run(idle)\n"
+    )
+    assert unchecked_tests([path]) == [
+        "test_some.py: test_runs", "test_some.py: test_passes_on_nothing"
+    ]  # fmt: skip

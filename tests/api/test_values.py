@@ -87,6 +87,8 @@ def test_bools(ctx, value):
 
 @pytest.mark.parametrize("value", [True, False, numpy.True_, numpy.False_], ids=repr)
 def test_bools_of_numpy_are_bools(ctx, value):
+    made = ctx.empty(3, requires_grad=bool(value))
+    assert made.requires_grad == value
     for calls in bools(ctx).values():
         for call in calls:
             call(value)
@@ -265,7 +267,9 @@ def test_reductions_by_name():
         x, y, _, _ = tensors()
         for op in ("sum", "SUM", "product", torch.distributed.ReduceOp.SUM,
                    torch.distributed.ReduceOp.PRODUCT):  # fmt: skip
+            y.fill_(float("nan"))
             ctx.ccl.all_reduce(y, x, op)
+            assert torch.equal(y, x)
         for op, error in (("anything.sum", ValueError), (Prints(), TypeError)):
             with pytest.raises(error, match=r"^op: expected "):
                 ctx.ccl.all_reduce(y, x, op)

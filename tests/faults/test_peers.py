@@ -132,6 +132,8 @@ def test_delayed_rank_is_waited_for(ctx):
     A, B = torch.ones(20, 4), torch.ones(4, 20)
     C = ctx.empty(20, 20)
     for call in range(3):
+        cases.poisoned(C)
+        ctx.barrier()
         if call % ctx.world_size == ctx.rank:
             time.sleep(0.5)
         ctx.ops.matmul_all_reduce(C, A, B)

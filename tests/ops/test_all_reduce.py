@@ -117,6 +117,8 @@ def test_nan_and_infinity_go_through(ctx, variant):
         if ctx.rank == 1:
             given[0], given[1], given[2] = float("nan"), float("inf"), -float("inf")
         for op in cases.REDUCTIONS:
+            output.fill_(7.0)  # NaN is a right result here
+            ctx.barrier()
             ctx.ccl.all_reduce(output, given, op=op, config=config(variant))
             assert output[0].isnan(), f"{op} {dtype}"
             assert output[1] == (1.0 if op == "min" else float("inf")), f"{op} {dtype}"
@@ -158,6 +160,8 @@ def test_torch_names_of_reductions(ctx):
     output, given = ctx.empty(3), torch.full((3,), ctx.rank + 1.0)
     for op, expected in ((ReduceOp.SUM, 3), (ReduceOp.PRODUCT, 2), (ReduceOp.MAX, 2),
                          (ReduceOp.MIN, 1), (ReduceOp.AVG, 1.5), ("MAX", 2)):  # fmt: skip
+        cases.poisoned(output)
+        ctx.barrier()
         ctx.ccl.all_reduce(output, given, op=op)
         assert output.tolist() == [expected] * 3
 

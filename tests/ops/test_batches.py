@@ -101,9 +101,11 @@ def test_within_a_group(ctx):
 
 @ranks(2)
 def test_an_empty_batch(ctx):
-    ctx.ccl.batch([])
-    ctx.ccl.batch(())
+    before = ctx.heap_used
+    for messages in ([], ()):
+        assert ctx.ccl.batch(messages) is None
     ctx.barrier()
+    assert ctx.heap_used == before
 
 
 @ranks(2)

@@ -259,6 +259,8 @@ def test_misaligned_tensors(ctx):
         output, given = ctx.zeros(1001, dtype=dtype)[1:], torch.empty(1003, dtype=dtype)[3:]
         given.copy_(cases.contribution(ctx.rank, 1000, dtype))
         for variant in ("one_shot", "two_shot"):
+            cases.poisoned(output)
+            ctx.barrier()
             ctx.ccl.all_reduce(output, given, config=iris_c.ccl.Config(all_reduce_variant=variant))
             expected, bound = cases.sums(2, 1000, dtype)
             cases.check_close(output[None], expected, bound, f"{variant} {dtype}")
@@ -272,6 +274,7 @@ def test_device_barrier_orders_plain_stores(ctx):
     for turn in range(1, 200):
         board[ctx.rank] = turn * 10 + ctx.rank
         ctx.ccl.barrier()
+        seen.fill_(-1)
         ctx.ccl.all_to_all(seen, board[ctx.rank].repeat(ctx.world_size))
         assert seen.tolist() == [turn * 10 + rank for rank in range(ctx.world_size)]
 
