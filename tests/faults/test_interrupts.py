@@ -352,3 +352,33 @@ def calls_of_other_threads(ctx):
 
 def test_calls_on_other_threads_are_not_interrupted():
     run_ranks(calls_of_other_threads, 2, init=INIT)
+
+
+def long_product(ctx, name):
+    """Of a long time, in which nobody is waited for."""
+    world, n = ctx.world_size, 4096
+    A, B = torch.ones(n, n), torch.ones(n, n)
+    calls = {
+        "matmul_all_reduce": (torch.empty(n, n), ctx.ops.matmul_all_reduce),
+        "all_gather_matmul": (torch.empty(n * world, n), ctx.ops.all_gather_matmul),
+    }
+    C, function = calls[name]
+    if ctx.rank == 0:
+        with interrupted(delay=1.0):
+            function(C, A, B)
+        can_only_be_closed(ctx)
+    else:
+        start = time.monotonic()
+        with pytest.raises(iris_c.PeerError, match="rank 0 was interrupted"):
+            function(C, A, B)  # a gathered product waits for nobody after its shards have come
+            ctx.barrier()
+        assert time.monotonic() - start < 60
+
+
+@pytest.mark.parametrize("name", ["matmul_all_reduce", "all_gather_matmul"])
+@pytest.mark.parametrize("threads", ["1", "3"])
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_long_products_are_interrupted(name, threads, world_size):
+    environment = {"IRIS_C_NUM_THREADS": threads, "IRIS_C_CPU_ISA": "generic"}
+    init = {"heap_size": 1 << 30, "timeout": 60.0}
+    run_ranks(long_product, world_size, name, init=init, environment=environment, deadline=120)

@@ -6,6 +6,7 @@
  * this rank's rows first, as soon as what a tile needs has arrived; gathered_operand.h has the
  * protocol.
  */
+#include "interruption.h"
 #include "kernels/protocol/gathered_operand.h"
 
 namespace iris
@@ -33,6 +34,7 @@ void all_gather_matmul(work_group wg, const iris_gather_args &args)
 {
     const iris_reduce_args &r = args.product.reduce;
     const call_state call = call_begin(r.call);
+    interruption interrupted(call);
     const gathered_operand<T> operand(args, call);
     const iris_gather_schedule &schedule = args.schedule;
     const matrix<const T> b = as_matrix<const T>(r.b);
@@ -42,6 +44,8 @@ void all_gather_matmul(work_group wg, const iris_gather_args &args)
     if (args.waits_for_all != 0 && !operand.wait_for_all(0, 1))
         return;
     for (int64_t step = wg.index; step < schedule.tiles.tiles; step += wg.count) {
+        if (interrupted.has_come())
+            return;
         int32_t source;
         const iris_tile_coord at = iris_gather_tile_coord(&schedule, r.call.rank, step, &source);
         const extent size = {at.rows, at.cols};

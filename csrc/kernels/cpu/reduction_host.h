@@ -36,6 +36,7 @@
 #ifndef IRIS_REDUCTION_HOST_H
 #define IRIS_REDUCTION_HOST_H
 
+#include "interruption.h"
 #include "kernels/abi/schedule.h"
 #include "kernels/base/tile.h"
 #include "kernels/protocol/sync.h"
@@ -56,6 +57,7 @@ template <typename T, class Producer> class rank_reduction
     rank_reduction(work_group wg, const iris_reduce_args &args, const Producer &producer,
                    iris_variant variant)
         : wg_(wg), args_(args), producer_(producer), call_(call_begin(args.call)),
+          interruption_(call_),
           schedule_(iris_share_schedule_make(args.M, args.N, args.share_m, args.share_n,
                                              args.block_m, args.block_n, args.group_size_m,
                                              args.call.world_size)),
@@ -72,6 +74,8 @@ template <typename T, class Producer> class rank_reduction
     {
         announce_output();
         for (int64_t step = wg_.index; step < schedule_.tiles; step += wg_.count) {
+            if (interruption_.has_come())
+                return;
             const int64_t tile = iris_tile_at(&schedule_, rank_, step);
             const int32_t owner = iris_block_owner(&schedule_, tile);
             if (owner != rank_) {
@@ -102,6 +106,8 @@ template <typename T, class Producer> class rank_reduction
     {
         announce_output();
         for (int64_t local = wg_.index; local < schedule_.share_max; local += wg_.count) {
+            if (interruption_.has_come())
+                return;
             const int64_t tile = iris_share_begin(&schedule_, rank_) + local;
             const iris_tile_coord at = coord(tile);
             const matrix<T> own = own_output(at);
@@ -126,6 +132,8 @@ template <typename T, class Producer> class rank_reduction
         if (!is_local())
             announce_output();
         for (int64_t step = wg_.index; step < schedule_.tiles; step += wg_.count) {
+            if (interruption_.has_come())
+                return;
             const int64_t tile = iris_tile_at(&schedule_, rank_, step);
             const iris_tile_coord at = produce(tile);
             for (int32_t hop = 1; hop < world_; ++hop)
@@ -161,6 +169,8 @@ template <typename T, class Producer> class rank_reduction
         const int32_t previous = (rank_ + last) % world_;
         announce_output();
         for (int64_t tile = wg_.index; tile < schedule_.tiles; tile += wg_.count) {
+            if (interruption_.has_come())
+                return;
             const iris_tile_coord at = produce(tile);
             if (rank_ > 0) {
                 if (!wait_tile(wg_, call_, tile, {IRIS_SIGNAL_PARTIAL, previous, (int32_t)tile}))
@@ -456,6 +466,8 @@ template <typename T, class Producer> class rank_reduction
     {
         announce_output();
         for (int64_t step = wg_.index; step < schedule_.tiles; step += wg_.count) {
+            if (interruption_.has_come())
+                return;
             const int64_t tile = iris_tile_at(&schedule_, rank_, step);
             const iris_tile_coord at = produce(tile);
             for (int32_t hop = 1; hop <= world_; ++hop)
@@ -508,6 +520,7 @@ template <typename T, class Producer> class rank_reduction
     const iris_reduce_args &args_;
     const Producer &producer_;
     const call_state call_;
+    interruption interruption_;
     const iris_schedule schedule_;
     const iris_reduce_layout layout_;
     tile_accumulator<acc_t<T>> acc_;
