@@ -264,7 +264,7 @@ enum iris_status iris_workspace_acquire(struct iris_workspace *workspace,
     const struct iris_op_needs needs = iris_op_desc_needs(desc, ctx->world_size, false);
     const struct iris_op_needs of_all = iris_op_desc_needs(desc, ctx->world_size, true);
     struct iris_board_offer offer = {.signature = iris_op_desc_signature(desc),
-                                     .stages = desc->stages_results};
+                                     .stages = desc->local.stages_results};
     struct iris_board_verdict verdict;
     struct iris_storage *storage;
 

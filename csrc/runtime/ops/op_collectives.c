@@ -60,7 +60,7 @@ static enum iris_status check_overlap(const struct iris_op_desc *desc,
                                       const struct iris_tensor *output,
                                       const struct iris_tensor *input)
 {
-    if (!desc->in_place)
+    if (!desc->local.in_place)
         return iris_check_disjoint("output", output, "input", input);
     if (can_be_in_place(desc->variant))
         return IRIS_OK;
@@ -86,12 +86,13 @@ static enum iris_status run_reduction(struct iris_context *ctx, enum iris_operat
                                 .N = n,
                                 .share_m = share_m,
                                 .prepare = options->prepare,
-                                .reduce_op = options->reduce_op,
+                                .reduce_op =
+                                    options->prepare ? IRIS_REDUCE_SUM : options->reduce_op,
                                 /* Tensors without elements share nothing, whatever their
                                  * addresses, so that all ranks choose alike. */
-                                .in_place = output != NULL && output->data == input->data &&
-                                            iris_tensor_numel(input) > 0,
-                                .source = root};
+                                .local.in_place = output != NULL && output->data == input->data &&
+                                                  iris_tensor_numel(input) > 0,
+                                .root = root};
     struct iris_reduce_args args = {
         .a = {(uint64_t)(uintptr_t)input->data, n, 1},
         .output = {output != NULL ? (uint64_t)(uintptr_t)output->data : 0, n, 1},
@@ -110,7 +111,7 @@ static enum iris_status run_reduction(struct iris_context *ctx, enum iris_operat
                                     .args_nbytes = sizeof args,
                                     .kernel_dtype = input->dtype};
 
-    desc.stages_results = output != NULL && share_m == 0 && args.output_offset == IRIS_STAGED;
+    desc.local.stages_results = output != NULL && share_m == 0 && args.output_offset == IRIS_STAGED;
     IRIS_TRY(iris_op_select(ctx, options->config, &desc, &launch.work_groups));
     if (output != NULL)
         IRIS_TRY(check_overlap(&desc, output, input));
@@ -262,7 +263,7 @@ enum iris_status iris_all_reduce_rmsnorm(struct iris_context *ctx,
 {
     const struct iris_tensor *input = tensors->input;
     struct iris_op_desc desc = {
-        .operation = IRIS_OP_ALL_REDUCE_RMSNORM, .prepare = options->prepare, .source = -1};
+        .operation = IRIS_OP_ALL_REDUCE_RMSNORM, .prepare = options->prepare, .root = -1};
     struct iris_rmsnorm_args args = {.eps = (float)eps};
     struct iris_op_launch launch = {
         .call = &args.reduce.call, .args = &args, .args_nbytes = sizeof args};
@@ -291,48 +292,49 @@ enum iris_status iris_all_reduce_rmsnorm(struct iris_context *ctx,
     return options->prepare ? IRIS_OK : normalize(ctx, &args, desc.dtype, options->stream);
 }
 
-/* ---- transfers: all_gather, broadcast, all_to_all, gather, scatter ---- */
+/* ---- copying collectives: all_gather, broadcast, all_to_all, gather, scatter ---- */
 
-struct transfer {
+struct copy_collective {
     enum iris_operation operation;
     int64_t n; /* elements that one rank sends to one rank */
     bool source_moves, target_moves;
     uint32_t senders, receivers;
-    int source; /* see iris_op_desc */
+    int root; /* see iris_op_desc */
 };
 
 /* See copy_collectives.hip. */
-static bool gets_from_peers(const struct iris_context *ctx, const struct transfer *transfer)
+static bool gets_from_peers(const struct iris_context *ctx, const struct copy_collective *copy)
 {
     const uint32_t self = UINT32_C(1) << ctx->rank;
 
-    return (transfer->receivers & self) != 0 && (transfer->senders & ~self) != 0;
+    return (copy->receivers & self) != 0 && (copy->senders & ~self) != 0;
 }
 
-static enum iris_status run_transfer(struct iris_context *ctx, const struct transfer *transfer,
-                                     const struct iris_tensor *output,
-                                     const struct iris_tensor *input,
-                                     const struct iris_op_options *options)
+static enum iris_status run_copy_collective(struct iris_context *ctx,
+                                            const struct copy_collective *copy,
+                                            const struct iris_tensor *output,
+                                            const struct iris_tensor *input,
+                                            const struct iris_op_options *options)
 {
     const struct iris_tensor *any = input != NULL ? input : output;
-    const uint64_t nbytes = (uint64_t)transfer->n * iris_dtype_nbytes(any->dtype);
+    const uint64_t nbytes = (uint64_t)copy->n * iris_dtype_nbytes(any->dtype);
     struct iris_op_desc desc = {
-        .operation = transfer->operation,
+        .operation = copy->operation,
         .dtype = IRIS_DTYPE_U8,
         .M = (int64_t)nbytes,
-        .N = transfer->target_moves ? ctx->world_size : 1,
+        .N = copy->target_moves ? ctx->world_size : 1,
         .prepare = options->prepare,
-        .source = transfer->source,
+        .root = copy->root,
     };
     struct iris_copy_collective_args args = {
         .input = address_of(input),
         .output = address_of(output),
         .output_offset = output != NULL ? iris_tensor_heap_offset(ctx, output) : IRIS_STAGED,
         .nbytes = nbytes,
-        .source_step = transfer->source_moves ? nbytes : 0,
-        .target_step = transfer->target_moves ? nbytes : 0,
-        .senders = transfer->senders,
-        .receivers = transfer->receivers,
+        .source_step = copy->source_moves ? nbytes : 0,
+        .target_step = copy->target_moves ? nbytes : 0,
+        .senders = copy->senders,
+        .receivers = copy->receivers,
         .ending = IRIS_ENDING_LOCAL,
     };
     struct iris_op_launch launch = {.call = &args.call,
@@ -340,9 +342,9 @@ static enum iris_status run_transfer(struct iris_context *ctx, const struct tran
                                     .args_nbytes = sizeof args,
                                     .kernel_dtype = IRIS_DTYPE_U8};
 
-    desc.stages_results = gets_from_peers(ctx, transfer) && args.output_offset == IRIS_STAGED;
+    desc.local.stages_results = gets_from_peers(ctx, copy) && args.output_offset == IRIS_STAGED;
     IRIS_TRY(iris_op_select(ctx, options->config, &desc, &launch.work_groups));
-    desc.block_m = desc.block_n = 1; /* transfers have no tiles, need no scratch */
+    desc.block_m = desc.block_n = 1; /* copies have no tiles, need no scratch */
     return iris_op_run(ctx, &desc, &launch, options);
 }
 
@@ -361,41 +363,41 @@ enum iris_status iris_all_gather(struct iris_context *ctx, const struct iris_ten
                                  const struct iris_tensor *input,
                                  const struct iris_op_options *options)
 {
-    const struct transfer transfer = {
+    const struct copy_collective copy = {
         .operation = IRIS_OP_ALL_GATHER,
         .n = iris_tensor_numel(input),
         .target_moves = true,
         .senders = everybody(ctx),
         .receivers = everybody(ctx),
-        .source = -1,
+        .root = -1,
     };
     uint64_t own_place;
 
     IRIS_TRY(check_pair(ctx, output, input));
-    IRIS_TRY(iris_check_numel("output", output, transfer.n * ctx->world_size,
-                              "world_size times input's"));
+    IRIS_TRY(
+        iris_check_numel("output", output, copy.n * ctx->world_size, "world_size times input's"));
     /* In place, as NCCL has it: the input is the output's own part. */
     own_place =
-        address_of(output) + (uint64_t)(ctx->rank * transfer.n) * iris_dtype_nbytes(input->dtype);
+        address_of(output) + (uint64_t)(ctx->rank * copy.n) * iris_dtype_nbytes(input->dtype);
     if (address_of(input) != own_place)
         IRIS_TRY(iris_check_disjoint("output", output, "input", input));
-    return run_transfer(ctx, &transfer, output, input, options);
+    return run_copy_collective(ctx, &copy, output, input, options);
 }
 
 enum iris_status iris_broadcast(struct iris_context *ctx, const struct iris_tensor *tensor, int src,
                                 const struct iris_op_options *options)
 {
-    const struct transfer transfer = {
+    const struct copy_collective copy = {
         .operation = IRIS_OP_BROADCAST,
         .n = iris_tensor_numel(tensor),
         .senders = just(src),
         .receivers = everybody(ctx),
-        .source = src,
+        .root = src,
     };
 
     IRIS_TRY(check_pair(ctx, tensor, tensor));
     IRIS_TRY(check_root(ctx, IRIS_OP_BROADCAST, src));
-    return run_transfer(ctx, &transfer, tensor, tensor, options);
+    return run_copy_collective(ctx, &copy, tensor, tensor, options);
 }
 
 enum iris_status iris_gather(struct iris_context *ctx, const struct iris_tensor *output,
@@ -403,12 +405,12 @@ enum iris_status iris_gather(struct iris_context *ctx, const struct iris_tensor 
                              const struct iris_op_options *options)
 {
     const struct iris_tensor *here = only_at(ctx, dst, output);
-    struct transfer transfer = {
+    struct copy_collective copy = {
         .operation = IRIS_OP_GATHER,
         .target_moves = true,
         .senders = everybody(ctx),
         .receivers = just(dst),
-        .source = dst,
+        .root = dst,
     };
 
     IRIS_TRY(iris_context_check(ctx));
@@ -417,14 +419,14 @@ enum iris_status iris_gather(struct iris_context *ctx, const struct iris_tensor 
     if (ctx->rank == dst)
         IRIS_TRY(check_present("output", output));
     IRIS_TRY(check_pair(ctx, here, input));
-    transfer.n = iris_tensor_numel(input);
+    copy.n = iris_tensor_numel(input);
     if (here != NULL) {
-        IRIS_TRY(iris_check_numel("output", here, transfer.n * ctx->world_size,
+        IRIS_TRY(iris_check_numel("output", here, copy.n * ctx->world_size,
                                   "world_size times "
                                   "input's"));
         IRIS_TRY(iris_check_disjoint("output", here, "input", input));
     }
-    return run_transfer(ctx, &transfer, here, input, options);
+    return run_copy_collective(ctx, &copy, here, input, options);
 }
 
 enum iris_status iris_scatter(struct iris_context *ctx, const struct iris_tensor *output,
@@ -432,12 +434,12 @@ enum iris_status iris_scatter(struct iris_context *ctx, const struct iris_tensor
                               const struct iris_op_options *options)
 {
     const struct iris_tensor *here = only_at(ctx, src, input);
-    struct transfer transfer = {
+    struct copy_collective copy = {
         .operation = IRIS_OP_SCATTER,
         .source_moves = true,
         .senders = just(src),
         .receivers = everybody(ctx),
-        .source = src,
+        .root = src,
     };
 
     IRIS_TRY(iris_context_check(ctx));
@@ -446,14 +448,14 @@ enum iris_status iris_scatter(struct iris_context *ctx, const struct iris_tensor
     if (ctx->rank == src)
         IRIS_TRY(check_present("input", input));
     IRIS_TRY(check_pair(ctx, output, here));
-    transfer.n = iris_tensor_numel(output);
+    copy.n = iris_tensor_numel(output);
     if (here != NULL) {
-        IRIS_TRY(iris_check_numel("input", here, transfer.n * ctx->world_size,
+        IRIS_TRY(iris_check_numel("input", here, copy.n * ctx->world_size,
                                   "world_size times "
                                   "output's"));
         IRIS_TRY(iris_check_disjoint("output", output, "input", here));
     }
-    return run_transfer(ctx, &transfer, output, here, options);
+    return run_copy_collective(ctx, &copy, output, here, options);
 }
 
 enum iris_status iris_all_to_all(struct iris_context *ctx, const struct iris_tensor *output,
@@ -461,14 +463,14 @@ enum iris_status iris_all_to_all(struct iris_context *ctx, const struct iris_ten
                                  const struct iris_op_options *options)
 {
     const int64_t numel = iris_tensor_numel(input);
-    const struct transfer transfer = {
+    const struct copy_collective copy = {
         .operation = IRIS_OP_ALL_TO_ALL,
         .n = numel / ctx->world_size,
         .source_moves = true,
         .target_moves = true,
         .senders = everybody(ctx),
         .receivers = everybody(ctx),
-        .source = -1,
+        .root = -1,
     };
 
     if (options->output_sizes != NULL)
@@ -480,5 +482,5 @@ enum iris_status iris_all_to_all(struct iris_context *ctx, const struct iris_ten
                          "input: expected elements in multiples of world_size %d, got %lld",
                          ctx->world_size, (long long)numel);
     IRIS_TRY(iris_check_disjoint("output", output, "input", input));
-    return run_transfer(ctx, &transfer, output, input, options);
+    return run_copy_collective(ctx, &copy, output, input, options);
 }

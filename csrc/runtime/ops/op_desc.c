@@ -18,7 +18,7 @@ const char *iris_root_name(enum iris_operation operation)
 void iris_op_desc_format(const struct iris_op_desc *desc, char text[IRIS_OP_TEXT_NBYTES])
 {
     const char *separator = desc->variant == IRIS_VARIANT_NONE ? "" : ", ";
-    char extent[80], blocks[48] = "", source[40] = "", op[16] = "";
+    char extent[80], blocks[48] = "", detail[40] = "", op[16] = "";
 
     if (IRIS_IS_PRODUCT(desc->operation)) {
         (void)snprintf(extent, sizeof extent, "M=%lld, N=%lld, K=%lld", (long long)desc->M,
@@ -29,19 +29,19 @@ void iris_op_desc_format(const struct iris_op_desc *desc, char text[IRIS_OP_TEXT
         (void)snprintf(extent, sizeof extent, "%lld elements", (long long)(desc->M * desc->N));
     }
     if (desc->operation == IRIS_OP_MATMUL_REDUCE_SCATTER)
-        (void)snprintf(source, sizeof source, ", dim=%d", desc->dim);
+        (void)snprintf(detail, sizeof detail, ", dim=%d", desc->dim);
     if (IRIS_IS_GATHERED_PRODUCT(desc->operation))
-        (void)snprintf(source, sizeof source, ", gather_dim=%d, %d%s", desc->dim, desc->unit_k,
+        (void)snprintf(detail, sizeof detail, ", gather_dim=%d, %d%s", desc->dim, desc->unit_k,
                        desc->m_contiguous ? " by M" : "");
-    if (desc->source >= 0)
-        (void)snprintf(source, sizeof source, ", %s=%d", iris_root_name(desc->operation),
-                       desc->source);
+    if (desc->root >= 0)
+        (void)snprintf(detail, sizeof detail, ", %s=%d", iris_root_name(desc->operation),
+                       desc->root);
     if (desc->reduce_op != IRIS_REDUCE_SUM)
         (void)snprintf(op, sizeof op, ", op=%s", iris_reduce_op_name(desc->reduce_op));
     (void)snprintf(text, IRIS_OP_TEXT_NBYTES, "%s%s(%s, %s%s%s%s%s%s%s)",
                    iris_operation_name(desc->operation), desc->prepare ? "_preamble" : "", extent,
                    iris_dtype_name(desc->dtype), separator, iris_variant_name(desc->variant),
-                   blocks, desc->has_bias ? ", bias" : "", source, op);
+                   blocks, desc->has_bias ? ", bias" : "", detail, op);
 }
 
 /* FNV-1a with words for bytes; what the multiplication has carried up comes down again. */
@@ -53,33 +53,11 @@ static uint64_t hash_value(uint64_t hash, uint64_t value)
 
 uint32_t iris_op_desc_signature(const struct iris_op_desc *desc)
 {
-    const uint64_t fields[] = {
-        (uint64_t)desc->operation,
-        (uint64_t)desc->variant,
-        (uint64_t)desc->dtype,
-        (uint64_t)desc->M,
-        (uint64_t)desc->N,
-        (uint64_t)iris_op_desc_k(desc),
-        (uint64_t)desc->dim,
-        (uint64_t)desc->share_m,
-        (uint64_t)desc->share_n,
-        (uint64_t)desc->share_k,
-        (uint64_t)desc->unit_k,
-        desc->m_contiguous,
-        desc->overlaps,
-        (uint64_t)desc->block_m,
-        (uint64_t)desc->block_n,
-        (uint64_t)desc->block_k,
-        (uint64_t)desc->group_size_m,
-        desc->has_bias,
-        desc->prepare,
-        (uint64_t)desc->source,
-        desc->prepare ? 0 : (uint64_t)desc->reduce_op, /* a preamble serves them all */
-    };
     uint64_t hash = UINT64_C(0xcbf29ce484222325);
 
-    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; ++i)
-        hash = hash_value(hash, fields[i]);
+#define IRIS_OP_HASH(type, name) hash = hash_value(hash, (uint64_t)desc->name);
+    IRIS_OP_AGREED(IRIS_OP_HASH)
+#undef IRIS_OP_HASH
     return (uint32_t)hash;
 }
 
@@ -100,12 +78,12 @@ int64_t iris_op_desc_packet_nbytes(const struct iris_op_desc *desc)
 
 struct iris_gather_layout iris_op_desc_gather(const struct iris_op_desc *desc, int world_size)
 {
-    const bool host = desc->gpu_parts == 0;
+    const bool host = desc->local.gpu_parts == 0;
 
     return iris_gather_layout_make(
         desc->share_m != 0 ? desc->share_m : desc->M, desc->share_k != 0 ? desc->share_k : desc->K,
-        desc->block_m, desc->unit_k, desc->group_rows, desc->m_contiguous,
-        host && desc->share_k != 0, desc->gpu_parts == 1 || (host && desc->share_k == 0),
+        desc->block_m, desc->unit_k, desc->local.group_rows, desc->m_contiguous,
+        host && desc->share_k != 0, desc->local.gpu_parts == 1 || (host && desc->share_k == 0),
         (uint32_t)iris_dtype_nbytes(desc->dtype), world_size);
 }
 
@@ -148,7 +126,7 @@ struct iris_op_needs iris_op_desc_needs(const struct iris_op_desc *desc, int wor
                                      desc->block_n, desc->group_size_m, world_size);
         layout = iris_reduce_layout_make(
             &schedule, scatters(desc), desc->operation == IRIS_OP_MATMUL_ALL_GATHER, desc->variant,
-            (uint32_t)iris_dtype_nbytes(desc->dtype), desc->gpu_parts);
+            (uint32_t)iris_dtype_nbytes(desc->dtype), desc->local.gpu_parts);
         needs.flags_count = (uint64_t)layout.flags_count;
         needs.half_nbytes = layout.half_nbytes;
         results_nbytes = layout.results_nbytes;
@@ -168,11 +146,11 @@ struct iris_op_needs iris_op_desc_needs(const struct iris_op_desc *desc, int wor
     case IRIS_OP_COMPARE_CLOCKS:
         needs.packets = (uint64_t)IRIS_CLOCK_PACKETS(world_size);
         break;
-    default: /* transfers: a whole output, of M bytes from each of N ranks */
+    default: /* copying collectives: a whole output, of M bytes from each of N ranks */
         results_nbytes = world_size > 1 ? (uint64_t)desc->M * (uint64_t)desc->N : 0;
         break;
     }
-    if (all || desc->stages_results || results_nbytes <= SMALL_RESULTS)
+    if (all || desc->local.stages_results || results_nbytes <= SMALL_RESULTS)
         needs.half_nbytes += results_nbytes;
     return needs;
 }

@@ -14,45 +14,69 @@
 #include "kernels/abi/schedule.h"
 #include "runtime/iris.h"
 
-struct iris_op_desc {
-    enum iris_operation operation;
-    enum iris_variant variant;
-    enum iris_dtype dtype;
-    int64_t M, N, K;
-    bool
-        no_k; /* the caller's K is 0, and the launch's one for each shard: see iris_product_depth */
-    int32_t dim; /* a scattered result, a gathered operand: along which it is divided */
-    int64_t share_m, share_n; /* see iris_reduce_args */
-    int64_t share_k;          /* see iris_gather_args, as are the next two */
-    int32_t unit_k;
-    int32_t group_rows; /* see struct iris_gather_layout */
-    bool m_contiguous;
-    bool overlaps;        /* a gathered product: begins before everything has arrived */
-    int32_t fetch_groups; /* see iris_gather_args; this rank's affair, as are the next two */
+/* What all ranks of a call agree on: X(type, name). The signature is a hash of these fields,
+ * whatever they are.
+ *
+ *   no_k         the caller's K is 0, and the launch's one for each shard: see iris_product_depth
+ *   dim          along which a scattered result or a gathered operand is divided
+ *   share_m, share_n, share_k, unit_k, m_contiguous   see iris_reduce_args and iris_gather_args
+ *   overlaps     a gathered product begins before everything has arrived
+ *   may_split_k  a gathered product has room for what IRIS_K_SPLITS needs
+ *   prepare      a preamble; it serves every reduction, so its reduce_op is SUM
+ *   root         the rank that alone sends, or gets the result; -1: there is none */
+#define IRIS_OP_AGREED(X)                                                                          \
+    X(enum iris_operation, operation)                                                              \
+    X(enum iris_variant, variant)                                                                  \
+    X(enum iris_dtype, dtype)                                                                      \
+    X(int64_t, M)                                                                                  \
+    X(int64_t, N)                                                                                  \
+    X(int64_t, K)                                                                                  \
+    X(bool, no_k)                                                                                  \
+    X(int32_t, dim)                                                                                \
+    X(int64_t, share_m)                                                                            \
+    X(int64_t, share_n)                                                                            \
+    X(int64_t, share_k)                                                                            \
+    X(int32_t, unit_k)                                                                             \
+    X(bool, m_contiguous)                                                                          \
+    X(bool, overlaps)                                                                              \
+    X(bool, may_split_k)                                                                           \
+    X(int32_t, block_m)                                                                            \
+    X(int32_t, block_n)                                                                            \
+    X(int32_t, block_k)                                                                            \
+    X(int32_t, group_size_m)                                                                       \
+    X(bool, has_bias)                                                                              \
+    X(bool, prepare)                                                                               \
+    X(int32_t, root)                                                                               \
+    X(enum iris_reduce_op, reduce_op)
+
+/* What may differ between the ranks of a call. */
+struct iris_op_local {
+    int32_t gpu_parts;    /* see iris_reduce_layout; 0 on the cpu */
+    int32_t group_rows;   /* see struct iris_gather_layout */
+    int32_t fetch_groups; /* see iris_gather_args, as are the next two */
     int32_t idle_senders;
-    int32_t k_splits; /* IRIS_K_SPLITS only if may_split_k, which all ranks agree on */
-    bool may_split_k; /* a gathered product: has room for what IRIS_K_SPLITS needs */
-    int32_t block_m, block_n, block_k;
-    int32_t group_size_m;
-    bool has_bias;
-    bool prepare;      /* a preamble */
-    int32_t gpu_parts; /* see iris_reduce_layout; 0 on the cpu */
-    int32_t source;    /* the rank that alone sends, or gets the result; -1: there is none */
-    enum iris_reduce_op reduce_op;
-    /* This rank's affair, not part of the agreement: */
-    bool in_place;
+    int32_t k_splits;    /* IRIS_K_SPLITS only if may_split_k */
+    bool in_place;       /* the output is the input */
     bool stages_results; /* peers push results for it, and its output is not on the heap */
+};
+
+struct iris_op_desc {
+#define IRIS_OP_FIELD(type, name) type name;
+    IRIS_OP_AGREED(IRIS_OP_FIELD)
+#undef IRIS_OP_FIELD
+    struct iris_op_local local;
 };
 
 enum { IRIS_OP_TEXT_NBYTES = 224 };
 
-/* What callers call `source`: "src" or "dst". */
+/* What callers call `root`: "src" or "dst". */
 const char *iris_root_name(enum iris_operation operation);
 
 /* One line for messages: "matmul_all_reduce(M=2, N=3, K=4, float32, two_shot, blocks 2x3x64)". */
 void iris_op_desc_format(const struct iris_op_desc *desc, char text[IRIS_OP_TEXT_NBYTES]);
 
-/* A hash of all fields: ranks whose descriptions differ have different ones (nearly always). */
+/* A hash of what is agreed on: ranks whose descriptions differ have different ones (nearly always).
+ */
 uint32_t iris_op_desc_signature(const struct iris_op_desc *desc);
 
 /* K as the caller has it. */

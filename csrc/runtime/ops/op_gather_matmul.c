@@ -137,7 +137,7 @@ static void map_operands(const struct iris_context *ctx, const struct iris_gathe
     if (!desc->no_k)
         args->product.b_map_kind = iris_map_operand(ctx, &B, desc->block_n, &args->product.b_map);
     args->product.c_is_mapped = iris_map_operand_as(
-        ctx, &C, IRIS_TENSOR_MAP_K, desc->block_m / desc->gpu_parts, &args->product.c_map);
+        ctx, &C, IRIS_TENSOR_MAP_K, desc->block_m / desc->local.gpu_parts, &args->product.c_map);
 }
 
 enum iris_status iris_all_gather_matmul(struct iris_context *ctx,
@@ -146,7 +146,7 @@ enum iris_status iris_all_gather_matmul(struct iris_context *ctx,
 {
     struct iris_op_desc desc = {.operation = overlapped ? IRIS_OP_ALL_GATHER_MATMUL_HBM_BUFFER
                                                         : IRIS_OP_ALL_GATHER_MATMUL,
-                                .source = -1};
+                                .root = -1};
     struct iris_gather_args args = {0};
     struct iris_reduce_args *const reduce = &args.product.reduce;
     struct iris_op_launch launch = {
@@ -182,11 +182,11 @@ enum iris_status iris_all_gather_matmul(struct iris_context *ctx,
     args.share_k = desc.share_k;
     args.m_contiguous = desc.m_contiguous;
     args.waits_for_all = !desc.overlaps;
-    args.fetch_groups = desc.fetch_groups;
-    args.idle_senders = desc.idle_senders;
-    args.k_splits = desc.k_splits;
+    args.fetch_groups = desc.local.fetch_groups;
+    args.idle_senders = desc.local.idle_senders;
+    args.k_splits = desc.local.k_splits;
     args.split_tiles = args.schedule.tiles.tiles * args.k_splits;
-    if (desc.gpu_parts == 0)
+    if (desc.local.gpu_parts == 0)
         args.stages_own = desc.share_k != 0 && ctx->world_size > 1;
     else if (iris_is_tensor_core_product(iris_device_traits(ctx->device)->sm90, desc.operation,
                                          desc.dtype))

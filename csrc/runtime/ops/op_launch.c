@@ -43,7 +43,7 @@ static enum iris_status launch_kernel(struct iris_context *ctx, const struct iri
         .work_groups = op->work_groups,
         .args = op->args,
         .args_nbytes = op->args_nbytes,
-        .scratch_nbytes = desc->gpu_parts > 0 || op->only_meets
+        .scratch_nbytes = desc->local.gpu_parts > 0 || op->only_meets
                               ? 0
                               : iris_host_scratch_nbytes(desc->block_m, desc->block_n, desc->K),
         .traced = op->call->trace != 0 && IRIS_IS_PRODUCT(operation) && !op->only_meets,

@@ -205,7 +205,7 @@ static enum iris_status run_product(struct iris_context *ctx, enum iris_operatio
                                     const struct iris_tensor *bias,
                                     const struct iris_op_options *options)
 {
-    struct iris_op_desc desc = {.operation = operation, .source = -1};
+    struct iris_op_desc desc = {.operation = operation, .root = -1};
     struct iris_product_args product = {0};
     struct iris_reduce_args *const args = &product.reduce;
     struct iris_op_launch launch = {
@@ -225,7 +225,7 @@ static enum iris_status run_product(struct iris_context *ctx, enum iris_operatio
     desc.has_bias = bias != NULL;
     desc.prepare = options->prepare;
     args->output_offset = iris_tensor_heap_offset(ctx, C);
-    desc.stages_results = dim < 0 && args->output_offset == IRIS_STAGED;
+    desc.local.stages_results = dim < 0 && args->output_offset == IRIS_STAGED;
     /* Nobody else writes or reads a share of the result. */
     args->ending = dim >= 0            ? IRIS_ENDING_LOCAL
                    : options->async_op ? IRIS_ENDING_TELLS
@@ -246,8 +246,8 @@ static enum iris_status run_product(struct iris_context *ctx, enum iris_operatio
         product.b_map_kind = map_operand(ctx, B, 1, 0, desc.block_n, desc.share_n, &product.b_map);
     }
     /* Alone there is nothing to exchange, and a product without a bias is the result. */
-    product.c_is_mapped = ctx->world_size == 1 && bias == NULL && desc.gpu_parts > 0 &&
-                          map_operand(ctx, C, 0, 1, desc.block_m / desc.gpu_parts, 0,
+    product.c_is_mapped = ctx->world_size == 1 && bias == NULL && desc.local.gpu_parts > 0 &&
+                          map_operand(ctx, C, 0, 1, desc.block_m / desc.local.gpu_parts, 0,
                                       &product.c_map) == IRIS_TENSOR_MAP_K;
     launch.kernel_dtype = desc.dtype;
     return iris_op_run(ctx, &desc, &launch, options);

@@ -76,7 +76,7 @@ enum iris_status iris_trace_clear(struct iris_context *ctx)
 static enum iris_status compare_clocks(struct iris_context *ctx)
 {
     const struct iris_op_desc desc = {
-        .operation = IRIS_OP_COMPARE_CLOCKS, .dtype = IRIS_DTYPE_U8, .source = -1};
+        .operation = IRIS_OP_COMPARE_CLOCKS, .dtype = IRIS_DTYPE_U8, .root = -1};
     const struct iris_op_options options = {.trace = true};
     struct iris_barrier_args args;
     const struct iris_op_launch launch = {

@@ -96,7 +96,7 @@ static void fill_config(const struct iris_select_target *on, const struct iris_o
     if (!IRIS_IS_GATHERED_PRODUCT(desc->operation))
         return;
     config->k_per_flag = desc->unit_k / desc->block_k;
-    config->num_fetch_sms = desc->fetch_groups;
+    config->num_fetch_sms = desc->local.fetch_groups;
     config->overlap = desc->overlaps ? IRIS_YES : IRIS_NO;
 }
 
@@ -114,7 +114,7 @@ enum iris_status iris_config_select(const struct iris_context *ctx, enum iris_op
 {
     const struct iris_select_target on = target_of(ctx);
     struct iris_op_desc desc = {
-        .operation = operation, .dtype = dtype, .M = M, .N = N, .K = K, .source = -1};
+        .operation = operation, .dtype = dtype, .M = M, .N = N, .K = K, .root = -1};
     uint32_t work_groups;
 
     share_rows(&desc, ctx->world_size);
@@ -163,7 +163,7 @@ enum iris_status iris_auto_config(enum iris_operation operation, int64_t M, int6
                                   struct iris_config *out)
 {
     struct iris_op_desc desc = {
-        .operation = operation, .dtype = dtype, .M = M, .N = N, .K = K, .source = -1};
+        .operation = operation, .dtype = dtype, .M = M, .N = N, .K = K, .root = -1};
 
     if (!IRIS_IS_PRODUCT(operation))
         return IRIS_FAIL(IRIS_EINVAL, "op: expected a fused product, got '%s'",
@@ -179,7 +179,7 @@ enum iris_status iris_explain(enum iris_operation operation, int64_t M, int64_t 
                               const struct iris_config *config, struct iris_explanation *out)
 {
     struct iris_op_desc desc = {
-        .operation = operation, .dtype = dtype, .M = M, .N = N, .K = K, .source = -1};
+        .operation = operation, .dtype = dtype, .M = M, .N = N, .K = K, .root = -1};
     struct iris_config chosen = {0};
 
     *out = (struct iris_explanation){0};

@@ -54,7 +54,7 @@ static void select_unit(const struct iris_select_target *on, const struct iris_c
     desc->m_contiguous = config->m_contiguous;
     /* As many of a shard's rows as the receivers' work-groups multiply at once, those of all peers
      * together. */
-    desc->group_rows = (int32_t)iris_ceil_div(
+    desc->local.group_rows = (int32_t)iris_ceil_div(
         work_groups, iris_ceil_div(desc->N, desc->block_n) *
                          (desc->share_m != 0 && on->world_size > 1 ? on->world_size - 1 : 1));
 }
@@ -68,7 +68,7 @@ static int64_t count_tiles(const struct iris_select_target *on, const struct iri
 static int32_t count_idle(const struct iris_select_target *on, const struct iris_op_desc *desc,
                           int32_t work_groups)
 {
-    const int64_t tiles = count_tiles(on, desc) * desc->k_splits;
+    const int64_t tiles = count_tiles(on, desc) * desc->local.k_splits;
     const int64_t rounds = iris_ceil_div(tiles, work_groups);
 
     return work_groups - (int32_t)iris_ceil_div(tiles, rounds > 0 ? rounds : 1);
@@ -145,9 +145,10 @@ static enum iris_status select_fetchers(const struct iris_select_target *on,
     if (asked > most)
         return IRIS_FAIL(IRIS_EINVAL, "num_fetch_sms: expected %s the %u work-groups, got %d",
                          has_roles ? "at most" : "less than", work_groups, asked);
-    desc->fetch_groups =
+    desc->local.fetch_groups =
         asked != 0 ? asked : choose_fetchers(on, desc, has_roles, idle, (int32_t)work_groups);
-    desc->idle_senders = desc->overlaps && desc->fetch_groups <= idle ? desc->fetch_groups : 0;
+    desc->local.idle_senders =
+        desc->overlaps && desc->local.fetch_groups <= idle ? desc->local.fetch_groups : 0;
     return IRIS_OK;
 }
 
@@ -177,7 +178,7 @@ enum iris_status iris_select_gather(const struct iris_select_target *on,
                      (config->overlap == IRIS_YES || on->world_size > 1);
     select_unit(on, config, work_groups, desc);
     desc->may_split_k = may_split_k(on, desc);
-    desc->k_splits =
+    desc->local.k_splits =
         desc->may_split_k && count_tiles(on, desc) * IRIS_K_SPLITS <= (int64_t)work_groups
             ? IRIS_K_SPLITS
             : 1;

@@ -175,7 +175,7 @@ static void select_gpu_run(const struct iris_config *config, struct iris_op_desc
 static enum iris_status select_gpu(const struct iris_select_target *on,
                                    const struct iris_config *config, struct iris_op_desc *desc)
 {
-    desc->gpu_parts = iris_gpu_parts_of(on->chip->sm90, desc->operation, desc->dtype);
+    desc->local.gpu_parts = iris_gpu_parts_of(on->chip->sm90, desc->operation, desc->dtype);
     if (IRIS_IS_PRODUCT(desc->operation))
         return select_gpu_product(on, config, desc);
     select_gpu_run(config, desc);

@@ -28,7 +28,7 @@ static enum iris_variant choose_all_reduce(const struct iris_select_target *on,
     const double barrier[] = {chip->barrier_seconds, 2 * n * share / chip->link_rate};
     struct iris_decision decision = {.field = "all_reduce_variant", .terms = {"start", "links"}};
 
-    if (desc->in_place && !only_packets)
+    if (desc->local.in_place && !only_packets)
         return IRIS_VARIANT_TWO_SHOT;
     if (!chip->is_gpu)
         return nbytes <= CPU_ONE_SHOT ? IRIS_VARIANT_ONE_SHOT : IRIS_VARIANT_TWO_SHOT;
