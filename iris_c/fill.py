@@ -107,7 +107,8 @@ class TorchFiller:
 
 
 class NumpyFiller:
-    """Buffers, written through numpy arrays; bfloat16, which numpy lacks, through its bits."""
+    """Buffers, written through numpy arrays; what numpy lacks through its bits: bfloat16, and
+    float8, of which only zeros can be made."""
 
     def __init__(self, numpy: ModuleType) -> None:
         self.numpy = numpy
@@ -148,6 +149,12 @@ class NumpyFiller:
         """The dtype's name, also where torch is imported by somebody else."""
         return str(buffer.dtype).removeprefix("torch.")
 
+    def _host_name(self, name: str) -> str:
+        """The dtype of numpy that holds a dtype's bits."""
+        if name == "bfloat16":
+            return "uint16"
+        return "uint8" if name.startswith("float8") else name
+
     def _bfloat16_bits(self, values: Any) -> Array:
         bits: Array = self.numpy.asarray(values, dtype=self.numpy.float32).view(self.numpy.uint32)
         rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16  # to nearest, ties to even
@@ -172,10 +179,12 @@ class NumpyFiller:
 
     def _store(self, buffer: _C.Buffer, values: Any) -> None:
         """Writes `values`, an array or a number, in the buffer's dtype."""
-        if self._name(buffer) == "bfloat16":
-            self._write(buffer, self._bfloat16_bits(values), self.numpy.uint16)
-        else:
-            self._write(buffer, values, self._name(buffer))
+        name = self._name(buffer)
+        if name == "bfloat16":
+            values = self._bfloat16_bits(values)
+        elif name.startswith("float8") and self.numpy.any(values):
+            raise ValueError(f"dtype: expected one that numpy has, or torch, got {name}")
+        self._write(buffer, values, self._host_name(name))
 
     def _write(self, buffer: _C.Buffer, values: Any, dtype: Any) -> None:
         if buffer.nbytes != 0:
@@ -184,9 +193,8 @@ class NumpyFiller:
             buffer.copy_from_host(host)
 
     def _read(self, buffer: _C.Buffer) -> Array:
-        """A Buffer's elements; bfloat16 as unsigned integers."""
-        name = self._name(buffer)
-        host: Array = self.numpy.empty(buffer.shape, "uint16" if name == "bfloat16" else name)
+        """A Buffer's elements; bfloat16 and float8 as unsigned integers."""
+        host: Array = self.numpy.empty(buffer.shape, self._host_name(self._name(buffer)))
         if buffer.nbytes != 0:
             buffer.copy_to_host(host)
         return host

@@ -37,7 +37,13 @@ enum iris_dlpack_type_code {
     IRIS_DLPACK_UINT = 1,
     IRIS_DLPACK_FLOAT = 2,
     IRIS_DLPACK_BFLOAT = 4,
+    IRIS_DLPACK_COMPLEX = 5,
     IRIS_DLPACK_BOOL = 6,
+    IRIS_DLPACK_FLOAT8_E4M3FN = 10,
+    IRIS_DLPACK_FLOAT8_E4M3FNUZ = 11,
+    IRIS_DLPACK_FLOAT8_E5M2 = 12,
+    IRIS_DLPACK_FLOAT8_E5M2FNUZ = 13,
+    IRIS_DLPACK_FLOAT8_E8M0FNU = 14,
 };
 
 /* Bits of iris_dlpack_versioned.flags. */

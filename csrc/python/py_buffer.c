@@ -14,6 +14,7 @@
 #include <string.h>
 #include <structmember.h>
 
+#include "py_dtypes.h"
 #include "py_wait.h"
 
 /* ---- construction ---- */
@@ -126,37 +127,6 @@ static void capsule_destructor(PyObject *capsule)
     }
 }
 
-static void describe_dtype(enum iris_dtype dtype, struct iris_dlpack_tensor *out)
-{
-    uint8_t code = IRIS_DLPACK_INT;
-
-    switch (dtype) {
-    case IRIS_DTYPE_F32:
-    case IRIS_DTYPE_F16:
-    case IRIS_DTYPE_F64:
-        code = IRIS_DLPACK_FLOAT;
-        break;
-    case IRIS_DTYPE_BF16:
-        code = IRIS_DLPACK_BFLOAT;
-        break;
-    case IRIS_DTYPE_U8:
-        code = IRIS_DLPACK_UINT;
-        break;
-    case IRIS_DTYPE_BOOL:
-        code = IRIS_DLPACK_BOOL;
-        break;
-    case IRIS_DTYPE_I8:
-    case IRIS_DTYPE_I16:
-    case IRIS_DTYPE_I32:
-    case IRIS_DTYPE_I64:
-    case IRIS_DTYPE_COUNT:
-        break;
-    }
-    out->type_code = code;
-    out->type_bits = (uint8_t)(8 * iris_dtype_nbytes(dtype));
-    out->type_lanes = 1;
-}
-
 static struct dlpack_export *export_new(const struct iris_py_buffer *self, bool copy)
 {
     struct dlpack_export *export = calloc(1, sizeof *export);
@@ -194,7 +164,9 @@ static void export_describe(const struct iris_py_buffer *self, struct dlpack_exp
     out->shape = export->shape;
     out->strides = export->stride;
     out->byte_offset = 0;
-    describe_dtype(self->dtype, out);
+    out->type_code = iris_py_dtype_dlpack_code(self->dtype);
+    out->type_bits = (uint8_t)(8 * iris_dtype_nbytes(self->dtype));
+    out->type_lanes = 1;
 }
 
 static int read_pair(const char *argument, PyObject *tuple, int *first, int *second)
@@ -324,39 +296,10 @@ static PyObject *buffer_dlpack_device(PyObject *object, PyObject *IRIS_UNUSED(ig
 
 /* ---- buffer protocol ---- */
 
-/* struct-module format; NULL for bfloat16, which has none. */
-static const char *buffer_format(enum iris_dtype dtype)
-{
-    switch (dtype) {
-    case IRIS_DTYPE_F32:
-        return "f";
-    case IRIS_DTYPE_F16:
-        return "e";
-    case IRIS_DTYPE_F64:
-        return "d";
-    case IRIS_DTYPE_I8:
-        return "b";
-    case IRIS_DTYPE_I16:
-        return "h";
-    case IRIS_DTYPE_I32:
-        return "i";
-    case IRIS_DTYPE_I64:
-        return "q";
-    case IRIS_DTYPE_U8:
-        return "B";
-    case IRIS_DTYPE_BOOL:
-        return "?";
-    case IRIS_DTYPE_BF16:
-    case IRIS_DTYPE_COUNT:
-        break;
-    }
-    return NULL;
-}
-
 static int buffer_getbuffer(PyObject *object, Py_buffer *view, int flags)
 {
     struct iris_py_buffer *self = (struct iris_py_buffer *)object;
-    const char *format = buffer_format(self->dtype);
+    const char *format = iris_py_dtype_format(self->dtype);
 
     view->obj = NULL;
     if (iris_py_dlpack_device_type(iris_allocation_context(self->allocation)) != IRIS_DLPACK_CPU) {

@@ -5,50 +5,19 @@
  */
 #include "py_dlpack.h"
 
-static int dtype_from_dlpack(const struct iris_dlpack_tensor *source, enum iris_dtype *out)
+#include "py_dtypes.h"
+
+static int unsupported_dtype(const char *argument, const struct iris_dlpack_tensor *source)
 {
-    if (source->type_lanes != 1)
-        return -1;
-    switch (source->type_code) {
-    case IRIS_DLPACK_FLOAT:
-        switch (source->type_bits) {
-        case 32:
-            *out = IRIS_DTYPE_F32;
-            return 0;
-        case 16:
-            *out = IRIS_DTYPE_F16;
-            return 0;
-        case 64:
-            *out = IRIS_DTYPE_F64;
-            return 0;
-        }
-        return -1;
-    case IRIS_DLPACK_BFLOAT:
-        *out = IRIS_DTYPE_BF16;
-        return source->type_bits == 16 ? 0 : -1;
-    case IRIS_DLPACK_INT:
-        switch (source->type_bits) {
-        case 8:
-            *out = IRIS_DTYPE_I8;
-            return 0;
-        case 16:
-            *out = IRIS_DTYPE_I16;
-            return 0;
-        case 32:
-            *out = IRIS_DTYPE_I32;
-            return 0;
-        case 64:
-            *out = IRIS_DTYPE_I64;
-            return 0;
-        }
-        return -1;
-    case IRIS_DLPACK_UINT:
-        *out = IRIS_DTYPE_U8;
-        return source->type_bits == 8 ? 0 : -1;
-    case IRIS_DLPACK_BOOL:
-        *out = IRIS_DTYPE_BOOL;
-        return source->type_bits == 8 ? 0 : -1;
-    }
+    PyObject *names = iris_py_dtype_names();
+
+    if (names)
+        PyErr_Format(PyExc_ValueError,
+                     "%s: unsupported dtype (DLPack type code %d with %d bits and %d lanes); "
+                     "expected %U",
+                     argument, (int)source->type_code, (int)source->type_bits,
+                     (int)source->type_lanes, names);
+    Py_XDECREF(names);
     return -1;
 }
 
@@ -79,15 +48,8 @@ int iris_py_dlpack_read(const char *argument, const struct iris_dlpack_tensor *s
 
     if (iris_py_tensor_check_ndim(argument, source->ndim) < 0)
         return -1;
-    if (dtype_from_dlpack(source, &tensor->dtype) < 0) {
-        PyErr_Format(PyExc_ValueError,
-                     "%s: unsupported dtype (DLPack type code %d with %d bits and %d lanes); "
-                     "expected float32, float16, bfloat16, float64, int8, int16, int32, int64, "
-                     "uint8 or bool",
-                     argument, (int)source->type_code, (int)source->type_bits,
-                     (int)source->type_lanes);
-        return -1;
-    }
+    if (iris_py_dtype_from_dlpack(source, &tensor->dtype) < 0)
+        return unsupported_dtype(argument, source);
     if (device_from_dlpack(source, tensor) < 0) {
         PyErr_Format(PyExc_ValueError,
                      "%s: expected a tensor in cpu, cuda or hip memory, got DLPack device type %d",

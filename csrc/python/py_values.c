@@ -10,6 +10,8 @@
 
 #include <string.h>
 
+#include "py_dtypes.h"
+
 /* ---- bools and numbers ---- */
 
 /* numpy.bool_, which numpy's comparisons return. */
@@ -311,6 +313,7 @@ int iris_py_dtype(const struct iris_py_state *state, PyObject *value, enum iris_
 {
     PyObject *text = dtype_text(state, value);
     const char *name = text ? iris_py_text("dtype", text) : NULL;
+    PyObject *names;
     int result = -1;
 
     if (!name)
@@ -324,10 +327,10 @@ int iris_py_dtype(const struct iris_py_state *state, PyObject *value, enum iris_
             goto finally;
         }
     }
-    PyErr_Format(PyExc_ValueError,
-                 "dtype: expected float32, float16, bfloat16, float64, int8, int16, int32, int64, "
-                 "uint8 or bool, got %.100s",
-                 name);
+    names = iris_py_dtype_names();
+    if (names)
+        PyErr_Format(PyExc_ValueError, "dtype: expected %U, got %.100s", names, name);
+    Py_XDECREF(names);
 finally:
     Py_XDECREF(text);
     return result;

@@ -5,60 +5,7 @@
  */
 #include "py_view.h"
 
-#include <string.h>
-
-/* The integer of so many bytes. */
-static int integer_dtype(bool is_signed, Py_ssize_t itemsize, enum iris_dtype *out)
-{
-    switch (itemsize) {
-    case 1:
-        *out = is_signed ? IRIS_DTYPE_I8 : IRIS_DTYPE_U8;
-        return 0;
-    case 2:
-        *out = IRIS_DTYPE_I16;
-        return is_signed ? 0 : -1;
-    case 4:
-        *out = IRIS_DTYPE_I32;
-        return is_signed ? 0 : -1;
-    case 8:
-        *out = IRIS_DTYPE_I64;
-        return is_signed ? 0 : -1;
-    }
-    return -1;
-}
-
-/* struct-module formats of native byte order; NULL stands for "B". What 'l' and others are long is
- * the machine's or the standard's, as the character before says: the item's size tells. */
-static int dtype_from_format(const char *format, Py_ssize_t itemsize, enum iris_dtype *out)
-{
-    static const struct {
-        char code;
-        enum iris_dtype dtype;
-    } codes[] = {
-        {'f', IRIS_DTYPE_F32},
-        {'e', IRIS_DTYPE_F16},
-        {'d', IRIS_DTYPE_F64},
-        {'?', IRIS_DTYPE_BOOL},
-    };
-
-    if (!format)
-        format = "B";
-    if (format[0] == '@' || format[0] == '=' || format[0] == '<')
-        format++;
-    if (format[0] == '\0' || format[1] != '\0')
-        return -1;
-    if (strchr("bhilqn", format[0]))
-        return integer_dtype(true, itemsize, out);
-    if (strchr("BHILQN", format[0]))
-        return integer_dtype(false, itemsize, out);
-    for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++) {
-        if (codes[i].code == format[0]) {
-            *out = codes[i].dtype;
-            return (size_t)itemsize == iris_dtype_nbytes(*out) ? 0 : -1;
-        }
-    }
-    return -1;
-}
+#include "py_dtypes.h"
 
 /* Shape and strides, of which an exporter may leave out what follows from the rest. */
 static int read_dimensions(const char *argument, const Py_buffer *view, struct iris_tensor *tensor)
@@ -115,7 +62,7 @@ static int read_view(const char *argument, struct iris_py_tensor *out)
 
     if (iris_py_tensor_check_ndim(argument, view->ndim) < 0)
         return -1;
-    if (dtype_from_format(view->format, view->itemsize, &tensor->dtype) < 0) {
+    if (iris_py_dtype_from_format(view->format, view->itemsize, &tensor->dtype) < 0) {
         PyErr_Format(PyExc_ValueError,
                      "%s: unsupported buffer format '%.50s' with %zd bytes an item", argument,
                      view->format ? view->format : "B", view->itemsize);

@@ -11,11 +11,26 @@ static const struct {
     const char *name;
     size_t nbytes;
 } dtypes[IRIS_DTYPE_COUNT] = {
-    [IRIS_DTYPE_F32] = {"float32", 4},   [IRIS_DTYPE_F16] = {"float16", 2},
-    [IRIS_DTYPE_BF16] = {"bfloat16", 2}, [IRIS_DTYPE_F64] = {"float64", 8},
-    [IRIS_DTYPE_I8] = {"int8", 1},       [IRIS_DTYPE_I16] = {"int16", 2},
-    [IRIS_DTYPE_I32] = {"int32", 4},     [IRIS_DTYPE_I64] = {"int64", 8},
-    [IRIS_DTYPE_U8] = {"uint8", 1},      [IRIS_DTYPE_BOOL] = {"bool", 1},
+    [IRIS_DTYPE_F32] = {"float32", 4},
+    [IRIS_DTYPE_F16] = {"float16", 2},
+    [IRIS_DTYPE_BF16] = {"bfloat16", 2},
+    [IRIS_DTYPE_F64] = {"float64", 8},
+    [IRIS_DTYPE_I8] = {"int8", 1},
+    [IRIS_DTYPE_I16] = {"int16", 2},
+    [IRIS_DTYPE_I32] = {"int32", 4},
+    [IRIS_DTYPE_I64] = {"int64", 8},
+    [IRIS_DTYPE_U8] = {"uint8", 1},
+    [IRIS_DTYPE_BOOL] = {"bool", 1},
+    [IRIS_DTYPE_U16] = {"uint16", 2},
+    [IRIS_DTYPE_U32] = {"uint32", 4},
+    [IRIS_DTYPE_U64] = {"uint64", 8},
+    [IRIS_DTYPE_C64] = {"complex64", 8},
+    [IRIS_DTYPE_C128] = {"complex128", 16},
+    [IRIS_DTYPE_F8_E4M3FN] = {"float8_e4m3fn", 1},
+    [IRIS_DTYPE_F8_E5M2] = {"float8_e5m2", 1},
+    [IRIS_DTYPE_F8_E4M3FNUZ] = {"float8_e4m3fnuz", 1},
+    [IRIS_DTYPE_F8_E5M2FNUZ] = {"float8_e5m2fnuz", 1},
+    [IRIS_DTYPE_F8_E8M0FNU] = {"float8_e8m0fnu", 1},
 };
 
 static const char *const operations[IRIS_OP_COUNT] = {
@@ -68,8 +83,7 @@ const char *iris_variant_name(enum iris_variant variant)
 
 bool iris_dtype_is_complex(enum iris_dtype dtype)
 {
-    (void)dtype;
-    return false;
+    return dtype == IRIS_DTYPE_C64 || dtype == IRIS_DTYPE_C128;
 }
 
 bool iris_variant_from_name(const char *name, enum iris_variant *out)

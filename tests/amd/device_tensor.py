@@ -18,7 +18,7 @@ ROCM = 10
 CODES = {
     torch.float32: (2, 32), torch.float16: (2, 16), torch.bfloat16: (4, 16),
     torch.float64: (2, 64), torch.int32: (0, 32), torch.int64: (0, 64),
-    torch.uint8: (1, 8), torch.bool: (6, 8),
+    torch.uint8: (1, 8), torch.bool: (6, 8), torch.int8: (0, 8), torch.complex64: (5, 64),
 }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 """The collectives by the shipped code objects on emulated GPUs, memory plain and adversarial."""
 
 import cases
+import dtypes
 import machine
 import pytest
 import torch
@@ -10,7 +11,7 @@ import torch
 import iris_c
 
 SIZES = [1, 7, 255, 4099]
-MOVABLE = [torch.float32, torch.bfloat16, torch.int64, torch.uint8]
+MOVABLE = [torch.float32, torch.bfloat16, torch.int64, torch.uint8, torch.complex64]
 BEHAVIOURS = {
     "plain": {"adversarial": 0},
     "adversarial": {"adversarial": 1, "order": "random", "seed": 3},
@@ -102,6 +103,34 @@ def moves(ctx, memory):
 @pytest.mark.parametrize("arch", machine.ARCHES)
 def test_sums(emulated, arch, behaviour):
     emulated(arch, **BEHAVIOURS[behaviour]).run(sums, 3)
+
+
+def rare_sums(ctx, memory):
+    """Of the dtypes that have one variant: float64, bytes, bool by the kernel of bytes."""
+    exchange, world = Exchange(ctx, memory), ctx.world_size
+    for number, n in enumerate(SIZES):
+        for dtype in dtypes.RARE:
+            op = cases.REDUCTIONS[number]  # all but avg, which bool has not
+            output = exchange.tensor(n, dtype, number % 2 == 0)
+            given = exchange.tensor(n, dtype, number % 3 == 0)
+            given.copy_(dtypes.values(ctx.rank, n, dtype, number))
+            exchange.call("all_reduce", output, given, op=op)
+            dtypes.check(output, world, dtype, op, number, f"{n}")
+            part = exchange.tensor(n, dtype, number % 2 == 1)
+            whole = exchange.tensor(n * world, dtype, False)
+            whole.copy_(dtypes.values(ctx.rank, n * world, dtype, number))
+            exchange.call("reduce_scatter", part, whole, op=op)
+            mine = slice(ctx.rank * n, (ctx.rank + 1) * n)
+            expected, bound = dtypes.reference(world, n * world, dtype, op, number)
+            error = (part.double() - expected[mine].double()).abs()
+            assert bool((error <= bound[mine]).all()), f"reduce_scatter {n} {dtype} {op}"
+            exchange.done()
+
+
+@pytest.mark.parametrize("behaviour", BEHAVIOURS)
+@pytest.mark.parametrize("arch", machine.ARCHES)
+def test_rare_sums(emulated, arch, behaviour):
+    emulated(arch, **BEHAVIOURS[behaviour]).run(rare_sums, 3)
 
 
 @pytest.mark.parametrize("behaviour", BEHAVIOURS)

@@ -20,6 +20,7 @@ import iris_c
 ARENA = numpy.arange(4096, dtype=numpy.float32)
 BASE = ARENA.ctypes.data
 MIDDLE = 2048
+FIRST = int(os.environ.get("IRIS_C_FUZZ_FIRST", "0"))
 SEEDS = int(os.environ.get("IRIS_C_FUZZ_SEEDS", "1"))
 
 
@@ -390,7 +391,7 @@ def random_buffer(chance, exporter, shape, strides):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize("seed", range(FIRST, FIRST + SEEDS))
 @pytest.mark.parametrize("producer", [random_export, random_buffer])
 def test_random_descriptions(ctx, exporter, producer, seed):
     """What is right is read rightly, what is wrong is refused by name; nothing else happens."""

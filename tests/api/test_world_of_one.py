@@ -31,7 +31,18 @@ ALL_DTYPES = [
     torch.int64,
     torch.uint8,
     torch.bool,
+    torch.uint16,
+    torch.uint32,
+    torch.uint64,
+    torch.complex64,
+    torch.complex128,
+    torch.float8_e4m3fn,
+    torch.float8_e5m2,
+    torch.float8_e4m3fnuz,
+    torch.float8_e5m2fnuz,
+    torch.float8_e8m0fnu,
 ]
+NOT_OF_NUMPY = [dtype for dtype in ALL_DTYPES if "float8" in str(dtype) or dtype == torch.bfloat16]
 
 
 def run_python(arguments, **options):
@@ -356,7 +367,7 @@ def test_requires_grad(ctx):
     [
         (lambda ctx: ctx.zeros(-1), ValueError, "shape: expected sizes >= 0, got -1"),
         (lambda ctx: ctx.zeros("ab"), TypeError, "shape"),
-        (lambda ctx: ctx.zeros(2, dtype=torch.complex64), ValueError, "dtype: expected"),
+        (lambda ctx: ctx.zeros(2, dtype=torch.complex32), ValueError, "dtype: expected"),
         (lambda ctx: ctx.zeros(*[1] * 9), ValueError, "at most 8 dimensions"),
         (lambda ctx: ctx.zeros(1 << 40, 1 << 40), ValueError, "more bytes than addresses"),
         (lambda ctx: ctx.randint(5, 5, (2,)), ValueError, "high: expected > low"),
@@ -439,7 +450,7 @@ def test_dlpack_to_torch_shares_memory(ctx, dtype):
     assert one.data_ptr() == two.data_ptr()
 
 
-@pytest.mark.parametrize("dtype", [d for d in ALL_DTYPES if d != torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [d for d in ALL_DTYPES if d not in NOT_OF_NUMPY], ids=str)
 def test_numpy_shares_memory(ctx, dtype):
     buffer = ctx.allocate((2, 3), dtype)
     view, imported = np.asarray(buffer), np.from_dlpack(buffer)
@@ -450,8 +461,9 @@ def test_numpy_shares_memory(ctx, dtype):
     assert torch.from_dlpack(buffer).eq(1).all()
 
 
-def test_bfloat16_has_no_buffer_format(ctx):
-    buffer = ctx.allocate((2, 3), "bfloat16")
+@pytest.mark.parametrize("dtype", NOT_OF_NUMPY, ids=str)
+def test_some_dtypes_have_no_buffer_format(ctx, dtype):
+    buffer = ctx.allocate((2, 3), dtype)
     with pytest.raises(BufferError, match="use DLPack"):
         memoryview(buffer)
 
@@ -584,7 +596,7 @@ def test_every_kind_of_tensor_is_accepted(ctx):
     [
         ({"A": [[1.0]]}, TypeError, "A: expected a tensor .* got list"),
         ({"C": None}, TypeError, "C: expected a tensor .* got NoneType"),
-        ({"B": torch.zeros(5, 6, dtype=torch.complex64)}, ValueError, "B: unsupported dtype"),
+        ({"B": torch.zeros(5, 6, dtype=torch.complex32)}, ValueError, "B: unsupported dtype"),
         ({"B": torch.zeros(5, 6, dtype=torch.float16)}, ValueError, "B"),
         ({"B": torch.zeros(4, 6)}, ValueError, "B"),
         ({"A": torch.zeros(5)}, ValueError, "A"),
@@ -825,6 +837,19 @@ for value, bits in [
     filled = ctx.full((2, 1), value, dtype="bfloat16")
     for buffer in (filled, ctx.as_symmetric(filled)):
         assert np.frombuffer(buffer, np.uint16).tolist() == [bits, bits], hex(bits)
+for dtype in ("uint16", "uint32", "uint64", "complex64", "complex128"):
+    assert (np.asarray(ctx.full((2,), 3, dtype=dtype)) == 3).all()
+zeros = ctx.zeros(4, dtype="float8_e4m3fn")
+bytes_of = bytearray(b"1234")
+for buffer in (zeros, ctx.as_symmetric(zeros)):
+    buffer.copy_to_host(bytes_of)
+    assert bytes_of == bytes(4)
+try:
+    ctx.ones(4, dtype="float8_e5m2")
+except ValueError as error:
+    assert str(error).startswith("dtype: expected one that numpy has")
+else:
+    raise AssertionError("float8 without torch")
 try:
     ctx.zeros(2, requires_grad=True)
 except ValueError as error:

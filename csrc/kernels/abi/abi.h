@@ -26,8 +26,8 @@ enum iris_dtype {
     IRIS_DTYPE_F32 = 0,
     IRIS_DTYPE_F16 = 1,
     IRIS_DTYPE_BF16 = 2,
-    /* Products are of the three above, reductions also of I32 and I64; the others can be allocated
-     * and moved. */
+    /* Products are of the three above, reductions also of F64, I8, I32, I64, U8 and BOOL (as U8);
+     * the others can be allocated and moved. */
     IRIS_DTYPE_F64 = 3,
     IRIS_DTYPE_I8 = 4,
     IRIS_DTYPE_I16 = 5,
@@ -35,7 +35,17 @@ enum iris_dtype {
     IRIS_DTYPE_I64 = 7,
     IRIS_DTYPE_U8 = 8,
     IRIS_DTYPE_BOOL = 9,
-    IRIS_DTYPE_COUNT = 10
+    IRIS_DTYPE_U16 = 10,
+    IRIS_DTYPE_U32 = 11,
+    IRIS_DTYPE_U64 = 12,
+    IRIS_DTYPE_C64 = 13, /* two of F32: real, imaginary */
+    IRIS_DTYPE_C128 = 14,
+    IRIS_DTYPE_F8_E4M3FN = 15,
+    IRIS_DTYPE_F8_E5M2 = 16,
+    IRIS_DTYPE_F8_E4M3FNUZ = 17,
+    IRIS_DTYPE_F8_E5M2FNUZ = 18,
+    IRIS_DTYPE_F8_E8M0FNU = 19,
+    IRIS_DTYPE_COUNT = 20
 };
 
 /* Operations: X(name, value, what callers call it). CLEAR_SUMS is a part of the sums in the

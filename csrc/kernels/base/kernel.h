@@ -61,6 +61,15 @@ template <> struct dtype_of<int32_t> {
 template <> struct dtype_of<int64_t> {
     static constexpr iris_dtype value = IRIS_DTYPE_I64;
 };
+template <> struct dtype_of<double> {
+    static constexpr iris_dtype value = IRIS_DTYPE_F64;
+};
+template <> struct dtype_of<int8_t> {
+    static constexpr iris_dtype value = IRIS_DTYPE_I8;
+};
+template <> struct dtype_of<uint8_t> {
+    static constexpr iris_dtype value = IRIS_DTYPE_U8;
+};
 
 /* A matrix, or a tile of one: element (i, j) at data[i * stride_row + j * stride_col]. */
 template <typename T> struct matrix {

@@ -16,7 +16,8 @@
  *   block_index, block_count, thread_index   of the launch; the number of blocks of `threads`
  *   uniform               a value held in each lane that is the same in all: branches on it need no
  *                         mask
- *   bits_to_float, float_to_bits, to_float(half_t), pack_pair   conversions
+ *   bits_to_float, float_to_bits, bits_to_double, double_to_bits, to_float(half_t), pack_pair
+ *                         conversions
  *   low_halves, high_halves   of two words, side by side
  *   narrow                a word that the compiler may not widen to 64 bits outside a loop
  *   load_chunk            memory that this thread reads once

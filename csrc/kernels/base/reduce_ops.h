@@ -26,11 +26,26 @@ template <> struct accumulated<int32_t> {
 template <> struct accumulated<int64_t> {
     typedef int64_t type;
 };
-/* fp32 for floating point, the same type for integers, which wrap. */
+template <> struct accumulated<double> {
+    typedef double type;
+};
+template <> struct accumulated<int8_t> {
+    typedef int8_t type;
+};
+template <> struct accumulated<uint8_t> {
+    typedef uint8_t type;
+};
+/* fp32 for floating point of up to 32 bits; else the same type. Integers wrap. */
 template <typename T> using acc_t = typename accumulated<T>::type;
 
 template <typename T> struct is_integer {
     static constexpr bool value = false;
+};
+template <> struct is_integer<int8_t> {
+    static constexpr bool value = true;
+};
+template <> struct is_integer<uint8_t> {
+    static constexpr bool value = true;
 };
 template <> struct is_integer<int32_t> {
     static constexpr bool value = true;
@@ -38,6 +53,15 @@ template <> struct is_integer<int32_t> {
 template <> struct is_integer<int64_t> {
     static constexpr bool value = true;
 };
+
+/* Whether T is added up in fp32. */
+template <typename A> struct is_float {
+    static constexpr bool value = false;
+};
+template <> struct is_float<float> {
+    static constexpr bool value = true;
+};
+template <typename T> constexpr bool kSumsInFloat = is_float<acc_t<T>>::value;
 
 IRIS_INLINE float added(float a, float b)
 {
@@ -51,6 +75,19 @@ IRIS_INLINE int64_t added(int64_t a, int64_t b)
 {
     return (int64_t)((uint64_t)a + (uint64_t)b);
 }
+IRIS_INLINE double added(double a, double b)
+{
+    return a + b;
+}
+/* Narrower integers are added and multiplied as 32 bits, of which the low ones are right. */
+IRIS_INLINE int8_t added(int8_t a, int8_t b)
+{
+    return (int8_t)(a + b);
+}
+IRIS_INLINE uint8_t added(uint8_t a, uint8_t b)
+{
+    return (uint8_t)(a + b);
+}
 IRIS_INLINE float multiplied(float a, float b)
 {
     return a * b;
@@ -62,6 +99,19 @@ IRIS_INLINE int32_t multiplied(int32_t a, int32_t b)
 IRIS_INLINE int64_t multiplied(int64_t a, int64_t b)
 {
     return (int64_t)((uint64_t)a * (uint64_t)b);
+}
+
+IRIS_INLINE double multiplied(double a, double b)
+{
+    return a * b;
+}
+IRIS_INLINE int8_t multiplied(int8_t a, int8_t b)
+{
+    return (int8_t)(a * b);
+}
+IRIS_INLINE uint8_t multiplied(uint8_t a, uint8_t b)
+{
+    return (uint8_t)(a * b);
 }
 
 /* The larger, or the smaller one; a NaN on either side stays. */
@@ -83,7 +133,7 @@ template <typename A> IRIS_INLINE A reduced(A a, A b, uint32_t op)
 /* After the last rank's. `scale` is that of iris_reduce_args. */
 template <typename A> IRIS_INLINE A concluded(A value, uint32_t op, int32_t world, float)
 {
-    return op == IRIS_REDUCE_AVG ? value / (A)world : value;
+    return op == IRIS_REDUCE_AVG ? (A)(value / (A)world) : value;
 }
 template <> IRIS_INLINE float concluded(float value, uint32_t, int32_t, float scale)
 {

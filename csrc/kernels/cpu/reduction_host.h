@@ -391,7 +391,7 @@ template <typename T, class Producer> class rank_reduction
     /* Products have one. */
     void add_bias(const iris_tile_coord &at)
     {
-        if constexpr (!is_integer<T>::value)
+        if constexpr (kSumsInFloat<T>)
             if (args_.bias.address != 0)
                 tile_add(wg_, acc_, own_part<const T>(args_.bias, at), size_of(at));
     }

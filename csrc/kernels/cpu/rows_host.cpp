@@ -31,7 +31,8 @@ ALWAYS_INLINE float float_of(uint32_t bits)
     return value;
 }
 
-template <typename T> struct integer_codec {
+/* What is reduced as it is stored. */
+template <typename T> struct plain_codec {
     typedef T storage;
     typedef T accumulator;
     static ALWAYS_INLINE T decode(T stored)
@@ -43,21 +44,12 @@ template <typename T> struct integer_codec {
         return value;
     }
 };
-typedef integer_codec<int32_t> int32_codec;
-typedef integer_codec<int64_t> int64_codec;
-
-struct float32_codec {
-    typedef float storage;
-    typedef float accumulator;
-    static ALWAYS_INLINE float decode(float stored)
-    {
-        return stored;
-    }
-    static ALWAYS_INLINE float encode(float value)
-    {
-        return value;
-    }
-};
+typedef plain_codec<int32_t> int32_codec;
+typedef plain_codec<int64_t> int64_codec;
+typedef plain_codec<double> float64_codec;
+typedef plain_codec<int8_t> int8_codec;
+typedef plain_codec<uint8_t> uint8_codec;
+typedef plain_codec<float> float32_codec;
 
 struct bfloat16_codec {
     typedef uint16_t storage;
@@ -174,11 +166,15 @@ template <class Codec> ALWAYS_INLINE void store_row(void *row, const void *accum
     DEFINE_ROW_OPS(ISA, TARGET, bfloat16_codec)                                                    \
     DEFINE_ROW_OPS(ISA, TARGET, int32_codec)                                                       \
     DEFINE_ROW_OPS(ISA, TARGET, int64_codec)                                                       \
+    DEFINE_ROW_OPS(ISA, TARGET, float64_codec)                                                     \
+    DEFINE_ROW_OPS(ISA, TARGET, int8_codec)                                                        \
+    DEFINE_ROW_OPS(ISA, TARGET, uint8_codec)                                                       \
     const iris_row_ops row_ops_##ISA[kCodecs] = {                                                  \
         ROW_OPS(ISA, float32_codec), ROW_OPS(ISA, float16_codec), ROW_OPS(ISA, bfloat16_codec),    \
-        ROW_OPS(ISA, int32_codec), ROW_OPS(ISA, int64_codec)};
+        ROW_OPS(ISA, int32_codec),   ROW_OPS(ISA, int64_codec),   ROW_OPS(ISA, float64_codec),     \
+        ROW_OPS(ISA, int8_codec),    ROW_OPS(ISA, uint8_codec)};
 
-constexpr int kCodecs = 5;
+constexpr int kCodecs = 8;
 
 /* The codec of a dtype in the tables below. */
 int codec_of(enum iris_dtype dtype)
@@ -192,6 +188,12 @@ int codec_of(enum iris_dtype dtype)
         return 3;
     case IRIS_DTYPE_I64:
         return 4;
+    case IRIS_DTYPE_F64:
+        return 5;
+    case IRIS_DTYPE_I8:
+        return 6;
+    case IRIS_DTYPE_U8:
+        return 7;
     default:
         return 0;
     }

@@ -15,7 +15,7 @@
 extern "C" {
 #endif
 
-/* Accumulators are float for floating point, else of the dtype itself. */
+/* Accumulators are float for floating point of up to 32 bits, else of the dtype itself. */
 struct iris_row_ops {
     /* out[i] = row[i] */
     void (*load)(void *out, const void *row, int64_t n);
@@ -25,7 +25,7 @@ struct iris_row_ops {
     void (*store)(void *row, const void *in, int64_t n);
 };
 
-/* dtype: F32, F16, BF16, I32 or I64. */
+/* dtype: F32, F16, BF16, F64, I8, I32, I64 or U8. */
 const struct iris_row_ops *iris_row_ops_for(enum iris_dtype dtype);
 
 #ifdef __cplusplus

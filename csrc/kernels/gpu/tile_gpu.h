@@ -68,6 +68,37 @@ IRIS_INLINE chunk16 pack(const int64_t (&values)[2], int64_t)
     return c;
 }
 
+IRIS_INLINE void unpack(const chunk16 &c, double (&out)[2], double)
+{
+    for (int i = 0; i < 2; ++i)
+        out[i] = bits_to_double((uint64_t)c.word[2 * i + 1] << 32 | c.word[2 * i]);
+}
+
+IRIS_INLINE chunk16 pack(const double (&values)[2], double)
+{
+    chunk16 c;
+    for (int i = 0; i < 2; ++i) {
+        c.word[2 * i] = (uint32_t)double_to_bits(values[i]);
+        c.word[2 * i + 1] = (uint32_t)(double_to_bits(values[i]) >> 32);
+    }
+    return c;
+}
+
+/* Integers of a byte. */
+template <typename T> IRIS_INLINE void unpack(const chunk16 &c, T (&out)[16], T)
+{
+    for (int i = 0; i < 16; ++i)
+        out[i] = (T)(c.word[i / 4] >> (8 * (i % 4)));
+}
+
+template <typename T> IRIS_INLINE chunk16 pack(const T (&values)[16], T)
+{
+    chunk16 c = {{0, 0, 0, 0}};
+    for (int i = 0; i < 16; ++i)
+        c.word[i / 4] |= (uint32_t)(uint8_t)values[i] << (8 * (i % 4));
+    return c;
+}
+
 template <typename T> IRIS_INLINE void unpack(const chunk16 &c, float (&out)[8], T)
 {
     for (int i = 0; i < 4; ++i) {
@@ -89,6 +120,8 @@ template <typename T> IRIS_INLINE chunk16 pack(const float (&values)[8], T)
 template <typename T>
 IRIS_INLINE chunk16 load_run(const T *source, int64_t stride, int32_t count, bool vector)
 {
+    if constexpr (dtype_of<T>::value == IRIS_DTYPE_F64)
+        return load_run(reinterpret_cast<const int64_t *>(source), stride, count, vector);
     if (vector && count >= kChunk<T>)
         return load_chunk(reinterpret_cast<const char *>(source));
     acc_t<T> values[kChunk<T>];
@@ -102,7 +135,7 @@ IRIS_INLINE chunk16 load_run(const T *source, int64_t stride, int32_t count, boo
         const T element = source[(past < 0 ? i : count - 1) * stride];
         if constexpr (is_integer<T>::value)
             values[i] = element & (T)(past >> 31);
-        else
+        else if constexpr (kSumsInFloat<T>)
             values[i] = bits_to_float(float_to_bits(to_float(element)) & (uint32_t)(past >> 31));
     }
     return pack(values, T{}); /* exact */
@@ -121,10 +154,10 @@ IRIS_INLINE void store_run(T *target, int64_t stride, int32_t count, bool vector
     for (int i = 0; i < kChunk<T>; ++i) {
         if (i >= opaque(count))
             continue;
-        if constexpr (is_integer<T>::value)
-            target[i * stride] = values[i];
-        else
+        if constexpr (kSumsInFloat<T>)
             target[i * stride] = from_float<T>(values[i]);
+        else
+            target[i * stride] = values[i];
     }
 }
 

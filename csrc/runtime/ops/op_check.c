@@ -99,12 +99,17 @@ enum iris_status iris_check_reducible(const char *name, const struct iris_tensor
     case IRIS_DTYPE_F32:
     case IRIS_DTYPE_F16:
     case IRIS_DTYPE_BF16:
+    case IRIS_DTYPE_F64:
+    case IRIS_DTYPE_I8:
     case IRIS_DTYPE_I32:
     case IRIS_DTYPE_I64:
+    case IRIS_DTYPE_U8:
+    case IRIS_DTYPE_BOOL:
         return IRIS_OK;
     default:
         return IRIS_FAIL(IRIS_EINVAL,
-                         "%s: expected dtype float32, float16, bfloat16, int32 or int64, got %s",
+                         "%s: expected dtype float32, float16, bfloat16, float64, int8, int32, "
+                         "int64, uint8 or bool, got %s",
                          name, iris_dtype_name(tensor->dtype));
     }
 }

@@ -70,6 +70,20 @@ static enum iris_status check_overlap(const struct iris_op_desc *desc,
                      iris_variant_name(desc->variant));
 }
 
+/* What the kernel of bytes does for bool: a sum is a logical or, a product a logical and. */
+static enum iris_status reduce_op_for(enum iris_dtype dtype, enum iris_reduce_op op, uint32_t *out)
+{
+    *out = (uint32_t)op;
+    if (dtype != IRIS_DTYPE_BOOL)
+        return IRIS_OK;
+    if (op == IRIS_REDUCE_AVG)
+        return IRIS_FAIL(IRIS_EINVAL, "op: expected 'sum', 'max', 'min' or 'prod' for bool, got "
+                                      "'avg'");
+    if (op == IRIS_REDUCE_SUM || op == IRIS_REDUCE_PROD)
+        *out = op == IRIS_REDUCE_SUM ? IRIS_REDUCE_MAX : IRIS_REDUCE_MIN;
+    return IRIS_OK;
+}
+
 /* The input as a rows x n matrix of runs. output NULL: another rank gets the result. `addend`,
  * equal on all ranks and added once, may be NULL. */
 static enum iris_status run_reduction(struct iris_context *ctx, enum iris_operation operation,
@@ -102,16 +116,17 @@ static enum iris_status run_reduction(struct iris_context *ctx, enum iris_operat
         .N = n,
         .share_m = share_m,
         .ending = IRIS_ENDING_LOCAL,
-        .reduce_op = (uint32_t)options->reduce_op,
         .root = root,
         .reduce_scale = averages ? 1.0f / (float)ctx->world_size : 1.0f,
     };
     struct iris_op_launch launch = {.call = &args.call,
                                     .args = &args,
                                     .args_nbytes = sizeof args,
-                                    .kernel_dtype = input->dtype};
+                                    .kernel_dtype = input->dtype == IRIS_DTYPE_BOOL ? IRIS_DTYPE_U8
+                                                                                    : input->dtype};
 
     desc.local.stages_results = output != NULL && share_m == 0 && args.output_offset == IRIS_STAGED;
+    IRIS_TRY(reduce_op_for(input->dtype, options->reduce_op, &args.reduce_op));
     IRIS_TRY(iris_op_select(ctx, options->config, &desc, &launch.work_groups));
     if (output != NULL)
         IRIS_TRY(check_overlap(&desc, output, input));

@@ -69,6 +69,21 @@ static enum iris_status select_rmsnorm(const struct iris_select_target *on,
                      iris_variant_name(desc->variant));
 }
 
+/* Dtypes that are reduced in one variant, IRIS_RARE_INSTANCES. */
+static bool is_rare(enum iris_dtype dtype)
+{
+    return dtype == IRIS_DTYPE_F64 || dtype == IRIS_DTYPE_I8 || dtype == IRIS_DTYPE_U8 ||
+           dtype == IRIS_DTYPE_BOOL;
+}
+
+static enum iris_status check_rare(const struct iris_op_desc *desc)
+{
+    if (!is_rare(desc->dtype) || desc->variant == IRIS_VARIANT_TWO_SHOT)
+        return IRIS_OK;
+    return IRIS_FAIL(IRIS_EINVAL, "all_reduce_variant: expected 'two_shot' for %s, got '%s'",
+                     iris_dtype_name(desc->dtype), iris_variant_name(desc->variant));
+}
+
 static enum iris_status check_all_reduce(const struct iris_op_desc *desc)
 {
     const bool floating = desc->dtype == IRIS_DTYPE_F32 || desc->dtype == IRIS_DTYPE_F16 ||
@@ -106,7 +121,9 @@ enum iris_status iris_select_variant(const struct iris_select_target *on,
                          iris_variant_name(desc->variant));
     case IRIS_OP_ALL_REDUCE:
         if (desc->variant == IRIS_VARIANT_NONE)
-            desc->variant = choose_all_reduce(on, desc, nbytes, false);
+            desc->variant = is_rare(desc->dtype) ? IRIS_VARIANT_TWO_SHOT
+                                                 : choose_all_reduce(on, desc, nbytes, false);
+        IRIS_TRY(check_rare(desc));
         prefer_one_hop(on, desc);
         return check_all_reduce(desc);
     case IRIS_OP_ALL_REDUCE_RMSNORM:

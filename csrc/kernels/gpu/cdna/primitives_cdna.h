@@ -93,6 +93,16 @@ IRIS_INLINE uint32_t float_to_bits(float value)
     return __builtin_bit_cast(uint32_t, value);
 }
 
+IRIS_INLINE double bits_to_double(uint64_t bits)
+{
+    return __builtin_bit_cast(double, bits);
+}
+
+IRIS_INLINE uint64_t double_to_bits(double value)
+{
+    return __builtin_bit_cast(uint64_t, value);
+}
+
 IRIS_INLINE float to_float(half_t value)
 {
     return (float)__builtin_bit_cast(_Float16, value.bits);

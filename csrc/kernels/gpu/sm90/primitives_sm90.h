@@ -94,6 +94,16 @@ IRIS_INLINE uint32_t float_to_bits(float value)
     return __float_as_uint(value);
 }
 
+IRIS_INLINE double bits_to_double(uint64_t bits)
+{
+    return __longlong_as_double((long long)bits);
+}
+
+IRIS_INLINE uint64_t double_to_bits(double value)
+{
+    return (uint64_t)__double_as_longlong(value);
+}
+
 IRIS_INLINE float to_float(half_t value)
 {
     float result;
