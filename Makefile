@@ -4,6 +4,7 @@
 #   make demo     build, install into .venv, run the demonstration (RANKS=2)
 #   make test     build with warnings as errors, run the whole suite (PYTEST_ARGS=..., WORKERS=2)
 #   make test-amd the AMD code objects on emulated GPUs, with SEEDS=20 random programs for each
+#   make fuzz     3,000 random calls, right and wrong, for each of SEEDS=20 seeds from FIRST=0 on, sanitized
 #   make lint     formatting and static analysis, changes nothing
 #   make format   formats what `make lint` would complain about
 #   make bench    the benchmarks of docs/performance.md
@@ -18,13 +19,14 @@ RANKS ?= 2
 PYTEST_ARGS ?=
 WORKERS ?= 2
 SEEDS ?= 20
+FIRST ?= 0
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find csrc iris_c -type f -not -name '*.so' -not -name '*.pyc' \
     -not -name '*.cubin' -not -name '*.hsaco') setup.py build_kernels.py build_stubs.py pyproject.toml
 C_FILES := $(shell find csrc tests/native tests/amd -name '*.[ch]' -o -name '*.cpp' -o -name '*.hip')
 
-.PHONY: demo test test-amd lint format bench survivors model kernels dist docs clean
+.PHONY: demo test test-amd fuzz lint format bench survivors model kernels dist docs clean
 
 # Development tools, torch among them; compiled on all cores, where pip takes one. Some files are
 # templates, which do not compile.
@@ -49,6 +51,9 @@ test: $(VENV)/installed
 
 test-amd: $(VENV)/installed
 	IRIS_C_TEST_AMD_SEEDS=$(SEEDS) $(BIN)/pytest tests/amd tests/kernels $(PYTEST_ARGS)
+
+fuzz: $(VENV)/tools
+	$(BIN)/python tests/fuzz/run.py --seeds $(SEEDS) --first $(FIRST)
 
 lint: $(VENV)/tools
 	$(BIN)/clang-format --dry-run -Werror $(C_FILES)

@@ -2,16 +2,10 @@
 # SPDX-FileCopyrightText: The iris_c authors
 """The extension, built with the address and undefined-behaviour sanitizers, through Python."""
 
-import os
-import pathlib
-import shutil
-import subprocess
-import sys
-
 import programs
 import pytest
+import sanitized
 
-ROOT = programs.ROOT
 TESTS = [
     "tests/api/test_world_of_one.py",
     "tests/api/test_overridden.py",
@@ -29,47 +23,20 @@ TESTS = [
     "tests/ops/test_empty.py::test_shapes_are_checked_all_the_same[world2]",
     "tests/ops/test_empty.py::test_tensors_without_elements[world2]",
     "tests/ops/test_empty.py::test_the_joined_operand_of_a_product_without_columns[world2]",
+    "tests/ops/test_dtypes.py::test_reductions[world2]",
+    "tests/fuzz/test_fuzz.py",
     "tests/faults/test_peers.py::test_a_rank_that_leaves_is_named",
 ]
 
 
 @pytest.mark.sanitize
 def test_extension_under_address_and_undefined_sanitizers(tmp_path):
-    # The C++ library with it: the sanitizer looks for its exceptions when it is loaded.
-    runtime, cxx = (
-        subprocess.run(
-            ["cc", f"-print-file-name={name}"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        for name in ("libasan.so", "libstdc++.so.6")
-    )
-    if not pathlib.Path(runtime).is_absolute():
+    if not sanitized.runtimes():
         pytest.skip("the compiler has no address sanitizer")
-    library = tmp_path / "lib"
+    library = sanitized.build(tmp_path)
     programs.run(
-        [sys.executable, "setup.py", "build_ext", "--build-lib", str(library)]
-        + ["--build-temp", str(tmp_path / "objects")],
-        cwd=ROOT,
-        env={
-            **os.environ,
-            "IRIS_C_SANITIZE": "address,undefined",
-            "IRIS_C_WERROR": "1",
-            "IRIS_C_GPU_TARGETS": "none",
-        },
-    )
-    for source in (ROOT / "iris_c").glob("*.py"):
-        shutil.copy(source, library / "iris_c")
-    programs.run(
-        [sys.executable, "-c", "import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"]
-        + ["-q", "-p", "no:cacheprovider", *TESTS],
-        cwd=ROOT,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(library),
-            "PYTHONSAFEPATH": "1",  # not the source tree's package, which has no library
-            "LD_PRELOAD": f"{runtime} {cxx}",
-            # Python's own allocations at exit are not ours to judge.
-            "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1",
-            "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
-        },
-        timeout=400,
+        sanitized.pytest_command(*TESTS),
+        cwd=programs.ROOT,
+        env={**sanitized.environment(library), "IRIS_C_FUZZ_CALLS": "200"},
+        timeout=600,
     )
