@@ -31,7 +31,7 @@ def reference(world, n, dtype, op, salt):
         "avg": lambda: (
             inputs.mean(0)
             if dtype == torch.float64
-            else torch.div(inputs.sum(0, dtype=dtype), world, rounding_mode="trunc")
+            else torch.div(inputs.long().sum(0), world, rounding_mode="trunc").to(dtype)
         ),
     }[op]()
     if dtype != torch.float64 or op in ("max", "min"):

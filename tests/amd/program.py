@@ -25,7 +25,8 @@ SCALAR_NAMES = {
     "exec": (126, 2), "exec_lo": (126, 1), "exec_hi": (127, 1),
 }  # fmt: skip
 FLOATS = {"0.5", "-0.5", "1.0", "-1.0", "2.0", "-2.0", "4.0", "-4.0"}
-SELECTS = {"DWORD": 0, "WORD_0": 1, "WORD_1": 2, "BYTE_0": 3, "BYTE_1": 4}
+SELECTS = {"DWORD": 0, "WORD_0": 1, "WORD_1": 2, "BYTE_0": 3, "BYTE_1": 4, "BYTE_2": 5,
+           "BYTE_3": 6}  # fmt: skip
 BITS = {"sc0": 1, "glc": 1, "sc1": 2, "nt": 4, "slc": 4}
 PRESERVE = 8
 HEADER, NAME, MAGIC = struct.Struct("<8sIIII"), struct.Struct("<48s"), b"IRISAMD1"
@@ -57,6 +58,8 @@ def _constant(text: str, name: str) -> tuple[int, int]:
     """The low and high words. Inline integers are sign-extended to 64 bits, literals zero-extended
     except where the instruction's type is signed."""
     if text in FLOATS:
+        if name.endswith("_f64"):
+            return struct.unpack("<II", struct.pack("<d", float(text)))
         if not name.endswith(("_f32", "_b32", "_u32")):
             raise UnknownSyntax(f"{name}: the constant {text}")
         return struct.unpack("<I", struct.pack("<f", float(text)))[0], 0

@@ -9,6 +9,7 @@ told by AMD's ISA documents of MI200, MI300 and MI350.
 
 import math
 import struct
+from fractions import Fraction
 
 import machine
 import numpy
@@ -57,6 +58,11 @@ s_endpgm
 def signed(value, bits=32):
     value &= (1 << bits) - 1
     return value - (1 << bits) if value >> (bits - 1) else value
+
+
+def signed_field(value, width):
+    """The lowest bits, the uppermost of them the sign."""
+    return signed(value, width) if width else 0
 
 
 def to_float(bits):
@@ -112,6 +118,7 @@ INTEGER = {
     "v_xad_u32 v10, v2, v3, v4": lambda a, b, c, d: (a ^ b) + c,
     "v_mad_u32_u24 v10, v2, v3, v4": lambda a, b, c, d: (a & 0xFFFFFF) * (b & 0xFFFFFF) + c,
     "v_mad_i32_i24 v10, v2, v3, v4": lambda a, b, c, d: signed(a, 24) * signed(b, 24) + c,
+    "v_bfe_i32 v10, v2, v3, v4": lambda a, b, c, d: signed_field(a >> (b & 31), c & 31),
     "v_bfe_u32 v10, v2, v3, v4": lambda a, b, c, d: a >> (b & 31) & ((1 << (c & 31)) - 1),
     "s_mov_b32 s12, 0x05040100\nv_perm_b32 v10, v2, v3, s12":
         lambda a, b, c, d: a << 16 | b & 0xFFFF,
@@ -125,6 +132,10 @@ INTEGER = {
         lambda a, b, c, d: ((a | b) & 0xFFFF) << 16,
     "v_or_b32_sdwa v10, v2, v3 dst_sel:WORD_0 dst_unused:UNUSED_PRESERVE src0_sel:BYTE_1 "
     "src1_sel:WORD_0": lambda a, b, c, d: (a >> 8 & 0xFF) | (b & 0xFFFF) | SENTINEL & ~0xFFFF,
+    "v_and_b32_sdwa v10, v2, v3 dst_sel:BYTE_3 dst_unused:UNUSED_PAD src0_sel:DWORD "
+    "src1_sel:BYTE_2": lambda a, b, c, d: (a & b >> 16 & 0xFF) << 24,
+    "v_or_b32_sdwa v10, v2, v3 dst_sel:BYTE_1 dst_unused:UNUSED_PRESERVE src0_sel:BYTE_3 "
+    "src1_sel:BYTE_0": lambda a, b, c, d: ((a >> 24 | b) & 0xFF) << 8 | SENTINEL & ~0xFF00,
     "v_accvgpr_write_b32 a7, v2\nv_accvgpr_read_b32 v10, a7": lambda a, b, c, d: a,
 }  # fmt: skip
 
@@ -186,6 +197,19 @@ GFX90A_FLOAT = {
 }  # fmt: skip
 GFX94_FLOAT = {"v_fmamk_f32 v10, v2, 0x3fc00000, v4": lambda a, b, c: a * 1.5 + c}
 
+# Of v[2:3] and v[4:5]; conversions of v2.
+DOUBLE = {
+    "v_add_f64 v[10:11], v[2:3], v[4:5]": lambda a, b, x: a + b,
+    "v_mul_f64 v[10:11], v[2:3], v[4:5]": lambda a, b, x: a * b,
+    "v_fma_f64 v[10:11], v[2:3], v[4:5], 2.0": lambda a, b, x: float(Fraction(a) * Fraction(b) + 2),
+    "v_cvt_f64_f32_e32 v[10:11], v2": lambda a, b, x: to_float(x),
+    "v_cvt_f64_i32_e32 v[10:11], v2": lambda a, b, x: float(signed(x)),
+}
+DOUBLE_RELATIONS = {
+    "v_cmp_ge_f64_e64 s[10:11], v[2:3], v[4:5]": lambda a, b: a >= b,
+    "v_cmp_le_f64_e64 s[10:11], v[2:3], v[4:5]": lambda a, b: a <= b,
+    "v_cmp_u_f64_e64 s[10:11], v[2:3], v[4:5]": lambda a, b: a != a or b != b,
+}
 PACKED = {
     "v_pk_add_f32 v[10:11], v[2:3], v[4:5]": numpy.add,
     "v_pk_mul_f32 v[10:11], v[2:3], v[4:5]": numpy.multiply,
@@ -380,7 +404,7 @@ def bench(request, library, programs, tmp_path_factory):
     texts += [*SCALAR_32, *FLOAT_RELATIONS]
     texts += [text for text, _, _ in comparisons()]
     texts += ["v_mbcnt_lo_u32_b32 v10, s4, v2", "v_mbcnt_hi_u32_b32 v10, s5, v2",
-              *PACKED]  # fmt: skip
+              *PACKED, *DOUBLE, *DOUBLE_RELATIONS]  # fmt: skip
     texts += [WRITE_LANES, *READ_LANES.values()]
     if arch == "gfx950":
         texts.append(GFX950_CONVERSION)
@@ -499,6 +523,26 @@ def test_floats(bench):
         v10, v11, _, _, _ = bench.run(text, lanes, [0] * 6)
         check_lanes(text, v10, lambda lane: to_bits(operation(values[lane, 0], values[lane, 2])))
         check_lanes(text, v11, lambda lane: to_bits(operation(values[lane, 1], values[lane, 3])))
+
+
+def test_doubles(bench):
+    random = numpy.random.default_rng(5)
+    values = random.uniform(1, 2, (LANES, 2)) * random.choice([-1, 1], (LANES, 2))
+    lanes = values.view(numpy.uint32).tolist()
+    for text, reference in DOUBLE.items():
+        v10, v11, _, _, _ = bench.run(text, lanes, [0] * 6)
+        for lane in filter(enabled, range(LANES)):
+            wanted = reference(*(float(x) for x in values[lane]), lanes[lane][0])
+            got = struct.unpack("<d", struct.pack("<II", v10[lane], v11[lane]))[0]
+            assert got == wanted or (got != got and wanted != wanted), (
+                f"{text}: {got}, not {wanted}"
+            )
+    special = numpy.array([SPECIAL[lane % len(SPECIAL)] for lane in range(2 * LANES)])
+    special = special.reshape(LANES, 2)
+    special[:20, 1] = special[:20, 0]
+    for text, reference in DOUBLE_RELATIONS.items():
+        _, _, s10, s11, _ = bench.run(text, special.view(numpy.uint32).tolist(), [0] * 6)
+        assert wide(s10, s11) == mask_of(lambda lane: reference(*special[lane].tolist())), text
 
 
 def test_conversions(bench, numbers):

@@ -67,13 +67,15 @@ def test_global_accesses(gpu, tmp_path, width):
     assert (memory == before).all()
 
 
-def test_high_half_is_stored(gpu, tmp_path):
+@pytest.mark.parametrize(
+    ("store", "stored"),
+    [("global_store_short_d16_hi", 0x1234), ("global_store_byte_d16_hi", 0x34)],
+)
+def test_high_half_is_stored(gpu, tmp_path, store, stored):
     memory = gpu.array(numpy.zeros(512, dtype=numpy.uint32))
-    body = POINTER + (
-        "v_mov_b32_e32 v8, 0x12345678\nglobal_store_short_d16_hi v1, v8, s[4:5]\ns_endpgm"
-    )
+    body = POINTER + f"v_mov_b32_e32 v8, 0x12345678\n{store} v1, v8, s[4:5]\ns_endpgm"
     run(gpu, tmp_path, body, memory)
-    assert (memory[:256:4] == 0x1234).all()
+    assert (memory[:256:4] == stored).all()
 
 
 def test_atomics(gpu, tmp_path):

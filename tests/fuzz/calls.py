@@ -222,7 +222,7 @@ class Fuzz:
         total = wide.sum(0)
         if op == "avg":
             rounding = None if dtype.is_floating_point else "trunc"
-            total = torch.div(total.to(dtype), self.world, rounding_mode=rounding)
+            total = torch.div(total, self.world, rounding_mode=rounding)
         return total.to(dtype)
 
     def reduction(self, operation: str) -> Call:

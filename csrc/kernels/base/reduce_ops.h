@@ -30,12 +30,13 @@ template <> struct accumulated<double> {
     typedef double type;
 };
 template <> struct accumulated<int8_t> {
-    typedef int8_t type;
+    typedef int32_t type;
 };
 template <> struct accumulated<uint8_t> {
-    typedef uint8_t type;
+    typedef int32_t type;
 };
-/* fp32 for floating point of up to 32 bits; else the same type. Integers wrap. */
+/* fp32 for floating point of up to 32 bits, 32 bits for bytes, else the same type. Integers wrap,
+ * bytes when they are stored. */
 template <typename T> using acc_t = typename accumulated<T>::type;
 
 template <typename T> struct is_integer {
@@ -79,15 +80,6 @@ IRIS_INLINE double added(double a, double b)
 {
     return a + b;
 }
-/* Narrower integers are added and multiplied as 32 bits, of which the low ones are right. */
-IRIS_INLINE int8_t added(int8_t a, int8_t b)
-{
-    return (int8_t)(a + b);
-}
-IRIS_INLINE uint8_t added(uint8_t a, uint8_t b)
-{
-    return (uint8_t)(a + b);
-}
 IRIS_INLINE float multiplied(float a, float b)
 {
     return a * b;
@@ -104,14 +96,6 @@ IRIS_INLINE int64_t multiplied(int64_t a, int64_t b)
 IRIS_INLINE double multiplied(double a, double b)
 {
     return a * b;
-}
-IRIS_INLINE int8_t multiplied(int8_t a, int8_t b)
-{
-    return (int8_t)(a * b);
-}
-IRIS_INLINE uint8_t multiplied(uint8_t a, uint8_t b)
-{
-    return (uint8_t)(a * b);
 }
 
 /* The larger, or the smaller one; a NaN on either side stays. */
@@ -133,7 +117,15 @@ template <typename A> IRIS_INLINE A reduced(A a, A b, uint32_t op)
 /* After the last rank's. `scale` is that of iris_reduce_args. */
 template <typename A> IRIS_INLINE A concluded(A value, uint32_t op, int32_t world, float)
 {
-    return op == IRIS_REDUCE_AVG ? (A)(value / (A)world) : value;
+    return op == IRIS_REDUCE_AVG ? value / (A)world : value;
+}
+/* `scale`, made exact by Newton's iteration: a division takes some dozens of instructions. */
+template <> IRIS_INLINE double concluded(double value, uint32_t op, int32_t world, float scale)
+{
+    const double first = (double)scale, divisor = (double)-world;
+    const double second = first * (2.0 + divisor * first);
+    const double third = second * (2.0 + divisor * second);
+    return op == IRIS_REDUCE_AVG ? value * third : value;
 }
 template <> IRIS_INLINE float concluded(float value, uint32_t, int32_t, float scale)
 {

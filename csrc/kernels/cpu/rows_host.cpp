@@ -44,11 +44,24 @@ template <typename T> struct plain_codec {
         return value;
     }
 };
+
+template <typename T> struct byte_codec {
+    typedef T storage;
+    typedef int32_t accumulator;
+    static ALWAYS_INLINE int32_t decode(T stored)
+    {
+        return stored;
+    }
+    static ALWAYS_INLINE T encode(int32_t value)
+    {
+        return (T)value;
+    }
+};
 typedef plain_codec<int32_t> int32_codec;
 typedef plain_codec<int64_t> int64_codec;
 typedef plain_codec<double> float64_codec;
-typedef plain_codec<int8_t> int8_codec;
-typedef plain_codec<uint8_t> uint8_codec;
+typedef byte_codec<int8_t> int8_codec;
+typedef byte_codec<uint8_t> uint8_codec;
 typedef plain_codec<float> float32_codec;
 
 struct bfloat16_codec {

@@ -15,7 +15,8 @@
 extern "C" {
 #endif
 
-/* Accumulators are float for floating point of up to 32 bits, else of the dtype itself. */
+/* Accumulators are float for floating point of up to 32 bits, int32_t for bytes, else of the dtype
+ * itself. */
 struct iris_row_ops {
     /* out[i] = row[i] */
     void (*load)(void *out, const void *row, int64_t n);

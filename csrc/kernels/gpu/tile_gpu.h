@@ -85,17 +85,17 @@ IRIS_INLINE chunk16 pack(const double (&values)[2], double)
 }
 
 /* Integers of a byte. */
-template <typename T> IRIS_INLINE void unpack(const chunk16 &c, T (&out)[16], T)
+template <typename T> IRIS_INLINE void unpack(const chunk16 &c, int32_t (&out)[16], T)
 {
     for (int i = 0; i < 16; ++i)
         out[i] = (T)(c.word[i / 4] >> (8 * (i % 4)));
 }
 
-template <typename T> IRIS_INLINE chunk16 pack(const T (&values)[16], T)
+template <typename T> IRIS_INLINE chunk16 pack(const int32_t (&values)[16], T)
 {
     chunk16 c = {{0, 0, 0, 0}};
     for (int i = 0; i < 16; ++i)
-        c.word[i / 4] |= (uint32_t)(uint8_t)values[i] << (8 * (i % 4));
+        c.word[i / 4] |= ((uint32_t)values[i] & 0xffu) << (8 * (i % 4));
     return c;
 }
 
@@ -157,7 +157,7 @@ IRIS_INLINE void store_run(T *target, int64_t stride, int32_t count, bool vector
         if constexpr (kSumsInFloat<T>)
             target[i * stride] = from_float<T>(values[i]);
         else
-            target[i * stride] = values[i];
+            target[i * stride] = (T)values[i];
     }
 }
 

@@ -19,7 +19,15 @@ enum { MAX_OPERANDS = 5 };
 enum operand_kind { OPERAND_NONE, OPERAND_VECTOR, OPERAND_SCALAR, OPERAND_CONSTANT, OPERAND_OFF };
 
 /* Which part of a register an SDWA instruction takes. */
-enum select { SELECT_DWORD, SELECT_WORD_0, SELECT_WORD_1, SELECT_BYTE_0, SELECT_BYTE_1 };
+enum select {
+    SELECT_DWORD,
+    SELECT_WORD_0,
+    SELECT_WORD_1,
+    SELECT_BYTE_0,
+    SELECT_BYTE_1,
+    SELECT_BYTE_2,
+    SELECT_BYTE_3
+};
 
 /* As tests/amd/program.py writes them. Accumulators are vector registers from 256 on. */
 struct operand {
@@ -62,7 +70,7 @@ struct operation {
 };
 
 extern const struct operation scalar_operations[], vector_operations[], memory_operations[],
-    matrix_operations[];
+    matrix_operations[], vector_f64_operations[];
 
 enum wave_state { WAVE_RUNS, WAVE_SLEEPS, WAVE_AT_BARRIER, WAVE_ENDED };
 

@@ -70,6 +70,7 @@ LOAD(global_load_dwordx2, 8)
 LOAD(global_load_dwordx3, 12)
 LOAD(global_load_dwordx4, 16)
 STORE(global_store_byte, 0, 1)
+STORE(global_store_byte_d16_hi, 2, 1)
 STORE(global_store_short, 0, 2)
 STORE(global_store_short_d16_hi, 2, 2)
 STORE(global_store_dword, 0, 4)
@@ -226,6 +227,7 @@ const struct operation memory_operations[] = {
     TO_VECTOR(global_load_dwordx3, 3),
     TO_VECTOR(global_load_dwordx4, 3),
     TO_VECTOR(global_store_byte, 3),
+    TO_VECTOR(global_store_byte_d16_hi, 3),
     TO_VECTOR(global_store_short, 3),
     TO_VECTOR(global_store_short_d16_hi, 3),
     TO_VECTOR(global_store_dword, 3),

@@ -17,12 +17,10 @@ static uint32_t selected(uint32_t value, uint8_t select)
         return value & 0xffff;
     case SELECT_WORD_1:
         return value >> 16;
-    case SELECT_BYTE_0:
-        return value & 0xff;
-    case SELECT_BYTE_1:
-        return value >> 8 & 0xff;
-    default:
+    case SELECT_DWORD:
         return value;
+    default:
+        return value >> 8 * (select - SELECT_BYTE_0) & 0xff;
     }
 }
 
@@ -65,11 +63,14 @@ static void write32(struct wave *w, const struct instruction *in, uint32_t *valu
     const struct operand *o = &in->operand[0];
     uint32_t *to = w->v[o->index];
 
-    if (o->select == SELECT_WORD_0 || o->select == SELECT_WORD_1) {
-        const int shift = o->select == SELECT_WORD_1 ? 16 : 0;
-        const uint32_t rest = in->bits & BIT_PRESERVE ? ~(UINT32_C(0xffff) << shift) : 0;
+    if (o->select != SELECT_DWORD) {
+        const bool is_word = o->select < SELECT_BYTE_0;
+        const int shift =
+            is_word ? 16 * (o->select - SELECT_WORD_0) : 8 * (o->select - SELECT_BYTE_0);
+        const uint32_t mask = is_word ? 0xffff : 0xff;
+        const uint32_t rest = in->bits & BIT_PRESERVE ? ~(mask << shift) : 0;
         for (int l = 0; l < LANES; ++l)
-            value[l] = (value[l] & 0xffff) << shift | (to[l] & rest);
+            value[l] = (value[l] & mask) << shift | (to[l] & rest);
     }
     keep32(w, to, value);
 }
@@ -137,6 +138,13 @@ static inline uint32_t field(uint32_t a, uint32_t first, uint32_t width)
     return a >> (first & 31) & ((UINT32_C(1) << (width & 31)) - 1);
 }
 
+/* The same, its uppermost bit its sign. */
+static inline uint32_t signed_field(uint32_t a, uint32_t first, uint32_t width)
+{
+    const uint32_t bits = field(a, first, width), sign = UINT32_C(1) << (width & 31) >> 1;
+    return (bits ^ sign) - sign;
+}
+
 /* Byte i is the byte that byte i of `selects` names: 0 to 3 of b, 4 to 7 of a, 12 zero, from 13 on
  * ones. Those between, signs, are not known here. */
 static inline uint32_t permuted(uint32_t a, uint32_t b, uint32_t selects)
@@ -183,6 +191,7 @@ TERNARY(v_xad_u32, (a ^ b) + c)
 TERNARY(v_mad_u32_u24, (a & 0xffffff) * (b & 0xffffff) + c)
 TERNARY(v_mad_i32_i24, (uint32_t)((int32_t)(a << 8) >> 8) * (uint32_t)((int32_t)(b << 8) >> 8) + c)
 TERNARY(v_bfe_u32, field(a, b, c))
+TERNARY(v_bfe_i32, signed_field(a, b, c))
 TERNARY(v_perm_b32, permuted(a, b, c))
 TERNARY(v_alignbit_b32, (uint32_t)(((uint64_t)a << 32 | b) >> (c & 31)))
 
@@ -539,6 +548,7 @@ const struct operation vector_operations[] = {
     ROW(v_mad_u32_u24, 4),
     ROW(v_mad_i32_i24, 4),
     ROW(v_bfe_u32, 4),
+    ROW(v_bfe_i32, 4),
     ROW(v_alignbit_b32, 4),
     ROW(v_perm_b32, 4),
     ROW(v_mbcnt_lo_u32_b32, 3),
