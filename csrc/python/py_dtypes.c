@@ -72,17 +72,18 @@ const char *iris_py_dtype_format(enum iris_dtype dtype)
 
 int iris_py_dtype_from_format(const char *format, Py_ssize_t itemsize, enum iris_dtype *out)
 {
-    static const char integers[] = "bhilqnBHILQN";
+    static const char of_either_size[] = "lnLN";
     const char *integer;
 
     if (!format)
         format = "B";
     if (format[0] == '@' || format[0] == '=' || format[0] == '<')
         format++;
-    integer = format[0] != '\0' && format[1] == '\0' ? strchr(integers, format[0]) : NULL;
+    integer = format[0] != '\0' && format[1] == '\0' ? strchr(of_either_size, format[0]) : NULL;
     for (int d = 0; d < IRIS_DTYPE_COUNT; d++) {
         const enum iris_dtype dtype = (enum iris_dtype)d;
-        const uint8_t code = integer && integer - integers < 6 ? IRIS_DLPACK_INT : IRIS_DLPACK_UINT;
+        const uint8_t code =
+            integer && integer - of_either_size < 2 ? IRIS_DLPACK_INT : IRIS_DLPACK_UINT;
 
         if ((Py_ssize_t)iris_dtype_nbytes(dtype) != itemsize ||
             (integer ? dtypes[d].dlpack_code != code

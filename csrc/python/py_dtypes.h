@@ -18,9 +18,9 @@ int iris_py_dtype_from_dlpack(const struct iris_dlpack_tensor *tensor, enum iris
 
 /* The struct module's format of native byte order; NULL: it has none. */
 const char *iris_py_dtype_format(enum iris_dtype dtype);
-/* `format` NULL stands for "B". What 'l' and others are long is the machine's or the standard's, as
- * the character before says: the item's size tells. -1 without an exception: no dtype, or bytes
- * in another order. */
+/* `format` NULL stands for "B". How long 'l', 'n', 'L' and 'N' are is the machine's affair or the
+ * standard's, as the character before says: the item's size tells. -1 without an exception: no
+ * dtype, or bytes in another order. */
 int iris_py_dtype_from_format(const char *format, Py_ssize_t itemsize, enum iris_dtype *out);
 
 #endif

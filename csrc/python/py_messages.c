@@ -144,7 +144,8 @@ static PyObject *list_run(struct message_list *list, struct iris_py_call *call,
     Py_BEGIN_ALLOW_THREADS
     status = iris_messages(call->ctx, operation, list->messages, list->count, call->options.stream);
     Py_END_ALLOW_THREADS
-    return iris_py_call_end_direct(call, status);
+    return iris_py_tensors_finish(call->state, list->tensors, list->count, status,
+                                  iris_py_call_end_direct(call, status));
 }
 
 static PyObject *ops_sendrecv(PyObject *module, PyObject *const *args, Py_ssize_t nargs,

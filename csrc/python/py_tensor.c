@@ -298,13 +298,12 @@ static bool has_started(enum iris_status status)
 PyObject *iris_py_tensors_finish(struct iris_py_state *state, const struct iris_py_tensor *tensors,
                                  int count, enum iris_status status, PyObject *result)
 {
-    PyObject *written[IRIS_PY_MAX_PARAMETERS];
-    int written_count = 0;
+    int written = 0;
 
-    for (int i = 0; i < count && has_started(status); i++)
-        if (tensors[i].written)
-            written[written_count++] = tensors[i].written;
-    if (written_count > 0 && iris_py_torch_increment(state, written, written_count) < 0)
+    for (int i = 0; i < count; i++)
+        written += tensors[i].written != NULL;
+    if (written > 0 && has_started(status) &&
+        iris_py_torch_increment(state, tensors, count, written) < 0)
         Py_CLEAR(result);
     return result;
 }

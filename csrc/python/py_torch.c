@@ -194,13 +194,14 @@ int iris_py_torch_check_values(struct iris_py_state *state, const char *argument
     return -1;
 }
 
-static int increment(struct iris_py_state *state, PyObject *const *tensors, int count)
+static int increment(struct iris_py_state *state, const struct iris_py_tensor *tensors, int count,
+                     int written)
 {
-    PyObject *tuple = PyTuple_New(count);
+    PyObject *tuple = PyTuple_New(written);
     PyObject *done;
 
-    for (int i = 0; tuple && i < count; i++)
-        if (PyTuple_SetItem(tuple, i, Py_NewRef(tensors[i])) < 0)
+    for (int i = 0, next = 0; tuple && i < count; i++)
+        if (tensors[i].written && PyTuple_SetItem(tuple, next++, Py_NewRef(tensors[i].written)) < 0)
             Py_CLEAR(tuple);
     if (!tuple)
         return -1;
@@ -210,15 +211,16 @@ static int increment(struct iris_py_state *state, PyObject *const *tensors, int 
     return done ? 0 : -1;
 }
 
-int iris_py_torch_increment(struct iris_py_state *state, PyObject *const *tensors, int count)
+int iris_py_torch_increment(struct iris_py_state *state, const struct iris_py_tensor *tensors,
+                            int count, int written)
 {
     PyObject *type, *value, *traceback;
     int result;
 
     if (!PyErr_Occurred())
-        return increment(state, tensors, count);
+        return increment(state, tensors, count, written);
     PyErr_Fetch(&type, &value, &traceback);
-    result = increment(state, tensors, count);
+    result = increment(state, tensors, count, written);
     PyErr_Restore(type, value, traceback);
     return result;
 }

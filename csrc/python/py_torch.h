@@ -24,8 +24,9 @@ int iris_py_torch_check_storage(const char *argument, PyObject *object,
 int iris_py_torch_check_values(struct iris_py_state *state, const char *argument, PyObject *object,
                                enum iris_dtype dtype);
 
-/* Tells autograd that torch.Tensors were written. Keeps a raised exception, and is then not heard
- * of if it fails. */
-int iris_py_torch_increment(struct iris_py_state *state, PyObject *const *tensors, int count);
+/* Tells autograd that those of the tensors which are `written`, so many, were written. Keeps a
+ * raised exception, and is then not heard of if it fails. */
+int iris_py_torch_increment(struct iris_py_state *state, const struct iris_py_tensor *tensors,
+                            int count, int written);
 
 #endif

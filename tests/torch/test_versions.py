@@ -115,6 +115,19 @@ def test_messages(ctx):
             ctx.ccl.recv(square().requires_grad_(), 0)
         ctx.ccl.recv(received, 0)
     assert (sent._version, received._version) == (0, version + ctx.rank)
+    there, back = square(ctx.rank), square()
+    ctx.ccl.sendrecv(back, there, peer_of(ctx), peer_of(ctx))
+    several = [square() for _ in range(20)]
+    for tensor in several:  # more than there are parameters of any function
+        assert tensor._version == 0
+    sends = [iris_c.ccl.Send(there, peer_of(ctx)) for _ in several]
+    ctx.ccl.batch([*sends, *(iris_c.ccl.Recv(tensor, peer_of(ctx)) for tensor in several)])
+    assert (there._version, back._version) == (0, 1)
+    assert [tensor._version for tensor in several] == [1] * len(several)
+    with pytest.raises(RuntimeError, match=r"^recv_tensor: functions with out="):
+        ctx.ccl.sendrecv(square().requires_grad_(), there, peer_of(ctx), peer_of(ctx))
+    with pytest.raises(RuntimeError, match=r"^messages\[0\].tensor: functions with out="):
+        ctx.ccl.batch([iris_c.ccl.Recv(square().requires_grad_(), peer_of(ctx))])
     word = ctx.zeros(1, dtype=torch.int32)
     version = word._version
     ctx.barrier()  # after the zeros
@@ -163,7 +176,8 @@ def test_every_call_is_tried():
     """So that a new one is not forgotten: those beside the calls above write no tensor."""
     with iris_c.init(heap_size=1 << 22, backend="cpu", rank=0, world_size=1) as ctx:
         tried = set(calls(ctx))
-    others = {"barrier", "send", "recv", "auto_config", "select_config", "explain"}
+    others = {"barrier", "send", "recv", "sendrecv", "batch"}  # those of test_messages
+    others |= {"auto_config", "select_config", "explain"}
     for module in (iris_c.ops, iris_c.ccl):
         for name, value in inspect.getmembers(module):
             if name not in module.__all__ or inspect.isclass(value) or not callable(value):
