@@ -55,6 +55,23 @@ def test_memory_order_is_spelled_in_one_place(path):
         assert word == allowed, word
 
 
+@pytest.mark.parametrize("path", C_SOURCES, ids=short)
+def test_calls_that_may_wait_answer_signals(path):
+    """They lie between IRIS_PY_BEGIN_WAIT and IRIS_PY_END_WAIT (py_wait.h). Without the GIL alone
+    is what has no result, and so no way to raise."""
+    for block in re.findall(
+        r"Py_BEGIN_ALLOW_THREADS(.*?)Py_END_ALLOW_THREADS", without_comments(path), flags=re.S
+    ):
+        assert not re.search(r"status\s*=\s*iris_", block), block
+
+
+@pytest.mark.parametrize("path", C_SOURCES, ids=short)
+def test_data_of_the_process_has_one_lock(path):
+    """Which forks wait for: see base/process.h."""
+    if short(path) != "csrc/base/process.c":
+        assert not re.search(r"PTHREAD_\w*MUTEX_INITIALIZER", without_comments(path))
+
+
 # What a file of a folder may include, besides its own folder; a folder stands for those in it. The
 # most specific row counts. base/ and kernels/abi/ are vocabulary: everyone may include them.
 MAY_INCLUDE = {

@@ -141,9 +141,9 @@ static PyObject *list_run(struct message_list *list, struct iris_py_call *call,
 {
     enum iris_status status;
 
-    Py_BEGIN_ALLOW_THREADS
+    IRIS_PY_BEGIN_WAIT
     status = iris_messages(call->ctx, operation, list->messages, list->count, call->options.stream);
-    Py_END_ALLOW_THREADS
+    IRIS_PY_END_WAIT(status)
     return iris_py_tensors_finish(call->state, list->tensors, list->count, status,
                                   iris_py_call_end_direct(call, status));
 }

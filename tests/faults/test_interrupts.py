@@ -83,6 +83,10 @@ def every_wait(ctx):
         "scatter": lambda: ctx.ccl.scatter(square, y, 2),
         "send": lambda: ctx.ccl.send(large, 2),
         "recv": lambda: ctx.ccl.recv(large, 2),
+        "sendrecv": lambda: ctx.ccl.sendrecv(large, torch.ones(4), 2, 2),
+        "batch": lambda: ctx.ccl.batch(
+            [iris_c.ccl.Send(torch.ones(4), 2), iris_c.ccl.Recv(large, 2)]
+        ),
         "wait": lambda: ctx.wait(word, 1),
         "ccl.barrier": ctx.ccl.barrier,
         "trace": lambda: ctx._trace(),
@@ -93,7 +97,7 @@ EVERY_WAIT = [
     "barrier", "device_barrier", "allocate", "empty", "matmul_all_reduce",
     "matmul_all_reduce_preamble", "matmul_reduce_scatter", "matmul_all_gather",
     "all_gather_matmul", "all_reduce", "all_reduce_preamble", "reduce_scatter", "all_gather",
-    "all_to_all", "broadcast", "reduce", "gather", "scatter", "send", "recv", "wait",
+    "all_to_all", "broadcast", "reduce", "gather", "scatter", "send", "recv", "sendrecv", "batch", "wait",
     "ccl.barrier", "trace",
 ]  # fmt: skip
 
