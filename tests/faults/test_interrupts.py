@@ -97,8 +97,8 @@ EVERY_WAIT = [
     "barrier", "device_barrier", "allocate", "empty", "matmul_all_reduce",
     "matmul_all_reduce_preamble", "matmul_reduce_scatter", "matmul_all_gather",
     "all_gather_matmul", "all_reduce", "all_reduce_preamble", "reduce_scatter", "all_gather",
-    "all_to_all", "broadcast", "reduce", "gather", "scatter", "send", "recv", "sendrecv", "batch", "wait",
-    "ccl.barrier", "trace",
+    "all_to_all", "broadcast", "reduce", "gather", "scatter", "send", "recv", "sendrecv", "batch",
+    "wait", "ccl.barrier", "trace",
 ]  # fmt: skip
 
 
