@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,9 @@ def _is_on(device_type: str) -> bool:
     return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
 
 
-def in_autocast_dtype(A, B, bias):
+def in_autocast_dtype(
+    A: Tensor, B: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """The operands of a product; in autocast's dtype where that is on, as torch.addmm has them."""
     if not isinstance(A, Tensor) or not _is_on(A.device.type):
         return A, B, bias
@@ -25,7 +28,7 @@ def in_autocast_dtype(A, B, bias):
     return A.to(dtype), B.to(dtype), None if bias is None else bias.to(dtype)
 
 
-def without_autocast(tensor: Tensor) -> contextlib.AbstractContextManager:
+def without_autocast(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:
     """Let torch's operations on tensors of this one's device keep the dtypes they are given."""
     device_type = tensor.device.type
     if not _is_on(device_type):

@@ -11,7 +11,8 @@ itself below it, formulas of operations that can be differentiated again.
 from __future__ import annotations
 
 import warnings
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,14 +34,19 @@ class _Call(NamedTuple):
     forward_mode: bool
 
 
-def _register(name: str, kernel) -> None:
+def _register(name: str, kernel: Callable[..., Any]) -> None:
     """Make `kernel` the one under Autograd, in place of custom_op's."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Warning only once for all operators")
         _library.impl(name, kernel, "Autograd", with_keyset=True)
 
 
-def differentiate(name: str, setup, backward, jvp) -> None:
+def differentiate(
+    name: str,
+    setup: Callable[..., None],
+    backward: Callable[..., Sequence[Tensor | None]],
+    jvp: Callable[..., Any],
+) -> None:
     """Give an operation its derivatives.
 
     Parameters
@@ -58,13 +64,13 @@ def differentiate(name: str, setup, backward, jvp) -> None:
     """
     operation = getattr(torch.ops.iris_c, name).default
 
-    def below(keyset, arguments):
+    def below(keyset: torch._C.DispatchKeySet, arguments: Sequence[Any]) -> Any:
         with torch._C._AutoDispatchBelowAutograd():
             return operation.redispatch(keyset & torch._C._after_autograd_keyset, *arguments)
 
     class Gradient(torch.autograd.Function):
         @staticmethod
-        def forward(ctx, call, *arguments):
+        def forward(ctx: Any, call: _Call, *arguments: Any) -> Any:
             if torch._C._are_functorch_transforms_active():
                 # Levels of torch.func below this one differentiate too.
                 with (
@@ -79,7 +85,7 @@ def differentiate(name: str, setup, backward, jvp) -> None:
             return result
 
         @staticmethod
-        def backward(ctx, *grads):
+        def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
             given = [grad for grad in grads if grad is not None]
             if not given:
                 return (None,) * len(ctx.needs_input_grad)
@@ -88,20 +94,22 @@ def differentiate(name: str, setup, backward, jvp) -> None:
                 return (None, *backward(ctx, ctx.needs_input_grad[1:], *grads))
 
         @staticmethod
-        def jvp(ctx, _, *tangents):
+        def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> Any:
             return jvp(ctx, *tangents)
 
+    all_levels: Callable[..., Any] = Gradient.apply
+    one_level: Callable[..., Any] = super(torch.autograd.Function, Gradient).apply
     Gradient.__name__ = Gradient.__qualname__ = f"GradientOf_{name}"
 
-    def kernel(keyset, *arguments):
+    def kernel(keyset: torch._C.DispatchKeySet, *arguments: Any) -> Any:
         if _is_differentiated(arguments):
             call = _Call(keyset, torch.is_grad_enabled(), torch._C._is_fwd_grad_enabled())
             if not torch._C._are_functorch_transforms_active():
-                return Gradient.apply(call, *arguments)
+                return all_levels(call, *arguments)
             # Function.apply would go through all levels of torch.func; the dispatcher has come to
             # this one, and goes on to those below by itself.
             with enable_single_level_autograd_function():
-                return super(torch.autograd.Function, Gradient).apply(call, *arguments)
+                return one_level(call, *arguments)
         return below(keyset, arguments)
 
     _register(name, kernel)
@@ -112,7 +120,7 @@ def refuse_to_differentiate(name: str) -> None:
     torch's out= does."""
     operation = getattr(torch.ops.iris_c, name).default
 
-    def kernel(keyset, *arguments):
+    def kernel(keyset: torch._C.DispatchKeySet, *arguments: Any) -> Any:
         if _is_differentiated(arguments):
             for spec, value in zip(operation._schema.arguments, arguments, strict=True):
                 if isinstance(value, Tensor) and (_wants_gradient(value) or _has_tangent(value)):
@@ -127,14 +135,14 @@ def refuse_to_differentiate(name: str) -> None:
     _register(name, kernel)
 
 
-def _is_differentiated(arguments) -> bool:
+def _is_differentiated(arguments: Sequence[Any]) -> bool:
     """Whether torch wants a derivative, at the level that is at work."""
     return _in_forward_mode() or any(
         _wants_gradient(value) for value in arguments if isinstance(value, Tensor)
     )
 
 
-def _wants_gradient(tensor) -> bool:
+def _wants_gradient(tensor: Tensor) -> bool:
     return torch.is_grad_enabled() and tensor.requires_grad
 
 
@@ -147,5 +155,5 @@ def _in_forward_mode() -> bool:
     )
 
 
-def _has_tangent(tensor) -> bool:
+def _has_tangent(tensor: Tensor) -> bool:
     return _in_forward_mode() and forward_ad.unpack_dual(tensor).tangent is not None

@@ -25,7 +25,11 @@ operation whose gradient adds up the ranks':
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
 import torch
+from torch import Tensor
 
 import iris_c.torch._operations  # noqa: F401  (defines them)
 from iris_c.torch._autograd import differentiate, refuse_to_differentiate
@@ -33,49 +37,62 @@ from iris_c.torch._groups import context
 
 _ops = torch.ops.iris_c
 
+# Of each argument: whether its gradient is wanted, the gradient, a tangent.
+Wanted: TypeAlias = Sequence[bool]
+Gradients: TypeAlias = tuple[Tensor | None, ...]
+Tangent: TypeAlias = Tensor | None
+
 
 # ---- between the two kinds ----
 
 
-def _own(grad, group):
+def _own(grad: Tensor, group: str) -> Tensor:
     """A replicated gradient as an operand of this rank's own; a copy only where the gradient is
     to be differentiated in its turn."""
-    return _ops.own_copy(grad, group) if torch.is_grad_enabled() else grad
+    if not torch.is_grad_enabled():
+        return grad
+    copy: Tensor = _ops.own_copy(grad, group)
+    return copy
 
 
-def _rows(grad, group):
+def _rows(grad: Tensor, group: str) -> Tensor:
     """This rank's rows of a replicated gradient; as _own."""
     if torch.is_grad_enabled():
-        return _ops.own_rows(grad, group)
+        rows: Tensor = _ops.own_rows(grad, group)
+        return rows
     ctx = context(group)
     return grad.chunk(ctx.world_size)[ctx.rank]
 
 
-def _linear(name, gradient, check=lambda *options: None) -> None:
+def _linear(
+    name: str,
+    gradient: Callable[..., Tensor],
+    check: Callable[..., None] = lambda *options: None,
+) -> None:
     """Registers an operation (tensor, *options) that is linear in its tensor. `gradient` is called
     as the operation is; `check` raises where it is not linear after all."""
     operation = getattr(_ops, name)
 
-    def setup(ctx, wanted, result, input, *options):
+    def setup(ctx: Any, wanted: Wanted, result: Any, input: Tensor, *options: Any) -> None:
         ctx.options = options
 
-    def backward(ctx, wanted, grad):
+    def backward(ctx: Any, wanted: Wanted, grad: Tensor) -> Gradients:
         check(*ctx.options)
         return gradient(grad, *ctx.options), *(None for _ in ctx.options)
 
-    def jvp(ctx, tangent, *_):
+    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Any:
         check(*ctx.options)
         return operation(tangent, *ctx.options)
 
     differentiate(name, setup, backward, jvp)
 
 
-def _check_reduction(op, group):
+def _check_reduction(op: str, group: str) -> None:
     if op not in ("sum", "avg"):
         raise NotImplementedError(f"op: a gradient exists for 'sum' and 'avg', not for {op!r}")
 
 
-def _all_reduce_gradient(grad, op, group):
+def _all_reduce_gradient(grad: Tensor, op: str, group: str) -> Tensor:
     grad = _own(grad, group)
     return grad if op == "sum" else grad / context(group).world_size
 
@@ -91,7 +108,9 @@ _linear("reduce_scatter", _ops.own_gathered)
 # ---- products ----
 
 
-def _save(ctx, wanted, A, B, bias, *options) -> None:
+def _save(
+    ctx: Any, wanted: Wanted, A: Tensor, B: Tensor, bias: Tensor | None, *options: Any
+) -> None:
     """For gradients of A and B, what is needed for those that are wanted."""
     ctx.save_for_backward(A if wanted[1] else None, B if wanted[0] else None)
     ctx.save_for_forward(A, B)
@@ -99,15 +118,17 @@ def _save(ctx, wanted, A, B, bias, *options) -> None:
     ctx.options = options
 
 
-def _setup_product(ctx, wanted, result, *arguments):
+def _setup_product(ctx: Any, wanted: Wanted, result: Tensor, *arguments: Any) -> None:
     _save(ctx, wanted, *arguments)
 
 
-def _product(name, backward) -> None:
+def _product(name: str, backward: Callable[..., Gradients]) -> None:
     """Registers an operation (A, B, bias, *options) that is linear in A @ B and the bias."""
     operation = getattr(_ops, name)
 
-    def jvp(ctx, tangent_A, tangent_B, tangent_bias, *_):
+    def jvp(
+        ctx: Any, tangent_A: Tangent, tangent_B: Tangent, tangent_bias: Tangent, *_: None
+    ) -> Any:
         """The sum of both products' tangents is one product, so one exchange."""
         A, B = ctx.saved_tensors
         if tangent_A is None:
@@ -121,7 +142,7 @@ def _product(name, backward) -> None:
     differentiate(name, _setup_product, backward, jvp)
 
 
-def _local_gradients(ctx, wanted, grad):
+def _local_gradients(ctx: Any, wanted: Wanted, grad: Tensor) -> Gradients:
     """Of own A, B and bias in own C = A @ B + bias, those that are wanted."""
     A, B = ctx.saved_tensors
     return (
@@ -131,7 +152,7 @@ def _local_gradients(ctx, wanted, grad):
     )
 
 
-def _backward_all_reduce_product(ctx, wanted, grad):
+def _backward_all_reduce_product(ctx: Any, wanted: Wanted, grad: Tensor) -> Gradients:
     own = _own(grad, *ctx.options) if wanted[0] or wanted[1] else grad
     grad_A, grad_B, _ = _local_gradients(ctx, (wanted[0], wanted[1], False), own)
     grad_bias = grad.sum_to_size(ctx.bias_shape) if wanted[2] else None  # both are replicated
@@ -141,7 +162,7 @@ def _backward_all_reduce_product(ctx, wanted, grad):
 _product("matmul_all_reduce", _backward_all_reduce_product)
 
 
-def _is_one_bias(bias_shape, share_shape, dim) -> bool:
+def _is_one_bias(bias_shape: Sequence[int], share_shape: Sequence[int], dim: int) -> bool:
     """Whether a bias is broadcast along the dimension that the ranks divide: then it is
     replicated."""
     if dim == 0:
@@ -149,7 +170,7 @@ def _is_one_bias(bias_shape, share_shape, dim) -> bool:
     return bias_shape[-1] == 1 and share_shape[1] != 1
 
 
-def _backward_scattered_product(ctx, wanted, grad):
+def _backward_scattered_product(ctx: Any, wanted: Wanted, grad: Tensor) -> Gradients:
     A, B = ctx.saved_tensors
     dim, group = ctx.options
     grad_A = grad_B = grad_bias = joined = None
@@ -169,14 +190,14 @@ def _backward_scattered_product(ctx, wanted, grad):
 _product("matmul_reduce_scatter", _backward_scattered_product)
 
 
-def _backward_gathered_product(ctx, wanted, grad):
+def _backward_gathered_product(ctx: Any, wanted: Wanted, grad: Tensor) -> Gradients:
     return *_local_gradients(ctx, wanted, _rows(grad, *ctx.options)), None
 
 
 _product("matmul_all_gather", _backward_gathered_product)
 
 
-def _backward_replicated(ctx, wanted, grad):
+def _backward_replicated(ctx: Any, wanted: Wanted, grad: Tensor) -> Gradients:
     A, B = ctx.saved_tensors
     return (
         _ops.matmul_all_reduce(grad, B.t(), None, *ctx.options) if wanted[0] else None,
@@ -192,11 +213,22 @@ _product("matmul_replicated", _backward_replicated)
 # ---- the product of a joined operand, and the operand ----
 
 
-def _setup_gathered_operand(ctx, wanted, result, A_shard, B, bias, dim, group):
+def _setup_gathered_operand(
+    ctx: Any,
+    wanted: Wanted,
+    result: tuple[Tensor, Tensor],
+    A_shard: Tensor,
+    B: Tensor,
+    bias: Tensor | None,
+    dim: int,
+    group: str,
+) -> None:
     _save(ctx, wanted, result[1], B, bias, dim, group)
 
 
-def _backward_gathered_operand(ctx, wanted, grad, grad_joined):
+def _backward_gathered_operand(
+    ctx: Any, wanted: Wanted, grad: Tensor | None, grad_joined: Tensor | None
+) -> Gradients:
     joined, B = ctx.saved_tensors
     dim, group = ctx.options
     grad_A = grad_B = grad_bias = None
@@ -213,7 +245,9 @@ def _backward_gathered_operand(ctx, wanted, grad, grad_joined):
     return grad_A, grad_B, grad_bias, None, None
 
 
-def _jvp_gathered_operand(ctx, tangent_A, tangent_B, tangent_bias, *_):
+def _jvp_gathered_operand(
+    ctx: Any, tangent_A: Tangent, tangent_B: Tangent, tangent_bias: Tangent, *_: None
+) -> tuple[Tensor, Tensor]:
     joined, B = ctx.saved_tensors
     if tangent_A is not None:
         tangent, tangent_joined = _ops.all_gather_matmul(tangent_A, B, tangent_bias, *ctx.options)

@@ -11,6 +11,7 @@ import os
 import socket
 import uuid
 import weakref
+from typing import Any, TypeAlias
 
 import torch.distributed as dist
 
@@ -18,9 +19,11 @@ import iris_c
 from iris_c.environment import DEFAULT_TIMEOUT, context_options
 from iris_c.torch._nodes import Nodes
 
-__all__ = ["context", "init", "name_of", "register"]
+__all__ = ["Named", "context", "init", "name_of", "register"]
 
 DEFAULT = "default"
+# How functions and layers are told their context: as such, by name, or as None for the default.
+Named: TypeAlias = iris_c.Context | Nodes | str | None
 # The open ones. Of the closed ones only the names are left.
 _contexts: dict[str, iris_c.Context | Nodes] = {}
 _closed: set[str] = set()
@@ -54,7 +57,7 @@ def register(ctx: iris_c.Context | Nodes, name: str = DEFAULT) -> iris_c.Context
     return ctx
 
 
-def _forget(name: str, closed: weakref.ref) -> None:
+def _forget(name: str, closed: weakref.ref[iris_c.Context | Nodes]) -> None:
     if name in _contexts and _contexts[name] is closed():
         del _contexts[name]
         _closed.add(name)
@@ -74,7 +77,7 @@ def context(name: str) -> iris_c.Context | Nodes:
         ) from None
 
 
-def name_of(ctx) -> str:
+def name_of(ctx: Named) -> str:
     """The name of a context, given as such, by name, or as None for the default. One without a
     name gets one."""
     if ctx is None:
@@ -89,7 +92,7 @@ def name_of(ctx) -> str:
     return name
 
 
-def _process_group(group):
+def _process_group(group: Any) -> dist.ProcessGroup | None:
     """A process group, also of a DeviceMesh of one dimension."""
     if group is None or isinstance(group, dist.ProcessGroup):
         return group
@@ -100,14 +103,15 @@ def _process_group(group):
                 f"process_group: expected a DeviceMesh of one dimension, as mesh[{names[-1]!r}], "
                 f"got one of {group.ndim}"
             )
-        return group.get_group()
+        found: dist.ProcessGroup = group.get_group()
+        return found
     raise TypeError(
         f"process_group: expected a ProcessGroup, a DeviceMesh or None, got {type(group).__name__}"
     )
 
 
 def init(
-    process_group=None,
+    process_group: Any = None,
     heap_size: int = 1 << 30,
     *,
     name: str = DEFAULT,

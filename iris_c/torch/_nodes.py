@@ -9,10 +9,14 @@ rank, the least there can be.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 import iris_c
+from iris_c.typing import Reduction
 
 __all__ = ["Nodes"]
 
@@ -24,7 +28,7 @@ ACROSS = {
 }
 
 
-def _name(op) -> str:
+def _name(op: Reduction) -> str:
     """As iris_c.ccl spells a reduction, also where it is one of torch.distributed.ReduceOp."""
     name = str(op).rpartition(".")[2].lower()
     return "prod" if name == "product" else name
@@ -33,16 +37,18 @@ def _name(op) -> str:
 class _Sums:
     """The operations that work across nodes, called as those of a context are."""
 
-    def __init__(self, nodes: Nodes):
+    def __init__(self, nodes: Nodes) -> None:
         self._nodes = nodes
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         raise NotImplementedError(
             f"{name}: works among ranks of one node; across nodes there are matmul_all_reduce and "
             "all_reduce"
         )
 
-    def matmul_all_reduce(self, C, A, B, bias=None, async_op=True) -> None:
+    def matmul_all_reduce(
+        self, C: Tensor, A: Tensor, B: Tensor, bias: Tensor | None = None, async_op: bool = True
+    ) -> None:
         """C = sum over all ranks of A_r @ B_r, + bias; see iris_c.ops.matmul_all_reduce."""
         local, shape = self._nodes.ctx, (A.shape[0], B.shape[1])
         if tuple(C.shape) != shape:
@@ -56,7 +62,7 @@ class _Sums:
         if bias is not None:
             C += bias
 
-    def all_reduce(self, output, input, op="sum") -> None:
+    def all_reduce(self, output: Tensor, input: Tensor, op: Reduction = "sum") -> None:
         """output = all ranks' input reduced; see iris_c.ccl.all_reduce."""
         op, local, count = _name(op), self._nodes.ctx, input.numel()
         size = -(-count // local.world_size)
@@ -73,7 +79,7 @@ class _Sums:
             rounding = None if output.is_floating_point() else "trunc"
             output.copy_(torch.div(output, self._nodes.world_size, rounding_mode=rounding))
 
-    def _finished(self, share, op):
+    def _finished(self, share: Tensor, op: Any) -> Tensor:
         """All the node's shares, each reduced across."""
         local = self._nodes.ctx
         dist.all_reduce(share, op, self._nodes.across)
@@ -98,13 +104,15 @@ class Nodes:
         This rank in, and the size of, the whole group.
     """
 
-    def __init__(self, ctx: iris_c.Context, across, rank: int, world_size: int):
+    def __init__(
+        self, ctx: iris_c.Context, across: dist.ProcessGroup, rank: int, world_size: int
+    ) -> None:
         self.ctx, self.across = ctx, across
         self.rank, self.world_size = rank, world_size
         self.ops = self.ccl = _Sums(self)
 
     @property
-    def device(self):
+    def device(self) -> Any:
         """This rank's device."""
         return self.ctx.device
 
@@ -126,7 +134,7 @@ class Nodes:
     def __enter__(self) -> Nodes:
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def __repr__(self) -> str:

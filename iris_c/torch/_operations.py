@@ -16,12 +16,12 @@ from iris_c.torch._autocast import without_autocast
 from iris_c.torch._groups import context
 
 
-def _empty(like, *shape):
+def _empty(like: Tensor, *shape: int) -> Tensor:
     """An ordinary tensor, also where `like` is none: the core says so, and names it."""
     return torch.empty(shape, dtype=like.dtype, device=like.device)
 
 
-def _expect_matrices(**tensors) -> None:
+def _expect_matrices(**tensors: Tensor) -> None:
     """What the core would say, which needs the result first."""
     for name, tensor in tensors.items():
         if tensor.dim() != 2:
@@ -31,12 +31,12 @@ def _expect_matrices(**tensors) -> None:
             )
 
 
-def _expect_dimension(name, dim) -> None:
+def _expect_dimension(name: str, dim: int) -> None:
     if dim not in (0, 1):
         raise ValueError(f"{name}: expected 0 or 1, got {dim}")
 
 
-def _empty_product(A, B, times=1):
+def _empty_product(A: Tensor, B: Tensor, times: int = 1) -> Tensor:
     """Of `times` as many rows as A has."""
     _expect_matrices(A=A, B=B)
     return _empty(A, A.shape[0] * times, B.shape[1])
@@ -60,7 +60,7 @@ def _matmul_all_reduce(A: Tensor, B: Tensor, bias: Tensor | None, group: str) ->
 
 
 @_matmul_all_reduce.register_fake
-def _(A, B, bias, group):
+def _(A: Tensor, B: Tensor, bias: Tensor | None, group: str) -> Tensor:
     return _empty_product(A, B)
 
 
@@ -74,7 +74,7 @@ def _matmul_reduce_scatter_out(
     context(group).ops.matmul_reduce_scatter(C, A, B, bias, dim)
 
 
-def _share(A, B, dim, group):
+def _share(A: Tensor, B: Tensor, dim: int, group: str) -> Tensor:
     """An empty share of A @ B."""
     _expect_matrices(A=A, B=B)
     _expect_dimension("dim", dim)
@@ -100,7 +100,7 @@ def _matmul_reduce_scatter(
 
 
 @_matmul_reduce_scatter.register_fake
-def _(A, B, bias, dim, group):
+def _(A: Tensor, B: Tensor, bias: Tensor | None, dim: int, group: str) -> Tensor:
     return _share(A, B, dim, group)
 
 
@@ -122,7 +122,7 @@ def _all_gather_matmul_out(
     )
 
 
-def _joined(A_shard, B, dim, group):
+def _joined(A_shard: Tensor, B: Tensor, dim: int, group: str) -> tuple[Tensor, Tensor]:
     """Empty results: the product and the joined operand."""
     _expect_matrices(A_shard=A_shard, B=B)
     _expect_dimension("gather_dim", dim)
@@ -142,7 +142,9 @@ def _all_gather_matmul(
 
 
 @_all_gather_matmul.register_fake
-def _(A_shard, B, bias, gather_dim, group):
+def _(
+    A_shard: Tensor, B: Tensor, bias: Tensor | None, gather_dim: int, group: str
+) -> tuple[Tensor, Tensor]:
     return _joined(A_shard, B, gather_dim, group)
 
 
@@ -164,7 +166,7 @@ def _matmul_all_gather(A: Tensor, B: Tensor, bias: Tensor | None, group: str) ->
 
 
 @_matmul_all_gather.register_fake
-def _(A, B, bias, group):
+def _(A: Tensor, B: Tensor, bias: Tensor | None, group: str) -> Tensor:
     return _empty_product(A, B, context(group).world_size)
 
 
@@ -180,7 +182,7 @@ def _matmul_replicated(A: Tensor, B: Tensor, bias: Tensor | None, group: str) ->
 
 
 @_matmul_replicated.register_fake
-def _(A, B, bias, group):
+def _(A: Tensor, B: Tensor, bias: Tensor | None, group: str) -> Tensor:
     return _empty_product(A, B)
 
 
@@ -202,7 +204,7 @@ def _all_reduce(input: Tensor, op: str, group: str) -> Tensor:
 
 
 @_all_reduce.register_fake
-def _(input, op, group):
+def _(input: Tensor, op: str, group: str) -> Tensor:
     return _empty(input, *input.shape)
 
 
@@ -216,7 +218,7 @@ def _own_copy(input: Tensor, group: str) -> Tensor:
 
 
 @_own_copy.register_fake
-def _(input, group):
+def _(input: Tensor, group: str) -> Tensor:
     return torch.empty_like(input, memory_format=torch.contiguous_format)
 
 
@@ -228,7 +230,7 @@ def _own_rows(input: Tensor, group: str) -> Tensor:
 
 
 @_own_rows.register_fake
-def _(input, group):
+def _(input: Tensor, group: str) -> Tensor:
     return _empty_part(input, 0, group)
 
 
@@ -239,7 +241,7 @@ def _all_gather_rows(input: Tensor, group: str) -> Tensor:
 
 
 @_all_gather_rows.register_fake
-def _(input, group):
+def _(input: Tensor, group: str) -> Tensor:
     return _empty_joined(input, 0, group)
 
 
@@ -250,7 +252,7 @@ def _own_gathered(input: Tensor, dim: int, group: str) -> Tensor:
 
 
 @_own_gathered.register_fake
-def _(input, dim, group):
+def _(input: Tensor, dim: int, group: str) -> Tensor:
     return _empty_joined(input, dim, group)
 
 
@@ -264,24 +266,24 @@ def _reduce_scatter(input: Tensor, dim: int, group: str) -> Tensor:
 
 
 @_reduce_scatter.register_fake
-def _(input, dim, group):
+def _(input: Tensor, dim: int, group: str) -> Tensor:
     return _empty_part(input, dim, group)
 
 
-def _gathered(input, dim, group):
+def _gathered(input: Tensor, dim: int, group: str) -> Tensor:
     input = input.transpose(0, dim).contiguous()
     output = _empty_joined(input, 0, group)
     context(group).ccl.all_gather(output, input)
     return output.transpose(0, dim).contiguous()
 
 
-def _empty_part(input, dim, group):
+def _empty_part(input: Tensor, dim: int, group: str) -> Tensor:
     shape = list(input.shape)
     shape[dim] = shape[dim] // context(group).world_size
     return _empty(input, *shape)
 
 
-def _empty_joined(input, dim, group):
+def _empty_joined(input: Tensor, dim: int, group: str) -> Tensor:
     shape = list(input.shape)
     shape[dim] = shape[dim] * context(group).world_size
     return _empty(input, *shape)

@@ -4,22 +4,32 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 import iris_c.torch._gradients  # noqa: F401  (the operations, and their gradients)
 from iris_c.torch._autocast import in_autocast_dtype
-from iris_c.torch._groups import name_of
+from iris_c.torch._groups import Named, name_of
+from iris_c.typing import Reduction
 
 
-def _dimension(name: str, dim) -> int:
+def _dimension(name: str, dim: Any) -> int:
     """What is an int, since torch's schemas take True for 1."""
     if isinstance(dim, bool) or not isinstance(dim, int):
         raise TypeError(f"{name}: expected an int, got {type(dim).__name__}")
     return dim
 
 
-def matmul_all_reduce(A, B, bias=None, *, ctx=None, out=None) -> Tensor:
+def matmul_all_reduce(
+    A: Tensor,
+    B: Tensor,
+    bias: Tensor | None = None,
+    *,
+    ctx: Named = None,
+    out: Tensor | None = None,
+) -> Tensor:
     """Return the sum over ranks of A_r (M, K) @ B_r (K, N), plus bias. Collective.
 
     The result is equal on all ranks. The gradients of A and B are products of this rank alone.
@@ -43,10 +53,21 @@ def matmul_all_reduce(A, B, bias=None, *, ctx=None, out=None) -> Tensor:
     if out is not None:
         torch.ops.iris_c.matmul_all_reduce_out(out, A, B, bias, name_of(ctx))
         return out
-    return torch.ops.iris_c.matmul_all_reduce(*in_autocast_dtype(A, B, bias), name_of(ctx))
+    result: Tensor = torch.ops.iris_c.matmul_all_reduce(
+        *in_autocast_dtype(A, B, bias), name_of(ctx)
+    )
+    return result
 
 
-def matmul_reduce_scatter(A, B, bias=None, dim=0, *, ctx=None, out=None) -> Tensor:
+def matmul_reduce_scatter(
+    A: Tensor,
+    B: Tensor,
+    bias: Tensor | None = None,
+    dim: int = 0,
+    *,
+    ctx: Named = None,
+    out: Tensor | None = None,
+) -> Tensor:
     """Return this rank's share of the sum over ranks of A_r @ B_r, plus bias. Collective.
 
     The share is the rank-th of world_size equal parts: of the rows for `dim` 0, of the columns for
@@ -58,23 +79,39 @@ def matmul_reduce_scatter(A, B, bias=None, dim=0, *, ctx=None, out=None) -> Tens
             out, A, B, bias, _dimension("dim", dim), name_of(ctx)
         )
         return out
-    return torch.ops.iris_c.matmul_reduce_scatter(
+    result: Tensor = torch.ops.iris_c.matmul_reduce_scatter(
         *in_autocast_dtype(A, B, bias), _dimension("dim", dim), name_of(ctx)
     )
+    return result
 
 
-def all_gather_matmul(A_shard, B, bias=None, gather_dim=0, *, ctx=None) -> tuple[Tensor, Tensor]:
+def all_gather_matmul(
+    A_shard: Tensor,
+    B: Tensor,
+    bias: Tensor | None = None,
+    gather_dim: int = 0,
+    *,
+    ctx: Named = None,
+) -> tuple[Tensor, Tensor]:
     """Return A @ B + bias, and A: all ranks' A_shard, joined along `gather_dim`. Collective.
 
     Both results are this rank's own: matmul_reduce_scatter adds up the gradients of all ranks. The
     other parameters are those of matmul_all_reduce.
     """
-    return torch.ops.iris_c.all_gather_matmul(
+    results: tuple[Tensor, Tensor] = torch.ops.iris_c.all_gather_matmul(
         *in_autocast_dtype(A_shard, B, bias), _dimension("gather_dim", gather_dim), name_of(ctx)
     )
+    return results
 
 
-def matmul_all_gather(A, B, bias=None, *, ctx=None, out=None) -> Tensor:
+def matmul_all_gather(
+    A: Tensor,
+    B: Tensor,
+    bias: Tensor | None = None,
+    *,
+    ctx: Named = None,
+    out: Tensor | None = None,
+) -> Tensor:
     """Return the products A_r @ B_r + bias_r of all ranks, one below the other. Collective.
 
     The result is equal on all ranks; `bias` is this rank's own. The other parameters are those of
@@ -83,19 +120,37 @@ def matmul_all_gather(A, B, bias=None, *, ctx=None, out=None) -> Tensor:
     if out is not None:
         torch.ops.iris_c.matmul_all_gather_out(out, A, B, bias, name_of(ctx))
         return out
-    return torch.ops.iris_c.matmul_all_gather(*in_autocast_dtype(A, B, bias), name_of(ctx))
+    result: Tensor = torch.ops.iris_c.matmul_all_gather(
+        *in_autocast_dtype(A, B, bias), name_of(ctx)
+    )
+    return result
 
 
-def matmul_replicated(A, B, bias=None, *, ctx=None) -> Tensor:
+def matmul_replicated(
+    A: Tensor,
+    B: Tensor,
+    bias: Tensor | None = None,
+    *,
+    ctx: Named = None,
+) -> Tensor:
     """Return A @ B + bias of an A that is equal on all ranks and a B that is this rank's own.
 
     The forward pass communicates nothing. The gradient of A is computed by matmul_all_reduce, so
     the backward pass is collective. The other parameters are those of matmul_all_reduce.
     """
-    return torch.ops.iris_c.matmul_replicated(*in_autocast_dtype(A, B, bias), name_of(ctx))
+    result: Tensor = torch.ops.iris_c.matmul_replicated(
+        *in_autocast_dtype(A, B, bias), name_of(ctx)
+    )
+    return result
 
 
-def all_reduce(input, op="sum", *, ctx=None, out=None) -> Tensor:
+def all_reduce(
+    input: Tensor,
+    op: Reduction = "sum",
+    *,
+    ctx: Named = None,
+    out: Tensor | None = None,
+) -> Tensor:
     """Return the reduction of all ranks' tensors, equal on all ranks. Collective.
 
     `op` is one of those of iris_c.ccl.all_reduce; 'sum' and 'avg' have a gradient. `ctx` and `out`
@@ -104,4 +159,5 @@ def all_reduce(input, op="sum", *, ctx=None, out=None) -> Tensor:
     if out is not None:
         torch.ops.iris_c.all_reduce_out(out, input, op, name_of(ctx))
         return out
-    return torch.ops.iris_c.all_reduce(input, op, name_of(ctx))
+    result: Tensor = torch.ops.iris_c.all_reduce(input, op, name_of(ctx))
+    return result

@@ -16,12 +16,14 @@ With sequence_parallel what stands between the pairs is divided along the first 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any, Self
 
 import torch
 from torch import nn
 
 from iris_c.torch import functions
-from iris_c.torch._groups import context, name_of
+from iris_c.torch._groups import Named, context, name_of
 
 __all__ = ["ColumnParallelLinear", "RowParallelLinear"]
 
@@ -37,11 +39,11 @@ class _ParallelLinear(nn.Module):
         out_features: int,
         bias: bool = True,
         *,
-        ctx=None,
+        ctx: Named = None,
         sequence_parallel: bool = False,
-        device=None,
-        dtype=None,
-    ):
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
         self.sequence_parallel = sequence_parallel
@@ -81,7 +83,9 @@ class _ParallelLinear(nn.Module):
             self.bias.copy_(self._share("bias", whole.bias))
 
     @classmethod
-    def from_linear(cls, linear: nn.Linear, *, ctx=None, sequence_parallel: bool = False):
+    def from_linear(
+        cls, linear: nn.Linear, *, ctx: Named = None, sequence_parallel: bool = False
+    ) -> Self:
         """Return this rank's part of a layer that every rank has as a whole.
 
         Parameters that need no gradient there need none here.
@@ -126,7 +130,7 @@ class _ParallelLinear(nn.Module):
         lead = list(x.shape[:-1])
         return x.reshape(math.prod(lead), x.shape[-1]), lead
 
-    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         """Takes parameters as this rank has them, or whole ones."""
         shapes = {"weight": (self.out_features, self.in_features), "bias": (self.out_features,)}
         whole = {}
