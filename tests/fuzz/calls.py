@@ -336,6 +336,20 @@ class Fuzz:
         return Call("recv", self.ctx.ccl.recv, {"tensor": tensor, "src": 0}, {"tensor": sent},
                     ("tensor",))  # fmt: skip
 
+    def circle(self) -> Call:
+        """Each rank sends to the next one."""
+        dtype, n = self.chance.choice(MOVABLE), self.chance.choice(SIZES)
+        following, preceding = (self.rank + 1) % self.world, (self.rank - 1) % self.world
+        arguments = {
+            "recv_tensor": self.output((n,), dtype),
+            "send_tensor": self.input("send_tensor", (n,), dtype),
+            "dst": following,
+            "src": preceding,
+        }
+        expected = {"recv_tensor": self.values(preceding, "send_tensor", (n,), dtype)}
+        return Call("sendrecv", self.ctx.ccl.sendrecv, arguments, expected,
+                    ("recv_tensor", "send_tensor"))  # fmt: skip
+
     def one_sided(self, operation: str) -> Call:
         dtype, n = self.chance.choice(MOVABLE), self.chance.choice(SIZES)
         following, preceding = (self.rank + 1) % self.world, (self.rank - 1) % self.world
@@ -367,7 +381,8 @@ class Fuzz:
             self.rmsnorm,
             *[lambda op=op: self.transfer(op) for op in
               ("all_gather", "all_to_all", "broadcast", "gather", "scatter")],
-            self.uneven_all_to_all, self.message,
+            self.uneven_all_to_all,
+            self.circle, self.message,
             lambda: self.one_sided("put"), lambda: self.one_sided("get"),
         )  # fmt: skip
         return self.chance.choice(makers)()
@@ -393,7 +408,7 @@ def spoil(fuzz: Fuzz, call: Call) -> Mistake:
     )
     choices = ["junk", "junk", "keyword", "layout", "values", "gradient"]
     # Alike on all ranks, also where one of them has no output, or sends what the other receives.
-    choices += ["config"] * (call.name not in ("put", "get", "send", "recv"))
+    choices += ["config"] * (call.name not in ("put", "get", "send", "recv", "sendrecv"))
     choices += ["read-only"] * (call.name not in ("reduce", "gather", "send", "recv"))
     choices += ["shape"] * (call.name.startswith("matmul") or call.name == "all_reduce")
     choices += ["op"] * ("op" in arguments)

@@ -31,10 +31,10 @@ def check_right(call: Call, text: str) -> None:
         if call.tolerance:
             torch.testing.assert_close(got, expected, atol=call.tolerance, rtol=call.tolerance)
         else:
-            # By value: -0 is 0.
+            # By value, as -0 is 0; but of bool each true is 1.
             equal = (
                 torch.equal(bits(got), bits(expected))
-                if expected.dtype == torch.float8_e4m3fn
+                if expected.dtype in (torch.float8_e4m3fn, torch.bool)
                 else torch.equal(got, expected)
             )
             assert equal, f"{text}: {name} is {got}, expected {expected}"
