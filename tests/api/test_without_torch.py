@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: The iris_c authors
 """The package where torch cannot be imported: Buffers, filled by numpy."""
 
-from test_world_of_one import run_python
+from one_rank import run_python
 
 WITHOUT_TORCH = """
 import sys

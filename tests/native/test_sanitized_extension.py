@@ -7,7 +7,12 @@ import pytest
 import sanitized
 
 TESTS = [
-    "tests/api/test_world_of_one.py",
+    "tests/api/test_one_context.py",
+    "tests/api/test_creation.py",
+    "tests/api/test_buffer.py",
+    "tests/api/test_one_rank.py",
+    "tests/api/test_module.py",
+    "tests/api/test_environment.py",
     "tests/api/test_overridden.py",
     "tests/api/test_descriptions.py",
     "tests/ops/test_arguments.py",
