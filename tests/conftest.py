@@ -16,6 +16,9 @@ def pytest_collection_modifyitems(items):
         return FIRST.index(folder) if folder in FIRST else len(FIRST)
 
     items.sort(key=place)
+    # pytest-xdist's processes must name a test alike.
+    addresses = [item.nodeid for item in items if " at 0x" in item.nodeid]
+    assert not addresses, f"tests named by an object's address: {addresses[:3]}"
 
 
 def _descriptors() -> int:

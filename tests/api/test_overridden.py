@@ -74,7 +74,11 @@ def test_every_function_with_a_group_is_here():
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("value", [None, 7, "ops", _C.Context, object()], ids=str)
+@pytest.mark.parametrize(
+    "value",
+    [None, 7, "ops", _C.Context, object()],
+    ids=["None", "int", "a namespace", "a type", "an object"],
+)
 def test_what_group_returns_must_be_a_context(ctx, name, value):
     ctx.chosen = lambda: ctx.ops if value == "ops" else value
     with pytest.raises(TypeError, match=r"^group: expected ctx.group\(\) to return an iris_c.Cont"):
