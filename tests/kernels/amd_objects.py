@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: The iris_c authors
-"""Reads AMD code objects: metadata, disassembly, control flow, and the rules of memory order.
+"""Reads AMD code objects: metadata, disassembly, and the rules of memory order.
 
 The rules are about what the protocol rests on (csrc/kernels/gpu/cdna/sync_cdna.h):
 
@@ -15,7 +15,6 @@ scope     On gfx942 and gfx950 signals and polls carry sc0 sc1, the write-back a
 
 from __future__ import annotations
 
-import collections
 import functools
 import pathlib
 import re
@@ -23,6 +22,8 @@ import shutil
 import subprocess
 import typing
 import zlib
+
+from control_flow import Kernel
 
 STORE = re.compile(r"^(global|flat|buffer)_(store|atomic)")
 # Mnemonic, operands, address, and for a branch its target: a label and an offset.
@@ -48,79 +49,16 @@ class Instruction(typing.NamedTuple):
             "vmcnt(0)" in self.operands or self.operands.strip() == "0"
         )
 
+    @property
+    def falls_through(self) -> bool:
+        return self.name not in ("s_endpgm", "s_branch")
+
+    @property
+    def targets(self) -> tuple[int, ...]:
+        return () if self.target is None else (self.target,)
+
     def has(self, *bits: str) -> bool:
         return all(bit in self.operands.split() for bit in bits)
-
-
-class Kernel:
-    """One kernel's instructions and the edges between them."""
-
-    def __init__(self, name: str, code: list[Instruction]):
-        self.name = name
-        self.code = code
-        place = {instruction.address: i for i, instruction in enumerate(code)}
-        self.successors = [self._after(i, place) for i in range(len(code))]
-        self.predecessors = collections.defaultdict(list)
-        for i, after in enumerate(self.successors):
-            for j in after:
-                self.predecessors[j].append(i)
-
-    def _after(self, i: int, place: dict) -> list[int]:
-        instruction = self.code[i]
-        if instruction.name == "s_endpgm":
-            return []
-        after = []
-        if instruction.name != "s_branch" and i + 1 < len(self.code):
-            after.append(i + 1)
-        if instruction.target is not None:
-            after.append(place[instruction.target])
-        return after
-
-    def names(self) -> collections.Counter:
-        return collections.Counter(instruction.name for instruction in self.code)
-
-    def before(self, start: int, stop) -> list[int]:
-        """The first instructions for which `stop` holds on every path backwards from `start`; -1
-        stands for a path that reaches the kernel's entry without one."""
-        found, seen, todo = [], set(), list(self.predecessors[start])
-        if start == 0:
-            return [-1]
-        while todo:
-            i = todo.pop()
-            if i in seen:
-                continue
-            seen.add(i)
-            if stop(self.code[i]):
-                found.append(i)
-            elif i == 0:
-                found.append(-1)
-            else:
-                todo.extend(self.predecessors[i])
-        return found
-
-    def after(self, start: int, stop) -> list[int]:
-        """The same forwards."""
-        found, seen, todo = [], set(), list(self.successors[start])
-        while todo:
-            i = todo.pop()
-            if i in seen:
-                continue
-            seen.add(i)
-            if stop(self.code[i]):
-                found.append(i)
-            else:
-                todo.extend(self.successors[i])
-        return found
-
-    def within(self, start: int, leave) -> set[int]:
-        """What can be reached from `start` without passing what `leave` holds for."""
-        seen, todo = set(), list(self.successors[start])
-        while todo:
-            i = todo.pop()
-            if i not in seen and not leave(self.code[i]):
-                seen.add(i)
-                todo.extend(self.successors[i])
-        return seen
 
 
 def instructions(path, kernels: str = ".*") -> dict[str, list[Instruction]]:

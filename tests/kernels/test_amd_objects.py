@@ -6,7 +6,6 @@ built."""
 import os
 import pathlib
 import re
-import subprocess
 
 import amd_build
 import amd_objects
@@ -51,36 +50,6 @@ MATRIX_INSTRUCTIONS = {
 def read(request):
     """(target, metadata, kernels)"""
     return request.param, *amd_objects.read(str(path_of(request.param)))
-
-
-@pytest.fixture(scope="session")
-def host(tmp_path_factory):
-    """Names of the rows of instances.def, and the sizes of their arguments as C lays them out."""
-    directory = tmp_path_factory.mktemp("host")
-    (directory / "sizes.c").write_text(
-        "#include <stdio.h>\n"
-        '#include "kernels/abi/instances.h"\n'
-        "#define IRIS_INSTANCE(operation, variant, dtype, arguments, kernel) \\\n"
-        '    printf("iris_" #operation "_" #variant "_" #dtype " %zu\\n", \\\n'
-        "           sizeof(struct arguments));\n"
-        "int main(void)\n{\n"
-        '#include "kernels/abi/instances.def"\n'
-        "    return 0;\n}\n"
-    )
-    program = directory / "sizes"
-    subprocess.run(
-        [
-            "cc",
-            "-std=c11",
-            f"-I{amd_build.ROOT}/csrc",
-            str(directory / "sizes.c"),
-            "-o",
-            str(program),
-        ],
-        check=True,
-    )
-    text = subprocess.run([str(program)], check=True, capture_output=True, text=True).stdout
-    return {name: int(size) for name, size in (line.split() for line in text.splitlines())}
 
 
 def test_every_kernel_is_there_with_the_hosts_arguments(read, host):

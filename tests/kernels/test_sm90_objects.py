@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: MIT
+# SPDX-FileCopyrightText: The iris_c authors
+"""The package's sm_90a code objects, read: what a GPU may take long to show is at least what was
+meant to be built."""
+
+import pathlib
+import re
+
+import pytest
+import sm90_build
+import sm90_objects
+from amd_build import build_kernels
+
+import iris_c
+
+PATH, TRACED = (
+    pathlib.Path(iris_c.__file__).parent / "kernels" / build_kernels.object_name("sm_90a", traced)
+    for traced in (False, True)
+)
+pytestmark = [
+    pytest.mark.skipif(
+        None in (sm90_objects.tool("cuobjdump"), sm90_objects.tool("nvdisasm")),
+        reason="needs cuobjdump and nvdisasm (requirements-cuda.txt)",
+    ),
+    pytest.mark.skipif(build_kernels.find_nvcc() is None, reason="needs nvcc"),
+]
+needs_objects = pytest.mark.skipif(
+    not PATH.exists() or not TRACED.exists(), reason="the package was built without sm_90a"
+)
+# Where a kernel's arguments lie in its constants; tensor maps are aligned to 64 bytes.
+ARGUMENTS_AT = (0x210, 0x240)
+# Of a division, which touches no memory.
+CALLED = re.compile(r"`\(\$__internal_\d+_\$__cuda_sm20_(div|rem)_[su]64\)")
+
+
+def most_registers(name):
+    """A multiprocessor has 64 Ki for the threads of a block: 384 in products of 16-bit elements
+    and 256 in others, 1024 in norms. Small reductions, which wait more than they compute, leave
+    room for several blocks; the others have room to notice growth."""
+    if "MATMUL" in name:
+        return 255 if name.endswith("_F32") else 168
+    if "RMSNORM" in name:
+        return 64
+    return 96 if "_LL" in name else 192
+
+
+def most_stack(name):
+    """Bytes of a thread. Nothing is spilled, but for a scalar, or with traces a few, of the last
+    rows of a tile in all_gather_matmul, once a tile."""
+    return 40 if "ALL_GATHER_MATMUL" in name else 0
+
+
+def check_resources(path, names, host):
+    resources = sm90_objects.resources(path)
+    assert set(resources) == names
+    for name, numbers in resources.items():
+        assert numbers["CONSTANT[0]"] - host[name] in ARGUMENTS_AT, name
+        assert numbers["REG"] <= most_registers(name), name
+        assert numbers["STACK"] <= most_stack(name), name
+        assert numbers["LOCAL"] == 0, name
+        assert numbers["SHARED"] <= 48 << 10, f"{name}: more needs a launch attribute"
+
+
+@needs_objects
+def test_every_kernel_is_there_within_its_resources(host):
+    check_resources(PATH, set(host), host)
+
+
+@needs_objects
+def test_traced_kernels_are_the_products(host):
+    products = {name for name in host if re.match(r"iris_(MATMUL|ALL_GATHER_MATMUL)_", name)}
+    check_resources(TRACED, products, host)
+
+
+@needs_objects
+def test_products_keep_their_sums_in_registers():
+    """What is spilled is so once a tile: nothing in a loop of matrix instructions."""
+    found = 0
+    for kernel in sm90_objects.read(PATH).values():
+        ends = lambda x: x.name.startswith(("BAR.", "STL", "LDL")) or x.name == "EXIT"  # noqa: E731
+        first = next((i for i, x in enumerate(kernel.code) if x.name.startswith("HGMMA")), None)
+        if first is not None:
+            found += 1
+            assert first in kernel.within(first, ends), f"{kernel.name}: no loop without spills"
+    assert found >= 16, "products of 16-bit elements"
+
+
+def complaints(kernel):
+    """What breaks the rules, and whether the kernel synchronises at all, as all but a few do."""
+    found = sm90_objects.violations(kernel)
+    called = [x.operands for x in kernel.code if x.name.startswith("CALL")]
+    found += [f"{kernel.name} calls {name}" for name in called if not CALLED.fullmatch(name)]
+    if "CLEAR_SUMS" in kernel.name or "PUT" in kernel.name:
+        return found
+    if not sm90_objects.releases(kernel):
+        found.append(f"{kernel.name}: it never releases")
+    if "SIGNAL" not in kernel.name and not sm90_objects.naps(kernel):
+        found.append(f"{kernel.name}: it never waits")
+    return found
+
+
+@needs_objects
+@pytest.mark.parametrize("path", [PATH, TRACED], ids=("plain", "traced"))
+def test_memory_order(path):
+    """Releases, acquires and bulk stores, all at system scope."""
+    kernels = sm90_objects.read(path).values()
+    found = [text for kernel in kernels for text in complaints(kernel)]
+    assert not found, "\n".join(found[:20])
+    with_bulk_stores = {kernel.name for kernel in kernels if sm90_objects.bulk_stores(kernel)}
+    for variant in ("ONE_SHOT", "TWO_SHOT", "RING"):
+        assert f"iris_MATMUL_ALL_REDUCE_{variant}_BF16" in with_bulk_stores
+
+
+@pytest.mark.parametrize("name", sm90_build.MUTANTS)
+def test_a_mutant_breaks_the_rules(name, tmp_path):
+    """Each rule, taken out of the sources, is noticed in the code."""
+    path = sm90_build.mutant(name, tmp_path)
+    kernels = sm90_objects.disassemble(path).values()
+    found = [text for kernel in kernels for text in complaints(kernel)]
+    assert any(sm90_build.MUTANTS[name].complaint in text for text in found), found[:5]
+
+
+@pytest.mark.parametrize("header", [sm90_build.SYNC, sm90_build.PTX])
+def test_what_the_mutants_are_made_of_keeps_the_rules(header, tmp_path):
+    kernels = sm90_objects.disassemble(sm90_build.few(header, tmp_path)).values()
+    assert kernels
+    assert [text for kernel in kernels for text in complaints(kernel)] == []
