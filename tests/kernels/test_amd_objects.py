@@ -61,15 +61,12 @@ def test_every_kernel_is_there_with_the_hosts_arguments(read, host):
 
 
 def test_resources(read):
-    """No spills to memory, no scratch. LDS lets one block at a time onto a compute unit, whose waves then
+    """No spills, no scratch. LDS lets one block at a time onto a compute unit, whose waves then
     have up to 512 registers each; 320 leave room to notice growth."""
     _, metadata, _ = read
     for name, numbers in metadata.items():
-        for spilled in ("vgpr_spill_count", "private_segment_fixed_size"):
+        for spilled in ("vgpr_spill_count", "sgpr_spill_count", "private_segment_fixed_size"):
             assert numbers[spilled] == 0, f"{name}: {spilled}"
-        # A gathered product in 16 bits keeps one or two scalars in lanes of a vector register.
-        gathers = name in ("iris_ALL_GATHER_MATMUL_NONE_F16", "iris_ALL_GATHER_MATMUL_NONE_BF16")
-        assert numbers["sgpr_spill_count"] <= (2 if gathers else 0), name
         assert numbers["group_segment_fixed_size"] <= 65536, name
         assert numbers["vgpr_count"] <= 320, name
         assert numbers["wavefront_size"] == 64, name
