@@ -398,11 +398,11 @@ struct iris_schedule {
 struct iris_gather_layout {
     int64_t rows, cols; /* of a shard */
     int32_t unit_rows, unit_cols;
-    int32_t group_rows; /* rows of units that are sent together, column after column */
-    int32_t skips_own;  /* a rank's own shard has no place in its staging: it is read where it is */
-    int64_t units_k;    /* side by side */
-    int64_t units;      /* of a shard; unit (i, j) is number i * units_k + j */
-    int64_t pitch;      /* elements from a line to the next */
+    int32_t group_rows;  /* rows of units that are sent together, column after column */
+    int32_t skips_own;   /* cpu: a rank's own shard is read where it is, and has no place here */
+    int64_t units_k;     /* side by side */
+    int64_t units;       /* of a shard; unit (i, j) is number i * units_k + j */
+    int64_t pitch;       /* elements from a line to the next */
     uint64_t shard_step; /* bytes from a staged shard to the next */
     uint64_t half_nbytes;
     int64_t flags_count; /* of one half: flag of unit u of rank r at r * units + u */

@@ -162,7 +162,11 @@ template <typename T> class gathered_operand
     IRIS_INLINE matrix<T> staged_shard(int32_t at, int32_t source) const
     {
         const iris_call_args &call = args_.product.reduce.call;
+#if defined(IRIS_GPU)
+        const int32_t place = source; /* skips_own is the host's: no scalar registers for it */
+#else
         const int32_t place = source - (layout_.skips_own != 0 && source > at ? 1 : 0);
+#endif
         T *data = heap_pointer<T>(call, at,
                                   call.data_offset + call_.half * call.data_half_nbytes +
                                       (uint64_t)place * layout_.shard_step);
