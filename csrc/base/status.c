@@ -48,9 +48,7 @@ enum iris_status iris_error_in_call(enum iris_status status, const char *name, c
         rest += length;
         separator = "";
     }
-    message[0] = '\0';
-    strncat(message, call, sizeof message - 1);
-    strncat(message, separator, sizeof message - strlen(message) - 1);
+    (void)snprintf(message, sizeof message, "%s%s", call, separator);
     strncat(message, rest, sizeof message - strlen(message) - 1);
     memcpy(last_error.message, message, sizeof message);
     return status;

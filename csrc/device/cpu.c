@@ -161,7 +161,7 @@ static void cpu_host_unregister(struct iris_device *device, void *data)
 static void cpu_identify(struct iris_device *device, char name[32])
 {
     (void)device;
-    (void)strcpy(name, "cpu");
+    memcpy(name, "cpu", sizeof "cpu");
 }
 
 static bool cpu_can_reach(struct iris_device *device, const char *name)

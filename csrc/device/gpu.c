@@ -18,7 +18,7 @@ enum { EVENT_DISABLE_TIMING = 2 }; /* HIP and CUDA alike */
 
 enum iris_status gpu_enter(const struct gpu_device *gpu, struct gpu_scope *scope)
 {
-    scope->entered = false;
+    *scope = (struct gpu_scope){0};
     if (gpu->driver->platform == GPU_CUDA) {
         void *current = NULL;
         IRIS_TRY(GPU_CALL(gpu->driver, context_get, &current));

@@ -65,7 +65,7 @@ enum iris_status iris_shared_memory_map(int fd, size_t nbytes, void **data)
             break;
     if (entry == NULL)
         status = map_new(&file, fd, nbytes, &entry);
-    if (status == IRIS_OK) {
+    if (entry != NULL) {
         ++entry->references;
         *data = entry->data;
     }

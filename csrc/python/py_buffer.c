@@ -360,7 +360,7 @@ static PyObject *buffer_copy_from_host(PyObject *object, PyObject *source)
 {
     const struct iris_py_buffer *self = (const struct iris_py_buffer *)object;
     enum iris_status status;
-    Py_buffer view;
+    Py_buffer view = {0};
 
     if (host_bytes(self, "source", source, PyBUF_SIMPLE, &view) < 0)
         return NULL;
@@ -383,7 +383,7 @@ static PyObject *buffer_copy_to_host(PyObject *object, PyObject *target)
 {
     const struct iris_py_buffer *self = (const struct iris_py_buffer *)object;
     enum iris_status status;
-    Py_buffer view;
+    Py_buffer view = {0};
 
     if (host_bytes(self, "target", target, PyBUF_WRITABLE, &view) < 0)
         return NULL;

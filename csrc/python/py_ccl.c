@@ -165,6 +165,7 @@ static PyObject *all_to_all(struct iris_py_call *call, PyObject *output, PyObjec
     const bool has_input_sizes = input_sizes && input_sizes != Py_None;
     const int count = iris_context_world_size(call->ctx);
     int64_t from[IRIS_MAX_RANKS], to[IRIS_MAX_RANKS];
+    PyObject *result;
 
     if (has_output_sizes != has_input_sizes) {
         PyErr_Format(PyExc_ValueError, "%s: expected sizes, as %s has, got None",
@@ -179,7 +180,9 @@ static PyObject *all_to_all(struct iris_py_call *call, PyObject *output, PyObjec
         call->options.output_sizes = from;
         call->options.input_sizes = to;
     }
-    return collective(call, iris_all_to_all, output, input);
+    result = collective(call, iris_all_to_all, output, input);
+    call->options.output_sizes = call->options.input_sizes = NULL; /* they end here */
+    return result;
 }
 
 static PyObject *ops_all_to_all(PyObject *module, PyObject *const *args, Py_ssize_t nargs,

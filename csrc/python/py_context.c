@@ -77,7 +77,7 @@ static PyObject *context_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     struct iris_context *ctx = NULL;
     enum iris_status status;
     int64_t members_given[IRIS_MAX_RANKS] = {0};
-    int ranks[IRIS_MAX_RANKS];
+    int ranks[IRIS_MAX_RANKS] = {0};
     struct iris_py_options given = {.ranks = NULL};
     struct iris_members members = {0};
 

@@ -73,7 +73,7 @@ static bool try_lock(struct iris_context *ctx)
     if (pthread_mutex_trylock(&ctx->op_lock) == 0)
         return true;
     (void)clock_gettime(CLOCK_REALTIME, &until); /* timedlock's clock */
-    until.tv_nsec += IRIS_WAIT_SLICE_MS * 1000000;
+    until.tv_nsec += IRIS_WAIT_SLICE_MS * 1000000L;
     if (until.tv_nsec >= 1000000000) {
         until.tv_nsec -= 1000000000;
         ++until.tv_sec;

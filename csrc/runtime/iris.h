@@ -78,9 +78,9 @@ struct iris_members {
     struct iris_context *parent;
     uint32_t ranks;
 };
-/* IRIS_EPEER, naming it as the group does, if one of them will not come: it has died, has closed
- * `parent`, or goes on with its survivors. */
-enum iris_status iris_members_check(void *members);
+/* `arg`: a struct iris_members. IRIS_EPEER, naming it as the group does, if one of them will not
+ * come: it has died, has closed `parent`, or goes on with its survivors. */
+enum iris_status iris_members_check(void *arg);
 
 /* Closes `ctx` and makes the context of those of its ranks that are left and call this too: all
  * that live, but for those that have not come within `timeout` seconds (NULL: the context's own),

@@ -383,7 +383,7 @@ static enum iris_status gather_ranks(struct meeting *m)
             (void)snprintf(m->failure, sizeof m->failure,
                            "init: rank(s) %s did not arrive within %g s", missing,
                            (double)m->options->timeout_ns * 1e-9);
-            fail_meeting(m, IRIS_EPEER, atoi(missing));
+            fail_meeting(m, IRIS_EPEER, (int)strtol(missing, NULL, 10));
             break;
         }
         IRIS_TRY(check_meeting(m));

@@ -26,7 +26,8 @@ void iris_op_desc_format(const struct iris_op_desc *desc, char text[IRIS_OP_TEXT
         (void)snprintf(blocks, sizeof blocks, ", blocks %dx%dx%d", desc->block_m, desc->block_n,
                        desc->block_k);
     } else {
-        (void)snprintf(extent, sizeof extent, "%lld elements", (long long)(desc->M * desc->N));
+        const long long elements = desc->M * desc->N;
+        (void)snprintf(extent, sizeof extent, "%lld elements", elements);
     }
     if (desc->operation == IRIS_OP_MATMUL_REDUCE_SCATTER)
         (void)snprintf(detail, sizeof detail, ", dim=%d", desc->dim);

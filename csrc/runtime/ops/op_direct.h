@@ -24,6 +24,6 @@ struct iris_direct_launch {
 };
 
 /* On a synchronous device IRIS_OK means done. */
-enum iris_status iris_direct_run(struct iris_context *ctx, const struct iris_direct_launch *launch);
+enum iris_status iris_direct_run(struct iris_context *ctx, const struct iris_direct_launch *d);
 
 #endif

@@ -59,7 +59,7 @@ static bool is_drained(const struct iris_context *ctx, int peer)
     const char *lanes = iris_heap_base(ctx->heap, ctx->rank) + ctx->channels_offset;
 
     for (int32_t lane = 0; lane < ctx->channel_lanes; ++lane) {
-        const size_t index = (size_t)(peer * ctx->channel_lanes + lane);
+        const size_t index = (size_t)peer * (size_t)ctx->channel_lanes + (size_t)lane;
         struct iris_channel_lane now;
         if (ctx->ops->memory_read(ctx->device, &now, lanes + index * sizeof now, sizeof now) !=
             IRIS_OK)

@@ -36,8 +36,11 @@ enum iris_status iris_select_gather(const struct iris_select_target *on,
                                     const struct iris_config *config, uint32_t work_groups,
                                     struct iris_op_desc *desc);
 
+/* Of a block: no more than there is, and at least 1. */
 static inline int32_t iris_at_most(int32_t value, int64_t limit)
 {
+    if (limit < 1)
+        return 1;
     return value < limit ? value : (int32_t)limit;
 }
 
