@@ -66,6 +66,13 @@ class FusedConfig:
     overlap : bool or None
         Only all_gather_matmul_hbm_buffer. True: a rank multiplies the pieces that have arrived
         while others are on their way. False: it begins when all have arrived.
+    form : str or None
+        How the product is joined with what goes on between the ranks. 'tiles': one kernel, whose
+        tiles travel as they are made. 'decode': one kernel for few rows. 'plain': a product and
+        then a collective. None chooses; it chooses 'tiles' where another field asks for what
+        only tiles have: a block size, `group_size_m`, an `all_reduce_variant` but 'two_shot', or
+        one of the fields of all_gather_matmul_hbm_buffer. Beside another form such a field is
+        an error.
     """
 
     block_size_m: int | None = None
@@ -79,6 +86,7 @@ class FusedConfig:
     k_per_flag: int | None = None
     staged_a_layout: str | None = None
     overlap: bool | None = None
+    form: str | None = None
 
     def validate(self, world_size: int | None = None) -> None:
         """Raise ValueError, which names the field and its value, if no operation could run so.
@@ -101,6 +109,7 @@ class FusedConfig:
             self.all_reduce_variant,
             self.staged_a_layout,
             self.overlap,
+            self.form,
         )
 
 
@@ -143,6 +152,7 @@ class Config:
             None,
             None,
             self.all_reduce_variant,
+            None,
             None,
             None,
         )

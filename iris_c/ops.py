@@ -169,7 +169,7 @@ def _config_of(fields: tuple[Any, ...]) -> FusedConfig:
         "k_per_flag",
     )
     chosen = {name: value or None for name, value in zip(names, fields, strict=False)}
-    variant, layout, overlap = fields[len(names) :]
+    variant, layout, overlap, form = fields[len(names) :]
     return FusedConfig(
-        **chosen, all_reduce_variant=variant, staged_a_layout=layout, overlap=overlap
+        **chosen, all_reduce_variant=variant, staged_a_layout=layout, overlap=overlap, form=form
     )

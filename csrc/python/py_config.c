@@ -60,6 +60,23 @@ static int config_layout(PyObject *value, bool *m_contiguous)
     return -1;
 }
 
+static int config_form(PyObject *value, enum iris_form *out)
+{
+    const char *name;
+
+    if (value == Py_None)
+        return 0;
+    name = iris_py_text("form", value);
+    if (!name)
+        return -1;
+    if (name[0] == '\0' || !iris_form_from_name(name, out)) {
+        PyErr_Format(PyExc_ValueError, "form: expected tiles, decode, plain or None, got '%.100s'",
+                     name);
+        return -1;
+    }
+    return 0;
+}
+
 static int config_choice(const char *name, PyObject *value, enum iris_choice *out)
 {
     if (value == Py_None)
@@ -88,8 +105,8 @@ int iris_py_config_from_tuple(PyObject *tuple, struct iris_config *out)
     };
     const int count = sizeof fields / sizeof fields[0];
 
-    if (!PyTuple_Check(tuple) || PyTuple_Size(tuple) != count + 3) {
-        PyErr_Format(PyExc_TypeError, "config: expected %d fields", count + 3);
+    if (!PyTuple_Check(tuple) || PyTuple_Size(tuple) != count + 4) {
+        PyErr_Format(PyExc_TypeError, "config: expected %d fields", count + 4);
         return -1;
     }
     for (int i = 0; i < count; i++) /* items are borrowed from the tuple */
@@ -97,7 +114,8 @@ int iris_py_config_from_tuple(PyObject *tuple, struct iris_config *out)
             return -1;
     if (config_variant(PyTuple_GetItem(tuple, count), &config.variant) < 0 ||
         config_layout(PyTuple_GetItem(tuple, count + 1), &config.m_contiguous) < 0 ||
-        config_choice("overlap", PyTuple_GetItem(tuple, count + 2), &config.overlap) < 0)
+        config_choice("overlap", PyTuple_GetItem(tuple, count + 2), &config.overlap) < 0 ||
+        config_form(PyTuple_GetItem(tuple, count + 3), &config.form) < 0)
         return -1;
     *out = config;
     return 0;
@@ -105,7 +123,7 @@ int iris_py_config_from_tuple(PyObject *tuple, struct iris_config *out)
 
 PyObject *iris_py_config_to_tuple(const struct iris_config *config)
 {
-    return Py_BuildValue("(iiiiiiiizsO)", config->block_size_m, config->block_size_n,
+    return Py_BuildValue("(iiiiiiiizsOz)", config->block_size_m, config->block_size_n,
                          config->block_size_k, config->group_size_m, config->num_sms,
                          config->num_xcds, config->num_fetch_sms, config->k_per_flag,
                          config->variant == IRIS_VARIANT_NONE ? NULL
@@ -113,7 +131,8 @@ PyObject *iris_py_config_to_tuple(const struct iris_config *config)
                          config->m_contiguous ? "m_contiguous" : "k_contiguous",
                          config->overlap == IRIS_OPEN  ? Py_None
                          : config->overlap == IRIS_YES ? Py_True
-                                                       : Py_False);
+                                                       : Py_False,
+                         config->form == IRIS_FORM_NONE ? NULL : iris_form_name(config->form));
 }
 
 /* Whether an object of this type stays as it is: a FusedConfig or ccl.Config itself. One of a

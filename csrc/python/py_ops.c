@@ -85,8 +85,9 @@ PyDoc_STRVAR(
     "(value, seconds, {term: seconds}).");
 
 static PyObject *candidate_object(const struct iris_decision *decision,
-                                  const struct iris_candidate *candidate, bool is_variant)
+                                  const struct iris_candidate *candidate)
 {
+    const char *name = iris_decision_value_name(decision, candidate->value);
     PyObject *terms = PyDict_New();
 
     for (int i = 0; terms && i < IRIS_MAX_TERMS && decision->terms[i]; i++) {
@@ -98,19 +99,17 @@ static PyObject *candidate_object(const struct iris_decision *decision,
     }
     if (!terms)
         return NULL;
-    if (is_variant)
-        return Py_BuildValue("sdN", iris_variant_name((enum iris_variant)candidate->value),
-                             candidate->seconds, terms);
+    if (name)
+        return Py_BuildValue("sdN", name, candidate->seconds, terms);
     return Py_BuildValue("idN", (int)candidate->value, candidate->seconds, terms);
 }
 
 static PyObject *decision_object(const struct iris_decision *decision)
 {
-    const bool is_variant = strcmp(decision->field, "all_reduce_variant") == 0;
     PyObject *candidates = PyList_New(0);
 
     for (int i = 0; candidates && i < decision->count; i++) {
-        PyObject *item = candidate_object(decision, &decision->candidates[i], is_variant);
+        PyObject *item = candidate_object(decision, &decision->candidates[i]);
 
         if (!item || PyList_Append(candidates, item) < 0)
             Py_CLEAR(candidates);

@@ -38,6 +38,8 @@ const char *iris_reduce_op_name(enum iris_reduce_op op);        /* "sum" ... */
 const char *iris_variant_name(enum iris_variant variant);       /* "two_shot" ..., NONE: "" */
 /* false: no such name, *out untouched */
 bool iris_variant_from_name(const char *name, enum iris_variant *out);
+const char *iris_form_name(enum iris_form form); /* "tiles" ..., NONE: "" */
+bool iris_form_from_name(const char *name, enum iris_form *out);
 bool iris_operation_from_name(const char *name, enum iris_operation *out);
 
 /* ---- context ---- */
@@ -210,8 +212,9 @@ struct iris_config {
     int32_t num_fetch_sms; /* gathered operands: work-groups that only send, on sm_90a: that send */
     int32_t k_per_flag;    /* the same: steps of block_size_k per flag */
     bool m_contiguous;     /* the same: staged shards are contiguous along M, not K */
-    enum iris_choice overlap; /* the same: multiply what has come while the rest is under way */
-    enum iris_variant variant;
+    enum iris_choice overlap;  /* the same: multiply what has come while the rest is under way */
+    enum iris_variant variant; /* of a product: of its form TILES */
+    enum iris_form form;       /* of a product */
 };
 
 /* IRIS_EINVAL naming the field and the value. world_size 0 skips what depends on it. */
@@ -230,9 +233,9 @@ enum iris_status iris_auto_config(enum iris_operation operation, int64_t M, int6
 
 /* What was weighed where a model chose: the candidates for a field of the config, and the time that
  * the model says each takes, in seconds, with its terms. */
-enum { IRIS_MAX_DECISIONS = 3, IRIS_MAX_CANDIDATES = 4, IRIS_MAX_TERMS = 3 };
+enum { IRIS_MAX_DECISIONS = 4, IRIS_MAX_CANDIDATES = 4, IRIS_MAX_TERMS = 3 };
 struct iris_candidate {
-    int32_t value; /* of the field; of all_reduce_variant an enum iris_variant */
+    int32_t value; /* of the field: a number, an enum iris_variant or an enum iris_form */
     double terms[IRIS_MAX_TERMS], seconds;
 };
 struct iris_decision {
@@ -244,6 +247,8 @@ struct iris_explanation {
     struct iris_decision decisions[IRIS_MAX_DECISIONS];
     int count;
 };
+/* What a candidate's value is called where it is not a number, else NULL. */
+const char *iris_decision_value_name(const struct iris_decision *decision, int32_t value);
 /* Of a fused product, or of an all_reduce of N elements (M = K = 1), on such a chip. `config` may
  * be NULL. IRIS_EINVAL. */
 enum iris_status iris_explain(enum iris_operation operation, int64_t M, int64_t N, int64_t K,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * Names and sizes of dtypes, operations, variants and reductions.
+ * Names and sizes of dtypes, operations, variants, forms and reductions.
  */
 #include "iris.h"
 
@@ -51,6 +51,13 @@ static const char *const variants[IRIS_VARIANT_COUNT] = {
     [IRIS_VARIANT_ONE_SHOT_LEGACY] = "one_shot_legacy",
 };
 
+static const char *const forms[IRIS_FORM_COUNT] = {
+    [IRIS_FORM_NONE] = "",
+    [IRIS_FORM_TILES] = "tiles",
+    [IRIS_FORM_DECODE] = "decode",
+    [IRIS_FORM_PLAIN] = "plain",
+};
+
 static const char *const reduce_ops[IRIS_REDUCE_COUNT] = {
     [IRIS_REDUCE_SUM] = "sum",   [IRIS_REDUCE_MAX] = "max", [IRIS_REDUCE_MIN] = "min",
     [IRIS_REDUCE_PROD] = "prod", [IRIS_REDUCE_AVG] = "avg",
@@ -91,6 +98,22 @@ bool iris_variant_from_name(const char *name, enum iris_variant *out)
     for (int v = 0; v < IRIS_VARIANT_COUNT; ++v) {
         if (strcmp(name, variants[v]) == 0) {
             *out = (enum iris_variant)v;
+            return true;
+        }
+    }
+    return false;
+}
+
+const char *iris_form_name(enum iris_form form)
+{
+    return forms[form];
+}
+
+bool iris_form_from_name(const char *name, enum iris_form *out)
+{
+    for (int f = 0; f < IRIS_FORM_COUNT; ++f) {
+        if (strcmp(name, forms[f]) == 0) {
+            *out = (enum iris_form)f;
             return true;
         }
     }

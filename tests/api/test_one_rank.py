@@ -223,6 +223,7 @@ def test_config_is_a_frozen_value():
         ("num_fetch_sms", 0),
         ("k_per_flag", -2),
         ("all_reduce_variant", "three_shot"),
+        ("form", "large"),
     ],
 )
 def test_config_validation_names_field_and_value(field, value):
@@ -234,9 +235,31 @@ def test_selected_config_is_complete(ctx):
     config = ctx.ops.select_config(128, 64, 32, torch.float16)
     assert config.block_size_m > 0
     assert config.num_sms > 0
+    assert config.form == "tiles"
     config.validate(1)
     config = iris_c.ops.select_config(ctx, 128, 64, 32, "float32", iris_c.FusedConfig(16))
     assert config.block_size_m == 16
+
+
+def test_fields_of_tiles_and_other_forms_exclude_each_other(ctx):
+    for field, value in (
+        ("block_size_m", 16),
+        ("block_size_n", 16),
+        ("block_size_k", 16),
+        ("group_size_m", 2),
+        ("num_fetch_sms", 1),
+        ("k_per_flag", 1),
+        ("staged_a_layout", "m_contiguous"),
+        ("overlap", False),
+        ("all_reduce_variant", "ring"),
+    ):
+        for form in ("decode", "plain"):
+            config = iris_c.FusedConfig(form=form, **{field: value})
+            with pytest.raises(ValueError, match=f"^{field}: expected None in the form '{form}'"):
+                ctx.ops.select_config(128, 64, 32, "float32", config)
+    with pytest.raises(ValueError, match=r"^form: expected one that matmul_all_reduce has"):
+        ctx.ops.select_config(8, 64, 32, "float32", iris_c.FusedConfig(form="decode"))
+    assert ctx.ops.select_config(8, 64, 32, "float32", iris_c.FusedConfig(form="tiles"))
 
 
 def test_each_config_object_counts(ctx):

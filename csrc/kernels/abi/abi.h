@@ -112,6 +112,15 @@ enum iris_variant {
     IRIS_VARIANT_COUNT = 9
 };
 
+/* How a product is joined with what goes on between ranks. */
+enum iris_form {
+    IRIS_FORM_NONE = 0,   /* open; of operations that are no product */
+    IRIS_FORM_TILES = 1,  /* one kernel: large tiles, which travel as they are made */
+    IRIS_FORM_DECODE = 2, /* one kernel for few rows: packets from the product's epilogue */
+    IRIS_FORM_PLAIN = 3,  /* a product and a collective, one after the other */
+    IRIS_FORM_COUNT = 4
+};
+
 /* What a rank knows when a call ends on its stream, beside its own result's completeness. */
 enum iris_ending {
     IRIS_ENDING_TELLS = 0, /* nothing; but it has told the peers that its result is complete */

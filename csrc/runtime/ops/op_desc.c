@@ -23,8 +23,11 @@ void iris_op_desc_format(const struct iris_op_desc *desc, char text[IRIS_OP_TEXT
     if (IRIS_IS_PRODUCT(desc->operation)) {
         (void)snprintf(extent, sizeof extent, "M=%lld, N=%lld, K=%lld", (long long)desc->M,
                        (long long)desc->N, (long long)iris_op_desc_k(desc));
-        (void)snprintf(blocks, sizeof blocks, ", blocks %dx%dx%d", desc->block_m, desc->block_n,
-                       desc->block_k);
+        if (desc->form == IRIS_FORM_TILES)
+            (void)snprintf(blocks, sizeof blocks, ", blocks %dx%dx%d", desc->block_m, desc->block_n,
+                           desc->block_k);
+        else
+            (void)snprintf(blocks, sizeof blocks, ", %s", iris_form_name(desc->form));
     } else {
         const long long elements = desc->M * desc->N;
         (void)snprintf(extent, sizeof extent, "%lld elements", elements);

@@ -17,6 +17,7 @@
 /* What all ranks of a call agree on: X(type, name). The signature is a hash of these fields,
  * whatever they are.
  *
+ *   form         of a product; every other operation has NONE
  *   no_k         the caller's K is 0, and the launch's one for each shard: see iris_product_depth
  *   dim          along which a scattered result or a gathered operand is divided
  *   share_m, share_n, share_k, unit_k, m_contiguous   see iris_reduce_args and iris_gather_args
@@ -27,6 +28,7 @@
 #define IRIS_OP_AGREED(X)                                                                          \
     X(enum iris_operation, operation)                                                              \
     X(enum iris_variant, variant)                                                                  \
+    X(enum iris_form, form)                                                                        \
     X(enum iris_dtype, dtype)                                                                      \
     X(int64_t, M)                                                                                  \
     X(int64_t, N)                                                                                  \

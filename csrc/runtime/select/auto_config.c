@@ -84,6 +84,7 @@ int32_t iris_op_select_xcds(const struct iris_context *ctx, const struct iris_co
 static void fill_config(const struct iris_select_target *on, const struct iris_op_desc *desc,
                         uint32_t work_groups, struct iris_config *config)
 {
+    config->form = desc->form;
     config->variant = desc->variant;
     config->block_size_m = desc->block_m;
     config->block_size_n = desc->block_n;

@@ -33,6 +33,13 @@ int32_t iris_decide(struct iris_decision *decision, double margin,
     return decision->candidates[decision->chosen].value;
 }
 
+const char *iris_decision_value_name(const struct iris_decision *decision, int32_t value)
+{
+    if (strcmp(decision->field, "all_reduce_variant") == 0)
+        return iris_variant_name((enum iris_variant)value);
+    return strcmp(decision->field, "form") == 0 ? iris_form_name((enum iris_form)value) : NULL;
+}
+
 /* Adds to a text of `used` bytes; returns how many it has then, less than nbytes. */
 static size_t append(char *text, size_t nbytes, size_t used, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
@@ -50,18 +57,17 @@ static size_t append(char *text, size_t nbytes, size_t used, const char *format,
 
 size_t iris_decision_format(const struct iris_decision *decision, char *text, size_t nbytes)
 {
-    const bool is_variant = strcmp(decision->field, "all_reduce_variant") == 0;
     size_t used = 0;
 
     for (int c = 0; c < decision->count; ++c) {
         const struct iris_candidate *candidate = &decision->candidates[c];
+        const char *name = iris_decision_value_name(decision, candidate->value);
         char number[16];
 
         (void)snprintf(number, sizeof number, "%d", candidate->value);
         used = append(text, nbytes, used, "%s  %s %s = %s: %.1f us", c > 0 ? "\n" : "",
                       c == decision->chosen ? "*" : " ", decision->field,
-                      is_variant ? iris_variant_name((enum iris_variant)candidate->value) : number,
-                      candidate->seconds * 1e6);
+                      name != NULL ? name : number, candidate->seconds * 1e6);
         for (int i = 0; i < IRIS_MAX_TERMS && decision->terms[i] != NULL; ++i)
             used = append(text, nbytes, used, "%s%s %.1f", i == 0 ? " (" : ", ", decision->terms[i],
                           candidate->terms[i] * 1e6);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * The choice of all that a call leaves open, in its order: variant, tiles, work-groups, and how a
- * gathered operand travels.
+ * The choice of all that a call leaves open, in its order: form, variant, tiles, work-groups, and
+ * how a gathered operand travels.
  */
 #include "op_select.h"
 
@@ -39,7 +39,7 @@ static uint32_t enough_work_groups(const struct iris_select_target *on,
     return (uint32_t)(wanted < limit ? wanted : limit);
 }
 
-/* For extents of at least 1. */
+/* For extents of at least 1; after iris_select_form. */
 static enum iris_status select_sized(const struct iris_select_target *on,
                                      const struct iris_config *config, struct iris_op_desc *desc,
                                      uint32_t *work_groups)
@@ -76,7 +76,9 @@ enum iris_status iris_select_for(const struct iris_select_target *on,
     desc->M = M > 0 ? M : 1;
     desc->N = N > 0 ? N : 1;
     desc->K = K > 0 ? K : 1;
-    status = select_sized(on, &asked, desc, work_groups);
+    status = iris_select_form(on, config, desc);
+    if (status == IRIS_OK)
+        status = select_sized(on, &asked, desc, work_groups);
     desc->M = M;
     desc->N = N;
     desc->K = K;

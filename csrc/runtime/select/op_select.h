@@ -26,8 +26,14 @@ enum iris_status iris_select_for(const struct iris_select_target *on,
                                  const struct iris_config *config, struct iris_op_desc *desc,
                                  uint32_t *work_groups);
 
-/* Its parts, for extents of at least 1. The variant; the tiles, of products and of tensors; what a
- * gathered operand needs besides. */
+/* Whether a product can run in this form. */
+bool iris_form_available(const struct iris_select_target *on, const struct iris_op_desc *desc,
+                         enum iris_form form);
+
+/* Its parts, for extents of at least 1. The form of a product; the variant; the tiles, of products
+ * and of tensors; what a gathered operand needs besides. */
+enum iris_status iris_select_form(const struct iris_select_target *on,
+                                  const struct iris_config *config, struct iris_op_desc *desc);
 enum iris_status iris_select_variant(const struct iris_select_target *on,
                                      const struct iris_config *config, struct iris_op_desc *desc);
 enum iris_status iris_select_tiles(const struct iris_select_target *on,

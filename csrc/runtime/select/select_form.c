@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * In which form a product is joined with what goes on between ranks. Depends only on what is equal
+ * on all ranks: the call's shape and dtype, the chip, the number of ranks, and facts that the ranks
+ * have told each other. Not on where this rank's operands lie.
+ */
+#include "decide.h"
+#include "op_select.h"
+
+/* Of each form: which calls it can run. */
+static const struct {
+    enum iris_form form;
+    bool (*is_available)(const struct iris_select_target *on, const struct iris_op_desc *desc);
+} forms[] = {
+    {IRIS_FORM_TILES, NULL}, /* any call */
+};
+
+bool iris_form_available(const struct iris_select_target *on, const struct iris_op_desc *desc,
+                         enum iris_form form)
+{
+    for (size_t i = 0; i < sizeof forms / sizeof forms[0]; ++i)
+        if (forms[i].form == form)
+            return forms[i].is_available == NULL || forms[i].is_available(on, desc);
+    return false;
+}
+
+/* The first field of the config that asks for what only tiles have; NULL: none does. Not num_sms,
+ * which may differ between the ranks. */
+static const char *find_tiles_field(const struct iris_config *config)
+{
+    const struct {
+        const char *name;
+        bool asked;
+    } fields[] = {
+        {"block_size_m", config->block_size_m != 0},
+        {"block_size_n", config->block_size_n != 0},
+        {"block_size_k", config->block_size_k != 0},
+        {"group_size_m", config->group_size_m != 0},
+        {"num_fetch_sms", config->num_fetch_sms != 0},
+        {"k_per_flag", config->k_per_flag != 0},
+        {"staged_a_layout", config->m_contiguous},
+        {"overlap", config->overlap != IRIS_OPEN},
+        {"all_reduce_variant",
+         config->variant != IRIS_VARIANT_NONE && config->variant != IRIS_VARIANT_TWO_SHOT},
+    };
+
+    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; ++i)
+        if (fields[i].asked)
+            return fields[i].name;
+    return NULL;
+}
+
+static enum iris_status check_form(const struct iris_select_target *on,
+                                   const struct iris_op_desc *desc, enum iris_form form,
+                                   const char *tiles_field)
+{
+    if (form != IRIS_FORM_TILES && tiles_field != NULL)
+        return IRIS_FAIL(IRIS_EINVAL, "%s: expected None in the form '%s', which has no tiles",
+                         tiles_field, iris_form_name(form));
+    if (iris_form_available(on, desc, form))
+        return IRIS_OK;
+    return IRIS_FAIL(IRIS_EINVAL,
+                     "form: expected one that %s has for %s on the %s backend, got "
+                     "'%s'",
+                     iris_operation_name(desc->operation), iris_dtype_name(desc->dtype),
+                     on->backend, iris_form_name(form));
+}
+
+enum iris_status iris_select_form(const struct iris_select_target *on,
+                                  const struct iris_config *config, struct iris_op_desc *desc)
+{
+    const char *tiles_field = find_tiles_field(config);
+
+    desc->form = IRIS_FORM_NONE;
+    if (!IRIS_IS_PRODUCT(desc->operation))
+        return IRIS_OK;
+    desc->form = config->form != IRIS_FORM_NONE ? config->form : IRIS_FORM_TILES;
+    return check_form(on, desc, desc->form, tiles_field);
+}
