@@ -6,6 +6,11 @@
  */
 #include "op_select.h"
 
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "decide.h"
 #include "kernels/abi/launch_limits.h"
 #include "kernels/abi/schedule.h"
 
@@ -83,4 +88,74 @@ enum iris_status iris_select_for(const struct iris_select_target *on,
     desc->N = N;
     desc->K = K;
     return status;
+}
+
+/* ---- for a context ---- */
+
+struct iris_select_target iris_select_target_of(const struct iris_context *ctx)
+{
+    const struct iris_device_traits *traits = iris_device_traits(ctx->device);
+
+    return (struct iris_select_target){
+        .chip = iris_chip_of(traits->arch, ctx->ops->name),
+        .backend = ctx->ops->name,
+        .world_size = ctx->world_size,
+        .xcds = traits->xcds,
+        .compute_units = ctx->ops->compute_units(ctx->device),
+        .max_work_groups = ctx->ops->max_work_groups(ctx->device),
+        .cores = traits->cores,
+    };
+}
+
+typedef void choice_log(const char *text);
+static choice_log *_Atomic installed_log;
+
+void iris_log_choices(void (*log)(const char *text))
+{
+    atomic_store_explicit(&installed_log, log, memory_order_release);
+}
+
+static void log_choice(choice_log *log, const struct iris_context *ctx,
+                       const struct iris_op_desc *desc, uint32_t work_groups,
+                       const struct iris_explanation *explanation)
+{
+    static _Thread_local uint32_t last; /* signature of what this thread has logged */
+    const uint32_t signature = iris_op_desc_signature(desc);
+    char call[IRIS_OP_TEXT_NBYTES], text[2048];
+    size_t used;
+
+    if (signature == last)
+        return;
+    last = signature;
+    iris_op_desc_format(desc, call);
+    (void)snprintf(text, sizeof text, "iris_c: rank %d: %s on %u work-groups%s", ctx->rank, call,
+                   work_groups, explanation->count == 0 ? ", by rule" : "");
+    used = strlen(text);
+    for (int i = 0; i < explanation->count && used + 2 < sizeof text; ++i) {
+        text[used++] = '\n';
+        used += iris_decision_format(&explanation->decisions[i], text + used, sizeof text - used);
+    }
+    log(text);
+}
+
+enum iris_status iris_op_select(const struct iris_context *ctx, const struct iris_config *config,
+                                struct iris_op_desc *desc, uint32_t *work_groups)
+{
+    static const struct iris_config open = {0};
+    choice_log *log = atomic_load_explicit(&installed_log, memory_order_acquire);
+    struct iris_select_target on = iris_select_target_of(ctx);
+    struct iris_explanation explanation = {0};
+
+    if (log != NULL)
+        on.explanation = &explanation;
+    IRIS_TRY(iris_select_for(&on, config != NULL ? config : &open, desc, work_groups));
+    if (log != NULL)
+        log_choice(log, ctx, desc, *work_groups, &explanation);
+    return IRIS_OK;
+}
+
+int32_t iris_op_select_xcds(const struct iris_context *ctx, const struct iris_config *config)
+{
+    return config != NULL && config->num_xcds != 0 ? config->num_xcds
+                                                   : iris_device_traits(ctx->device)->xcds;
 }

@@ -6,7 +6,7 @@
  * have told each other. Not on where this rank's operands lie.
  */
 #include "decide.h"
-#include "op_select.h"
+#include "select_parts.h"
 
 /* Of each form: which calls it can run. */
 static const struct {

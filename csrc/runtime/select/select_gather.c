@@ -7,7 +7,7 @@
 #include "decide.h"
 #include "kernels/abi/launch_limits.h"
 #include "kernels/abi/schedule.h"
-#include "op_select.h"
+#include "select_parts.h"
 
 /* The largest part, of at most `limit`, that `count` is a multiple of. */
 static int64_t even_part(int64_t count, int64_t limit)

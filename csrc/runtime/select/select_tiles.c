@@ -6,7 +6,7 @@
 #include "decide.h"
 #include "kernels/abi/launch_limits.h"
 #include "kernels/abi/schedule.h"
-#include "op_select.h"
+#include "select_parts.h"
 
 /* A 256 x 512 fp32 accumulator is 512 KiB: it stays in a core's L2 beside the packed K blocks of A
  * and B; wide tiles spread the packing of A over more columns. */

@@ -5,7 +5,7 @@
  */
 #include "decide.h"
 #include "kernels/abi/schedule.h"
-#include "op_select.h"
+#include "select_parts.h"
 
 /* On the host copies are cheap and signals are not: each rank sums everything, up to so many bytes.
  */

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * What the choice for a call is made of: for whom it is made, and a step for each kind of thing
+ * that is left open. Depends only on values that are equal on all ranks, except for the number of
+ * work-groups, which is each rank's own business.
+ */
+#ifndef IRIS_SELECT_PARTS_H
+#define IRIS_SELECT_PARTS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/status.h"
+#include "chips.h"
+#include "runtime/iris.h"
+#include "runtime/ops/op_desc.h"
+
+/* What the choice depends on besides the call. */
+struct iris_select_target {
+    const struct iris_chip *chip;
+    const char *backend; /* for messages */
+    int world_size;
+    int xcds, compute_units, max_work_groups; /* of the device that is there, or the chip's */
+    int cores; /* of the cpu: no more work-groups than these, whatever was asked; 0: no bound */
+    struct iris_explanation *explanation; /* NULL, or: gets what was weighed */
+};
+
+/* Whether a product can run in this form. */
+bool iris_form_available(const struct iris_select_target *on, const struct iris_op_desc *desc,
+                         enum iris_form form);
+
+/* The steps, for extents of at least 1. The form of a product; the variant; the tiles, of products
+ * and of tensors; what a gathered operand needs besides. */
+enum iris_status iris_select_form(const struct iris_select_target *on,
+                                  const struct iris_config *config, struct iris_op_desc *desc);
+enum iris_status iris_select_variant(const struct iris_select_target *on,
+                                     const struct iris_config *config, struct iris_op_desc *desc);
+enum iris_status iris_select_tiles(const struct iris_select_target *on,
+                                   const struct iris_config *config, struct iris_op_desc *desc);
+enum iris_status iris_select_gather(const struct iris_select_target *on,
+                                    const struct iris_config *config, uint32_t work_groups,
+                                    struct iris_op_desc *desc);
+
+/* Of a block: no more than there is, and at least 1. */
+static inline int32_t iris_at_most(int32_t value, int64_t limit)
+{
+    if (limit < 1)
+        return 1;
+    return value < limit ? value : (int32_t)limit;
+}
+
+#endif
