@@ -3,9 +3,11 @@
  *
  * From an abort word and the fault recorded beside it to the error that the user sees.
  */
-#include "context.h"
+#include "fault.h"
 
 #include <stdio.h>
+
+#include "runtime/memory/workspace.h"
 
 static const char *const signals[] = {
     [IRIS_SIGNAL_NONE] = "nothing",
@@ -118,4 +120,18 @@ enum iris_status iris_context_abort_status(struct iris_context *ctx, enum iris_o
     }
     iris_error_last()->rank = culprit;
     return IRIS_EPEER;
+}
+
+enum iris_status iris_context_poll(struct iris_context *ctx, enum iris_operation operation)
+{
+    const uint32_t reason = IRIS_ABORT_REASON(iris_control_aborted(ctx->control, ctx->rank));
+
+    if (reason == IRIS_ABORT_NONE)
+        return IRIS_OK;
+    if (reason != IRIS_ABORT_MISMATCH)
+        return iris_context_abort_status(ctx, operation);
+    /* A synchronous device's call settles it itself, before it returns. */
+    return iris_device_traits(ctx->device)->is_gpu
+               ? iris_workspace_settle_mismatch(ctx, &ctx->last_op)
+               : IRIS_OK;
 }

@@ -18,6 +18,7 @@
 
 #include "base/clock.h"
 #include "context.h"
+#include "context_end.h"
 
 /* What fails for want of a peer may be seen before the peer's end is: how long that is waited for.
  */

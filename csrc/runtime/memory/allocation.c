@@ -8,6 +8,8 @@
 #include <stdlib.h>
 
 #include "runtime/context.h"
+#include "runtime/context_lock.h"
+#include "runtime/entry.h"
 
 struct iris_allocation {
     atomic_int references;

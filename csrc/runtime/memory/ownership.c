@@ -53,24 +53,6 @@ bool iris_context_describe_owner(const void *data, size_t nbytes,
     return ctx != NULL;
 }
 
-bool iris_operation_has_workspace(enum iris_operation operation)
-{
-    switch (operation) {
-    case IRIS_OP_ALL_REDUCE:
-    case IRIS_OP_REDUCE_SCATTER:
-    case IRIS_OP_ALL_GATHER:
-    case IRIS_OP_BROADCAST:
-    case IRIS_OP_ALL_TO_ALL:
-    case IRIS_OP_GATHER:
-    case IRIS_OP_SCATTER:
-    case IRIS_OP_REDUCE:
-    case IRIS_OP_ALL_REDUCE_RMSNORM:
-        return true;
-    default:
-        return IRIS_IS_PRODUCT(operation);
-    }
-}
-
 void iris_context_describe(const struct iris_context *ctx, char text[IRIS_CONTEXT_TEXT_NBYTES])
 {
     const size_t length = strlen(ctx->run_key);

@@ -10,6 +10,7 @@
 
 #include "board.h"
 #include "kernels/abi/schedule.h"
+#include "runtime/context_lock.h"
 
 struct iris_workspace {
     atomic_int references;

@@ -55,6 +55,9 @@ struct iris_workspace_control *iris_storage_control(const struct iris_context *c
 struct iris_context *iris_workspace_context(const struct iris_workspace *workspace);
 enum iris_operation iris_workspace_operation(const struct iris_workspace *workspace);
 
+/* Frees the context's own workspaces and all storages; when the last reference goes. */
+void iris_context_free_workspaces(struct iris_context *ctx);
+
 /* What iris_workspace_info tells of the last call. */
 void iris_workspace_note_call(struct iris_workspace *workspace, const struct iris_op_desc *desc);
 

@@ -158,3 +158,21 @@ struct iris_op_needs iris_op_desc_needs(const struct iris_op_desc *desc, int wor
         needs.half_nbytes += results_nbytes;
     return needs;
 }
+
+bool iris_operation_has_workspace(enum iris_operation operation)
+{
+    switch (operation) {
+    case IRIS_OP_ALL_REDUCE:
+    case IRIS_OP_REDUCE_SCATTER:
+    case IRIS_OP_ALL_GATHER:
+    case IRIS_OP_BROADCAST:
+    case IRIS_OP_ALL_TO_ALL:
+    case IRIS_OP_GATHER:
+    case IRIS_OP_SCATTER:
+    case IRIS_OP_REDUCE:
+    case IRIS_OP_ALL_REDUCE_RMSNORM:
+        return true;
+    default:
+        return IRIS_IS_PRODUCT(operation);
+    }
+}

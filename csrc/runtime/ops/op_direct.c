@@ -6,7 +6,8 @@
 #include "op_direct.h"
 
 #include "kernels/abi/instances.h"
-#include "op_launch.h"
+#include "runtime/entry.h"
+#include "runtime/fault.h"
 
 static enum iris_status order_before(struct iris_context *ctx, const struct iris_direct_launch *d,
                                      bool capturing)

@@ -7,6 +7,9 @@
 #include "op_launch.h"
 
 #include "kernels/abi/instances.h"
+#include "runtime/barriers.h"
+#include "runtime/entry.h"
+#include "runtime/fault.h"
 #include "runtime/memory/workspace.h"
 #include "trace_buffer.h"
 

@@ -70,7 +70,7 @@ static bool is_drained(const struct iris_context *ctx, int peer)
     return true;
 }
 
-void iris_messages_drain(const struct iris_context *ctx)
+void iris_messages_drain(struct iris_context *ctx)
 {
     const struct timespec nap = {0, 200000};
     const uint64_t started = iris_clock_ns();

@@ -16,6 +16,6 @@ enum iris_status iris_messages_all_to_all(struct iris_context *ctx,
 
 /* Waits, within the context's timeout, until the peers have taken what was sent to them: who leaves
  * first ends their calls. The device is idle. */
-void iris_messages_drain(const struct iris_context *ctx);
+void iris_messages_drain(struct iris_context *ctx);
 
 #endif

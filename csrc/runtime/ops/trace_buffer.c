@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * The trace's buffer, and comparing the ranks' clocks.
+ * The trace's buffer.
  */
 #include "trace_buffer.h"
 
 #include <unistd.h>
 
-#include "op_launch.h"
+#include "runtime/entry.h"
 
 /* 8 MiB: a hundred products of common size. */
 enum { CAPACITY = 1 << 18 };
@@ -73,24 +73,7 @@ enum iris_status iris_trace_clear(struct iris_context *ctx)
     return status;
 }
 
-static enum iris_status compare_clocks(struct iris_context *ctx)
-{
-    const struct iris_op_desc desc = {
-        .operation = IRIS_OP_COMPARE_CLOCKS, .dtype = IRIS_DTYPE_U8, .root = -1};
-    const struct iris_op_options options = {.trace = true};
-    struct iris_barrier_args args;
-    const struct iris_op_launch launch = {
-        .call = &args.call,
-        .args = &args,
-        .args_nbytes = sizeof args,
-        .work_groups = 1,
-        .kernel_dtype = IRIS_DTYPE_U8,
-    };
-
-    return iris_op_run(ctx, &desc, &launch, &options);
-}
-
-static enum iris_status read_head(struct iris_context *ctx, struct iris_trace_info *out)
+enum iris_status iris_trace_read_info(struct iris_context *ctx, struct iris_trace_info *out)
 {
     struct iris_trace head;
 
@@ -102,19 +85,6 @@ static enum iris_status read_head(struct iris_context *ctx, struct iris_trace_in
     out->round_trip = head.round_trip;
     out->ticks_per_second = iris_device_traits(ctx->device)->ticks_per_second;
     return IRIS_OK;
-}
-
-enum iris_status iris_trace_settle(struct iris_context *ctx, struct iris_trace_info *out)
-{
-    enum iris_status status;
-
-    IRIS_TRY(compare_clocks(ctx));
-    /* Complete on all ranks: none of them is missed from here on. */
-    IRIS_TRY(iris_context_barrier(ctx, NULL));
-    IRIS_TRY(iris_context_enter(ctx, "tracing", IRIS_CALL_BRIEF));
-    status = read_head(ctx, out);
-    iris_context_leave(ctx);
-    return status;
 }
 
 enum iris_status iris_trace_read(struct iris_context *ctx, struct iris_trace_record *out,

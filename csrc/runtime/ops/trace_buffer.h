@@ -14,6 +14,8 @@
 enum iris_status iris_trace_open(struct iris_context *ctx, bool capturing);
 /* Points a call's arguments to it. */
 void iris_trace_attach(struct iris_context *ctx, struct iris_call_args *call);
+/* What it tells besides its records, of one that there is. Waits for the device; under op_lock. */
+enum iris_status iris_trace_read_info(struct iris_context *ctx, struct iris_trace_info *out);
 /* Frees it; before the device goes. */
 void iris_trace_free(struct iris_context *ctx);
 
