@@ -290,7 +290,7 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _machine(ranks: Ranks) -> str:
+def machine(ranks: Ranks) -> str:
     """Where this ran, in a line."""
     device = ranks.device
     name = _processor() if device.type == "cpu" else torch.cuda.get_device_name(device)
@@ -310,7 +310,7 @@ def _run_rank(body, options) -> tuple[str, list[Row]]:
         try:
             rows = body(ranks, options)
             ctx.barrier()
-            return _machine(ranks), rows
+            return machine(ranks), rows
         finally:
             dist.destroy_process_group()
 
