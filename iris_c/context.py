@@ -73,7 +73,9 @@ class Context(_C.Context):
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]}, source='{self.source}')"
 
-    def group(self, ranks: Sequence[int], heap_size: int | None = None) -> Self:
+    def group(
+        self, ranks: Sequence[int], heap_size: int | None = None, local_size: int | None = None
+    ) -> Self:
         """Return the context of some of this context's ranks.
 
         The first call with these ranks is collective over them: the members, and nobody else, make
@@ -89,12 +91,15 @@ class Context(_C.Context):
         heap_size : int or None
             Bytes of the group's heap, for its tensors and workspaces, equal on all members. None:
             as many as this context's heap has, but at most 256 MiB.
+        local_size : int or None
+            Bytes of the group's local arena, equal on all members. None: as many as this
+            context's has, but at most half the group's heap_size.
 
         Raises
         ------
         ValueError
             The ranks are not distinct ranks of this context that include this one; or the group
-            has another heap size already.
+            has another heap or arena already.
         RuntimeError
             This context is closed, or the parent process's.
         PeerError
@@ -104,17 +109,21 @@ class Context(_C.Context):
         members = tuple(sorted(_checks.integers("group", ranks)))
         if heap_size is not None:
             heap_size = _checks.integer("heap_size", heap_size)
+        if local_size is not None:
+            local_size = _checks.integer("local_size", local_size)
         group = self._groups.get(members)
         if group is None:
             self._check_members(members)
+            own_size = min(self.heap_size, GROUP_HEAP_SIZE) if heap_size is None else heap_size
             group = type(self)(
                 **{
                     **self._options,
                     "rank": members.index(self.rank),
                     "world_size": len(members),
-                    "heap_size": min(self.heap_size, GROUP_HEAP_SIZE)
-                    if heap_size is None
-                    else heap_size,
+                    "heap_size": own_size,
+                    "local_size": min(self.local_size, max(own_size, 0) // 2)
+                    if local_size is None
+                    else local_size,
                     "run_key": f"{self._options.get('run_key', '')}/group {members}",
                     "ranks": members,
                     "source": f"group {members}",
@@ -123,10 +132,12 @@ class Context(_C.Context):
             )
             self._groups[members] = group
             group._when_closed(functools.partial(self._groups.pop, members, None))
-        elif heap_size not in (None, group.heap_size):
-            raise ValueError(
-                f"heap_size: expected {group.heap_size}, which the group has, got {heap_size}"
-            )
+        else:
+            given = {"heap_size": heap_size, "local_size": local_size}
+            for name, size in given.items():
+                has = getattr(group, name)
+                if size not in (None, has):
+                    raise ValueError(f"{name}: expected {has}, which the group has, got {size}")
         return group
 
     def _check_members(self, members: tuple[int, ...]) -> None:
@@ -259,6 +270,29 @@ class Context(_C.Context):
     ) -> HeapTensor:
         """Return an uninitialised tensor on the heap. Collective."""
         tensor = self._tensor(_checks.sizes(size), dtype, device, layout, requires_grad)
+        return _filler().finish(tensor, requires_grad)
+
+    def local_empty(
+        self,
+        *size: Any,
+        dtype: DType = None,
+        device: Any = None,
+        layout: Any = None,
+        requires_grad: bool = False,
+    ) -> HeapTensor:
+        """Return an uninitialised tensor in this rank's local arena. Not collective.
+
+        Peers write results into it directly, wherever it lies on other ranks; for everything else
+        it is ordinary memory. On a GPU its memory is used again once the device has done what it
+        was given before the tensor was freed; a graph that uses the tensor must not outlive it.
+
+        Raises
+        ------
+        HeapExhausted
+            The arena has no room.
+        """
+        _checks.flag("requires_grad", requires_grad)
+        tensor = _filler().tensor(self, _checks.sizes(size), dtype, device, layout, local=True)
         return _filler().finish(tensor, requires_grad)
 
     def zeros(
@@ -489,6 +523,7 @@ def init(
     rank: int | None = None,
     world_size: int | None = None,
     timeout: float = DEFAULT_TIMEOUT,
+    local_size: int | None = None,
 ) -> Context:
     """Meet the other ranks of the run and map the symmetric heap. Collective.
 
@@ -506,6 +541,10 @@ def init(
     timeout : float
         Seconds that a rank waits for the others: here, in each host collective and in each wait
         inside a kernel. IRIS_C_TIMEOUT replaces the default.
+    local_size : int or None
+        Bytes of the local arena, equal on all ranks: memory behind the heap that a rank allocates
+        alone, for results that its peers write. None: IRIS_C_LOCAL_SIZE, or half of heap_size, at
+        most 512 MiB. 0: none.
 
     Returns
     -------
@@ -520,4 +559,6 @@ def init(
     BackendError
         A driver or the operating system refused a call.
     """
-    return Context(**context_options(heap_size, backend, rank, world_size, timeout))
+    return Context(
+        **context_options(heap_size, backend, rank, world_size, timeout, local_size=local_size)
+    )

@@ -13,6 +13,7 @@ IRIS_C_BACKEND          cpu, cuda or hip, whatever the program asks for
 IRIS_C_NUM_THREADS      threads of a rank on the cpu; without it OMP_NUM_THREADS, else the cores
                         divided by the ranks on this node
 IRIS_C_TIMEOUT          seconds of the timeout where the program leaves it at its default
+IRIS_C_LOCAL_SIZE       bytes of the local arena where the program leaves them open
 IRIS_C_DEBUG            0, 1 or config; 1: the ranks compare every call before it starts;
                         config: calls write to stderr what they have chosen, and among what
 IRIS_C_CPU_ISA          avx512, avx2 or generic: at most this instruction set on the cpu
@@ -27,9 +28,17 @@ from typing import Any
 from iris_c import _C, _checks
 from iris_c.launchers import Environ, Launched, integer, launched
 
-__all__ = ["DEFAULT_TIMEOUT", "context_options", "default_num_threads", "place", "run_key"]
+__all__ = [
+    "DEFAULT_TIMEOUT",
+    "context_options",
+    "default_local_size",
+    "default_num_threads",
+    "place",
+    "run_key",
+]
 
 DEFAULT_TIMEOUT = 30.0
+MOST_LOCAL = 512 << 20  # bytes of a local arena whose size is left open
 MOST_SECONDS = 1e9  # of a timeout
 MOST_THREADS = 256  # of a rank on the cpu
 BACKENDS = ("cpu", "cuda", "hip")
@@ -69,6 +78,16 @@ def default_num_threads(local_world_size: int, environ: Environ | None = None) -
     if value is None:
         value = max(1, len(os.sched_getaffinity(0)) // max(1, local_world_size))
     return min(value, MOST_THREADS)
+
+
+def default_local_size(heap_size: int, environ: Environ | None = None) -> int:
+    """Return the bytes of the local arena beside a heap of `heap_size`."""
+    environ = os.environ if environ is None else environ
+    value = integer(environ, "IRIS_C_LOCAL_SIZE", 0, 1 << 46)
+    if value is not None:
+        return value
+    # A heap_size that is no size is refused by the extension.
+    return min(heap_size // 2, MOST_LOCAL) if isinstance(heap_size, int) and heap_size > 0 else 0
 
 
 def run_key(environ: Environ | None = None, job: str = "") -> str:
@@ -149,6 +168,7 @@ def context_options(
     world_size: int | None = None,
     timeout: float = DEFAULT_TIMEOUT,
     environ: Environ | None = None,
+    local_size: int | None = None,
 ) -> dict[str, Any]:
     """Complete the arguments of `iris_c.init` from the environment, and check them.
 
@@ -185,6 +205,7 @@ def context_options(
         timeout = own_timeout or DEFAULT_TIMEOUT
     return {
         "heap_size": heap_size,
+        "local_size": default_local_size(heap_size, environ) if local_size is None else local_size,
         "backend": _one_of(environ, "IRIS_C_BACKEND", BACKENDS) or backend,
         "rank": rank,
         "world_size": world_size,

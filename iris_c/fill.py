@@ -51,7 +51,13 @@ class TorchFiller:
         return self.torch.int64 if isinstance(value, int) else self.default_dtype()
 
     def tensor(
-        self, ctx: _C.Context, size: Sequence[int], dtype: DType, device: Any, layout: Any
+        self,
+        ctx: _C.Context,
+        size: Sequence[int],
+        dtype: DType,
+        device: Any,
+        layout: Any,
+        local: bool = False,
     ) -> HeapTensor:
         own = self.device(ctx)
         if device is not None:
@@ -60,7 +66,8 @@ class TorchFiller:
                 raise ValueError(f"device: expected {own}, the context's, got {wanted}")
         if layout is not None and layout != self.torch.strided:
             raise ValueError(f"layout: expected torch.strided, got {layout}")
-        buffer = ctx.allocate(size, self.default_dtype() if dtype is None else dtype)
+        allocate = ctx.allocate_local if local else ctx.allocate
+        buffer = allocate(size, self.default_dtype() if dtype is None else dtype)
         return self.torch.from_dlpack(buffer)
 
     def finish(self, tensor: HeapTensor, requires_grad: bool) -> HeapTensor:
@@ -132,13 +139,20 @@ class NumpyFiller:
         return "int64" if isinstance(value, int) else "float32"
 
     def tensor(
-        self, ctx: _C.Context, size: Sequence[int], dtype: DType, device: Any, layout: Any
+        self,
+        ctx: _C.Context,
+        size: Sequence[int],
+        dtype: DType,
+        device: Any,
+        layout: Any,
+        local: bool = False,
     ) -> _C.Buffer:
         if device is not None and str(device) != self.device(ctx):
             raise ValueError(f"device: expected {self.device(ctx)}, the context's, got {device}")
         if layout is not None:
             raise ValueError("layout: needs torch")
-        return ctx.allocate(size, "float32" if dtype is None else dtype)
+        allocate = ctx.allocate_local if local else ctx.allocate
+        return allocate(size, "float32" if dtype is None else dtype)
 
     def finish(self, tensor: _C.Buffer, requires_grad: bool) -> _C.Buffer:
         if requires_grad:

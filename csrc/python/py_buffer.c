@@ -483,8 +483,8 @@ static PyGetSetDef buffer_getset[] = {
      "The element type: a torch.dtype if torch has been imported, else its name.", NULL},
     {"ndim", buffer_get_ndim, NULL, "int: number of dimensions.", NULL},
     {"nbytes", buffer_get_nbytes, NULL, "int: bytes of all elements.", NULL},
-    {"offset", buffer_get_offset, NULL, "int: bytes from the heap's base, the same on all ranks.",
-     NULL},
+    {"offset", buffer_get_offset, NULL,
+     "int: bytes from the heap's base, the same on all ranks if it is symmetric.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -494,12 +494,14 @@ static PyMemberDef buffer_members[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
-PyDoc_STRVAR(buffer_doc,
-             "A symmetric allocation with a shape and a dtype, made by Context.allocate.\n\n"
-             "It can be passed to every operation, speaks DLPack (``torch.from_dlpack``,\n"
-             "``numpy.from_dlpack``) and, on the cpu, the buffer protocol (``numpy.asarray``).\n"
-             "The memory goes back to the heap when the Buffer and everything made from it are\n"
-             "gone.");
+PyDoc_STRVAR(
+    buffer_doc,
+    "An allocation with a shape and a dtype, made by Context.allocate, which is symmetric, or by\n"
+    "Context.allocate_local, which is not.\n\n"
+    "It can be passed to every operation, speaks DLPack (``torch.from_dlpack``,\n"
+    "``numpy.from_dlpack``) and, on the cpu, the buffer protocol (``numpy.asarray``).\n"
+    "The memory goes back to the heap when the Buffer and everything made from it are\n"
+    "gone.");
 
 static PyType_Slot buffer_slots[] = {
     {Py_tp_doc, (void *)buffer_doc},

@@ -346,13 +346,14 @@ int iris_py_errors_init(PyObject *module, struct iris_py_state *state)
                                                      "wanted", "seen", NULL};
     static const char *const no_attributes[] = {NULL};
 
-    state->heap_exhausted = new_exception("iris_c.HeapExhausted",
-                                          "The symmetric heap has no room for an allocation.\n\n"
-                                          "Attributes\n----------\n"
-                                          "asked, free, heap_size : int\n    Bytes.\n"
-                                          "needed : int\n    A heap_size with which this "
-                                          "allocation would have fitted.",
-                                          PyExc_MemoryError, heap_attributes);
+    state->heap_exhausted = new_exception(
+        "iris_c.HeapExhausted",
+        "The symmetric heap has no room for an allocation.\n\n"
+        "Attributes\n----------\n"
+        "asked, free, heap_size : int\n    Bytes.\n"
+        "needed : int\n    A heap_size (of the local arena: a local_size) with which this "
+        "allocation would have fitted.",
+        PyExc_MemoryError, heap_attributes);
     state->peer_error = new_exception("iris_c.PeerError",
                                       "A rank died, left or never arrived.\n\n"
                                       "Attributes\n----------\n"

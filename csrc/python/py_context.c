@@ -10,8 +10,8 @@
 
 #include <string.h>
 
-#include "py_buffer.h"
 #include "py_call.h"
+#include "py_memory.h"
 #include "py_options.h"
 #include "py_rma.h"
 #include "py_survivors.h"
@@ -29,12 +29,13 @@ static struct iris_context *core(PyObject *object)
 
 PyDoc_STRVAR(
     context_doc,
-    "Context(*, heap_size=1073741824, backend=None, rank=0, world_size=1, local_rank=0, "
-    "timeout=30.0, run_key='', num_threads=0, debug=False,\n"
-    "        kernel_directory='', ranks=None, parent=None)\n--\n\n"
+    "Context(*, heap_size=1073741824, local_size=0, backend=None, rank=0, world_size=1, "
+    "local_rank=0, timeout=30.0, run_key='', num_threads=0,\n"
+    "        debug=False, kernel_directory='', ranks=None, parent=None)\n--\n\n"
     "Meet the other ranks and map the symmetric heap. Collective; use iris_c.init.\n\n"
     "Parameters\n----------\n"
     "heap_size : int\n    Bytes of the heap, equal on all ranks.\n"
+    "local_size : int\n    Bytes of the local arena, equal on all ranks.\n"
     "backend : str or None\n    'hip', 'cuda' or 'cpu'; None takes the first that is present.\n"
     "rank, world_size : int\n"
     "local_rank : int\n    The rank on this node, which is the number of its device.\n"
@@ -65,9 +66,10 @@ PyObject *iris_py_context_wrap(PyTypeObject *type, struct iris_context *ctx, con
 
 static PyObject *context_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"heap_size", "backend", "rank",        "world_size", "local_rank",
-                            "timeout",   "run_key", "num_threads", "debug",      "kernel_directory",
-                            "ranks",     "parent",  NULL};
+    static char *names[] = {"heap_size",   "local_size", "backend",          "rank",
+                            "world_size",  "local_rank", "timeout",          "run_key",
+                            "num_threads", "debug",      "kernel_directory", "ranks",
+                            "parent",      NULL};
     const struct iris_py_state *state = iris_py_state_of_type(type);
     struct iris_context_options options = {.world_size = 1,
                                            .timeout = 30.0,
@@ -81,11 +83,11 @@ static PyObject *context_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     struct iris_py_options given = {.ranks = NULL};
     struct iris_members members = {0};
 
-    if (!state ||
-        !PyArg_ParseTupleAndKeywords(
-            args, kwargs, "|$OOOOOOOOOOOO:Context", names, &given.heap_size, &given.backend,
-            &given.rank, &given.world_size, &given.local_rank, &given.timeout, &given.run_key,
-            &given.num_threads, &given.debug, &given.kernel_directory, &given.ranks, &given.parent))
+    if (!state || !PyArg_ParseTupleAndKeywords(
+                      args, kwargs, "|$OOOOOOOOOOOOO:Context", names, &given.heap_size,
+                      &given.local_size, &given.backend, &given.rank, &given.world_size,
+                      &given.local_rank, &given.timeout, &given.run_key, &given.num_threads,
+                      &given.debug, &given.kernel_directory, &given.ranks, &given.parent))
         return NULL;
     if (iris_py_options_read(&given, &options, members_given) < 0) {
         iris_py_options_release(&given);
@@ -318,86 +320,6 @@ static PyObject *context_device_barrier(PyObject *object, PyTypeObject *cls, PyO
                    iris_context_device_barrier);
 }
 
-PyDoc_STRVAR(context_is_symmetric_doc,
-             "is_symmetric($self, tensor, /)\n--\n\n"
-             "Return whether all elements of `tensor` lie on this rank's heap.\n\n"
-             "Of a tensor without elements, which have no place: whether "
-             "it is on the\ncontext's device.");
-
-static PyObject *context_is_symmetric(PyObject *object, PyObject *value)
-{
-    struct iris_py_state *state = iris_py_state_of_type(Py_TYPE(object));
-    struct iris_py_tensor tensor;
-    bool owns;
-
-    if (!state || iris_py_tensor_from_object(state, "tensor", value, IRIS_PY_IGNORED, &tensor) < 0)
-        return NULL;
-    owns = !tensor.is_copy && iris_context_owns(core(object), &tensor.tensor);
-    iris_py_tensor_release(&tensor);
-    return PyBool_FromLong(owns);
-}
-
-/* Bytes of shape x dtype; MemoryError-like sizes are left to the heap, overflow is caught here. */
-static int count_bytes(int ndim, const int64_t *shape, enum iris_dtype dtype, size_t *out)
-{
-    size_t nbytes = iris_dtype_nbytes(dtype);
-
-    for (int i = 0; i < ndim; i++) {
-        if (__builtin_mul_overflow(nbytes, (size_t)shape[i], &nbytes) || nbytes > PTRDIFF_MAX) {
-            PyErr_SetString(PyExc_ValueError, "shape: more bytes than addresses");
-            return -1;
-        }
-    }
-    *out = nbytes;
-    return 0;
-}
-
-PyDoc_STRVAR(
-    context_allocate_doc,
-    "allocate($self, /, shape, dtype='uint8')\n--\n\n"
-    "Allocate uninitialised memory on the symmetric heap. Collective.\n\n"
-    "Parameters\n----------\n"
-    "shape : int or sequence of int\n    Elements in each dimension; an int is one dimension.\n"
-    "dtype : torch.dtype, numpy.dtype or str\n\n"
-    "Returns\n-------\n"
-    "Buffer\n    It lies at the same offset on all ranks.\n\n"
-    "Raises\n------\n"
-    "HeapExhausted\n    The heap has no room; raised on every rank.\n"
-    "ValueError\n    The ranks ask for different sizes; raised on every rank.");
-
-static PyObject *context_allocate(PyObject *object, PyTypeObject *cls, PyObject *const *args,
-                                  Py_ssize_t nargs, PyObject *kwnames)
-{
-    static const struct iris_py_signature signature = {
-        .function = "allocate",
-        .count = 2,
-        .required = 1,
-        .positional = 2,
-        .names = {IRIS_PY_NAME_shape, IRIS_PY_NAME_dtype},
-    };
-    const struct iris_py_state *state = PyType_GetModuleState(cls);
-    struct iris_context *ctx = core(object);
-    struct iris_allocation *allocation = NULL;
-    PyObject *values[IRIS_PY_MAX_PARAMETERS];
-    enum iris_dtype dtype = IRIS_DTYPE_U8;
-    int64_t shape[IRIS_MAX_DIMS] = {0};
-    enum iris_status status;
-    size_t nbytes;
-    int ndim;
-
-    if (iris_py_parse(state, &signature, args, nargs, kwnames, values) < 0 ||
-        iris_py_shape("shape", values[0], &ndim, shape) < 0 ||
-        (values[1] && iris_py_dtype(state, values[1], &dtype) < 0) ||
-        count_bytes(ndim, shape, dtype, &nbytes) < 0)
-        return NULL;
-    IRIS_PY_BEGIN_WAIT
-    status = iris_allocation_create(ctx, nbytes, &allocation);
-    IRIS_PY_END_WAIT(status)
-    if (status != IRIS_OK)
-        return iris_py_raise(state, status);
-    return iris_py_buffer_new(state, allocation, dtype, ndim, shape);
-}
-
 PyDoc_STRVAR(context_select_config_doc,
              "_select_config($self, operation, M, N, K, dtype, fields, /)\n--\n\n"
              "Fill the None fields of a config as a call would; returns its tuple.");
@@ -494,9 +416,12 @@ static PyMethodDef context_methods[] = {
      METH_METHOD | METH_FASTCALL | METH_KEYWORDS, context_barrier_doc},
     {"device_barrier", (PyCFunction)(void (*)(void))context_device_barrier,
      METH_METHOD | METH_FASTCALL | METH_KEYWORDS, context_device_barrier_doc},
-    {"is_symmetric", context_is_symmetric, METH_O, context_is_symmetric_doc},
-    {"allocate", (PyCFunction)(void (*)(void))context_allocate,
-     METH_METHOD | METH_FASTCALL | METH_KEYWORDS, context_allocate_doc},
+    {"is_symmetric", iris_py_context_is_symmetric, METH_O, iris_py_is_symmetric_doc},
+    {"is_reachable", iris_py_context_is_reachable, METH_O, iris_py_is_reachable_doc},
+    {"allocate", (PyCFunction)(void (*)(void))iris_py_context_allocate,
+     METH_METHOD | METH_FASTCALL | METH_KEYWORDS, iris_py_allocate_doc},
+    {"allocate_local", (PyCFunction)(void (*)(void))iris_py_context_allocate_local,
+     METH_METHOD | METH_FASTCALL | METH_KEYWORDS, iris_py_allocate_local_doc},
     {"put", (PyCFunction)(void (*)(void))iris_py_context_put,
      METH_METHOD | METH_FASTCALL | METH_KEYWORDS, iris_py_put_doc},
     {"get", (PyCFunction)(void (*)(void))iris_py_context_get,
@@ -528,6 +453,11 @@ static PyGetSetDef context_getset[] = {
     {"heap_size", context_get_heap_size, NULL, "int: bytes of the symmetric heap.", NULL},
     {"heap_used", context_get_heap_used, NULL,
      "int: bytes of this rank's live allocations and workspaces.", NULL},
+    {"local_size", iris_py_context_local_size, NULL, "int: bytes of the local arena.", NULL},
+    {"local_used", iris_py_context_local_used, NULL,
+     "int: bytes of the local arena that are allocated.", NULL},
+    {"_local_room", iris_py_context_local_room, NULL,
+     "int: about the most that the local arena can give at once.", NULL},
     {"ranks", context_get_ranks, NULL,
      "tuple of int: of a group, or of survivors, the ranks' numbers in the context that they come "
      "from; else all ranks.",

@@ -26,9 +26,10 @@ static int read_bytes(const char *argument, PyObject *value, PyObject **bytes, c
 int iris_py_options_read(struct iris_py_options *given, struct iris_context_options *out,
                          int64_t ranks[IRIS_MAX_RANKS])
 {
-    int64_t heap_size = (int64_t)out->heap_size;
+    int64_t heap_size = (int64_t)out->heap_size, local_size = (int64_t)out->local_size;
 
     if (iris_py_int64("heap_size", given->heap_size, &heap_size) < 0 ||
+        iris_py_int64("local_size", given->local_size, &local_size) < 0 ||
         iris_py_int("rank", given->rank, &out->rank) < 0 ||
         iris_py_int("world_size", given->world_size, &out->world_size) < 0 ||
         iris_py_int("local_rank", given->local_rank, &out->local_rank) < 0 ||
@@ -49,7 +50,13 @@ int iris_py_options_read(struct iris_py_options *given, struct iris_context_opti
                      (long long)heap_size);
         return -1;
     }
+    if (local_size < 0) {
+        PyErr_Format(PyExc_ValueError, "local_size: expected >= 0 bytes, got %lld",
+                     (long long)local_size);
+        return -1;
+    }
     out->heap_size = (size_t)heap_size;
+    out->local_size = (size_t)local_size;
     /* Numbers of ranks that are impossible are refused by the core. */
     if (given->ranks && given->ranks != Py_None && out->world_size >= 1 &&
         out->world_size <= IRIS_MAX_RANKS)

@@ -10,7 +10,7 @@
 
 /* As given by the caller, who holds them. */
 struct iris_py_options {
-    PyObject *heap_size, *backend, *rank, *world_size, *local_rank, *timeout, *run_key,
+    PyObject *heap_size, *local_size, *backend, *rank, *world_size, *local_rank, *timeout, *run_key,
         *num_threads, *debug, *kernel_directory, *ranks, *parent; /* borrowed, or NULL */
     PyObject *run_key_bytes, *kernel_directory_bytes;             /* owned */
 };

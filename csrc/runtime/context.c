@@ -82,6 +82,21 @@ size_t iris_context_heap_used(const struct iris_context *ctx)
     return iris_heap_used(ctx->heap);
 }
 
+size_t iris_context_local_size(const struct iris_context *ctx)
+{
+    return ctx->local_size;
+}
+
+size_t iris_context_local_used(const struct iris_context *ctx)
+{
+    return iris_heap_local_used(ctx->heap);
+}
+
+size_t iris_context_local_room(const struct iris_context *ctx)
+{
+    return iris_heap_local_room(ctx->heap);
+}
+
 void iris_context_heap_bases(const struct iris_context *ctx, uint64_t *out)
 {
     for (int rank = 0; rank < ctx->world_size; ++rank)

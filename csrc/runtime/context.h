@@ -51,7 +51,7 @@ struct iris_context {
     struct iris_bootstrap *bootstrap;
     struct iris_control *control;
     struct iris_heap *heap;
-    uint64_t heap_size;
+    uint64_t heap_size, local_size;
     /* As given, for the context of the survivors. */
     int local_rank, num_threads;
     char *kernel_directory;

@@ -56,13 +56,16 @@ static enum iris_status check_options(const struct iris_context_options *o)
     if (o->heap_size == 0 || o->heap_size > (size_t)1 << 46)
         return IRIS_FAIL(IRIS_EINVAL, "heap_size: expected 1 to %llu bytes, got %zu", 1ULL << 46,
                          o->heap_size);
+    if (o->local_size > (size_t)1 << 46)
+        return IRIS_FAIL(IRIS_EINVAL, "local_size: expected 0 to %llu bytes, got %zu", 1ULL << 46,
+                         o->local_size);
     if (!(o->timeout > 0) || o->timeout > 1e9)
         return IRIS_FAIL(IRIS_EINVAL, "timeout: expected seconds in (0, 1e9], got %g", o->timeout);
     return IRIS_OK;
 }
 
 struct create_message {
-    uint64_t heap_size;
+    uint64_t heap_size, local_size;
     int64_t compute_units;
     char backend[16];
 };
@@ -82,6 +85,7 @@ static int32_t lanes_for(const struct iris_context *ctx, int64_t compute_units)
 static enum iris_status agree_on_options(struct iris_context *ctx)
 {
     struct create_message own = {.heap_size = ctx->heap_size,
+                                 .local_size = ctx->local_size,
                                  .compute_units = ctx->ops->compute_units(ctx->device)},
                           all[IRIS_MAX_RANKS];
 
@@ -94,6 +98,12 @@ static enum iris_status agree_on_options(struct iris_context *ctx)
                              "%llu on rank %d",
                              (unsigned long long)all[0].heap_size,
                              (unsigned long long)all[rank].heap_size, rank);
+        if (all[rank].local_size != all[0].local_size)
+            return IRIS_FAIL(IRIS_EINVAL,
+                             "local_size: expected the same on all ranks, got %llu on rank 0 and "
+                             "%llu on rank %d",
+                             (unsigned long long)all[0].local_size,
+                             (unsigned long long)all[rank].local_size, rank);
         if (strcmp(all[rank].backend, all[0].backend) != 0)
             return IRIS_FAIL(IRIS_EINVAL,
                              "backend: expected the same on all ranks, got '%s' on rank 0 and '%s' "
@@ -172,7 +182,8 @@ enum iris_status iris_context_create(const struct iris_context_options *options,
     ctx->world_size = options->world_size;
     ctx->timeout_ns = (uint64_t)(options->timeout * 1e9);
     ctx->debug = options->debug;
-    ctx->heap_size = (options->heap_size + 4095) / 4096 * 4096;
+    ctx->heap_size = iris_round_up(options->heap_size, 4096);
+    ctx->local_size = iris_round_up(options->local_size, 4096);
     ctx->local_rank = options->local_rank;
     ctx->num_threads = options->num_threads;
     ctx->parts = parts;
@@ -192,7 +203,8 @@ enum iris_status iris_context_create(const struct iris_context_options *options,
     IRIS_TRY_GOTO(status, connect_ranks(ctx, options), fail);
     IRIS_TRY_GOTO(status,
                   iris_heap_create(ctx->ops, ctx->device, ctx->bootstrap, ctx->rank,
-                                   ctx->world_size, reserve(ctx), ctx->heap_size, &ctx->heap),
+                                   ctx->world_size, reserve(ctx), ctx->heap_size, ctx->local_size,
+                                   &ctx->heap),
                   fail);
     iris_context_enlist(ctx);
     /* Nobody uses a heap that a peer has not mapped yet. */

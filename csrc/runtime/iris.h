@@ -46,6 +46,7 @@ bool iris_operation_from_name(const char *name, enum iris_operation *out);
 
 struct iris_context_options {
     size_t heap_size;     /* bytes for allocations, > 0; rounded up to 4 KiB; equal on all ranks */
+    size_t local_size;    /* bytes of the local arena; rounded and equal likewise; 0: none */
     const char *backend;  /* NULL: choose what is present; else "hip", "cuda", "cpu" */
     int rank, world_size; /* 0 <= rank < world_size <= IRIS_MAX_RANKS */
     int local_rank;       /* which device of the node */
@@ -107,6 +108,11 @@ int iris_context_compute_units(const struct iris_context *ctx);
 size_t iris_context_heap_size(const struct iris_context *ctx);
 /* Bytes of this rank's live allocations and workspaces, rounded as the heap rounds them. */
 size_t iris_context_heap_used(const struct iris_context *ctx);
+/* Bytes of the local arena, and of it of what is allocated, rounded. */
+size_t iris_context_local_size(const struct iris_context *ctx);
+size_t iris_context_local_used(const struct iris_context *ctx);
+/* About the most that the local arena can still give at once. */
+size_t iris_context_local_room(const struct iris_context *ctx);
 /* Base addresses of all ranks' heaps in this process; `out` has world_size entries. An address in
  * this rank's heap minus out[rank] plus out[p] is the same place in rank p's. */
 void iris_context_heap_bases(const struct iris_context *ctx, uint64_t *out);
@@ -126,6 +132,14 @@ enum iris_status iris_context_device_barrier(struct iris_context *ctx, void *str
  * freed its own. */
 enum iris_status iris_allocation_create(struct iris_context *ctx, size_t nbytes,
                                         struct iris_allocation **out);
+/* Not collective: memory of the local arena, at an address that only this rank knows. Peers write
+ * results there as they do into symmetric memory, and nothing else: it has no place in their heaps.
+ * From any thread. IRIS_EHEAP when it does not fit. On a GPU memory that was freed is used again
+ * after the device has been waited for, which happens here when there is no other, unless `stream`
+ * is being captured. */
+enum iris_status iris_allocation_create_local(struct iris_context *ctx, size_t nbytes, void *stream,
+                                              struct iris_allocation **out);
+bool iris_allocation_is_local(const struct iris_allocation *allocation);
 struct iris_allocation *iris_allocation_retain(struct iris_allocation *allocation);
 void iris_allocation_release(struct iris_allocation *allocation); /* NULL is fine; not collective */
 void *iris_allocation_data(const struct iris_allocation *allocation);
@@ -197,9 +211,11 @@ struct iris_tensor {
     bool read_only;
 };
 
-/* Whether all its elements lie in this rank's heap. Without elements, which have no place, whether
- * it is on the context's device. */
+/* Whether all its elements lie in the symmetric heap; and whether they lie where peers can write
+ * results, which is there or in the local arena. Without elements, which have no place, whether it
+ * is on the context's device. */
 bool iris_context_owns(const struct iris_context *ctx, const struct iris_tensor *tensor);
+bool iris_context_reaches(const struct iris_context *ctx, const struct iris_tensor *tensor);
 
 enum iris_choice { IRIS_OPEN = 0, IRIS_YES = 1, IRIS_NO = 2 };
 

@@ -63,6 +63,7 @@ static enum iris_status make_context(const struct iris_context *old, struct iris
     const size_t size = strlen(old->run_key) + 64;
     struct iris_context_options options = {
         .heap_size = old->heap_size,
+        .local_size = old->local_size,
         .backend = old->ops->name,
         .rank = __builtin_popcount(call->members & lower),
         .world_size = __builtin_popcount(call->members),

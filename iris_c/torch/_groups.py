@@ -117,6 +117,7 @@ def init(
     name: str = DEFAULT,
     backend: str | None = None,
     timeout: float = DEFAULT_TIMEOUT,
+    local_size: int | None = None,
 ) -> iris_c.Context | Nodes:
     """Meet the other ranks, map the symmetric heap and register the context. Collective.
 
@@ -131,6 +132,7 @@ def init(
         The name by which operations and layers find the context; see `register`.
     backend : str or None
     timeout : float
+    local_size : int or None
         As in `iris_c.init`.
 
     Returns
@@ -146,7 +148,9 @@ def init(
     if not (dist.is_available() and dist.is_initialized()):
         if process_group is not None:
             raise ValueError("process_group: expected None without torch.distributed initialised")
-        return register(iris_c.init(heap_size, backend, timeout=timeout), name)
+        return register(
+            iris_c.init(heap_size, backend, timeout=timeout, local_size=local_size), name
+        )
     group = _process_group(process_group)
     rank, world_size = dist.get_rank(group), dist.get_world_size(group)
     # A name that only a node's ranks share, whatever the environment says.
@@ -158,7 +162,7 @@ def init(
         members.setdefault(node, []).append(member)
     own = members[here[1]]
     options = context_options(
-        heap_size, backend, own.index(rank), len(own), timeout, dict(os.environ)
+        heap_size, backend, own.index(rank), len(own), timeout, dict(os.environ), local_size
     )
     options["run_key"] = f"torch/{everybody[own[0]][0]}"
     options["source"] = "torch.distributed"

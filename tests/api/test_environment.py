@@ -26,11 +26,13 @@ def test_environment_of_torchrun():
         "TORCHELASTIC_RESTART_COUNT": "2",
         "IRIS_C_BACKEND": "cpu",
         "IRIS_C_TIMEOUT": "2.5",
+        "IRIS_C_LOCAL_SIZE": "6",
         "IRIS_C_DEBUG": "1",
         "OMP_NUM_THREADS": "5",
     }
     assert context_options(7, environ=environ) == {
         "heap_size": 7,
+        "local_size": 6,
         "backend": "cpu",
         "kernel_directory": KERNEL_DIRECTORY,
         "rank": 3,

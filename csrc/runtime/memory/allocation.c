@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * Allocations: blocks of the heap that callers count references to. Each keeps its context, and so
- * the mapping of the heap, alive.
+ * Allocations: blocks of the symmetric heap, or of the local arena, that callers count references
+ * to. Each keeps its context, and so the mapping of the heap, alive.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +15,7 @@ struct iris_allocation {
     atomic_int references;
     struct iris_context *ctx;
     struct iris_block block;
+    bool is_local;
 };
 
 enum iris_status iris_allocation_create(struct iris_context *ctx, size_t nbytes,
@@ -44,6 +45,37 @@ done:
     return status;
 }
 
+enum iris_status iris_allocation_create_local(struct iris_context *ctx, size_t nbytes, void *stream,
+                                              struct iris_allocation **out)
+{
+    struct iris_allocation *allocation;
+    enum iris_status status;
+
+    IRIS_TRY(iris_context_check(ctx));
+    if (!iris_heap_retain_memory(ctx->heap)) /* another thread has closed the context meanwhile */
+        return IRIS_FAIL(IRIS_ESTATE, "context: it is closed");
+    IRIS_TRY_GOTO(status, iris_alloc_zeroed(sizeof *allocation, (void **)&allocation), fail);
+    status = iris_heap_allocate_local(ctx->heap, nbytes, !iris_context_is_capturing(ctx, stream),
+                                      &allocation->block);
+    if (status != IRIS_OK) {
+        free(allocation);
+        goto fail;
+    }
+    atomic_init(&allocation->references, 1);
+    allocation->ctx = iris_context_retain(ctx);
+    allocation->is_local = true;
+    *out = allocation;
+    return IRIS_OK;
+fail:
+    iris_heap_release_memory(ctx->heap);
+    return status;
+}
+
+bool iris_allocation_is_local(const struct iris_allocation *allocation)
+{
+    return allocation->is_local;
+}
+
 struct iris_allocation *iris_allocation_retain(struct iris_allocation *allocation)
 {
     atomic_fetch_add(&allocation->references, 1);
@@ -55,7 +87,10 @@ void iris_allocation_release(struct iris_allocation *allocation)
     if (allocation == NULL || atomic_fetch_sub(&allocation->references, 1) > 1)
         return;
     if (!iris_context_is_inherited(allocation->ctx)) {
-        iris_heap_free(allocation->ctx->heap, &allocation->block);
+        if (allocation->is_local)
+            iris_heap_free_local(allocation->ctx->heap, &allocation->block);
+        else
+            iris_heap_free(allocation->ctx->heap, &allocation->block);
         iris_heap_release_memory(allocation->ctx->heap);
     }
     iris_context_release(allocation->ctx);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * The free list of the symmetric heap: ranges in address order, no two of them adjacent.
+ * The free list: ranges in address order, no two of them adjacent.
  */
 #include "allocator.h"
 
@@ -18,6 +18,7 @@ struct iris_allocator {
     uint64_t alignment;
     uint64_t free_bytes;
     struct range *free;
+    struct iris_allocator_text text;
 };
 
 static enum iris_status new_range(uint64_t offset, uint64_t nbytes, struct range *next,
@@ -34,7 +35,7 @@ static enum iris_status new_range(uint64_t offset, uint64_t nbytes, struct range
 }
 
 enum iris_status iris_allocator_create(uint64_t nbytes, uint64_t alignment,
-                                       struct iris_allocator **out)
+                                       struct iris_allocator_text text, struct iris_allocator **out)
 {
     struct iris_allocator *allocator;
     enum iris_status status;
@@ -43,6 +44,7 @@ enum iris_status iris_allocator_create(uint64_t nbytes, uint64_t alignment,
     allocator->nbytes = nbytes / alignment * alignment;
     allocator->alignment = alignment;
     allocator->free_bytes = allocator->nbytes;
+    allocator->text = text;
     if (allocator->nbytes > 0)
         IRIS_TRY_GOTO(status, new_range(0, allocator->nbytes, NULL, &allocator->free), fail);
     *out = allocator;
@@ -79,7 +81,7 @@ uint64_t iris_allocator_free_bytes(const struct iris_allocator *allocator)
     return allocator->free_bytes;
 }
 
-static uint64_t largest_free(const struct iris_allocator *allocator)
+uint64_t iris_allocator_largest(const struct iris_allocator *allocator)
 {
     uint64_t largest = 0;
 
@@ -110,11 +112,11 @@ static enum iris_status exhausted(const struct iris_allocator *allocator, uint64
     struct iris_error *error;
 
     IRIS_FAIL(IRIS_EHEAP,
-              "symmetric heap: asked for %llu bytes, %llu of %llu are free, the largest free range "
-              "has %llu; free tensors on all ranks or raise heap_size, to %llu or more, in "
-              "iris_c.init() (of a group, in ctx.group())",
-              (unsigned long long)nbytes, (unsigned long long)allocator->free_bytes,
-              (unsigned long long)allocator->nbytes, (unsigned long long)largest_free(allocator),
+              "%s: asked for %llu bytes, %llu of %llu are free, the largest free range has %llu; "
+              "%s, to %llu or more, in iris_c.init() (of a group, in ctx.group())",
+              allocator->text.name, (unsigned long long)nbytes,
+              (unsigned long long)allocator->free_bytes, (unsigned long long)allocator->nbytes,
+              (unsigned long long)iris_allocator_largest(allocator), allocator->text.advice,
               (unsigned long long)needed);
     error = iris_error_last();
     error->asked = nbytes;

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "allocator.h"
+#include "arena.h"
 #include "kernels/abi/abi.h"
 
 struct live_block {
@@ -33,7 +34,8 @@ struct iris_heap {
     struct iris_device *device;
     struct iris_bootstrap *bootstrap;
     int rank, world_size;
-    uint64_t reserved, nbytes;
+    uint64_t reserved, nbytes, local_nbytes;
+    struct iris_arena *local;
     struct iris_memory memory[IRIS_MAX_RANKS];
     atomic_int memory_references; /* to this rank's */
     pthread_mutex_t allocate_lock;
@@ -94,8 +96,11 @@ static enum iris_status map_peers(struct iris_heap *heap, const struct iris_memo
 
 enum iris_status iris_heap_create(const struct iris_device_ops *ops, struct iris_device *device,
                                   struct iris_bootstrap *bootstrap, int rank, int world_size,
-                                  uint64_t reserved, uint64_t nbytes, struct iris_heap **out)
+                                  uint64_t reserved, uint64_t nbytes, uint64_t local_nbytes,
+                                  struct iris_heap **out)
 {
+    static const struct iris_allocator_text text = {"symmetric heap",
+                                                    "free tensors on all ranks or raise heap_size"};
     struct iris_memory_handle own;
     struct iris_heap *heap;
     enum iris_status status;
@@ -108,15 +113,19 @@ enum iris_status iris_heap_create(const struct iris_device_ops *ops, struct iris
     heap->world_size = world_size;
     heap->reserved = reserved;
     heap->nbytes = nbytes;
+    heap->local_nbytes = local_nbytes;
     heap->next_id = 1;
     heap->offers_end = &heap->offers;
     atomic_init(&heap->memory_references, 1);
     pthread_mutex_init(&heap->allocate_lock, NULL);
     pthread_mutex_init(&heap->lock, NULL);
-    IRIS_TRY_GOTO(status, iris_allocator_create(nbytes, IRIS_HEAP_ALIGNMENT, &heap->allocator),
-                  fail);
-    IRIS_TRY_GOTO(status, ops->memory_create(device, reserved + nbytes, &heap->memory[rank], &own),
-                  fail);
+    IRIS_TRY_GOTO(status,
+                  iris_allocator_create(nbytes, IRIS_HEAP_ALIGNMENT, text, &heap->allocator), fail);
+    IRIS_TRY_GOTO(status, iris_arena_create(ops, local_nbytes, &heap->local), fail);
+    IRIS_TRY_GOTO(
+        status,
+        ops->memory_create(device, reserved + nbytes + local_nbytes, &heap->memory[rank], &own),
+        fail);
     IRIS_TRY_GOTO(status, map_peers(heap, &own), fail);
     *out = heap;
     return IRIS_OK;
@@ -142,6 +151,7 @@ void iris_heap_destroy(struct iris_heap *heap)
         heap->blocks = next;
     }
     iris_allocator_destroy(heap->allocator);
+    iris_arena_destroy(heap->local);
     pthread_mutex_destroy(&heap->lock);
     pthread_mutex_destroy(&heap->allocate_lock);
     free(heap);
@@ -341,12 +351,47 @@ struct iris_device *iris_heap_device(const struct iris_heap *heap)
     return heap->memory[heap->rank].device;
 }
 
-bool iris_heap_contains(const struct iris_heap *heap, const void *data, size_t nbytes)
+/* Whether the range lies in the first `room` bytes after the reserved ones. */
+static bool is_within(const struct iris_heap *heap, const void *data, size_t nbytes, uint64_t room)
 {
     const uintptr_t base = (uintptr_t)iris_heap_base(heap, heap->rank);
     const uintptr_t begin = base + heap->reserved, address = (uintptr_t)data;
 
-    return base != 0 && address >= begin && address - begin <= heap->nbytes &&
-           nbytes <= heap->nbytes - (address - begin) &&
-           (nbytes > 0 || address < begin + heap->nbytes);
+    return base != 0 && address >= begin && address - begin <= room &&
+           nbytes <= room - (address - begin) && (nbytes > 0 || address < begin + room);
+}
+
+bool iris_heap_is_reachable(const struct iris_heap *heap, const void *data, size_t nbytes)
+{
+    return is_within(heap, data, nbytes, heap->nbytes + heap->local_nbytes);
+}
+
+bool iris_heap_is_symmetric(const struct iris_heap *heap, const void *data, size_t nbytes)
+{
+    return is_within(heap, data, nbytes, heap->nbytes);
+}
+
+enum iris_status iris_heap_allocate_local(struct iris_heap *heap, uint64_t nbytes, bool may_wait,
+                                          struct iris_block *out)
+{
+    uint64_t offset;
+
+    IRIS_TRY(iris_arena_take(heap->local, iris_heap_device(heap), nbytes, may_wait, &offset));
+    *out = (struct iris_block){0, heap->reserved + heap->nbytes + offset, nbytes};
+    return IRIS_OK;
+}
+
+void iris_heap_free_local(struct iris_heap *heap, const struct iris_block *block)
+{
+    iris_arena_give(heap->local, block->offset - heap->reserved - heap->nbytes, block->nbytes);
+}
+
+uint64_t iris_heap_local_used(const struct iris_heap *heap)
+{
+    return iris_arena_used(heap->local);
+}
+
+uint64_t iris_heap_local_room(const struct iris_heap *heap)
+{
+    return iris_arena_room(heap->local);
 }

@@ -9,6 +9,10 @@
  * freed block is only *offered*: each collective allocation carries the ranks' new offers along,
  * and a block's bytes return to the free list when all ranks have offered it. All ranks thus apply
  * the same frees at the same point, their free lists are equal, and so are the offsets.
+ *
+ * Behind the blocks lies the rank's local arena (arena.h). So an address in the heap is one of two
+ * kinds: *reachable* is all that peers may be told to write to, *symmetric* only what has the same
+ * meaning at the same offset on every rank.
  */
 #ifndef IRIS_HEAP_H
 #define IRIS_HEAP_H
@@ -31,10 +35,12 @@ struct iris_block {
 };
 
 /* Collective. `reserved` bytes at offset 0 are the caller's and zeroed; `nbytes` more are for
- * blocks. The device and the bootstrap must outlive all but destroy. */
+ * blocks, and then `local_nbytes` for the local arena. The device and the bootstrap must outlive
+ * all but destroy. */
 enum iris_status iris_heap_create(const struct iris_device_ops *ops, struct iris_device *device,
                                   struct iris_bootstrap *bootstrap, int rank, int world_size,
-                                  uint64_t reserved, uint64_t nbytes, struct iris_heap **out);
+                                  uint64_t reserved, uint64_t nbytes, uint64_t local_nbytes,
+                                  struct iris_heap **out);
 /* Unmaps everything. Accepts NULL and a half-built heap. */
 void iris_heap_destroy(struct iris_heap *heap);
 
@@ -52,6 +58,14 @@ enum iris_status iris_heap_allocate(struct iris_heap *heap, uint64_t nbytes,
 /* Offers the block. Never waits for a peer. */
 void iris_heap_free(struct iris_heap *heap, const struct iris_block *block);
 
+/* Not collective; from any thread that has retained the memory. A block of the local arena, whose
+ * id is 0. See iris_arena_take. Such a block is freed by free_local, which never waits. */
+enum iris_status iris_heap_allocate_local(struct iris_heap *heap, uint64_t nbytes, bool may_wait,
+                                          struct iris_block *out);
+void iris_heap_free_local(struct iris_heap *heap, const struct iris_block *block);
+uint64_t iris_heap_local_used(const struct iris_heap *heap);
+uint64_t iris_heap_local_room(const struct iris_heap *heap);
+
 /* Whether the block still exists: it has not been freed by all ranks. The answer changes only
  * inside a collective allocation, and in the same one on all ranks; `iris_heap_generation` changes
  * whenever any block's does. */
@@ -64,6 +78,9 @@ uint64_t iris_heap_used(const struct iris_heap *heap);
 /* The device that the heap's memory keeps, also when the context is closed. NULL on the cpu, whose
  * functions do not look at it. */
 struct iris_device *iris_heap_device(const struct iris_heap *heap);
-bool iris_heap_contains(const struct iris_heap *heap, const void *data, size_t nbytes);
+/* Of this rank's memory: whether peers may write there when told where it is; and whether it is
+ * besides a part of the symmetric heap, at the same offset on all ranks. */
+bool iris_heap_is_reachable(const struct iris_heap *heap, const void *data, size_t nbytes);
+bool iris_heap_is_symmetric(const struct iris_heap *heap, const void *data, size_t nbytes);
 
 #endif

@@ -45,7 +45,7 @@ bool iris_context_describe_owner(const void *data, size_t nbytes,
 
     iris_process_lock();
     for (ctx = contexts; ctx != NULL; ctx = ctx->next_listed)
-        if (iris_heap_contains(ctx->heap, data, nbytes))
+        if (iris_heap_is_reachable(ctx->heap, data, nbytes))
             break;
     if (ctx != NULL)
         iris_context_describe(ctx, text);
@@ -93,6 +93,11 @@ enum iris_status iris_fail_elsewhere(const struct iris_context *ctx, const char 
     char expected[IRIS_CONTEXT_TEXT_NBYTES], got[IRIS_CONTEXT_TEXT_NBYTES];
 
     iris_context_describe(ctx, expected);
+    if (iris_heap_is_reachable(ctx->heap, tensor->data, nbytes))
+        return IRIS_FAIL(IRIS_EINVAL,
+                         "%s: expected a tensor in the context's symmetric heap, that of %s, got "
+                         "one in its local arena, whose place is this rank's alone",
+                         name, expected);
     if (!iris_context_describe_owner(tensor->data, nbytes, got))
         return IRIS_FAIL(
             IRIS_EINVAL,

@@ -246,14 +246,40 @@ bool iris_context_owns(const struct iris_context *ctx, const struct iris_tensor 
 {
     if (iris_tensor_numel(tensor) == 0)
         return is_on_device(ctx, tensor);
-    return iris_tensor_heap_offset(ctx, tensor) != IRIS_STAGED;
+    return iris_tensor_symmetric_offset(ctx, tensor) != IRIS_STAGED;
 }
 
-uint64_t iris_tensor_heap_offset(const struct iris_context *ctx, const struct iris_tensor *tensor)
+bool iris_context_reaches(const struct iris_context *ctx, const struct iris_tensor *tensor)
+{
+    if (iris_tensor_numel(tensor) == 0)
+        return is_on_device(ctx, tensor);
+    return iris_tensor_reachable_offset(ctx, tensor) != IRIS_STAGED;
+}
+
+static uint64_t offset_if(bool there, const struct iris_context *ctx,
+                          const struct iris_tensor *tensor)
+{
+    return there ? (uint64_t)((uintptr_t)tensor->data -
+                              (uintptr_t)iris_heap_base(ctx->heap, ctx->rank))
+                 : IRIS_STAGED;
+}
+
+uint64_t iris_tensor_reachable_offset(const struct iris_context *ctx,
+                                      const struct iris_tensor *tensor)
 {
     const struct span span = span_of(tensor);
 
-    if (!iris_heap_contains(ctx->heap, (const void *)span.begin, span.end - span.begin))
-        return IRIS_STAGED;
-    return (uint64_t)((uintptr_t)tensor->data - (uintptr_t)iris_heap_base(ctx->heap, ctx->rank));
+    return offset_if(
+        iris_heap_is_reachable(ctx->heap, (const void *)span.begin, span.end - span.begin), ctx,
+        tensor);
+}
+
+uint64_t iris_tensor_symmetric_offset(const struct iris_context *ctx,
+                                      const struct iris_tensor *tensor)
+{
+    const struct span span = span_of(tensor);
+
+    return offset_if(
+        iris_heap_is_symmetric(ctx->heap, (const void *)span.begin, span.end - span.begin), ctx,
+        tensor);
 }

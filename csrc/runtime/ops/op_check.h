@@ -39,7 +39,12 @@ enum iris_status iris_check_pair(const struct iris_context *ctx, const char *out
                                  const struct iris_tensor *input);
 
 /* Where `tensor` starts in this rank's heap, from the heap base; IRIS_STAGED when not all of it
- * lies there. */
-uint64_t iris_tensor_heap_offset(const struct iris_context *ctx, const struct iris_tensor *tensor);
+ * lies where peers can write: for results that they push once they have been told the offset. */
+uint64_t iris_tensor_reachable_offset(const struct iris_context *ctx,
+                                      const struct iris_tensor *tensor);
+/* The same, and IRIS_STAGED also when it is not in the symmetric heap: for what means the same
+ * offset on other ranks. */
+uint64_t iris_tensor_symmetric_offset(const struct iris_context *ctx,
+                                      const struct iris_tensor *tensor);
 
 #endif

@@ -224,7 +224,7 @@ static enum iris_status run_product(struct iris_context *ctx, enum iris_operatio
         IRIS_TRY(iris_broadcast_bias(ctx, bias, C, own_rows, &args->bias));
     desc.has_bias = bias != NULL;
     desc.prepare = options->prepare;
-    args->output_offset = iris_tensor_heap_offset(ctx, C);
+    args->output_offset = iris_tensor_reachable_offset(ctx, C);
     desc.local.stages_results = dim < 0 && args->output_offset == IRIS_STAGED;
     /* Nobody else writes or reads a share of the result. */
     args->ending = dim >= 0            ? IRIS_ENDING_LOCAL

@@ -22,7 +22,7 @@ static enum iris_status check_rank(const struct iris_context *ctx, int peer)
 static enum iris_status translate(const struct iris_context *ctx, const char *name,
                                   const struct iris_tensor *tensor, int peer, uint64_t *out)
 {
-    const uint64_t offset = iris_tensor_heap_offset(ctx, tensor);
+    const uint64_t offset = iris_tensor_symmetric_offset(ctx, tensor);
 
     IRIS_TRY(check_rank(ctx, peer));
     if (iris_tensor_numel(tensor) == 0)
