@@ -10,12 +10,13 @@
  * open at a time, because a rank contributes to the next one only after it has the result of the
  * last. Everything here runs under the state's lock.
  */
+#include "bootstrap_hub.h"
+
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "bootstrap_state.h"
 
 /* Sends unless the peer is gone. */
 static void send_to(struct iris_bootstrap *b, int peer, const struct iris_wire_header *header,
@@ -129,7 +130,7 @@ static void complete_open(struct iris_bootstrap *b)
         fds[rank] = b->parts[rank].fd; /* the hub's own copy */
         b->parts[rank].fd = -1;
     }
-    iris_bootstrap_close_fds(b->outcome.fds, IRIS_MAX_RANKS);
+    iris_wire_close_fds(b->outcome.fds, IRIS_MAX_RANKS);
     b->outcome.sequence = header.sequence;
     b->outcome.status = IRIS_OK;
     b->outcome.rank = -1;
@@ -253,11 +254,11 @@ void iris_bootstrap_hub_received(struct iris_bootstrap *b, int peer,
 
     if (header->type == IRIS_WIRE_CONTRIBUTE && header->nbytes <= IRIS_BOOTSTRAP_MAX_BYTES) {
         const int fd = message->num_fds > 0 ? message->fds[0] : -1;
-        iris_bootstrap_close_fds(message->fds + 1, message->num_fds - 1);
+        iris_wire_close_fds(message->fds + 1, message->num_fds - 1);
         iris_bootstrap_hub_contribute(b, peer, header, b->receive_buffer, fd);
         return;
     }
-    iris_bootstrap_close_fds(message->fds, message->num_fds);
+    iris_wire_close_fds(message->fds, message->num_fds);
     if (header->type != IRIS_WIRE_FAREWELL)
         return;
     if ((b->gone >> peer & 1u) != 0)
@@ -279,5 +280,5 @@ void iris_bootstrap_hub_lost(struct iris_bootstrap *b, int peer)
             send_to(b, other, &notice, NULL, NULL, 0);
         advance_open(b);
     }
-    iris_bootstrap_close_fds(&b->sockets[peer], 1);
+    iris_wire_close_fds(&b->sockets[peer], 1);
 }

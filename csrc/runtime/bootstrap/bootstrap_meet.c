@@ -19,7 +19,6 @@
 #include "base/process.h"
 #include "base/wait.h"
 #include "bootstrap_name.h"
-#include "bootstrap_state.h"
 
 /* ---- instances: how many contexts of a run key this process has had, per rank ---- */
 
@@ -242,7 +241,7 @@ static void hear_guest(struct meeting *m, int socket)
 
     if (iris_wire_receive(socket, &message, m->scratch) != IRIS_WIRE_OK)
         goto drop;
-    iris_bootstrap_close_fds(message.fds, message.num_fds);
+    iris_wire_close_fds(message.fds, message.num_fds);
     if (message.header.type != IRIS_WIRE_HELLO || message.header.nbytes != sizeof *hello)
         goto drop;
     rank = message.header.rank;
@@ -272,7 +271,7 @@ static void hear_member(struct meeting *m, int rank)
     if (result == IRIS_WIRE_AGAIN)
         return;
     if (result == IRIS_WIRE_OK) {
-        iris_bootstrap_close_fds(message.fds, message.num_fds);
+        iris_wire_close_fds(message.fds, message.num_fds);
         if (message.header.type == IRIS_WIRE_FAREWELL &&
             message.header.status == IRIS_PEER_INTERRUPTED && m->failure[0] == '\0') {
             (void)snprintf(m->failure, sizeof m->failure, "init: rank %d %s", rank,
@@ -471,7 +470,7 @@ static enum iris_wire_result try_to_join(struct meeting *m, enum iris_status *st
         return IRIS_WIRE_OK;
     if (!say_hello(m, sock) || wait_for_answer(m, sock, &answer) != IRIS_WIRE_OK)
         goto again;
-    iris_bootstrap_close_fds(answer.fds, answer.num_fds);
+    iris_wire_close_fds(answer.fds, answer.num_fds);
     text[answer.header.nbytes] = '\0';
     switch (answer.header.type) {
     case IRIS_WIRE_WELCOME:
@@ -549,6 +548,6 @@ enum iris_status iris_bootstrap_meet(const struct iris_bootstrap_options *option
         (void)instance_count(options, 1);
         return IRIS_OK;
     }
-    iris_bootstrap_close_fds(sockets, IRIS_MAX_RANKS);
+    iris_wire_close_fds(sockets, IRIS_MAX_RANKS);
     return status;
 }

@@ -1,15 +1,23 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * The inside of a bootstrap, shared by its two halves: bootstrap.c, which every rank runs, and
- * bootstrap_hub.c, which rank 0 runs besides.
+ * The inside of a bootstrap, shared by the caller's side, the monitor, and the hub, which rank 0 is
+ * besides.
+ *
+ * `lock` guards the fields that stand below it; `call_lock` is held by a rank's caller through a
+ * collective. The departure callback runs on the monitor thread without either.
  */
 #ifndef IRIS_BOOTSTRAP_STATE_H
 #define IRIS_BOOTSTRAP_STATE_H
 
 #include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
 
+#include "base/status.h"
+#include "bootstrap.h"
 #include "bootstrap_wire.h"
+#include "kernels/abi/abi.h"
 
 /* A rank's part of the open collective; on the hub. */
 struct iris_bootstrap_part {
@@ -66,8 +74,8 @@ struct iris_bootstrap {
 #define IRIS_BOOTSTRAP_MISSING_FD                                                                  \
     "%s: rank %d's file descriptor did not arrive; is the limit on open files reached?"
 
-/* Closes what is >= 0, sockets and descriptors received, and sets it to -1. */
-void iris_bootstrap_close_fds(int *fds, int count);
+/* Lets the monitor have a new look. */
+void iris_bootstrap_wake(struct iris_bootstrap *b);
 
 /* The rest under `lock`. */
 
@@ -77,19 +85,5 @@ void iris_bootstrap_note_departure(struct iris_bootstrap *b, int rank,
 /* Hands a result to this rank's caller. Takes over the descriptors; `fds` may be NULL. */
 void iris_bootstrap_finish(struct iris_bootstrap *b, const struct iris_wire_header *header,
                            const void *payload, const int *fds);
-
-/* The hub: a part of `rank` has come; takes over `fd`. */
-void iris_bootstrap_hub_contribute(struct iris_bootstrap *b, int rank,
-                                   const struct iris_wire_header *header, const void *bytes,
-                                   int fd);
-/* A message from `peer`, its payload in the receive buffer. */
-void iris_bootstrap_hub_received(struct iris_bootstrap *b, int peer,
-                                 struct iris_wire_message *message);
-/* The connection to `peer` has ended. */
-void iris_bootstrap_hub_lost(struct iris_bootstrap *b, int peer);
-/* Breaks the bootstrap when the open collective has been open for too long. */
-void iris_bootstrap_hub_check_timeout(struct iris_bootstrap *b);
-/* Forgets the open collective's parts. */
-void iris_bootstrap_hub_close_parts(struct iris_bootstrap *b);
 
 #endif

@@ -49,6 +49,12 @@ int iris_wire_accept(int listener)
     return fd;
 }
 
+void iris_wire_close_fds(int *fds, int count)
+{
+    for (int i = 0; i < count; ++i)
+        iris_process_close(&fds[i]);
+}
+
 static ssize_t send_once(int socket, const struct iris_wire_header *header, const void *payload,
                          const int *fds, int num_fds)
 {

@@ -64,6 +64,9 @@ enum iris_wire_result {
 enum iris_status iris_wire_open(int *out);
 int iris_wire_accept(int listener);
 
+/* Closes what is >= 0, sockets and descriptors received, and sets it to -1. */
+void iris_wire_close_fds(int *fds, int count);
+
 /* Sends one message without blocking. `fds` may be NULL; if they cannot be sent, the message goes
  * without. Any other failure but a full buffer counts as the end of the connection. */
 enum iris_wire_result iris_wire_send(int socket, const struct iris_wire_header *header,

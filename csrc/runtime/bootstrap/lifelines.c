@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "base/process.h"
-#include "bootstrap_state.h"
+#include "bootstrap_wire.h"
 
 void iris_lifelines_init(struct iris_lifelines *lines)
 {
@@ -32,7 +32,7 @@ static enum iris_status make_line(int ends[2])
         status = iris_process_register(ends[1]);
     iris_process_unlock();
     if (status != IRIS_OK)
-        iris_bootstrap_close_fds(ends, 2);
+        iris_wire_close_fds(ends, 2);
     return status;
 }
 
@@ -66,7 +66,7 @@ void iris_lifelines_let_go(struct iris_lifelines *lines)
 void iris_lifelines_close(struct iris_lifelines *lines)
 {
     iris_lifelines_let_go(lines);
-    iris_bootstrap_close_fds(lines->peers, IRIS_MAX_RANKS);
+    iris_wire_close_fds(lines->peers, IRIS_MAX_RANKS);
 }
 
 uint32_t iris_lifelines_watch(struct iris_lifelines *lines, uint32_t ranks, int timeout_ms)
