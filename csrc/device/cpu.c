@@ -82,11 +82,17 @@ fail:
     return status;
 }
 
+static void cpu_stop(struct iris_device *device)
+{
+    iris_worker_pool_destroy(as_cpu(device)->pool);
+    as_cpu(device)->pool = NULL;
+}
+
 static void cpu_close(struct iris_device *device)
 {
     if (device == NULL)
         return;
-    iris_worker_pool_destroy(as_cpu(device)->pool);
+    cpu_stop(device);
     free(device);
 }
 
@@ -228,6 +234,7 @@ const struct iris_device_ops iris_device_cpu = {
     .name = "cpu",
     .is_present = cpu_is_present,
     .open = cpu_open,
+    .stop = cpu_stop,
     .close = cpu_close,
     .device_id = cpu_device_id,
     .compute_units = cpu_compute_units,

@@ -96,6 +96,9 @@ struct iris_device_ops {
     enum iris_status (*report)(struct iris_device_report *out);
     /* Opens the rank's device. IRIS_EDRIVER: there is none. */
     enum iris_status (*open)(const struct iris_device_options *options, struct iris_device **out);
+    /* Ends what runs on the host for the device: nothing is launched any more. Its facts can still
+     * be asked for. NULL: nothing runs. */
+    void (*stop)(struct iris_device *device);
     void (*close)(struct iris_device *device); /* NULL is fine */
 
     int (*device_id)(const struct iris_device *device);

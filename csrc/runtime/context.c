@@ -64,12 +64,12 @@ const char *iris_context_backend(const struct iris_context *ctx)
 
 int iris_context_device_id(const struct iris_context *ctx)
 {
-    return ctx->device != NULL ? ctx->ops->device_id(ctx->device) : 0;
+    return ctx->ops->device_id(ctx->device);
 }
 
 int iris_context_compute_units(const struct iris_context *ctx)
 {
-    return ctx->device != NULL ? ctx->ops->compute_units(ctx->device) : 0;
+    return ctx->ops->compute_units(ctx->device);
 }
 
 size_t iris_context_heap_size(const struct iris_context *ctx)

@@ -47,6 +47,8 @@ struct iris_context {
     uint64_t faults_address; /* control->faults as the device sees it; 0: not registered */
     bool debug;
     const struct iris_device_ops *ops;
+    /* Stopped by closing, and there until the last reference goes: a call looks at its facts before
+     * it enters, when another thread may close. */
     struct iris_device *device;
     struct iris_bootstrap *bootstrap;
     struct iris_control *control;
@@ -77,7 +79,7 @@ struct iris_context {
     uint64_t channels_offset;
     int32_t channel_lanes; /* equal on all ranks */
     struct iris_stream_order sends, receipts;
-    uint32_t sent_to; /* bit p: rank p has been sent something */
+    atomic_uint sent_to; /* bit p: rank p has been sent something */
 
     struct iris_memory trace; /* see trace_buffer.c; under op_lock, as is the next */
     uint32_t traced_calls;

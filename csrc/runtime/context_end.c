@@ -76,9 +76,8 @@ bool iris_context_depart(struct iris_context *ctx, bool goes_on)
         iris_heap_drop_peers(ctx->heap);
     else
         iris_lifelines_close(&ctx->lifelines);
-    if (ctx->ops != NULL)
-        ctx->ops->close(ctx->device);
-    ctx->device = NULL;
+    if (ctx->device != NULL && ctx->ops->stop != NULL)
+        ctx->ops->stop(ctx->device);
     iris_context_move_out(ctx);
     return true;
 }
@@ -103,6 +102,8 @@ void iris_context_release(struct iris_context *ctx)
             ctx->parts[i].at_end(ctx);
     iris_heap_destroy(ctx->heap);
     iris_control_destroy(ctx->control);
+    if (ctx->ops != NULL)
+        ctx->ops->close(ctx->device);
     pthread_mutex_destroy(&ctx->storages_lock);
     pthread_mutex_destroy(&ctx->op_lock);
     free(ctx->run_key);

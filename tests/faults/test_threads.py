@@ -109,6 +109,76 @@ def test_close_waits_for_the_call_of_another_thread():
     run_ranks(close_beside, 2, init=INIT)
 
 
+def calls_alone(ctx):
+    """Name -> call, in a world of one; none waits."""
+    device = ctx.device
+    x, y, w = (torch.ones(64, device=device) for _ in range(3))
+    square, out = torch.ones(8, 8, device=device), torch.zeros(8, 8, device=device)
+    place, word = ctx.zeros(64), ctx.zeros(1, dtype=torch.int32)
+    ops, ccl = ctx.ops, ctx.ccl
+    exchange = [iris_c.ccl.Send(x, 0), iris_c.ccl.Recv(y, 0)]
+    return {
+        "put": lambda: ctx.put(place, x, 0),
+        "get": lambda: ctx.get(y, place, 0),
+        "signal": lambda: ctx.signal(word, 0),
+        "batch": lambda: ccl.batch(exchange),
+        "sendrecv": lambda: ccl.sendrecv(y, x, 0, 0),
+        "matmul_all_reduce": lambda: ops.matmul_all_reduce(out, square, square),
+        "matmul_reduce_scatter": lambda: ops.matmul_reduce_scatter(out, square, square),
+        "matmul_all_gather": lambda: ops.matmul_all_gather(out, square, square),
+        "all_gather_matmul": lambda: ops.all_gather_matmul(out, square, square),
+        "all_gather_matmul_hbm_buffer": lambda: ops.all_gather_matmul_hbm_buffer(
+            out, square, square
+        ),
+        "all_reduce": lambda: ccl.all_reduce(y, x),
+        "all_reduce_rmsnorm": lambda: ccl.all_reduce_rmsnorm(y, w, x, None, x),
+        "broadcast": lambda: ccl.broadcast(x),
+        "all_to_all": lambda: ccl.all_to_all(y, x, output_split_sizes=[64], input_split_sizes=[64]),
+        "select_config": lambda: ops.select_config(8, 8, 8, "float32"),
+        "tracing": lambda: ops.matmul_all_reduce(out, square, square, trace=True),
+        "allocate": lambda: ctx.allocate(8),
+        "a workspace": lambda: iris_c.FusedWorkspace(ctx, "all_reduce"),
+    }
+
+
+def close_at_any_moment(name):
+    """In a process of its own, for what may end it. A call looks at its arguments before it enters
+    the context: there, too, another thread may close it."""
+    until, rounds = time.monotonic() + 0.8, 0
+    while time.monotonic() < until or rounds < 20:
+        ctx = iris_c.init(heap_size=1 << 20, rank=0, world_size=1)
+        call, others = calls_alone(ctx)[name], []
+
+        def run(call=call, others=others):
+            try:
+                while True:
+                    call()
+            except RuntimeError as error:
+                others.append(str(error))
+
+        threads = [threading.Thread(target=run) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        time.sleep(rounds % 8 * 4e-4)
+        ctx.close()
+        for thread in threads:
+            thread.join(20)
+        assert others == ["context: it is closed"] * 2
+        assert ctx.get_cu_count() > 0  # the device's facts stay
+        rounds += 1
+
+
+# One for each way into the context.
+CLOSED_BESIDE = ["put", "batch", "matmul_all_reduce", "all_gather_matmul", "all_reduce",
+                 "all_reduce_rmsnorm", "broadcast", "all_to_all", "select_config", "tracing",
+                 "allocate", "a workspace"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CLOSED_BESIDE)
+def test_close_at_any_moment_of_a_call(name):
+    run_ranks(close_at_any_moment, 1, name, deadline=120)
+
+
 def brief_calls(ctx, threads):
     """put, get and signal from several threads at once, each at its own place."""
     places, words = ctx.zeros(threads, 64), ctx.zeros(threads, dtype=torch.int32)

@@ -56,7 +56,8 @@ static enum iris_status launch_direct(struct iris_context *ctx, const struct iri
     return iris_context_abort_status(ctx, d->operation);
 }
 
-static enum iris_call_kind kind_of(const struct iris_direct_launch *d)
+static enum iris_call_kind kind_of(const struct iris_context *ctx,
+                                   const struct iris_direct_launch *d)
 {
     if (d->continues)
         return IRIS_CALL_CONTINUES;
@@ -67,6 +68,9 @@ static enum iris_call_kind kind_of(const struct iris_direct_launch *d)
         return IRIS_CALL_BRIEF;
     case IRIS_OP_ALL_TO_ALL_V:
         return IRIS_CALL_OF_ALL;
+    case IRIS_OP_SENDRECV:
+    case IRIS_OP_BATCH: /* alone, a copy */
+        return ctx->world_size == 1 ? IRIS_CALL_BRIEF : IRIS_CALL_OF_TWO;
     default:
         return IRIS_CALL_OF_TWO;
     }
@@ -76,7 +80,7 @@ enum iris_status iris_direct_run(struct iris_context *ctx, const struct iris_dir
 {
     enum iris_status status = IRIS_OK;
 
-    IRIS_TRY(iris_context_enter(ctx, iris_operation_name(d->operation), kind_of(d)));
+    IRIS_TRY(iris_context_enter(ctx, iris_operation_name(d->operation), kind_of(ctx, d)));
     if (!d->continues)
         status = iris_context_poll(ctx, d->operation);
     if (status == IRIS_OK && d->work_groups > 0)

@@ -74,10 +74,11 @@ void iris_messages_drain(struct iris_context *ctx)
 {
     const struct timespec nap = {0, 200000};
     const uint64_t started = iris_clock_ns();
+    const uint32_t sent_to = atomic_load(&ctx->sent_to);
     uint64_t asked = 0;
 
     for (int peer = 0; peer < ctx->world_size; ++peer) {
-        while ((ctx->sent_to >> peer & 1u) != 0 && !is_drained(ctx, peer)) {
+        while ((sent_to >> peer & 1u) != 0 && !is_drained(ctx, peer)) {
             const uint64_t now = iris_clock_ns();
             if (iris_control_aborted(ctx->control, ctx->rank) != 0 ||
                 now - started > ctx->timeout_ns || iris_wait_is_over(now, &asked))
@@ -114,7 +115,8 @@ static enum iris_status run_messages(struct iris_context *ctx, enum iris_operati
     units = (uint32_t)ctx->ops->compute_units(ctx->device);
     if (!iris_device_traits(ctx->device)->is_gpu && launch.work_groups > units)
         launch.work_groups = units;
-    ctx->sent_to |= args->send.peers & ~(UINT32_C(1) << ctx->rank);
+    /* Before the call enters, beside other threads' calls. */
+    (void)atomic_fetch_or(&ctx->sent_to, args->send.peers & ~(UINT32_C(1) << ctx->rank));
     return iris_direct_run(ctx, &launch);
 }
 

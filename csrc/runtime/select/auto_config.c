@@ -44,6 +44,7 @@ enum iris_status iris_config_select(const struct iris_context *ctx, enum iris_op
         .operation = operation, .dtype = dtype, .M = M, .N = N, .K = K, .root = -1};
     uint32_t work_groups;
 
+    IRIS_TRY(iris_context_check(ctx));
     share_rows(&desc, ctx->world_size);
     IRIS_TRY(iris_select_for(&on, config, &desc, &work_groups));
     fill_config(&on, &desc, work_groups, config);
