@@ -10,7 +10,6 @@ itself below it, formulas of operations that can be differentiated again.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -20,10 +19,23 @@ from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 
 from iris_c.torch._autocast import without_autocast
+from iris_c.torch._library import kernels, library
 
 __all__ = ["differentiate", "refuse_to_differentiate"]
 
-_library = torch.library.Library("iris_c", "FRAGMENT")
+
+def _bits(*keys: str) -> int:
+    """Of dispatch keys."""
+    bits = 0
+    for key in keys:
+        bits |= torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, key)).raw_repr()
+    return bits
+
+
+# Below Autograd a call of ordinary tensors has no key but their device's. Each other one stands for
+# something that comes before the kernel: a mode, a transform, a pending negation, a wrapper.
+_ORDINARY = _bits("CPU", "CUDA", "ADInplaceOrView", "BackendSelect")
+_EXTRAORDINARY = torch._C._after_autograd_keyset.raw_repr() & ~_ORDINARY
 
 
 class _Call(NamedTuple):
@@ -35,11 +47,22 @@ class _Call(NamedTuple):
 
 
 def _register(name: str, kernel: Callable[..., Any]) -> None:
-    """Make `kernel` the one under Autograd, in place of custom_op's."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Warning only once for all operators")
-        # Before torch 2.13 to override had to be asked for.
-        _library.impl(name, kernel, "Autograd", with_keyset=True, allow_override=True)
+    library.impl(name, kernel, "Autograd", with_keyset=True)
+
+
+def _below_autograd(name: str) -> Callable[[torch._C.DispatchKeySet, Sequence[Any]], Any]:
+    """The rest of a call, of a keyset and arguments, after the key Autograd."""
+    operation, run = getattr(torch.ops.iris_c, name).default, kernels[name]
+
+    def below(keyset: torch._C.DispatchKeySet, arguments: Sequence[Any]) -> Any:
+        if not keyset.raw_repr() & _EXTRAORDINARY:
+            # Nothing is left but the kernel: to pass the dispatcher once more takes longer than
+            # to run it.
+            return run(*arguments)
+        with torch._C._AutoDispatchBelowAutograd():
+            return operation.redispatch(keyset & torch._C._after_autograd_keyset, *arguments)
+
+    return below
 
 
 def differentiate(
@@ -63,11 +86,7 @@ def differentiate(
     jvp : callable
         (ctx, *tangents) -> the results' tangents; a tangent is None where an argument has none.
     """
-    operation = getattr(torch.ops.iris_c, name).default
-
-    def below(keyset: torch._C.DispatchKeySet, arguments: Sequence[Any]) -> Any:
-        with torch._C._AutoDispatchBelowAutograd():
-            return operation.redispatch(keyset & torch._C._after_autograd_keyset, *arguments)
+    below = _below_autograd(name)
 
     class Gradient(torch.autograd.Function):
         @staticmethod
@@ -119,28 +138,30 @@ def differentiate(
 def refuse_to_differentiate(name: str) -> None:
     """Let an operation that writes into a given tensor raise where a derivative is asked for, as
     torch's out= does."""
-    operation = getattr(torch.ops.iris_c, name).default
+    below = _below_autograd(name)
+    schema = getattr(torch.ops.iris_c, name).default._schema
 
     def kernel(keyset: torch._C.DispatchKeySet, *arguments: Any) -> Any:
         if _is_differentiated(arguments):
-            for spec, value in zip(operation._schema.arguments, arguments, strict=True):
+            for spec, value in zip(schema.arguments, arguments, strict=True):
                 if isinstance(value, Tensor) and (_wants_gradient(value) or _has_tangent(value)):
                     raise RuntimeError(
                         f"{spec.name}: expected a tensor that does not require grad, since "
                         f"{name} writes into a given tensor and has no gradient; leave out= away, "
                         "or call it under torch.no_grad()"
                     )
-        with torch._C._AutoDispatchBelowAutograd():
-            return operation.redispatch(keyset & torch._C._after_autograd_keyset, *arguments)
+        return below(keyset, arguments)
 
     _register(name, kernel)
 
 
 def _is_differentiated(arguments: Sequence[Any]) -> bool:
     """Whether torch wants a derivative, at the level that is at work."""
-    return _in_forward_mode() or any(
-        _wants_gradient(value) for value in arguments if isinstance(value, Tensor)
-    )
+    if torch.is_grad_enabled():
+        for value in arguments:
+            if isinstance(value, Tensor) and value.requires_grad:
+                return True
+    return _in_forward_mode()
 
 
 def _wants_gradient(tensor: Tensor) -> bool:

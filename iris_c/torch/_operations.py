@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.library import custom_op
 
 from iris_c.torch._autocast import without_autocast
 from iris_c.torch._groups import context
+from iris_c.torch._library import operation
 
 
 def _empty(like: Tensor, *shape: int) -> Tensor:
@@ -45,14 +45,14 @@ def _empty_product(A: Tensor, B: Tensor, times: int = 1) -> Tensor:
 # ---- C = sum over ranks of A_r @ B_r ----
 
 
-@custom_op("iris_c::matmul_all_reduce_out", mutates_args={"C"})
+@operation("matmul_all_reduce_out", mutates_args={"C"})
 def _matmul_all_reduce_out(
     C: Tensor, A: Tensor, B: Tensor, bias: Tensor | None, group: str
 ) -> None:
     context(group).ops.matmul_all_reduce(C, A, B, bias, True)
 
 
-@custom_op("iris_c::matmul_all_reduce", mutates_args=())
+@operation("matmul_all_reduce", mutates_args=())
 def _matmul_all_reduce(A: Tensor, B: Tensor, bias: Tensor | None, group: str) -> Tensor:
     C = _empty_product(A, B)
     context(group).ops.matmul_all_reduce(C, A, B, bias, True)
@@ -67,7 +67,7 @@ def _(A: Tensor, B: Tensor, bias: Tensor | None, group: str) -> Tensor:
 # ---- a rank's share of it ----
 
 
-@custom_op("iris_c::matmul_reduce_scatter_out", mutates_args={"C"})
+@operation("matmul_reduce_scatter_out", mutates_args={"C"})
 def _matmul_reduce_scatter_out(
     C: Tensor, A: Tensor, B: Tensor, bias: Tensor | None, dim: int, group: str
 ) -> None:
@@ -90,7 +90,7 @@ def _share(A: Tensor, B: Tensor, dim: int, group: str) -> Tensor:
     return _empty(A, *shape)
 
 
-@custom_op("iris_c::matmul_reduce_scatter", mutates_args=())
+@operation("matmul_reduce_scatter", mutates_args=())
 def _matmul_reduce_scatter(
     A: Tensor, B: Tensor, bias: Tensor | None, dim: int, group: str
 ) -> Tensor:
@@ -107,7 +107,7 @@ def _(A: Tensor, B: Tensor, bias: Tensor | None, dim: int, group: str) -> Tensor
 # ---- C = (all ranks' A_shard, joined) @ B ----
 
 
-@custom_op("iris_c::all_gather_matmul_out", mutates_args={"C", "A_gathered"})
+@operation("all_gather_matmul_out", mutates_args={"C", "A_gathered"})
 def _all_gather_matmul_out(
     C: Tensor,
     A_gathered: Tensor | None,
@@ -130,7 +130,7 @@ def _joined(A_shard: Tensor, B: Tensor, dim: int, group: str) -> tuple[Tensor, T
     return _empty(A_shard, joined.shape[0], B.shape[1]), joined
 
 
-@custom_op("iris_c::all_gather_matmul", mutates_args=())
+@operation("all_gather_matmul", mutates_args=())
 def _all_gather_matmul(
     A_shard: Tensor, B: Tensor, bias: Tensor | None, gather_dim: int, group: str
 ) -> tuple[Tensor, Tensor]:
@@ -151,14 +151,14 @@ def _(
 # ---- all ranks' A_r @ B_r, one below the other ----
 
 
-@custom_op("iris_c::matmul_all_gather_out", mutates_args={"C"})
+@operation("matmul_all_gather_out", mutates_args={"C"})
 def _matmul_all_gather_out(
     C: Tensor, A: Tensor, B: Tensor, bias: Tensor | None, group: str
 ) -> None:
     context(group).ops.matmul_all_gather(C, A, B, bias, True)
 
 
-@custom_op("iris_c::matmul_all_gather", mutates_args=())
+@operation("matmul_all_gather", mutates_args=())
 def _matmul_all_gather(A: Tensor, B: Tensor, bias: Tensor | None, group: str) -> Tensor:
     C = _empty_product(A, B, context(group).world_size)
     context(group).ops.matmul_all_gather(C, A, B, bias, True)
@@ -173,7 +173,7 @@ def _(A: Tensor, B: Tensor, bias: Tensor | None, group: str) -> Tensor:
 # ---- C = A @ B of an A that is equal on all ranks: only the gradient is shared ----
 
 
-@custom_op("iris_c::matmul_replicated", mutates_args=())
+@operation("matmul_replicated", mutates_args=())
 def _matmul_replicated(A: Tensor, B: Tensor, bias: Tensor | None, group: str) -> Tensor:
     _expect_matrices(A=A, B=B)
     # Autocast has changed what an operation is given; it would change the result besides.
@@ -189,12 +189,12 @@ def _(A: Tensor, B: Tensor, bias: Tensor | None, group: str) -> Tensor:
 # ---- sum over ranks ----
 
 
-@custom_op("iris_c::all_reduce_out", mutates_args={"output"})
+@operation("all_reduce_out", mutates_args={"output"})
 def _all_reduce_out(output: Tensor, input: Tensor, op: str, group: str) -> None:
     context(group).ccl.all_reduce(output, input, op)
 
 
-@custom_op("iris_c::all_reduce", mutates_args=())
+@operation("all_reduce", mutates_args=())
 def _all_reduce(input: Tensor, op: str, group: str) -> Tensor:
     if input.layout == torch.strided:  # what else there is, the core refuses
         input = input.contiguous()
@@ -211,7 +211,7 @@ def _(input: Tensor, op: str, group: str) -> Tensor:
 # ---- what gradients are made of besides: between replicated tensors and each rank's own ----
 
 
-@custom_op("iris_c::own_copy", mutates_args=())
+@operation("own_copy", mutates_args=())
 def _own_copy(input: Tensor, group: str) -> Tensor:
     """A replicated tensor, as an operand of this rank's own."""
     return input.clone(memory_format=torch.contiguous_format)
@@ -222,7 +222,7 @@ def _(input: Tensor, group: str) -> Tensor:
     return torch.empty_like(input, memory_format=torch.contiguous_format)
 
 
-@custom_op("iris_c::own_rows", mutates_args=())
+@operation("own_rows", mutates_args=())
 def _own_rows(input: Tensor, group: str) -> Tensor:
     """This rank's part of the rows of a replicated tensor."""
     output = _empty_part(input, 0, group)
@@ -234,7 +234,7 @@ def _(input: Tensor, group: str) -> Tensor:
     return _empty_part(input, 0, group)
 
 
-@custom_op("iris_c::all_gather_rows", mutates_args=())
+@operation("all_gather_rows", mutates_args=())
 def _all_gather_rows(input: Tensor, group: str) -> Tensor:
     """All ranks' rows, one below the other: a replicated tensor."""
     return _gathered(input, 0, group)
@@ -245,7 +245,7 @@ def _(input: Tensor, group: str) -> Tensor:
     return _empty_joined(input, 0, group)
 
 
-@custom_op("iris_c::own_gathered", mutates_args=())
+@operation("own_gathered", mutates_args=())
 def _own_gathered(input: Tensor, dim: int, group: str) -> Tensor:
     """All ranks' parts, joined along `dim`, as an operand of this rank's own."""
     return _gathered(input, dim, group)
@@ -256,7 +256,7 @@ def _(input: Tensor, dim: int, group: str) -> Tensor:
     return _empty_joined(input, dim, group)
 
 
-@custom_op("iris_c::reduce_scatter", mutates_args=())
+@operation("reduce_scatter", mutates_args=())
 def _reduce_scatter(input: Tensor, dim: int, group: str) -> Tensor:
     """This rank's part, along `dim`, of the sum over ranks."""
     input = input.transpose(0, dim).contiguous()
