@@ -10,61 +10,15 @@
 #include <string.h>
 
 #include "gpu_device.h"
+#include "gpu_facts.h"
+#include "gpu_lifetime.h"
+#include "gpu_memory.h"
+#include "gpu_objects.h"
+#include "gpu_report.h"
+#include "gpu_tensor_map.h"
+#include "gpu_wait.h"
 
-/* Numbers of the platforms' attributes. */
-enum { CUDA_MULTIPROCESSOR_COUNT = 16, CUDA_CAPABILITY_MAJOR = 75, CUDA_CAPABILITY_MINOR = 76 };
-enum { HIP_MULTIPROCESSOR_COUNT = 63 };
 enum { EVENT_DISABLE_TIMING = 2 }; /* HIP and CUDA alike */
-
-enum iris_status gpu_enter(const struct gpu_device *gpu, struct gpu_scope *scope)
-{
-    *scope = (struct gpu_scope){0};
-    if (gpu->driver->platform == GPU_CUDA) {
-        void *current = NULL;
-        IRIS_TRY(GPU_CALL(gpu->driver, context_get, &current));
-        if (current == gpu->context)
-            return IRIS_OK;
-        IRIS_TRY(GPU_CALL(gpu->driver, context_push, gpu->context));
-    } else {
-        IRIS_TRY(GPU_CALL(gpu->driver, get_device, &scope->previous));
-        if (scope->previous == gpu->ordinal)
-            return IRIS_OK;
-        IRIS_TRY(GPU_CALL(gpu->driver, set_device, gpu->ordinal));
-    }
-    scope->entered = true;
-    return IRIS_OK;
-}
-
-void gpu_leave(const struct gpu_device *gpu, const struct gpu_scope *scope)
-{
-    void *popped;
-
-    if (!scope->entered)
-        return;
-    if (gpu->driver->platform == GPU_CUDA)
-        (void)gpu->driver->context_pop(&popped);
-    else
-        (void)gpu->driver->set_device(scope->previous);
-}
-
-void gpu_unreference(struct gpu_device *gpu)
-{
-    struct gpu_scope scope;
-
-    if (atomic_fetch_sub(&gpu->references, 1) > 1)
-        return;
-    gpu_waiter_destroy(&gpu->waiter);
-    if (gpu_enter(gpu, &scope) == IRIS_OK) {
-        gpu_objects_unload(&gpu->objects);
-        gpu_objects_unload(&gpu->traced);
-        gpu_leave(gpu, &scope);
-    }
-    if (gpu->context != NULL)
-        (void)gpu->driver->primary_release(gpu->ordinal);
-    pthread_mutex_destroy(&gpu->maps_lock);
-    pthread_mutex_destroy(&gpu->kernels_lock);
-    free(gpu);
-}
 
 /* ---- opening ---- */
 
@@ -88,57 +42,6 @@ static bool hip_is_present(void)
 static bool cuda_is_present(void)
 {
     return is_present(GPU_CUDA);
-}
-
-static enum iris_status cuda_arch_of(const struct gpu_driver *driver, int device, char arch[32])
-{
-    int major = 0, minor = 0;
-
-    IRIS_TRY(GPU_CALL(driver, device_attribute, &major, CUDA_CAPABILITY_MAJOR, device));
-    IRIS_TRY(GPU_CALL(driver, device_attribute, &minor, CUDA_CAPABILITY_MINOR, device));
-    /* The kernels use instructions that only this very architecture has. */
-    (void)snprintf(arch, 32, "sm_%d%d%s", major, minor, major == 9 ? "a" : "");
-    return IRIS_OK;
-}
-
-/* The architecture stands in a struct whose layout and size changed between ROCm 5 and 6, and
- * nowhere else. It is the one string in it that begins with "gfx". */
-static enum iris_status hip_arch_of(const struct gpu_driver *driver, int device, char arch[32])
-{
-    enum { PROPERTIES_NBYTES = 8192 };
-    char *properties = calloc(1, PROPERTIES_NBYTES);
-    enum iris_status status;
-    int length = 0;
-
-    if (properties == NULL)
-        return IRIS_FAIL(IRIS_ENOMEM, "out of host memory");
-    if (driver->properties != NULL)
-        status = GPU_CALL(driver, properties, properties, device);
-    else if (driver->old_properties != NULL)
-        status = GPU_CALL(driver, old_properties, properties, device);
-    else
-        status = IRIS_FAIL(IRIS_EDRIVER, "the driver has no hipGetDeviceProperties");
-    for (int i = 256; status == IRIS_OK && length == 0 && i < PROPERTIES_NBYTES - 32; ++i)
-        if (memcmp(properties + i, "gfx", 3) == 0) /* "gfx942:sramecc+:xnack-" */
-            length = snprintf(arch, 32, "%.*s", (int)strcspn(properties + i, ":"), properties + i);
-    free(properties);
-    if (status == IRIS_OK && length == 0)
-        status = IRIS_FAIL(IRIS_EDRIVER, "the driver does not tell the device's architecture");
-    return status;
-}
-
-enum iris_status gpu_arch_of(const struct gpu_driver *driver, int device, char arch[32])
-{
-    return driver->platform == GPU_CUDA ? cuda_arch_of(driver, device, arch)
-                                        : hip_arch_of(driver, device, arch);
-}
-
-enum iris_status gpu_compute_units_of(const struct gpu_driver *driver, int device, int *out)
-{
-    return GPU_CALL(driver, device_attribute, out,
-                    driver->platform == GPU_CUDA ? CUDA_MULTIPROCESSOR_COUNT
-                                                 : HIP_MULTIPROCESSOR_COUNT,
-                    device);
 }
 
 static enum iris_status open_device(struct gpu_device *gpu, int local_rank)

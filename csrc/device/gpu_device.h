@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * A GPU device as gpu.c, gpu_memory.c and gpu_tensor_map.c share it.
+ * A GPU device as the gpu_*.c share it.
  *
  * It is counted by reference: the context's tensors may outlive its closing, and their memory goes
  * through the driver.
@@ -11,11 +11,23 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
 
+#include "base/status.h"
 #include "device.h"
 #include "gpu_driver.h"
 #include "gpu_objects.h"
-#include "gpu_wait.h"
+
+/* The thread that waits for the device; see gpu_wait.h. */
+struct gpu_waiter {
+    pthread_t thread;
+    pthread_mutex_t lock;   /* guards what follows */
+    pthread_cond_t changed; /* something has been asked for, or answered */
+    bool runs, stopping;
+    uint64_t asked, answered;
+    struct iris_error error; /* of the last answer; its status */
+};
 
 struct gpu_device {
     struct iris_device_base base;
@@ -43,13 +55,6 @@ static inline struct gpu_device *as_gpu(struct iris_device *device)
     return (struct gpu_device *)device;
 }
 
-/* Drops a reference; with the last one the device goes. */
-void gpu_unreference(struct gpu_device *gpu);
-
-/* "sm_90a", "gfx942". */
-enum iris_status gpu_arch_of(const struct gpu_driver *driver, int device, char arch[32]);
-enum iris_status gpu_compute_units_of(const struct gpu_driver *driver, int device, int *out);
-
 /* The device as the thread's current one, for the time of a call. */
 struct gpu_scope {
     bool entered;
@@ -69,27 +74,5 @@ void gpu_leave(const struct gpu_device *gpu, const struct gpu_scope *scope);
             gpu_leave(gpu, &scope);                                                                \
         }                                                                                          \
     } while (0)
-
-/* ---- members of struct iris_device_ops ---- */
-
-enum iris_status gpu_report(enum gpu_platform platform, struct iris_device_report *out);
-
-enum iris_status gpu_memory_create(struct iris_device *device, size_t nbytes,
-                                   struct iris_memory *out, struct iris_memory_handle *handle);
-enum iris_status gpu_memory_import(struct iris_device *device,
-                                   const struct iris_memory_handle *handle, size_t nbytes,
-                                   struct iris_memory *out);
-void gpu_memory_release(struct iris_memory *memory);
-enum iris_status gpu_host_register(struct iris_device *device, void *data, size_t nbytes,
-                                   uint64_t *address);
-void gpu_host_unregister(struct iris_device *device, void *data);
-enum iris_status gpu_memory_set(struct iris_device *device, void *stream, void *data, int byte,
-                                size_t nbytes);
-enum iris_status gpu_memory_read(struct iris_device *device, void *host, const void *source,
-                                 size_t nbytes);
-enum iris_status gpu_memory_write(struct iris_device *device, void *target, const void *host,
-                                  size_t nbytes);
-bool gpu_tensor_map(struct iris_device *device, const struct iris_tensor_map_request *request,
-                    struct iris_tensor_map *out);
 
 #endif

@@ -3,9 +3,12 @@
  *
  * GPU memory: allocation, sharing by inter-process handles, host memory that kernels can reach.
  */
+#include "gpu_memory.h"
+
 #include <string.h>
 
 #include "gpu_device.h"
+#include "gpu_lifetime.h"
 
 /* HIP and CUDA alike. */
 enum { HOST_REGISTER_PORTABLE = 1, HOST_REGISTER_MAPPED = 2 };

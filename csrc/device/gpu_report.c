@@ -3,9 +3,11 @@
  *
  * What the driver says of itself and of the GPUs that it sees, for people to read.
  */
+#include "gpu_report.h"
+
 #include <stdio.h>
 
-#include "gpu_device.h"
+#include "gpu_facts.h"
 
 static void format_version(enum gpu_platform platform, int version, char *text, size_t nbytes)
 {

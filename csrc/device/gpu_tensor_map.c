@@ -4,6 +4,8 @@
  * Describing matrices to the tensor copy engine of sm_90a. The driver takes a fraction of a
  * microsecond for each, a call needs two, and callers come with the same tensors again and again.
  */
+#include "gpu_tensor_map.h"
+
 #include "gpu_device.h"
 
 static bool encode_tensor_map(const struct gpu_device *gpu,

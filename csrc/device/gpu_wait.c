@@ -10,7 +10,6 @@
 #include <time.h>
 
 #include "base/wait.h"
-#include "gpu_device.h"
 
 enum { NOT_READY = 600 }; /* HIP and CUDA alike */
 /* Of a polled stream: how long it is asked without a pause, and the pause after that. */

@@ -10,22 +10,8 @@
 #ifndef IRIS_GPU_WAIT_H
 #define IRIS_GPU_WAIT_H
 
-#include <pthread.h>
-#include <stdbool.h>
-#include <stdint.h>
-
 #include "base/status.h"
-
-struct gpu_device;
-
-struct gpu_waiter {
-    pthread_t thread;
-    pthread_mutex_t lock;   /* guards what follows */
-    pthread_cond_t changed; /* something has been asked for, or answered */
-    bool runs, stopping;
-    uint64_t asked, answered;
-    struct iris_error error; /* of the last answer; its status */
-};
+#include "gpu_device.h"
 
 void gpu_waiter_init(struct gpu_waiter *waiter);
 /* Waits until the thread has ended, and so until the device has done what it was waited for. */

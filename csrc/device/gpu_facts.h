@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * What a driver says of a device that need not be open.
+ */
+#ifndef IRIS_GPU_FACTS_H
+#define IRIS_GPU_FACTS_H
+
+#include "base/status.h"
+#include "gpu_driver.h"
+
+/* "sm_90a", "gfx942". */
+enum iris_status gpu_arch_of(const struct gpu_driver *driver, int device, char arch[32]);
+enum iris_status gpu_compute_units_of(const struct gpu_driver *driver, int device, int *out);
+
+#endif
