@@ -105,10 +105,10 @@ class Context(_C.Context):
         PeerError
             A member did not arrive in time.
         """
-        self._require_open()
         members = tuple(sorted(_checks.integers("group", ranks)))
         if heap_size is not None:
             heap_size = _checks.integer("heap_size", heap_size)
+        self._require_open()  # reading the arguments may have run the caller's code
         if local_size is not None:
             local_size = _checks.integer("local_size", local_size)
         group = self._groups.get(members)
@@ -132,6 +132,9 @@ class Context(_C.Context):
             )
             self._groups[members] = group
             group._when_closed(functools.partial(self._groups.pop, members, None))
+            if self.closed:  # by another thread, or a signal's handler, while the members met
+                group.close()
+                self._require_open()
         else:
             given = {"heap_size": heap_size, "local_size": local_size}
             for name, size in given.items():
@@ -178,8 +181,7 @@ class Context(_C.Context):
             raise TypeError(f"timeout: expected seconds or None, got {type(timeout).__name__}")
         if timeout is not None and not 0 < timeout <= 1e9:
             raise ValueError(f"timeout: expected seconds in (0, 1e9] or None, got {timeout}")
-        for group in tuple(self._groups.values()):
-            group.close()
+        self._close_groups()
         self._groups.clear()  # their memory goes with their tensors, too
         survivors = super().survivors(timeout)
         self._forget()
@@ -201,13 +203,17 @@ class Context(_C.Context):
         Not collective. A second call does nothing.
         """
         try:
-            for group in tuple(self._groups.values()):
-                group.close()
+            self._close_groups()
             super().close()
+            self._close_groups()  # one that another thread has made meanwhile
             self._forget()
         except BaseException:  # of a signal's handler
             self._close_now()
             raise
+
+    def _close_groups(self) -> None:
+        for group in tuple(self._groups.values()):
+            group.close()
 
     def _close_now(self) -> None:
         for group in tuple(self._groups.values()):

@@ -45,21 +45,38 @@ release:
     return result;
 }
 
-/* A name as such, or of an enumerator of torch.distributed, which prints as RedOpType.SUM. */
-static PyObject *reduction_text(PyObject *value)
+/* The name of an enumerator of torch.distributed, which prints as RedOpType.SUM. NULL without an
+ * exception: it is none. */
+static PyObject *enumerator_name(PyObject *value)
 {
     static const char *const types[] = {"RedOpType.", "ReduceOp."};
-    PyObject *text, *name = NULL;
-    const char *printed;
+    PyObject *text = PyObject_Str(value), *name = NULL;
+    const char *printed = text ? iris_py_text("op", text) : NULL;
 
-    if (PyUnicode_Check(value))
-        return Py_NewRef(value);
-    text = PyObject_Str(value);
-    printed = text ? iris_py_text("op", text) : NULL;
     for (size_t i = 0; printed && !name && i < sizeof types / sizeof types[0]; ++i)
         if (strncmp(printed, types[i], strlen(types[i])) == 0)
             name = PyUnicode_FromString(printed + strlen(types[i]));
     Py_XDECREF(text);
+    return name;
+}
+
+/* A name as such; that of an enumerator; or of a torch.distributed.ReduceOp made of one, whose
+ * attribute `op` it is. */
+static PyObject *reduction_text(PyObject *value)
+{
+    PyObject *held, *name;
+
+    if (PyUnicode_Check(value))
+        return Py_NewRef(value);
+    name = enumerator_name(value);
+    if (name || PyErr_Occurred())
+        return name;
+    held = PyObject_GetAttrString(value, "op");
+    if (held)
+        name = enumerator_name(held);
+    else if (PyErr_ExceptionMatches(PyExc_AttributeError))
+        PyErr_Clear();
+    Py_XDECREF(held);
     if (!name && !PyErr_Occurred())
         iris_py_type_error("op", "a str or a torch.distributed.ReduceOp", value);
     return name;

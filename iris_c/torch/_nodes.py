@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 import iris_c
+from iris_c.torch._reductions import reduction_name
 from iris_c.typing import Reduction
 
 __all__ = ["Nodes"]
@@ -26,12 +27,6 @@ ACROSS = {
     "min": dist.ReduceOp.MIN,
     "prod": dist.ReduceOp.PRODUCT,
 }
-
-
-def _name(op: Reduction) -> str:
-    """As iris_c.ccl spells a reduction, also where it is one of torch.distributed.ReduceOp."""
-    name = str(op).rpartition(".")[2].lower()
-    return "prod" if name == "product" else name
 
 
 class _Sums:
@@ -64,7 +59,7 @@ class _Sums:
 
     def all_reduce(self, output: Tensor, input: Tensor, op: Reduction = "sum") -> None:
         """output = all ranks' input reduced; see iris_c.ccl.all_reduce."""
-        op, local, count = _name(op), self._nodes.ctx, input.numel()
+        op, local, count = reduction_name(op), self._nodes.ctx, input.numel()
         size = -(-count // local.world_size)
         if size == 0:
             return

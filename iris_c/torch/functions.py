@@ -12,6 +12,7 @@ from torch import Tensor
 import iris_c.torch._gradients  # noqa: F401  (the operations, and their gradients)
 from iris_c.torch._autocast import in_autocast_dtype
 from iris_c.torch._groups import Named, name_of
+from iris_c.torch._reductions import reduction_name
 from iris_c.typing import Reduction
 
 
@@ -156,6 +157,7 @@ def all_reduce(
     `op` is one of those of iris_c.ccl.all_reduce; 'sum' and 'avg' have a gradient. `ctx` and `out`
     are those of matmul_all_reduce.
     """
+    op = reduction_name(op)
     if out is not None:
         torch.ops.iris_c.all_reduce_out(out, input, op, name_of(ctx))
         return out

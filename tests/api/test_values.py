@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import iris_c
+import iris_c.torch
 from iris_c.environment import context_options
 
 HUGE = 10**5000  # too long to be printed
@@ -265,14 +266,26 @@ def test_reductions_by_name():
 
     with iris_c.init(heap_size=1 << 22, rank=0, world_size=1) as ctx:
         x, y, _, _ = tensors()
-        for op in ("sum", "SUM", "product", torch.distributed.ReduceOp.SUM,
-                   torch.distributed.ReduceOp.PRODUCT):  # fmt: skip
+        ReduceOp = torch.distributed.ReduceOp
+        for op in ("sum", "SUM", "product", ReduceOp.SUM, ReduceOp.PRODUCT, ReduceOp(ReduceOp.MAX)):
             y.fill_(float("nan"))
             ctx.ccl.all_reduce(y, x, op)
             assert torch.equal(y, x)
-        for op, error in (("anything.sum", ValueError), (Prints(), TypeError)):
-            with pytest.raises(error, match=r"^op: expected "):
-                ctx.ccl.all_reduce(y, x, op)
+            assert torch.equal(iris_c.torch.all_reduce(x, op, ctx=ctx), x)
+        for op, error in (
+            ("anything.sum", ValueError),
+            (ReduceOp.BAND, ValueError),
+            (ReduceOp(ReduceOp.BAND), ValueError),
+            (Prints(), TypeError),
+            (None, TypeError),
+        ):
+            for call in (
+                lambda op=op: ctx.ccl.all_reduce(y, x, op),
+                lambda op=op: iris_c.torch.all_reduce(x, op, ctx=ctx),
+            ):
+                with pytest.raises(error, match=r"^op: expected "):
+                    call()
+                    pytest.fail(str(op))
 
 
 @pytest.mark.parametrize("value", [True, -1, 2**64, HUGE, 5, "default", 1.5], ids=short)

@@ -179,6 +179,48 @@ def test_close_at_any_moment_of_a_call(name):
     run_ranks(close_at_any_moment, 1, name, deadline=120)
 
 
+class Closes:
+    """A number, and Python code that runs when it is asked for."""
+
+    def __init__(self, ctx):
+        self.ctx = ctx
+
+    def __index__(self):
+        self.ctx.close()
+        return 0
+
+
+def test_no_group_of_a_context_that_is_closed_meanwhile():
+    ctx = iris_c.init(heap_size=1 << 20, rank=0, world_size=1)
+    with pytest.raises(RuntimeError, match="closed"):
+        ctx.group([Closes(ctx)])
+    assert not ctx._groups
+
+
+def close_while_a_group_meets(ctx):
+    """Whether a group comes about or not, closing its parent closes it."""
+    made = []
+
+    def meet():
+        try:
+            made.append(ctx.group([0, 1]))
+        except (RuntimeError, iris_c.PeerError) as error:
+            made.append(error)
+
+    thread = threading.Thread(target=meet)
+    thread.start()
+    time.sleep(ctx.rank * 0.02)
+    ctx.close()
+    thread.join(30)
+    assert not ctx._groups
+    assert isinstance(made[0], Exception) or made[0].closed
+
+
+def test_close_while_a_group_meets():
+    for _ in range(10):
+        run_ranks(close_while_a_group_meets, 2, init={"heap_size": 1 << 20, "timeout": 3})
+
+
 def brief_calls(ctx, threads):
     """put, get and signal from several threads at once, each at its own place."""
     places, words = ctx.zeros(threads, 64), ctx.zeros(threads, dtype=torch.int32)
