@@ -65,6 +65,24 @@ struct iris_tensor_map_request {
     uint32_t box_inner, box_outer;
 };
 
+/* A matrix, or the first of a stack of them; strides in elements. */
+struct iris_blas_matrix {
+    uint64_t address;
+    int64_t stride_row, stride_col, stride_batch;
+};
+
+/* D (M, N) = A (M, K) @ B (K, N) + bias for each of `batch` products, accumulated in fp32. */
+struct iris_blas_product {
+    enum iris_dtype dtype; /* F32, F16, BF16 */
+    int64_t M, N, K;
+    int32_t batch;
+    struct iris_blas_matrix a, b, d;
+    uint64_t bias;   /* N contiguous elements; 0: none */
+    void *workspace; /* device memory that no other product uses at the time, or NULL */
+    size_t workspace_nbytes;
+    void *stream;
+};
+
 struct iris_launch {
     uint32_t kernel; /* enum iris_kernel of instances.h */
     uint32_t work_groups;
@@ -144,6 +162,13 @@ struct iris_device_ops {
     /* NULL without a tensor copy engine. false: the engine cannot read this matrix. */
     bool (*tensor_map)(struct iris_device *device, const struct iris_tensor_map_request *request,
                        struct iris_tensor_map *out);
+    /* Whether a library of the device's vendor that multiplies matrices is in the process, and of
+     * use; what it would like for a workspace; and a product by it. NULL: never. *done false: it
+     * cannot take these operands, and has done nothing. Can be captured. */
+    bool (*has_blas)(struct iris_device *device);
+    enum iris_status (*blas_workspace)(struct iris_device *device, struct iris_memory *out);
+    enum iris_status (*multiply)(struct iris_device *device,
+                                 const struct iris_blas_product *product, bool *done);
 };
 
 /* Finds a backend by name, or the best one present for name == NULL. IRIS_EINVAL: no such name. */

@@ -68,6 +68,7 @@ struct create_message {
     uint64_t heap_size, local_size;
     int64_t compute_units;
     char backend[16];
+    bool has_blas;
 };
 
 /* Lanes of a channel: on a GPU each lane of each message of an exchange has a work-group, and all
@@ -89,8 +90,12 @@ static enum iris_status agree_on_options(struct iris_context *ctx)
                                  .compute_units = ctx->ops->compute_units(ctx->device)},
                           all[IRIS_MAX_RANKS];
 
+    own.has_blas = ctx->ops->has_blas != NULL && ctx->ops->has_blas(ctx->device);
+    ctx->has_blas = own.has_blas;
     strncpy(own.backend, ctx->ops->name, sizeof own.backend - 1);
     IRIS_TRY(iris_bootstrap_all_gather(ctx->bootstrap, "init", &own, sizeof own, all));
+    for (int rank = 0; rank < ctx->world_size; ++rank)
+        ctx->has_blas = ctx->has_blas && all[rank].has_blas;
     for (int rank = 1; rank < ctx->world_size; ++rank) {
         if (all[rank].heap_size != all[0].heap_size)
             return IRIS_FAIL(IRIS_EINVAL,

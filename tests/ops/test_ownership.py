@@ -242,7 +242,7 @@ def test_workspaces_of_closed_contexts():
 
 
 @pytest.mark.parametrize(
-    "operation", ["", "barrier", "send", "put", "clear_sums", "compare_clocks"]
+    "operation", ["", "barrier", "send", "put", "clear_sums", "compare_clocks", "copy_matrix"]
 )
 def test_operations_without_a_workspace(operation):
     with iris_c.init(heap_size=HEAP, rank=0, world_size=1) as ctx:

@@ -49,7 +49,8 @@ enum iris_dtype {
 };
 
 /* Operations: X(name, value, what callers call it). CLEAR_SUMS is a part of the sums in the
- * variants atomic and spinlock, never called by name. ALL_GATHER_MATMUL_HBM_BUFFER has
+ * variants atomic and spinlock, COPY_MATRIX of products in the form "plain", never called by name.
+ * ALL_GATHER_MATMUL_HBM_BUFFER has
  * ALL_GATHER_MATMUL's kernel, with the product under way early. COMPARE_CLOCKS: see clocks.hip.
  * ALL_TO_ALL_V is all_to_all with a size for each pair of ranks; it, SEND, RECV, PUT, GET, SIGNAL,
  * WAIT, SENDRECV and BATCH are agreed on between two ranks, or by one, and with nobody else. */
@@ -80,7 +81,8 @@ enum iris_dtype {
     X(ALL_GATHER_MATMUL_HBM_BUFFER, 23, "all_gather_matmul_hbm_buffer")                            \
     X(COMPARE_CLOCKS, 24, "compare_clocks")                                                        \
     X(SENDRECV, 25, "sendrecv")                                                                    \
-    X(BATCH, 26, "batch")
+    X(BATCH, 26, "batch")                                                                          \
+    X(COPY_MATRIX, 27, "copy_matrix")
 
 enum iris_operation {
 #define IRIS_OPERATION(name, value, text) IRIS_OP_##name = value,
@@ -485,6 +487,16 @@ struct iris_copy_args {
     uint64_t target;
     uint64_t source;
     uint64_t nbytes;
+};
+
+/* copy_matrix: (M, N) elements of 2 or 4 bytes, from source to target. */
+struct iris_copy_matrix_args {
+    struct iris_call_args call;
+    struct iris_matrix_args source;
+    struct iris_matrix_args target;
+    int64_t M, N;
+    uint32_t element_nbytes;
+    uint32_t pad;
 };
 
 enum iris_signal_op {

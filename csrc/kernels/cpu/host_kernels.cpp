@@ -11,6 +11,7 @@
 #include "kernels/ops/barrier.hip"
 #include "kernels/ops/clocks.hip"
 #include "kernels/ops/copy_collectives.hip"
+#include "kernels/ops/copy_matrix.hip"
 #include "kernels/ops/messages.hip"
 #include "kernels/ops/one_sided.hip"
 #include "kernels/ops/rmsnorm.h"

@@ -11,6 +11,7 @@
 #include "board.h"
 #include "kernels/abi/schedule.h"
 #include "runtime/context_lock.h"
+#include "storage_layout.h"
 
 struct iris_workspace {
     atomic_int references;
@@ -53,6 +54,8 @@ static void remove_storage(struct iris_context *ctx, struct iris_storage *storag
         link = &(*link)->next;
     *link = storage->next;
     iris_stream_order_destroy(ctx->ops, ctx->device, &storage->order);
+    if (storage->blas_workspace.data != NULL)
+        ctx->ops->memory_release(&storage->blas_workspace);
     free(storage);
 }
 
@@ -100,9 +103,7 @@ static bool fits(struct iris_context *ctx, struct iris_storage *storage,
                  const struct iris_op_needs *needs)
 {
     return storage != NULL && !storage->dirty && is_live(ctx, storage) &&
-           storage->room.flags_count >= needs->flags_count &&
-           storage->room.half_nbytes >= needs->half_nbytes &&
-           storage->room.packets >= needs->packets;
+           iris_room_covers(&storage->room, needs);
 }
 
 struct iris_workspace_control *iris_storage_control(const struct iris_context *ctx,
@@ -127,26 +128,14 @@ struct make_message {
     uint64_t calls;
 };
 
-static void raise_to(uint64_t *value, uint64_t other)
-{
-    if (other > *value)
-        *value = other;
-}
-
-static void raise_room(struct iris_op_needs *room, const struct iris_op_needs *other)
-{
-    raise_to(&room->flags_count, other->flags_count);
-    raise_to(&room->half_nbytes, other->half_nbytes);
-    raise_to(&room->packets, other->packets);
-}
-
 static struct make_message maximum(const struct make_message *all, int world_size)
 {
     struct make_message m = all[0];
 
     for (int rank = 1; rank < world_size; ++rank) {
-        raise_room(&m.room, &all[rank].room);
-        raise_to(&m.calls, all[rank].calls);
+        iris_room_raise(&m.room, &all[rank].room);
+        if (all[rank].calls > m.calls)
+            m.calls = all[rank].calls;
     }
     return m;
 }
@@ -155,9 +144,14 @@ static enum iris_status prepare_memory(struct iris_context *ctx, const struct ir
                                        uint64_t calls)
 {
     struct iris_workspace_control *control = iris_storage_control(ctx, storage);
-    const uint64_t nbytes = storage->data_offset - storage->block.offset;
+    char *const base = (char *)iris_heap_base(ctx->heap, ctx->rank);
 
-    IRIS_TRY(ctx->ops->memory_set(ctx->device, NULL, control, 0, nbytes));
+    IRIS_TRY(ctx->ops->memory_set(ctx->device, NULL, control, 0,
+                                  storage->data_offset - storage->block.offset));
+    if (storage->room.product_flags_count > 0)
+        IRIS_TRY(
+            ctx->ops->memory_set(ctx->device, NULL, base + storage->product_control_offset, 0,
+                                 storage->product_data_offset - storage->product_control_offset));
     IRIS_TRY(ctx->ops->synchronize(ctx->device));
     IRIS_TRY(ctx->ops->memory_write(ctx->device, &control->calls, &calls, sizeof calls));
     /* Nobody signals into a peer's control before the peer has zeroed it. */
@@ -177,32 +171,20 @@ static enum iris_status make_storage(struct iris_workspace *workspace,
 
     if (old != NULL) {
         IRIS_TRY(read_calls(ctx, iris_storage_control(ctx, old), &own.calls));
-        raise_room(&own.room, &old->room);
+        iris_room_raise(&own.room, &old->room);
     }
     IRIS_TRY(iris_bootstrap_all_gather(ctx->bootstrap, "workspace", &own, sizeof own, all));
     own = maximum(all, ctx->world_size);
 
     IRIS_TRY(iris_alloc_zeroed(sizeof *storage, (void **)&storage));
-    storage->room.flags_count = iris_round_up(own.room.flags_count, 64);
-    storage->room.half_nbytes = iris_round_up(own.room.half_nbytes, IRIS_HEAP_ALIGNMENT);
-    storage->room.packets = iris_round_up(own.room.packets, 16);
-    const uint64_t control_nbytes =
-        iris_round_up(sizeof(struct iris_workspace_control), IRIS_HEAP_ALIGNMENT);
-    const uint64_t flags_nbytes = storage->room.flags_count * 2 * sizeof(uint32_t);
-    const uint64_t packets_nbytes = storage->room.packets * 2 * sizeof(struct iris_packet);
+    storage->room = own.room;
+    const uint64_t nbytes = iris_storage_lay_out(storage);
     /* The old storage goes first, so that growing does not need room for both. */
     pthread_mutex_lock(&ctx->storages_lock);
     unbind(workspace);
     pthread_mutex_unlock(&ctx->storages_lock);
-    IRIS_TRY_GOTO(status,
-                  iris_heap_allocate(ctx->heap,
-                                     control_nbytes + flags_nbytes + packets_nbytes +
-                                         2 * storage->room.half_nbytes,
-                                     &storage->block),
-                  fail);
-    storage->flags_offset = storage->block.offset + control_nbytes;
-    storage->packets_offset = storage->flags_offset + flags_nbytes;
-    storage->data_offset = storage->packets_offset + packets_nbytes;
+    IRIS_TRY_GOTO(status, iris_heap_allocate(ctx->heap, nbytes, &storage->block), fail);
+    iris_storage_put_at(storage, storage->block.offset);
     pthread_mutex_lock(&ctx->storages_lock);
     storage->id = 1 + ctx->storage_ids++ % IRIS_MAX_STORAGE_ID;
     storage->next = ctx->storages;

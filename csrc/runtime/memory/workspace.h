@@ -30,6 +30,11 @@ struct iris_storage {
     uint64_t flags_offset; /* from the heap base */
     uint64_t packets_offset;
     uint64_t data_offset;
+    /* Of products by themselves, which are calls of a world of one rank with a control of their
+     * own, and what they hand on; none of it where room has none. */
+    uint64_t product_control_offset, product_flags_offset, product_data_offset;
+    uint64_t buffer_offsets[IRIS_PLAIN_BUFFERS];
+    struct iris_memory blas_workspace; /* of the vendor's library; see op_plain.c */
 };
 
 /* The storage that all ranks use for the call described by `desc`, which this rank brings

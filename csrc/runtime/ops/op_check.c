@@ -126,24 +126,31 @@ enum iris_status iris_check_matrix(const char *name, const char *meaning,
                      meaning, tensor->ndim, shape);
 }
 
-enum iris_status iris_check_contiguous(const char *name, const struct iris_tensor *tensor)
+bool iris_tensor_is_contiguous(const struct iris_tensor *tensor)
 {
     int64_t expected = 1;
-    char shape[128], stride[128];
 
     if (iris_tensor_numel(tensor) == 0)
-        return IRIS_OK;
+        return true;
     for (int d = tensor->ndim - 1; d >= 0; --d) {
-        if (tensor->shape[d] != 1 && tensor->stride[d] != expected) {
-            format_dims(tensor->shape, tensor->ndim, shape);
-            format_dims(tensor->stride, tensor->ndim, stride);
-            return IRIS_FAIL(IRIS_EINVAL,
-                             "%s: expected a contiguous tensor, got shape (%s) with strides (%s)",
-                             name, shape, stride);
-        }
+        if (tensor->shape[d] != 1 && tensor->stride[d] != expected)
+            return false;
         expected *= tensor->shape[d];
     }
-    return IRIS_OK;
+    return true;
+}
+
+enum iris_status iris_check_contiguous(const char *name, const struct iris_tensor *tensor)
+{
+    char shape[128], stride[128];
+
+    if (iris_tensor_is_contiguous(tensor))
+        return IRIS_OK;
+    format_dims(tensor->shape, tensor->ndim, shape);
+    format_dims(tensor->stride, tensor->ndim, stride);
+    return IRIS_FAIL(IRIS_EINVAL,
+                     "%s: expected a contiguous tensor, got shape (%s) with strides (%s)", name,
+                     shape, stride);
 }
 
 enum iris_status iris_check_output(const char *name, const struct iris_tensor *tensor)

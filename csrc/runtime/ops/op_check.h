@@ -22,6 +22,7 @@ enum iris_status iris_check_computable(const char *name, const struct iris_tenso
 /* 2-D; `meaning` is for the message: "(M, K)". */
 enum iris_status iris_check_matrix(const char *name, const char *meaning,
                                    const struct iris_tensor *tensor);
+bool iris_tensor_is_contiguous(const struct iris_tensor *tensor);
 enum iris_status iris_check_contiguous(const char *name, const struct iris_tensor *tensor);
 /* Writable, and no two of its elements share memory. */
 enum iris_status iris_check_output(const char *name, const struct iris_tensor *tensor);

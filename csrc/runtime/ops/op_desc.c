@@ -101,15 +101,115 @@ struct iris_gather_schedule iris_op_desc_gather_schedule(const struct iris_op_de
 /* A half's results from here on have room only where they are staged. */
 enum { SMALL_RESULTS = 32 << 10 };
 
+struct iris_op_desc iris_op_desc_collective(const struct iris_op_desc *desc, int world_size)
+{
+    const int64_t element = (int64_t)iris_dtype_nbytes(desc->dtype);
+    const int64_t rows = desc->share_m != 0 ? desc->share_m : desc->M;
+    struct iris_op_desc collective = {.dtype = desc->dtype,
+                                      .variant = desc->variant,
+                                      .block_m = desc->block_m,
+                                      .block_n = desc->block_n,
+                                      .block_k = desc->block_k,
+                                      .group_size_m = desc->group_size_m,
+                                      .root = -1,
+                                      .local = desc->local};
+
+    switch (desc->operation) {
+    case IRIS_OP_MATMUL_ALL_REDUCE:
+        collective.operation = IRIS_OP_ALL_REDUCE;
+        collective.M = 1;
+        collective.N = desc->M * desc->N;
+        break;
+    case IRIS_OP_MATMUL_REDUCE_SCATTER:
+        collective.operation = IRIS_OP_REDUCE_SCATTER;
+        collective.M = world_size;
+        collective.N = desc->M * desc->N / world_size;
+        collective.share_m = 1;
+        break;
+    default: /* bytes of rows of the result, or of a shard of the operand, from every rank */
+        collective.operation = IRIS_OP_ALL_GATHER;
+        collective.dtype = IRIS_DTYPE_U8;
+        collective.M = rows * element *
+                       (desc->operation == IRIS_OP_MATMUL_ALL_GATHER ? desc->N
+                        : desc->share_k != 0                         ? desc->share_k
+                                                                     : desc->K);
+        collective.N = world_size;
+        break;
+    }
+    return collective;
+}
+
+struct iris_op_desc iris_op_desc_product(const struct iris_op_desc *desc, int world_size)
+{
+    const struct iris_own_product *own = &desc->local.product;
+    struct iris_op_desc product = {.operation = IRIS_OP_MATMUL_ALL_REDUCE,
+                                   .variant = IRIS_VARIANT_TWO_SHOT,
+                                   .form = IRIS_FORM_TILES,
+                                   .dtype = desc->dtype,
+                                   .M = desc->M,
+                                   .N = desc->N,
+                                   .K = desc->K,
+                                   .block_m = own->block_m,
+                                   .block_n = own->block_n,
+                                   .block_k = own->block_k,
+                                   .group_size_m = own->group_size_m,
+                                   .root = -1,
+                                   .local.gpu_parts = own->gpu_parts};
+
+    if (desc->operation == IRIS_OP_MATMUL_ALL_GATHER)
+        product.M = desc->share_m;
+    if (desc->share_n != 0) /* columns of one rank after the other */
+        product.N = desc->N / world_size;
+    return product;
+}
+
+/* The buffers of the form PLAIN, see op_plain.c. */
+static void add_plain_needs(const struct iris_op_desc *desc, int world_size,
+                            struct iris_op_needs *needs)
+{
+    const uint64_t element = iris_dtype_nbytes(desc->dtype);
+    const uint64_t result = (uint64_t)(desc->M * desc->N) * element;
+    const uint64_t operand = (uint64_t)(desc->M * desc->K) * element;
+    const uint64_t ranks = (uint64_t)world_size;
+    const struct iris_op_desc product = iris_op_desc_product(desc, world_size);
+    const struct iris_op_needs own = iris_op_desc_needs(&product, 1, true);
+
+    needs->product_flags_count = own.flags_count;
+    needs->product_half_nbytes = own.half_nbytes;
+    switch (desc->operation) {
+    case IRIS_OP_MATMUL_ALL_REDUCE:
+        needs->buffers[0] = needs->buffers[1] = result;
+        break;
+    case IRIS_OP_MATMUL_REDUCE_SCATTER:
+        needs->buffers[0] = result;
+        needs->buffers[1] = result / ranks;
+        break;
+    case IRIS_OP_MATMUL_ALL_GATHER:
+        needs->buffers[0] = result;
+        break;
+    default:
+        needs->buffers[0] = operand;
+        needs->buffers[1] = desc->share_k != 0 ? operand : 0;
+        break;
+    }
+}
+
 struct iris_op_needs iris_op_desc_needs(const struct iris_op_desc *desc, int world_size, bool all)
 {
-    struct iris_op_needs needs = {0, 0, 0};
+    struct iris_op_needs needs = {0};
     uint64_t results_nbytes = 0;
     struct iris_packet_layout packets;
     struct iris_schedule schedule;
     struct iris_reduce_layout layout;
     struct iris_gather_layout gather;
 
+    if (desc->form == IRIS_FORM_PLAIN) {
+        const struct iris_op_desc collective = iris_op_desc_collective(desc, world_size);
+        const bool may_stage = collective.operation == IRIS_OP_ALL_REDUCE;
+        needs = iris_op_desc_needs(&collective, world_size, all && may_stage);
+        add_plain_needs(desc, world_size, &needs);
+        return needs;
+    }
     if (iris_is_by_packets(desc->variant)) {
         packets = iris_packet_layout_make(iris_op_desc_packet_nbytes(desc), world_size);
         needs.packets =

@@ -51,6 +51,14 @@
     X(int32_t, root)                                                                               \
     X(enum iris_reduce_op, reduce_op)
 
+/* How a product by itself, of this rank alone, is cut where a call in the form PLAIN multiplies
+ * with a kernel of the package. The tiles follow from what all ranks agree on. */
+struct iris_own_product {
+    int32_t block_m, block_n, block_k, group_size_m;
+    int32_t gpu_parts;
+    uint32_t work_groups;
+};
+
 /* What may differ between the ranks of a call. */
 struct iris_op_local {
     int32_t gpu_parts;    /* see iris_reduce_layout; 0 on the cpu */
@@ -60,6 +68,7 @@ struct iris_op_local {
     int32_t k_splits;    /* IRIS_K_SPLITS only if may_split_k */
     bool in_place;       /* the output is the input */
     bool stages_results; /* peers push results for it, and its output is not on the heap */
+    struct iris_own_product product; /* of the form PLAIN */
 };
 
 struct iris_op_desc {
@@ -102,11 +111,20 @@ struct iris_gather_layout iris_op_desc_gather(const struct iris_op_desc *desc, i
 struct iris_gather_schedule iris_op_desc_gather_schedule(const struct iris_op_desc *desc,
                                                          int world_size);
 
-/* What a workspace must have room for. */
+/* A call in the form PLAIN as the two that it consists of: what goes on between the ranks, and this
+ * rank's product, as one in a world of one rank. */
+struct iris_op_desc iris_op_desc_collective(const struct iris_op_desc *desc, int world_size);
+struct iris_op_desc iris_op_desc_product(const struct iris_op_desc *desc, int world_size);
+
+/* What a workspace must have room for: an exchange between the ranks, which every call has, and
+ * what a product by itself and the step after it, or before it, hand on to each other. */
+enum { IRIS_PLAIN_BUFFERS = 2 };
 struct iris_op_needs {
     uint64_t flags_count; /* of one half */
     uint64_t half_nbytes; /* staging of one half */
     uint64_t packets;     /* of one half */
+    uint64_t product_flags_count, product_half_nbytes;
+    uint64_t buffers[IRIS_PLAIN_BUFFERS]; /* bytes; see op_plain.c */
 };
 /* `all`: of any rank, wherever its output lies; else of this one. Small results have room in either
  * case: their calls are so short that hosts should not have to ask each other for it. */

@@ -7,6 +7,7 @@
 #include "op_check.h"
 #include "op_launch.h"
 #include "op_matmul.h"
+#include "op_plain.h"
 #include "runtime/select/op_select.h"
 
 /* Fills in the shape of the whole product and of a shard. */
@@ -173,6 +174,11 @@ enum iris_status iris_all_gather_matmul(struct iris_context *ctx,
         args.gathered.address = 0;
     iris_product_depth(ctx, &desc);
     IRIS_TRY(iris_op_select(ctx, options->config, &desc, &launch.work_groups));
+    if (desc.form == IRIS_FORM_PLAIN) {
+        const struct iris_plain_tensors plain = {
+            .C = t->C, .A = t->A, .B = t->B, .joined = t->joined, .bias = reduce->bias};
+        return iris_plain_run(ctx, &desc, &plain, launch.work_groups, options);
+    }
 
     iris_product_args_fill(ctx, &desc, options->config, t->C, t->A, t->B, reduce);
     reduce->output_offset = IRIS_STAGED; /* nobody else's business */

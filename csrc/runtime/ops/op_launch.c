@@ -112,6 +112,8 @@ static enum iris_status run_call(struct iris_context *ctx, const struct iris_op_
     const bool is_gpu = iris_device_traits(ctx->device)->is_gpu;
     const struct iris_workspace_control *control = iris_storage_control(ctx, storage);
     const uint64_t before = is_gpu ? 0 : control->calls;
+    struct iris_op_steps *const steps = op->steps;
+    const struct iris_op_desc *const runs_as = steps != NULL ? steps->runs_as : desc;
 
     iris_context_call_args(ctx, desc->operation, op->call);
     op->call->control_offset = storage->block.offset;
@@ -130,11 +132,16 @@ static enum iris_status run_call(struct iris_context *ctx, const struct iris_op_
     if (capturing)
         storage->captured = true;
     IRIS_TRY(iris_stream_order_before(ctx->ops, ctx->device, &storage->order, stream, capturing));
-    IRIS_TRY(prepare_call(ctx, desc, op, storage, stream));
-    IRIS_TRY(launch_kernel(ctx, desc, desc->operation, op, stream));
-    IRIS_TRY(iris_stream_order_after(ctx->ops, ctx->device, &storage->order, stream, capturing));
     ctx->last_op = *desc;
-    return is_gpu ? IRIS_OK : verdict(ctx, desc, control->calls != before);
+    if (steps != NULL)
+        IRIS_TRY(steps->begin(steps, ctx, storage, options));
+    IRIS_TRY(prepare_call(ctx, runs_as, op, storage, stream));
+    IRIS_TRY(launch_kernel(ctx, runs_as, runs_as->operation, op, stream));
+    if (!is_gpu)
+        IRIS_TRY(verdict(ctx, desc, control->calls != before));
+    if (steps != NULL)
+        IRIS_TRY(steps->end(steps, ctx, storage, options));
+    return iris_stream_order_after(ctx->ops, ctx->device, &storage->order, stream, capturing);
 }
 
 static bool has_preamble(enum iris_operation operation)
@@ -197,6 +204,8 @@ enum iris_status iris_op_run(struct iris_context *ctx, const struct iris_op_desc
     if (options->trace)
         IRIS_TRY_GOTO(status, iris_trace_open(ctx, capturing), done);
     status = iris_workspace_acquire(workspace, desc, capturing, &storage);
+    if (status == IRIS_OK && launch->steps != NULL && !capturing)
+        status = launch->steps->prepare(launch->steps, ctx, storage);
     if (status == IRIS_OK && !options->prepare)
         status = run_call(ctx, desc, launch, storage, options, capturing);
     status = name_call(desc, status);

@@ -10,6 +10,23 @@
 #include "op_desc.h"
 #include "runtime/context.h"
 
+struct iris_op_launch;
+
+/* A call of several launches: what goes before the kernel that all ranks take part in, and after
+ * it, on the same stream. `begin` also fills in what of the kernel's arguments depends on the
+ * storage. The first of the struct that an operation keeps its own affairs in. */
+struct iris_op_steps {
+    enum iris_status (*begin)(struct iris_op_steps *steps, struct iris_context *ctx,
+                              struct iris_storage *storage, const struct iris_op_options *options);
+    enum iris_status (*end)(struct iris_op_steps *steps, struct iris_context *ctx,
+                            struct iris_storage *storage, const struct iris_op_options *options);
+    /* Once the storage is settled, unless a graph is being captured: to allocate what only this
+     * rank has. */
+    enum iris_status (*prepare)(struct iris_op_steps *steps, struct iris_context *ctx,
+                                struct iris_storage *storage);
+    const struct iris_op_desc *runs_as; /* whose kernel it is */
+};
+
 /* What an operation launches: its kernel arguments, complete but for the call part. */
 struct iris_op_launch {
     struct iris_call_args *call; /* the start of the arguments; filled by iris_op_run */
@@ -21,6 +38,7 @@ struct iris_op_launch {
     /* NULL, or: fills in what else depends on where the workspace's buffers lie. */
     enum iris_status (*place)(struct iris_context *ctx, const struct iris_op_desc *desc,
                               struct iris_call_args *call);
+    struct iris_op_steps *steps; /* NULL: one launch */
 };
 
 /* Runs the described operation with the caller's options, or only prepares it. */

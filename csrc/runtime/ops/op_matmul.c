@@ -9,6 +9,7 @@
 #include "kernels/abi/launch_limits.h"
 #include "op_check.h"
 #include "op_launch.h"
+#include "op_plain.h"
 #include "runtime/select/op_select.h"
 
 struct iris_matrix_args iris_matrix_args_of(const struct iris_tensor *tensor)
@@ -92,11 +93,10 @@ enum iris_tensor_map_kind iris_map_operand(const struct iris_context *ctx,
     return IRIS_TENSOR_MAP_NONE;
 }
 
-/* A matrix of (mn, k) elements whose tiles begin at multiples behind those of share_mn. */
-static enum iris_tensor_map_kind map_operand(const struct iris_context *ctx,
-                                             const struct iris_tensor *tensor, int mn, int k,
-                                             int32_t block_mn, int64_t share_mn,
-                                             struct iris_tensor_map *out)
+enum iris_tensor_map_kind iris_map_matrix(const struct iris_context *ctx,
+                                          const struct iris_tensor *tensor, int mn, int k,
+                                          int32_t block_mn, int64_t share_mn,
+                                          struct iris_tensor_map *out)
 {
     const struct iris_mapped_operand operand = {
         .data = tensor->data,
@@ -236,19 +236,24 @@ static enum iris_status run_product(struct iris_context *ctx, enum iris_operatio
     }
     iris_product_depth(ctx, &desc);
     IRIS_TRY(iris_op_select(ctx, options->config, &desc, &launch.work_groups));
+    if (desc.form == IRIS_FORM_PLAIN) {
+        const struct iris_plain_tensors plain = {.C = C, .A = A, .B = B, .bias = args->bias};
+        return iris_plain_run(ctx, &desc, &plain, launch.work_groups, options);
+    }
 
     iris_product_args_fill(ctx, &desc, options->config, C, A, B, args);
     args->share_m = desc.share_m;
     args->share_n = desc.share_n;
     if (!desc.no_k) {
-        product.a_map_kind =
-            map_operand(ctx, A, 0, 1, desc.block_m, dim == 0 ? desc.share_m : 0, &product.a_map);
-        product.b_map_kind = map_operand(ctx, B, 1, 0, desc.block_n, desc.share_n, &product.b_map);
+        product.a_map_kind = iris_map_matrix(ctx, A, 0, 1, desc.block_m,
+                                             dim == 0 ? desc.share_m : 0, &product.a_map);
+        product.b_map_kind =
+            iris_map_matrix(ctx, B, 1, 0, desc.block_n, desc.share_n, &product.b_map);
     }
     /* Alone there is nothing to exchange, and a product without a bias is the result. */
     product.c_is_mapped = ctx->world_size == 1 && bias == NULL && desc.local.gpu_parts > 0 &&
-                          map_operand(ctx, C, 0, 1, desc.block_m / desc.local.gpu_parts, 0,
-                                      &product.c_map) == IRIS_TENSOR_MAP_K;
+                          iris_map_matrix(ctx, C, 0, 1, desc.block_m / desc.local.gpu_parts, 0,
+                                          &product.c_map) == IRIS_TENSOR_MAP_K;
     launch.kernel_dtype = desc.dtype;
     return iris_op_run(ctx, &desc, &launch, options);
 }

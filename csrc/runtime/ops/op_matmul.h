@@ -55,4 +55,11 @@ enum iris_tensor_map_kind iris_map_operand(const struct iris_context *ctx,
                                            const struct iris_mapped_operand *operand,
                                            int32_t block_mn, struct iris_tensor_map *out);
 
+/* The same of a tensor's dimensions `mn` and `k`; tiles begin at multiples behind those of
+ * share_mn. */
+enum iris_tensor_map_kind iris_map_matrix(const struct iris_context *ctx,
+                                          const struct iris_tensor *tensor, int mn, int k,
+                                          int32_t block_mn, int64_t share_mn,
+                                          struct iris_tensor_map *out);
+
 #endif

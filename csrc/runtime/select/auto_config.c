@@ -6,20 +6,24 @@
  */
 #include "op_select.h"
 
-/* A config with what has been chosen. */
+/* A config with what has been chosen: one that chooses the same again. */
 static void fill_config(const struct iris_select_target *on, const struct iris_op_desc *desc,
                         uint32_t work_groups, struct iris_config *config)
 {
     config->form = desc->form;
+    config->num_sms =
+        (int32_t)work_groups < on->max_work_groups ? (int32_t)work_groups : on->max_work_groups;
+    if (config->num_xcds == 0)
+        config->num_xcds = on->xcds;
+    if (desc->form != IRIS_FORM_TILES) { /* the rest are fields of tiles */
+        config->variant = IRIS_VARIANT_TWO_SHOT;
+        return;
+    }
     config->variant = desc->variant;
     config->block_size_m = desc->block_m;
     config->block_size_n = desc->block_n;
     config->block_size_k = desc->block_k;
     config->group_size_m = desc->group_size_m;
-    config->num_sms =
-        (int32_t)work_groups < on->max_work_groups ? (int32_t)work_groups : on->max_work_groups;
-    if (config->num_xcds == 0)
-        config->num_xcds = on->xcds;
     if (!IRIS_IS_GATHERED_PRODUCT(desc->operation))
         return;
     config->k_per_flag = desc->unit_k / desc->block_k;
@@ -75,6 +79,7 @@ static enum iris_status select_on(const char *arch, const struct iris_config *co
                                      .xcds = chip->xcds,
                                      .compute_units = chip->compute_units,
                                      .max_work_groups = chip->max_work_groups,
+                                     .has_blas = chip->is_gpu,
                                      .explanation = explanation};
     if (IRIS_IS_PRODUCT(desc->operation) && desc->operation != IRIS_OP_MATMUL_ALL_REDUCE &&
         desc->M % world_size != 0)

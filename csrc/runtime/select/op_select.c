@@ -62,6 +62,36 @@ static enum iris_status select_sized(const struct iris_select_target *on,
     return iris_select_gather(on, config, *work_groups, desc);
 }
 
+/* A call in the form PLAIN: its collective, chosen as one that is called by itself, and its
+ * product, which runs in as many work-groups as a kernel of tiles would. */
+static enum iris_status select_plain(const struct iris_select_target *on,
+                                     const struct iris_config *config, struct iris_op_desc *desc,
+                                     uint32_t *work_groups)
+{
+    const struct iris_config open = {.num_sms = config->num_sms};
+    struct iris_op_desc collective = iris_op_desc_collective(desc, on->world_size);
+    struct iris_op_desc product = iris_op_desc_product(desc, on->world_size);
+    struct iris_own_product *own = &desc->local.product;
+    struct iris_select_target alone = *on;
+
+    alone.world_size = 1;
+    alone.explanation = NULL;
+    IRIS_TRY(select_sized(&alone, &open, &product, &own->work_groups));
+    own->block_m = product.block_m;
+    own->block_n = product.block_n;
+    own->block_k = product.block_k;
+    own->group_size_m = product.group_size_m;
+    own->gpu_parts = product.local.gpu_parts;
+    collective.variant = IRIS_VARIANT_NONE;
+    IRIS_TRY(select_sized(on, &open, &collective, work_groups));
+    desc->variant = collective.variant;
+    desc->block_m = 1;
+    desc->block_n = collective.operation == IRIS_OP_ALL_GATHER ? 1 : collective.block_n;
+    desc->block_k = desc->group_size_m = 1;
+    desc->local.gpu_parts = collective.local.gpu_parts;
+    return IRIS_OK;
+}
+
 /* An extent of 0 is tiled as one of 1 is. A gathered product without columns, which only joins the
  * operand, does not begin early: it is the wait for everything that makes it hear from every peer.
  */
@@ -81,9 +111,10 @@ enum iris_status iris_select_for(const struct iris_select_target *on,
     desc->M = M > 0 ? M : 1;
     desc->N = N > 0 ? N : 1;
     desc->K = K > 0 ? K : 1;
-    status = iris_select_form(on, config, desc);
+    status = iris_select_form(on, config, M == 0 || N == 0 || K == 0 || desc->no_k, desc);
     if (status == IRIS_OK)
-        status = select_sized(on, &asked, desc, work_groups);
+        status = desc->form == IRIS_FORM_PLAIN ? select_plain(on, &asked, desc, work_groups)
+                                               : select_sized(on, &asked, desc, work_groups);
     desc->M = M;
     desc->N = N;
     desc->K = K;
@@ -104,6 +135,7 @@ struct iris_select_target iris_select_target_of(const struct iris_context *ctx)
         .compute_units = ctx->ops->compute_units(ctx->device),
         .max_work_groups = ctx->ops->max_work_groups(ctx->device),
         .cores = traits->cores,
+        .has_blas = ctx->has_blas,
     };
 }
 

@@ -8,12 +8,21 @@
 #include "decide.h"
 #include "select_parts.h"
 
+/* A bias of a scattered sum is each owner's own, which neither the collective nor the product
+ * of all owners' rows and columns can add. */
+static bool plain_is_available(const struct iris_select_target *on, const struct iris_op_desc *desc)
+{
+    (void)on;
+    return desc->operation != IRIS_OP_MATMUL_REDUCE_SCATTER || !desc->has_bias;
+}
+
 /* Of each form: which calls it can run. */
 static const struct {
     enum iris_form form;
     bool (*is_available)(const struct iris_select_target *on, const struct iris_op_desc *desc);
 } forms[] = {
     {IRIS_FORM_TILES, NULL}, /* any call */
+    {IRIS_FORM_PLAIN, plain_is_available},
 };
 
 bool iris_form_available(const struct iris_select_target *on, const struct iris_op_desc *desc,
@@ -68,7 +77,8 @@ static enum iris_status check_form(const struct iris_select_target *on,
 }
 
 enum iris_status iris_select_form(const struct iris_select_target *on,
-                                  const struct iris_config *config, struct iris_op_desc *desc)
+                                  const struct iris_config *config, bool empty,
+                                  struct iris_op_desc *desc)
 {
     const char *tiles_field = find_tiles_field(config);
 
@@ -76,5 +86,8 @@ enum iris_status iris_select_form(const struct iris_select_target *on,
     if (!IRIS_IS_PRODUCT(desc->operation))
         return IRIS_OK;
     desc->form = config->form != IRIS_FORM_NONE ? config->form : IRIS_FORM_TILES;
-    return check_form(on, desc, desc->form, tiles_field);
+    IRIS_TRY(check_form(on, desc, desc->form, tiles_field));
+    if (empty) /* nothing to multiply: the other forms leave that to this one */
+        desc->form = IRIS_FORM_TILES;
+    return IRIS_OK;
 }

@@ -22,7 +22,8 @@ struct iris_select_target {
     const char *backend; /* for messages */
     int world_size;
     int xcds, compute_units, max_work_groups; /* of the device that is there, or the chip's */
-    int cores; /* of the cpu: no more work-groups than these, whatever was asked; 0: no bound */
+    bool has_blas; /* all ranks have the vendor's library of products in their processes */
+    int cores;     /* of the cpu: no more work-groups than these, whatever was asked; 0: no bound */
     struct iris_explanation *explanation; /* NULL, or: gets what was weighed */
 };
 
@@ -30,10 +31,12 @@ struct iris_select_target {
 bool iris_form_available(const struct iris_select_target *on, const struct iris_op_desc *desc,
                          enum iris_form form);
 
-/* The steps, for extents of at least 1. The form of a product; the variant; the tiles, of products
+/* The steps, for extents of at least 1. The form of a product, `empty` if there is nothing to
+ * multiply; the variant; the tiles, of products
  * and of tensors; what a gathered operand needs besides. */
 enum iris_status iris_select_form(const struct iris_select_target *on,
-                                  const struct iris_config *config, struct iris_op_desc *desc);
+                                  const struct iris_config *config, bool empty,
+                                  struct iris_op_desc *desc);
 enum iris_status iris_select_variant(const struct iris_select_target *on,
                                      const struct iris_config *config, struct iris_op_desc *desc);
 enum iris_status iris_select_tiles(const struct iris_select_target *on,

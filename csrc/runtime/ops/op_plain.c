@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * Products in the form "plain": launches one after the other on the call's stream, of which one,
+ * the collective, is the call as far as the peers, the workspace and its counter are concerned. See
+ * docs/protocol.md, "A product and a collective".
+ *
+ *   operation               launches
+ *   matmul_all_reduce       product -> buffer 0; all_reduce -> C, or buffer 1 and a copy
+ *   matmul_reduce_scatter   product -> buffer 0, the ranks' shares one after the other;
+ *                           reduce_scatter -> C, or buffer 1 and a copy
+ *   matmul_all_gather       product -> this rank's rows of C or of buffer 0; all_gather, in place;
+ *                           a copy from buffer 0
+ *   all_gather_matmul       all_gather -> buffer 0; shards along K: copies -> buffer 1, which joins
+ *                           them; a copy where the joined operand is wanted; product -> C
+ *
+ * Buffers are the storage's, at equal offsets on all ranks, so that peers can write there. Copies
+ * are of what lies as a collective does not take it: C with gaps or transposed, a shard likewise.
+ * That is each rank's own affair.
+ *
+ * Of a sum the bias is added by rank 0, to its product before that is rounded.
+ */
+#include "op_plain.h"
+
+#include "kernels/abi/instances.h"
+#include "op_check.h"
+#include "op_launch.h"
+#include "op_matmul.h"
+#include "op_product.h"
+#include "runtime/fault.h"
+
+struct plain_call {
+    struct iris_op_steps steps; /* first: iris_op_run knows no more of it */
+    const struct iris_op_desc *desc;
+    const struct iris_plain_tensors *t;
+    struct iris_op_desc collective, product;
+    struct iris_call_args *call; /* of the collective's arguments, which are one of: */
+    struct iris_reduce_args reduce;
+    struct iris_copy_collective_args gather;
+};
+
+static struct plain_call *as_plain(struct iris_op_steps *steps)
+{
+    return (struct plain_call *)steps;
+}
+
+static uint64_t address_of(const struct iris_tensor *tensor)
+{
+    return (uint64_t)(uintptr_t)tensor->data;
+}
+
+static void *buffer_at(const struct iris_context *ctx, const struct iris_storage *storage, int i)
+{
+    return (char *)iris_heap_base(ctx->heap, ctx->rank) + storage->buffer_offsets[i];
+}
+
+/* A contiguous matrix. */
+static struct iris_tensor matrix_at(void *data, enum iris_dtype dtype, int64_t rows, int64_t cols)
+{
+    return (struct iris_tensor){
+        .data = data, .ndim = 2, .shape = {rows, cols}, .stride = {cols, 1}, .dtype = dtype};
+}
+
+/* Some rows of it. */
+static struct iris_tensor rows_of(const struct iris_tensor *tensor, int64_t first, int64_t rows)
+{
+    struct iris_tensor part = *tensor;
+
+    part.data =
+        (char *)part.data + first * part.stride[0] * (int64_t)iris_dtype_nbytes(tensor->dtype);
+    part.shape[0] = rows;
+    return part;
+}
+
+static enum iris_status copy(struct iris_context *ctx, const struct iris_tensor *target,
+                             const struct iris_tensor *source, void *stream)
+{
+    const int64_t units = ctx->ops->compute_units(ctx->device), rows = source->shape[0];
+    struct iris_copy_matrix_args args = {
+        .source = iris_matrix_args_of(source),
+        .target = iris_matrix_args_of(target),
+        .M = rows,
+        .N = source->shape[1],
+        .element_nbytes = (uint32_t)iris_dtype_nbytes(source->dtype),
+    };
+    const struct iris_launch launch = {
+        .kernel = IRIS_KERNEL_ID(IRIS_OP_COPY_MATRIX, IRIS_VARIANT_NONE, IRIS_DTYPE_U8),
+        .work_groups = (uint32_t)(rows < units ? rows : units),
+        .args = &args,
+        .args_nbytes = sizeof args,
+        .stream = stream,
+    };
+
+    iris_context_call_args(ctx, IRIS_OP_COPY_MATRIX, &args.call);
+    return ctx->ops->launch(ctx->device, &launch);
+}
+
+static enum iris_status multiply(struct plain_call *plain, struct iris_context *ctx,
+                                 struct iris_storage *storage,
+                                 const struct iris_op_options *options,
+                                 struct iris_product_step *step, bool *completed)
+{
+    step->desc = &plain->product;
+    step->config = options->config;
+    step->call = plain->call;
+    step->work_groups = plain->desc->local.product.work_groups;
+    step->stream = options->stream;
+    return iris_product_run(ctx, storage, step, completed);
+}
+
+static enum iris_status prepare(struct iris_op_steps *steps, struct iris_context *ctx,
+                                struct iris_storage *storage)
+{
+    (void)steps;
+    iris_product_prepare(ctx, storage);
+    return IRIS_OK;
+}
+
+/* ---- sums: matmul_all_reduce, matmul_reduce_scatter ---- */
+
+static enum iris_status begin_sum(struct iris_op_steps *steps, struct iris_context *ctx,
+                                  struct iris_storage *storage,
+                                  const struct iris_op_options *options)
+{
+    struct plain_call *plain = as_plain(steps);
+    const struct iris_op_desc *desc = plain->desc;
+    const struct iris_plain_tensors *t = plain->t;
+    const int64_t cols = plain->product.N; /* of all, or of a rank's share of columns */
+    void *const partial = buffer_at(ctx, storage, 0);
+    struct iris_product_step step = {
+        .D = matrix_at(partial, desc->dtype, desc->M, cols),
+        .A = *t->A,
+        .B = *t->B,
+        .batch = desc->share_n != 0 ? ctx->world_size : 1,
+        .step_B = cols * t->B->stride[1],
+        .step_D = desc->M * cols,
+    };
+    bool completed; /* if not, the collective finds out why */
+
+    step.B.shape[1] = cols;
+    if (ctx->rank == 0)
+        step.bias = t->bias;
+    plain->reduce.a.address = (uint64_t)(uintptr_t)partial;
+    if (!iris_tensor_is_contiguous(t->C)) {
+        plain->reduce.output.address = (uint64_t)(uintptr_t)buffer_at(ctx, storage, 1);
+        plain->reduce.output_offset = storage->buffer_offsets[1];
+    }
+    return multiply(plain, ctx, storage, options, &step, &completed);
+}
+
+static enum iris_status end_sum(struct iris_op_steps *steps, struct iris_context *ctx,
+                                struct iris_storage *storage, const struct iris_op_options *options)
+{
+    const struct iris_tensor *C = as_plain(steps)->t->C;
+    const struct iris_tensor result =
+        matrix_at(buffer_at(ctx, storage, 1), C->dtype, C->shape[0], C->shape[1]);
+
+    return iris_tensor_is_contiguous(C) ? IRIS_OK : copy(ctx, C, &result, options->stream);
+}
+
+static void describe_sum(const struct iris_context *ctx, struct plain_call *plain)
+{
+    const struct iris_op_desc *collective = &plain->collective;
+    const struct iris_tensor *C = plain->t->C;
+    const int64_t n = collective->N;
+
+    plain->steps.begin = begin_sum;
+    plain->steps.end = end_sum;
+    plain->call = &plain->reduce.call;
+    plain->reduce = (struct iris_reduce_args){
+        .a = {0, n, 1},
+        .output = {address_of(C), n, 1},
+        .output_offset = iris_tensor_reachable_offset(ctx, C),
+        .M = collective->M,
+        .N = n,
+        .share_m = collective->share_m,
+        .block_m = collective->block_m,
+        .block_n = collective->block_n,
+        .block_k = collective->block_k,
+        .group_size_m = collective->group_size_m,
+        .ending = IRIS_ENDING_LOCAL,
+        .reduce_op = IRIS_REDUCE_SUM,
+        .root = -1,
+        .reduce_scale = 1.0f,
+    };
+}
+
+/* ---- rows of the result: matmul_all_gather ---- */
+
+/* Where peers can write the rows of the whole result as they come: C, or a buffer. */
+static bool gathers_into_C(const struct iris_context *ctx, const struct iris_tensor *C)
+{
+    return iris_tensor_is_contiguous(C) && iris_tensor_reachable_offset(ctx, C) != IRIS_STAGED;
+}
+
+static enum iris_status begin_gather_result(struct iris_op_steps *steps, struct iris_context *ctx,
+                                            struct iris_storage *storage,
+                                            const struct iris_op_options *options)
+{
+    struct plain_call *plain = as_plain(steps);
+    const struct iris_op_desc *desc = plain->desc;
+    const struct iris_plain_tensors *t = plain->t;
+    const struct iris_tensor whole =
+        gathers_into_C(ctx, t->C)
+            ? *t->C
+            : matrix_at(buffer_at(ctx, storage, 0), desc->dtype, desc->M, desc->N);
+    struct iris_product_step step = {
+        .D = rows_of(&whole, ctx->rank * desc->share_m, desc->share_m),
+        .A = *t->A,
+        .B = *t->B,
+        .batch = 1,
+        .bias = t->bias,
+    };
+    bool completed; /* if not, the collective finds out why */
+
+    plain->gather.input = address_of(&step.D);
+    plain->gather.output = address_of(&whole);
+    plain->gather.output_offset = gathers_into_C(ctx, t->C)
+                                      ? iris_tensor_reachable_offset(ctx, t->C)
+                                      : storage->buffer_offsets[0];
+    return multiply(plain, ctx, storage, options, &step, &completed);
+}
+
+static enum iris_status end_gather_result(struct iris_op_steps *steps, struct iris_context *ctx,
+                                          struct iris_storage *storage,
+                                          const struct iris_op_options *options)
+{
+    const struct iris_tensor *C = as_plain(steps)->t->C;
+    const struct iris_tensor whole =
+        matrix_at(buffer_at(ctx, storage, 0), C->dtype, C->shape[0], C->shape[1]);
+
+    return gathers_into_C(ctx, C) ? IRIS_OK : copy(ctx, C, &whole, options->stream);
+}
+
+/* ---- shards of the operand: all_gather_matmul ---- */
+
+static enum iris_status begin_gather_operand(struct iris_op_steps *steps, struct iris_context *ctx,
+                                             struct iris_storage *storage,
+                                             const struct iris_op_options *options)
+{
+    struct plain_call *plain = as_plain(steps);
+    const struct iris_tensor *A = plain->t->A;
+    char *const buffer = buffer_at(ctx, storage, 0);
+    const struct iris_tensor own = matrix_at(buffer + (uint64_t)ctx->rank * plain->gather.nbytes,
+                                             A->dtype, A->shape[0], A->shape[1]);
+
+    plain->gather.input = address_of(A);
+    plain->gather.output = (uint64_t)(uintptr_t)buffer;
+    plain->gather.output_offset = storage->buffer_offsets[0];
+    if (iris_tensor_is_contiguous(A))
+        return IRIS_OK;
+    plain->gather.input = address_of(&own); /* in place */
+    return copy(ctx, &own, A, options->stream);
+}
+
+/* Shards that lie one after the other, side by side. */
+static enum iris_status join_columns(const struct plain_call *plain, struct iris_context *ctx,
+                                     const struct iris_storage *storage,
+                                     const struct iris_tensor *joined, void *stream)
+{
+    const struct iris_op_desc *desc = plain->desc;
+    const int64_t element = (int64_t)iris_dtype_nbytes(desc->dtype);
+    char *const buffer = buffer_at(ctx, storage, 0);
+
+    for (int rank = 0; rank < ctx->world_size; ++rank) {
+        const struct iris_tensor shard = matrix_at(buffer + (uint64_t)rank * plain->gather.nbytes,
+                                                   desc->dtype, desc->M, desc->share_k);
+        struct iris_tensor columns = *joined;
+        columns.data = (char *)columns.data + rank * desc->share_k * element;
+        IRIS_TRY(copy(ctx, &columns, &shard, stream));
+    }
+    return IRIS_OK;
+}
+
+static enum iris_status end_gather_operand(struct iris_op_steps *steps, struct iris_context *ctx,
+                                           struct iris_storage *storage,
+                                           const struct iris_op_options *options)
+{
+    struct plain_call *plain = as_plain(steps);
+    const struct iris_op_desc *desc = plain->desc;
+    const struct iris_plain_tensors *t = plain->t;
+    const bool by_columns = desc->share_k != 0;
+    const struct iris_tensor joined =
+        matrix_at(buffer_at(ctx, storage, by_columns ? 1 : 0), desc->dtype, desc->M, desc->K);
+    struct iris_product_step step = {
+        .D = *t->C, .A = joined, .B = *t->B, .batch = 1, .bias = t->bias};
+    bool completed;
+
+    if (by_columns)
+        IRIS_TRY(join_columns(plain, ctx, storage, &joined, options->stream));
+    if (t->joined != NULL)
+        IRIS_TRY(copy(ctx, t->joined, &joined, options->stream));
+    IRIS_TRY(multiply(plain, ctx, storage, options, &step, &completed));
+    return completed ? IRIS_OK : iris_context_abort_status(ctx, desc->operation);
+}
+
+static void describe_gather(const struct iris_context *ctx, struct plain_call *plain)
+{
+    const uint64_t nbytes = (uint64_t)plain->collective.M;
+    const uint32_t everybody = (uint32_t)((UINT64_C(1) << ctx->world_size) - 1);
+    const bool of_result = plain->desc->operation == IRIS_OP_MATMUL_ALL_GATHER;
+
+    plain->steps.begin = of_result ? begin_gather_result : begin_gather_operand;
+    plain->steps.end = of_result ? end_gather_result : end_gather_operand;
+    plain->call = &plain->gather.call;
+    plain->gather = (struct iris_copy_collective_args){
+        .nbytes = nbytes,
+        .target_step = nbytes,
+        .senders = everybody,
+        .receivers = everybody,
+        .ending = IRIS_ENDING_LOCAL,
+    };
+}
+
+enum iris_status iris_plain_run(struct iris_context *ctx, struct iris_op_desc *desc,
+                                const struct iris_plain_tensors *tensors, uint32_t work_groups,
+                                const struct iris_op_options *options)
+{
+    const bool sums = desc->operation == IRIS_OP_MATMUL_ALL_REDUCE ||
+                      desc->operation == IRIS_OP_MATMUL_REDUCE_SCATTER;
+    struct plain_call plain = {.desc = desc, .t = tensors};
+    struct iris_op_launch launch = {.work_groups = work_groups, .steps = &plain.steps};
+
+    /* Only an all_reduce pushes results, and only where C is the place for them. */
+    desc->local.stages_results = desc->operation == IRIS_OP_MATMUL_ALL_REDUCE &&
+                                 iris_tensor_is_contiguous(tensors->C) &&
+                                 iris_tensor_reachable_offset(ctx, tensors->C) == IRIS_STAGED;
+    plain.collective = iris_op_desc_collective(desc, ctx->world_size);
+    plain.product = iris_op_desc_product(desc, ctx->world_size);
+    plain.steps.prepare = prepare;
+    plain.steps.runs_as = &plain.collective;
+    if (sums) {
+        describe_sum(ctx, &plain);
+        launch.args = &plain.reduce;
+        launch.args_nbytes = sizeof plain.reduce;
+    } else {
+        describe_gather(ctx, &plain);
+        launch.args = &plain.gather;
+        launch.args_nbytes = sizeof plain.gather;
+    }
+    launch.call = plain.call;
+    launch.kernel_dtype = plain.collective.dtype;
+    return iris_op_run(ctx, desc, &launch, options);
+}
