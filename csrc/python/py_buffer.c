@@ -15,6 +15,7 @@
 #include <structmember.h>
 
 #include "py_dtypes.h"
+#include "py_values.h"
 #include "py_wait.h"
 
 /* ---- construction ---- */

@@ -8,7 +8,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "py_context.h"
+#include "py_config.h"
+#include "py_context_object.h"
+#include "py_values.h"
 #include "py_workspace.h"
 
 int iris_py_call_begin_direct(PyObject *module, PyObject *ctx, PyObject *group,

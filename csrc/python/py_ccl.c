@@ -3,14 +3,16 @@
  *
  * One thin function per collective, as in py_matmul.c.
  */
-#include "py_ops.h"
+#include "py_methods.h"
 
 #include <string.h>
 #include <strings.h>
 
 #include "py_call.h"
+#include "py_common.h"
 #include "py_signature.h"
 #include "py_tensor.h"
+#include "py_values.h"
 #include "py_wait.h"
 
 /* ---- collectives ---- */

@@ -8,24 +8,6 @@
 #include <stdio.h>
 #include <string.h>
 
-/* ---- state ---- */
-
-struct iris_py_state *iris_py_state_of_type(PyTypeObject *type)
-{
-    /* A Python subclass has no module of ours: the first base that has one is the type itself. */
-    for (PyTypeObject *base = type; base; base = PyType_GetSlot(base, Py_tp_base)) {
-        PyObject *module = PyType_GetModule(base); /* borrowed */
-
-        if (module && PyModule_GetDef(module) == &iris_py_module_def)
-            return PyModule_GetState(module);
-        PyErr_Clear();
-        if (!(PyType_GetFlags(base) & Py_TPFLAGS_HEAPTYPE))
-            break;
-    }
-    PyErr_SetString(PyExc_TypeError, "expected a type of iris_c");
-    return NULL;
-}
-
 /* ---- arguments ---- */
 
 static int find_parameter(const struct iris_py_state *state,

@@ -3,9 +3,12 @@
  *
  * Configs: from the tuple that FusedConfig and ccl.Config make of themselves, and back.
  */
-#include "py_common.h"
+#include "py_config.h"
 
 #include <string.h>
+
+#include "py_common.h"
+#include "py_values.h"
 
 static int config_field(const char *name, PyObject *value, int32_t *out)
 {

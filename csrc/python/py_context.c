@@ -8,17 +8,18 @@
  */
 #include "py_context.h"
 
-#include <string.h>
-
-#include "py_call.h"
+#include "base/wait.h"
+#include "py_common.h"
+#include "py_config.h"
+#include "py_context_object.h"
 #include "py_memory.h"
 #include "py_options.h"
 #include "py_rma.h"
 #include "py_survivors.h"
 #include "py_tensor.h"
 #include "py_trace.h"
+#include "py_values.h"
 #include "py_wait.h"
-#include "py_workspace.h"
 
 static struct iris_context *core(PyObject *object)
 {
@@ -48,21 +49,6 @@ PyDoc_STRVAR(
     "is made of.\n"
     "parent : Context or None\n    Of a group: the context that it is made of. Ranks that die "
     "there are not waited for.");
-
-PyObject *iris_py_context_wrap(PyTypeObject *type, struct iris_context *ctx, const int *ranks)
-{
-    const allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
-    struct iris_py_context *self = (struct iris_py_context *)allocate(type, 0);
-
-    if (!self) {
-        iris_context_release(ctx);
-        return NULL;
-    }
-    self->ctx = ctx;
-    for (int i = 0; i < iris_context_world_size(ctx); i++)
-        self->ranks[i] = ranks[i];
-    return (PyObject *)self;
-}
 
 static PyObject *context_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
@@ -156,25 +142,6 @@ static void context_dealloc(PyObject *object)
         Py_END_ALLOW_THREADS
     }
     iris_py_free(object);
-}
-
-PyObject *iris_py_context_workspace(const struct iris_py_state *state, struct iris_py_context *self,
-                                    enum iris_operation operation)
-{
-    struct iris_workspace *workspace;
-    enum iris_status status;
-    PyObject *made;
-
-    if (self->workspaces[operation])
-        return Py_NewRef(self->workspaces[operation]);
-    status = iris_context_workspace(self->ctx, operation, &workspace);
-    if (status != IRIS_OK)
-        return iris_py_raise(state, status);
-    made = iris_py_workspace_new(state, iris_workspace_retain(workspace));
-    if (made && !self->workspaces[operation]) /* making it may have run code that asked for it */
-        self->workspaces[operation] = Py_NewRef(made);
-    Py_XDECREF(made);
-    return made ? Py_NewRef(self->workspaces[operation]) : NULL;
 }
 
 /* ---- attributes ---- */

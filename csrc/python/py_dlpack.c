@@ -5,6 +5,7 @@
  */
 #include "py_dlpack.h"
 
+#include "py_common.h"
 #include "py_dtypes.h"
 
 static int unsupported_dtype(const char *argument, const struct iris_dlpack_tensor *source)

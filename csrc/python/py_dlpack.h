@@ -6,7 +6,10 @@
 #ifndef IRIS_PY_DLPACK_H
 #define IRIS_PY_DLPACK_H
 
-#include "py_tensor.h"
+#include <Python.h>
+
+#include "py_description.h"
+#include "py_state.h"
 
 /* Copies the description: shape and strides belong to the producer. ValueError. */
 int iris_py_dlpack_read(const char *argument, const struct iris_dlpack_tensor *source,

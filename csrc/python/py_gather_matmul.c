@@ -5,9 +5,11 @@
  * the core with the GIL released.
  */
 #include "py_call.h"
-#include "py_ops.h"
+#include "py_methods.h"
 #include "py_signature.h"
+#include "py_state.h"
 #include "py_tensor.h"
+#include "py_values.h"
 #include "py_wait.h"
 
 enum { TENSORS = 5 };

@@ -5,11 +5,13 @@
  * return the workspace. The checks of shapes, dtypes and aliasing are the core's, so that they are
  * the same for every caller.
  */
-#include "py_ops.h"
+#include "py_methods.h"
 
 #include "py_call.h"
 #include "py_signature.h"
+#include "py_state.h"
 #include "py_tensor.h"
+#include "py_values.h"
 #include "py_wait.h"
 
 static enum iris_status run(struct iris_py_call *call, enum iris_operation operation, int dim,

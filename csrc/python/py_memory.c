@@ -6,9 +6,10 @@
 #include "py_memory.h"
 
 #include "py_buffer.h"
-#include "py_call.h"
-#include "py_context.h"
+#include "py_common.h"
+#include "py_context_object.h"
 #include "py_tensor.h"
+#include "py_values.h"
 #include "py_wait.h"
 
 static struct iris_context *core(PyObject *object)

@@ -6,7 +6,9 @@
 #ifndef IRIS_PY_MEMORY_H
 #define IRIS_PY_MEMORY_H
 
-#include "py_rma.h"
+#include <Python.h>
+
+#include "py_context_object.h"
 
 iris_py_context_method iris_py_context_allocate, iris_py_context_allocate_local;
 extern const char iris_py_allocate_doc[], iris_py_allocate_local_doc[];

@@ -3,9 +3,10 @@
  *
  * Messages between two ranks as functions of the extension module.
  */
-#include "py_ops.h"
+#include "py_methods.h"
 
 #include "py_call.h"
+#include "py_common.h"
 #include "py_signature.h"
 #include "py_tensor.h"
 #include "py_wait.h"

@@ -3,12 +3,15 @@
  *
  * Checks of configs, and facts about the build, as functions of the extension module.
  */
-#include "py_ops.h"
+#include "py_methods.h"
 
 #include <string.h>
 
 #include "device/device.h"
 #include "kernels/cpu/gemm_host.h"
+#include "py_common.h"
+#include "py_config.h"
+#include "py_values.h"
 
 /* ---- configs ---- */
 

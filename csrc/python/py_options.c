@@ -5,6 +5,8 @@
  */
 #include "py_options.h"
 
+#include "py_values.h"
+
 void iris_py_options_release(struct iris_py_options *given)
 {
     Py_CLEAR(given->run_key_bytes);

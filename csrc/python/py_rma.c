@@ -5,8 +5,10 @@
  */
 #include "py_rma.h"
 
-#include "py_context.h"
+#include "py_common.h"
+#include "py_context_object.h"
 #include "py_tensor.h"
+#include "py_values.h"
 #include "py_wait.h"
 
 static struct iris_context *core(PyObject *object)

@@ -6,10 +6,7 @@
 #ifndef IRIS_PY_RMA_H
 #define IRIS_PY_RMA_H
 
-#include "py_common.h"
-
-typedef PyObject *iris_py_context_method(PyObject *object, PyTypeObject *cls, PyObject *const *args,
-                                         Py_ssize_t nargs, PyObject *kwnames);
+#include "py_context_object.h"
 
 iris_py_context_method iris_py_context_put, iris_py_context_get, iris_py_context_signal,
     iris_py_context_wait;

@@ -3,11 +3,13 @@
  *
  * all_reduce_rmsnorm as a function of the extension module.
  */
-#include "py_ops.h"
+#include "py_methods.h"
 
 #include "py_call.h"
 #include "py_signature.h"
+#include "py_state.h"
 #include "py_tensor.h"
+#include "py_values.h"
 #include "py_wait.h"
 
 enum { OUTPUT, RESIDUAL_OUT, INPUT, RESIDUAL, WEIGHT, TENSORS };

@@ -7,7 +7,9 @@
 
 #include <string.h>
 
-#include "py_context.h"
+#include "py_common.h"
+#include "py_context_object.h"
+#include "py_values.h"
 #include "py_wait.h"
 
 const char iris_py_survivors_doc[] =

@@ -6,7 +6,7 @@
 #ifndef IRIS_PY_SURVIVORS_H
 #define IRIS_PY_SURVIVORS_H
 
-#include "py_common.h"
+#include <Python.h>
 
 extern const char iris_py_survivors_doc[];
 

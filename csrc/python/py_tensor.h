@@ -7,28 +7,17 @@
  * since 2.10), which costs a few tens of nanoseconds and allocates nothing; __dlpack__; the buffer
  * protocol. The description does not own the memory: the caller's argument does, or what
  * iris_py_tensor_release lets go.
- *
- * A description is another library's word. What it says is checked, so that the core may compute
- * with it: sizes are not negative, no product or sum of sizes, strides and addresses overflows,
- * elements have an address, aligned to the dtype. A dimension of one element, or any dimension of
- * a tensor without elements, may come with any stride, and gets one that is safe. What is no
- * description at all is a TypeError, what cannot be used a ValueError; both begin with the
- * argument's name, whatever the producer raised.
  */
 #ifndef IRIS_PY_TENSOR_H
 #define IRIS_PY_TENSOR_H
 
-#include "py_common.h"
+#include <Python.h>
+#include <stdbool.h>
 
-struct iris_py_tensor {
-    struct iris_tensor tensor;
-    const struct iris_dlpack_exchange *exchange; /* the type's table, or NULL */
-    int32_t device_type;
-    PyObject *written; /* borrowed, or NULL: the torch.Tensor, if the call writes it */
-    bool is_copy;      /* the producer described a copy: of no use as an output */
-    PyObject *capsule; /* owned, or NULL: from __dlpack__, alive until the op has ended */
-    Py_buffer view;    /* .obj NULL: none */
-};
+#include "base/status.h"
+#include "py_description.h"
+#include "py_state.h"
+#include "runtime/iris.h"
 
 /* What a call does with a tensor argument. Like torch's functions with out=, it takes no part in
  * autograd: while gradients are recorded, what it reads or writes must not require one. */
@@ -74,16 +63,5 @@ int iris_py_tensor_stream(struct iris_py_state *state, const struct iris_context
  * the default stream without torch. */
 int iris_py_context_stream(struct iris_py_state *state, const struct iris_context *ctx,
                            PyObject *value, void **out);
-
-/* ---- for the files that read descriptions ---- */
-
-/* "a tensor (torch.Tensor, ...)": what is expected, for a TypeError. */
-extern const char iris_py_tensor_kinds[];
-/* ValueError: more dimensions than IRIS_MAX_DIMS, or fewer than none. */
-int iris_py_tensor_check_ndim(const char *argument, int ndim);
-/* Row-major strides for shapes that iris_py_tensor_check accepts. */
-void iris_py_tensor_row_major(struct iris_tensor *tensor);
-/* The header's promises about sizes, strides and addresses; ValueError. */
-int iris_py_tensor_check(const char *argument, struct iris_tensor *tensor);
 
 #endif

@@ -8,6 +8,8 @@
 
 #include <string.h>
 
+#include "py_common.h"
+
 /* Below this, no address is taken on trust: a view into storage that has been given back, or that
  * was never there, lies at its offset from NULL. */
 #define SUSPICIOUS_ADDRESS ((uintptr_t)UINT32_MAX)

@@ -9,7 +9,10 @@
 #ifndef IRIS_PY_TORCH_H
 #define IRIS_PY_TORCH_H
 
-#include "py_tensor.h"
+#include <Python.h>
+
+#include "py_description.h"
+#include "py_state.h"
 
 /* Fills in is_torch and dispatches of an entry about `type`. 0 also where torch is not loaded. */
 int iris_py_torch_describe_type(struct iris_py_state *state, PyTypeObject *type,

@@ -5,7 +5,8 @@
  */
 #include "py_trace.h"
 
-#include "py_context.h"
+#include "py_common.h"
+#include "py_context_object.h"
 #include "py_wait.h"
 
 const char iris_py_trace_doc[] =

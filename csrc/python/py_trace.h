@@ -6,7 +6,7 @@
 #ifndef IRIS_PY_TRACE_H
 #define IRIS_PY_TRACE_H
 
-#include "py_common.h"
+#include <Python.h>
 
 extern const char iris_py_trace_doc[];
 extern const char iris_py_trace_clear_doc[];

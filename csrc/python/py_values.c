@@ -6,10 +6,11 @@
  * for neither; a number that does not fit is a ValueError. Whatever a conversion calls may run
  * Python code, which may raise anything.
  */
-#include "py_common.h"
+#include "py_values.h"
 
 #include <string.h>
 
+#include "py_common.h"
 #include "py_dtypes.h"
 
 /* ---- bools and numbers ---- */

@@ -5,6 +5,8 @@
  */
 #include "py_view.h"
 
+#include "dlpack.h"
+#include "py_common.h"
 #include "py_dtypes.h"
 
 /* Shape and strides, of which an exporter may leave out what follows from the rest. */

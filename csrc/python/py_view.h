@@ -6,7 +6,9 @@
 #ifndef IRIS_PY_VIEW_H
 #define IRIS_PY_VIEW_H
 
-#include "py_tensor.h"
+#include <Python.h>
+
+#include "py_description.h"
 
 /* TypeError: it has no buffer protocol. ValueError. */
 int iris_py_view_read(const char *argument, PyObject *object, struct iris_py_tensor *out);

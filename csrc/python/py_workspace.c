@@ -8,7 +8,9 @@
 #include <string.h>
 #include <structmember.h>
 
-#include "py_context.h"
+#include "py_common.h"
+#include "py_context_object.h"
+#include "py_values.h"
 #include "py_wait.h"
 
 static PyObject *wrap(PyTypeObject *type, struct iris_workspace *workspace)
@@ -27,6 +29,25 @@ static PyObject *wrap(PyTypeObject *type, struct iris_workspace *workspace)
 PyObject *iris_py_workspace_new(const struct iris_py_state *state, struct iris_workspace *workspace)
 {
     return wrap(state->workspace_type, workspace);
+}
+
+PyObject *iris_py_context_workspace(const struct iris_py_state *state, struct iris_py_context *self,
+                                    enum iris_operation operation)
+{
+    struct iris_workspace *workspace;
+    enum iris_status status;
+    PyObject *made;
+
+    if (self->workspaces[operation])
+        return Py_NewRef(self->workspaces[operation]);
+    status = iris_context_workspace(self->ctx, operation, &workspace);
+    if (status != IRIS_OK)
+        return iris_py_raise(state, status);
+    made = iris_py_workspace_new(state, iris_workspace_retain(workspace));
+    if (made && !self->workspaces[operation]) /* making it may have run code that asked for it */
+        self->workspaces[operation] = Py_NewRef(made);
+    Py_XDECREF(made);
+    return made ? Py_NewRef(self->workspaces[operation]) : NULL;
 }
 
 static PyObject *workspace_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)

@@ -6,7 +6,11 @@
 #ifndef IRIS_PY_WORKSPACE_H
 #define IRIS_PY_WORKSPACE_H
 
-#include "py_common.h"
+#include <Python.h>
+
+#include "py_context_object.h"
+#include "py_state.h"
+#include "runtime/iris.h"
 
 struct iris_py_workspace {
     PyObject_HEAD
@@ -17,6 +21,10 @@ struct iris_py_workspace {
 /* Takes over the caller's reference to `workspace`, also on failure. */
 PyObject *iris_py_workspace_new(const struct iris_py_state *state,
                                 struct iris_workspace *workspace);
+
+/* The face of the context's own workspace for `operation`. */
+PyObject *iris_py_context_workspace(const struct iris_py_state *state, struct iris_py_context *self,
+                                    enum iris_operation operation);
 
 extern PyType_Spec iris_py_workspace_spec;
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * The operations as functions of the extension module.
+ * The functions of the extension module, in a table for each file of them.
  */
-#ifndef IRIS_PY_OPS_H
-#define IRIS_PY_OPS_H
+#ifndef IRIS_PY_METHODS_H
+#define IRIS_PY_METHODS_H
 
-#include "py_common.h"
+#include <Python.h>
 
 extern PyMethodDef iris_py_ops_methods[];
 extern PyMethodDef iris_py_matmul_methods[]; /* fused products */
