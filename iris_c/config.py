@@ -68,7 +68,9 @@ class FusedConfig:
         while others are on their way. False: it begins when all have arrived.
     form : str or None
         How the product is joined with what goes on between the ranks. 'tiles': one kernel, whose
-        tiles travel as they are made. 'decode': one kernel for few rows. 'plain': a product and
+        tiles travel as they are made. 'decode': one kernel for up to 256 rows of 16-bit elements,
+        whose words travel as packets; beside it `all_reduce_variant` may be 'll' (one hop) or
+        'll_two_shot', for matmul_all_reduce; None chooses. 'plain': a product and
         then a collective. None chooses; it chooses 'tiles' where another field asks for what
         only tiles have: a block size, `group_size_m`, an `all_reduce_variant` but 'two_shot', or
         one of the fields of all_gather_matmul_hbm_buffer. Beside another form such a field is

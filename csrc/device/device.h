@@ -86,6 +86,8 @@ struct iris_blas_product {
 struct iris_launch {
     uint32_t kernel; /* enum iris_kernel of instances.h */
     uint32_t work_groups;
+    uint32_t cluster; /* neighbouring work-groups that run side by side and reach each other's
+                         shared memory; 0 or 1: none; more only where there is max_clusters */
     const void *args; /* copied at launch */
     size_t args_nbytes;
     size_t scratch_nbytes; /* private memory of each work-group; cpu only */
@@ -149,6 +151,10 @@ struct iris_device_ops {
                                      size_t nbytes);
 
     enum iris_status (*launch)(struct iris_device *device, const struct iris_launch *launch);
+    /* How many clusters of `size` work-groups of this kernel can be resident at once, on an
+     * otherwise idle device. NULL where there are no clusters. */
+    enum iris_status (*max_clusters)(struct iris_device *device, uint32_t kernel, uint32_t size,
+                                     int *out);
     /* Waits for all that was launched, on whatever stream. */
     enum iris_status (*synchronize)(struct iris_device *device);
     enum iris_status (*stream_synchronize)(struct iris_device *device, void *stream);

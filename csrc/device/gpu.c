@@ -193,20 +193,24 @@ static enum iris_status find_kernel(struct gpu_device *gpu, const struct iris_la
     return gpu_objects_kernel(&gpu->traced, launch->kernel, out);
 }
 
+/* Numbers of CUDA's launch attributes. */
+enum { CLUSTER_DIMENSION = 4, PROGRAMMATIC_STREAM_SERIALIZATION = 6 };
+
 /* CUDA only: see IRIS_BEGINS_EARLY. */
 static enum iris_status launch_early(const struct gpu_device *gpu, const struct iris_launch *launch,
                                      const struct gpu_kernel *kernel, void **parameters)
 {
-    enum { PROGRAMMATIC_STREAM_SERIALIZATION = 6 };
-    const struct gpu_launch_attribute attribute = {.id = PROGRAMMATIC_STREAM_SERIALIZATION,
-                                                   .value.integer = 1};
+    const struct gpu_launch_attribute attributes[] = {
+        {.id = PROGRAMMATIC_STREAM_SERIALIZATION, .value.integer = 1},
+        {.id = CLUSTER_DIMENSION, .value.dimensions = {launch->cluster, 1, 1}},
+    };
     const struct gpu_launch_config config = {
         .grid = {launch->work_groups, 1, 1},
         .block = {kernel->threads, 1, 1},
         .shared_nbytes = kernel->shared_nbytes,
         .stream = launch->stream,
-        .attributes = &attribute,
-        .attribute_count = 1,
+        .attributes = attributes,
+        .attribute_count = launch->cluster > 1 ? 2 : 1,
     };
 
     return GPU_CALL(gpu->driver, launch_with, &config, kernel->function, parameters, NULL);
@@ -233,6 +237,54 @@ static enum iris_status gpu_launch(struct iris_device *device, const struct iris
     enum iris_status status;
 
     GPU_IN_SCOPE(as_gpu(device), status, launch_in_scope(as_gpu(device), launch));
+    return status;
+}
+
+/* CUDA only. */
+static enum iris_status count_clusters(struct gpu_device *gpu, const struct gpu_kernel *kernel,
+                                       uint32_t size, int *out)
+{
+    const struct gpu_launch_attribute attribute = {.id = CLUSTER_DIMENSION,
+                                                   .value.dimensions = {size, 1, 1}};
+    const struct gpu_launch_config config = {
+        .grid = {size * (uint32_t)gpu->compute_units, 1, 1},
+        .block = {kernel->threads, 1, 1},
+        .shared_nbytes = kernel->shared_nbytes,
+        .attributes = &attribute,
+        .attribute_count = 1,
+    };
+
+    return GPU_CALL(gpu->driver, max_active_clusters, out, kernel->function, &config);
+}
+
+static enum iris_status max_clusters_in_scope(struct gpu_device *gpu, uint32_t kernel_id,
+                                              uint32_t size, int *out)
+{
+    const struct gpu_kernel *found;
+    struct gpu_kernel *kernel;
+    enum iris_status status;
+    int index = 0;
+
+    while (index + 1 < GPU_CLUSTER_SIZES && 1u << index < size)
+        ++index;
+    pthread_mutex_lock(&gpu->kernels_lock);
+    status = gpu_objects_kernel(&gpu->objects, kernel_id, &found);
+    kernel = &gpu->objects.kernels[kernel_id];
+    if (status == IRIS_OK && kernel->clusters[index] == 0)
+        status = count_clusters(gpu, kernel, size, &kernel->clusters[index]);
+    if (status == IRIS_OK)
+        *out = kernel->clusters[index];
+    pthread_mutex_unlock(&gpu->kernels_lock);
+    return status;
+}
+
+static enum iris_status gpu_max_clusters(struct iris_device *device, uint32_t kernel_id,
+                                         uint32_t size, int *out)
+{
+    enum iris_status status;
+
+    GPU_IN_SCOPE(as_gpu(device), status,
+                 max_clusters_in_scope(as_gpu(device), kernel_id, size, out));
     return status;
 }
 
@@ -305,5 +357,5 @@ static void gpu_event_destroy(struct iris_device *device, void *event)
     .event_destroy = gpu_event_destroy
 
 const struct iris_device_ops iris_device_hip = {GPU_DEVICE_OPS(hip)};
-const struct iris_device_ops iris_device_cuda = {GPU_DEVICE_OPS(cuda),
-                                                 .tensor_map = gpu_tensor_map};
+const struct iris_device_ops iris_device_cuda = {GPU_DEVICE_OPS(cuda), .tensor_map = gpu_tensor_map,
+                                                 .max_clusters = gpu_max_clusters};

@@ -31,6 +31,7 @@ struct gpu_launch_attribute {
     char pad[4];
     union {
         int integer;
+        unsigned int dimensions[3];
         char bytes[64];
     } value;
 };
@@ -100,6 +101,8 @@ struct gpu_launch_config {
        void **extra))                                                                              \
     X(launch_with, "", "cuLaunchKernelEx",                                                         \
       (const struct gpu_launch_config *config, void *function, void **parameters, void **extra))   \
+    X(max_active_clusters, "", "cuOccupancyMaxActiveClusters",                                     \
+      (int *clusters, void *function, const struct gpu_launch_config *config))                     \
     X(stream_synchronize, "hipStreamSynchronize", "cuStreamSynchronize", (void *stream))           \
     X(stream_query, "hipStreamQuery", "cuStreamQuery", (void *stream))                             \
     X(stream_capturing, "hipStreamIsCapturing", "cuStreamIsCapturing",                             \

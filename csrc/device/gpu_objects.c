@@ -141,9 +141,10 @@ static enum iris_status find_kernel(struct gpu_objects *objects, uint32_t kernel
     kernel->begins_early = IRIS_BEGINS_EARLY(objects->sm90, instance->variant);
     kernel->shared_nbytes = 0;
     if (iris_is_tensor_core_product(objects->sm90, instance->operation, instance->dtype)) {
-        kernel->shared_nbytes = IRIS_SM90_SHARED_NBYTES;
+        kernel->shared_nbytes = instance->variant == IRIS_VARIANT_LL ? IRIS_DECODE_SHARED_NBYTES
+                                                                     : IRIS_SM90_SHARED_NBYTES;
         IRIS_TRY(GPU_CALL(objects->driver, function_attribute, function, MAX_DYNAMIC_SHARED_SIZE,
-                          IRIS_SM90_SHARED_NBYTES));
+                          (int)kernel->shared_nbytes));
     }
     kernel->function = function;
     return IRIS_OK;

@@ -10,11 +10,15 @@
 #include "gpu_driver.h"
 #include "kernels/abi/instances.h"
 
+enum { GPU_CLUSTER_SIZES = 4 };
+
 struct gpu_kernel {
     void *function; /* NULL until first used */
     uint32_t threads;
-    uint32_t shared_nbytes; /* dynamic shared memory */
-    bool begins_early;      /* see IRIS_BEGINS_EARLY */
+    uint32_t shared_nbytes;          /* dynamic shared memory */
+    int clusters[GPU_CLUSTER_SIZES]; /* resident at once, of 2 to the power of the index; 0: has not
+                                        been asked yet */
+    bool begins_early;               /* see IRIS_BEGINS_EARLY */
 };
 
 struct gpu_objects {

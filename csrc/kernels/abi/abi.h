@@ -447,6 +447,36 @@ struct iris_gather_args {
     struct iris_tensor_map staged_maps[2]; /* sm_90a: by the call's half */
 };
 
+/* What becomes of the partial products of few rows, in the form DECODE. */
+enum iris_decode_exchange {
+    IRIS_DECODE_TO_ALL = 0,    /* each rank adds up everything */
+    IRIS_DECODE_BY_OWNERS = 1, /* words are dealt to the ranks, which send their sums to all */
+    IRIS_DECODE_SCATTER = 2,   /* a rank adds up its share of the result */
+    IRIS_DECODE_GATHER = 3     /* nothing is added: all ranks' rows go to all */
+};
+
+/* The packets of a product of few rows: see iris_decode_layout_make. */
+struct iris_decode_layout {
+    int32_t exchange; /* enum iris_decode_exchange */
+    int32_t world_size;
+    int32_t rows, cols; /* of one rank's product */
+    int32_t row_words;  /* words of eight bytes, four elements, in a row */
+    int32_t share_rows; /* IRIS_DECODE_SCATTER: of a rank's share; one of them is 0 */
+    int32_t share_cols;
+    int32_t owned_groups; /* IRIS_DECODE_BY_OWNERS: groups of words of a row, at most */
+    int64_t slots;        /* packets from one rank to one */
+    int64_t results;      /* IRIS_DECODE_BY_OWNERS: index of the first sum */
+    int64_t packets;      /* of one half */
+};
+
+/* Products of few rows. The rows of A are the tokens, B has the weights. */
+struct iris_decode_args {
+    struct iris_product_args product; /* c_map is not used */
+    struct iris_decode_layout layout;
+    int32_t splits; /* sm_90a: blocks of a cluster, which share a tile's K */
+    uint32_t pad;
+};
+
 /* all_gather, broadcast, all_to_all, gather, scatter: each sender r sends `nbytes` from
  * input + p * source_step to output + r * target_step of every receiver p. */
 struct iris_copy_collective_args {

@@ -17,6 +17,12 @@
      (uint32_t)(dtype))
 #define IRIS_KERNEL_COUNT IRIS_KERNEL_ID(IRIS_OP_COUNT, 0, 0)
 
+/* The form DECODE of all products of a dtype: see instances.def. */
+static inline uint32_t iris_decode_kernel(enum iris_dtype dtype)
+{
+    return IRIS_KERNEL_ID(IRIS_OP_MATMUL_ALL_REDUCE, IRIS_VARIANT_LL, dtype);
+}
+
 #ifdef __cplusplus
 extern "C" {
 #endif

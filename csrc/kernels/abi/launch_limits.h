@@ -39,6 +39,14 @@
     (IRIS_SM90_STAGES * (IRIS_SM90_BLOCK_M + IRIS_SM90_BLOCK_N) * IRIS_SM90_BLOCK_K * 2 +          \
      IRIS_SM90_BLOCK_M * IRIS_SM90_BLOCK_N + 1024)
 
+/* Products of few rows on sm_90a, see decode_sm90.h: all the shared memory that a block can have.
+ */
+#define IRIS_DECODE_SHARED_NBYTES 232448
+/* Blocks that share a tile's K, and rows of a product up to which they can: their partial sums take
+ * shared memory from the ring of stages. */
+#define IRIS_DECODE_MAX_SPLITS 4
+#define IRIS_DECODE_MAX_SPLIT_ROWS 128
+
 /* Gathered products of sm_90a: where narrow tiles are so few that two work-groups are there for
  * each, and K is long, the two share a tile's K, steps of it in turn. The first hands its sums over
  * in memory, behind the staged shards: fp32, those of each math warpgroup apart, with a flag each

@@ -194,6 +194,110 @@ IRIS_FUNCTION bool iris_packet_all_own(const struct iris_packet_layout *l)
     return iris_ceil_div(l->words, IRIS_PACKET_BLOCK) >= l->world_size;
 }
 
+/* ---- products of few rows, in the form DECODE ---- */
+
+#define IRIS_DECODE_MAX_ROWS 256
+/* Elements of a word, and words that go together: a row of a tile of 64 columns. Pairs of such rows
+ * are dealt to the ranks, so that the threads of a warp, which each have a word, have the same
+ * owner, and neighbouring tiles and pairs have different ones. */
+#define IRIS_DECODE_WORD 4
+#define IRIS_DECODE_GROUP 16
+#define IRIS_DECODE_COLS (IRIS_DECODE_WORD * IRIS_DECODE_GROUP)
+
+/* A word of a rank's product: elements 4 word ... 4 word + 3 of a row. */
+struct iris_decode_place {
+    int32_t row, word;
+};
+
+/* rows, cols: of one rank's product, before anything is scattered or gathered. */
+IRIS_FUNCTION struct iris_decode_layout iris_decode_layout_make(int32_t exchange, int32_t rows,
+                                                                int32_t cols, int32_t share_rows,
+                                                                int32_t share_cols,
+                                                                int32_t world_size)
+{
+    struct iris_decode_layout l;
+    const int32_t words = (cols + IRIS_DECODE_WORD - 1) / IRIS_DECODE_WORD;
+    const int32_t groups = (words + IRIS_DECODE_GROUP - 1) / IRIS_DECODE_GROUP;
+
+    l.exchange = exchange;
+    l.world_size = world_size;
+    l.rows = rows;
+    l.cols = cols;
+    l.row_words = words;
+    l.share_rows = share_rows;
+    l.share_cols = share_cols;
+    l.owned_groups = (groups + world_size - 1) / world_size;
+    if (exchange == IRIS_DECODE_BY_OWNERS)
+        l.slots = (int64_t)((rows + 1) / 2) * l.owned_groups * (2 * IRIS_DECODE_GROUP);
+    else if (exchange == IRIS_DECODE_SCATTER && share_cols != 0)
+        /* A share may begin and end within a word. */
+        l.slots = (int64_t)rows * (share_cols / IRIS_DECODE_WORD + 2);
+    else
+        l.slots = (int64_t)(exchange == IRIS_DECODE_SCATTER ? share_rows : rows) * words;
+    l.results = world_size * l.slots;
+    l.packets = l.results + (exchange == IRIS_DECODE_BY_OWNERS ? (int64_t)rows * words : 0);
+    return l;
+}
+
+/* Whether every rank owns a word, as IRIS_DECODE_BY_OWNERS needs: each then hears from each. */
+IRIS_FUNCTION bool iris_decode_all_own(int64_t rows, int64_t cols, int32_t world_size)
+{
+    return (rows + 1) / 2 + iris_ceil_div(cols, IRIS_DECODE_COLS) > world_size;
+}
+
+/* Divisions below are of 32 bits without a sign: a GPU has no instruction for any, and takes longer
+ * for others than for the rest of an address. */
+
+/* IRIS_DECODE_BY_OWNERS: who adds up the word. */
+IRIS_FUNCTION int32_t iris_decode_owner(const struct iris_decode_layout *l,
+                                        struct iris_decode_place at)
+{
+    return (int32_t)(((uint32_t)at.row / 2 + (uint32_t)at.word / IRIS_DECODE_GROUP) %
+                     (uint32_t)l->world_size);
+}
+
+/* The ranks whose share of the result has elements of the word: the first, and how many. */
+IRIS_FUNCTION int32_t iris_decode_receivers(const struct iris_decode_layout *l,
+                                            struct iris_decode_place at, int32_t *first)
+{
+    const uint32_t share = (uint32_t)l->share_cols;
+    const uint32_t col = (uint32_t)at.word * IRIS_DECODE_WORD, cols = (uint32_t)l->cols;
+    const uint32_t end = col + IRIS_DECODE_WORD < cols ? col + IRIS_DECODE_WORD : cols;
+
+    *first = 0;
+    if (l->exchange == IRIS_DECODE_BY_OWNERS) {
+        *first = iris_decode_owner(l, at);
+        return 1;
+    }
+    if (l->exchange != IRIS_DECODE_SCATTER)
+        return l->world_size;
+    if (share == 0) {
+        *first = (int32_t)((uint32_t)at.row / (uint32_t)l->share_rows);
+        return 1;
+    }
+    *first = (int32_t)(col / share);
+    return (int32_t)((end - 1) / share) - *first + 1;
+}
+
+/* Where the word lies among those that a rank sends to `receiver`. */
+IRIS_FUNCTION int64_t iris_decode_slot(const struct iris_decode_layout *l, int32_t receiver,
+                                       struct iris_decode_place at)
+{
+    const uint32_t row = (uint32_t)at.row, word = (uint32_t)at.word;
+    const uint32_t group = word / IRIS_DECODE_GROUP;
+
+    if (l->exchange == IRIS_DECODE_BY_OWNERS)
+        return (int64_t)(row / 2 * (uint32_t)l->owned_groups + group / (uint32_t)l->world_size) *
+                   (2 * IRIS_DECODE_GROUP) +
+               row % 2 * IRIS_DECODE_GROUP + word % IRIS_DECODE_GROUP;
+    if (l->exchange == IRIS_DECODE_SCATTER && l->share_cols != 0)
+        return (int64_t)row * ((uint32_t)l->share_cols / IRIS_DECODE_WORD + 2) + at.word -
+               (uint32_t)(receiver * l->share_cols) / IRIS_DECODE_WORD;
+    if (l->exchange == IRIS_DECODE_SCATTER)
+        return (int64_t)(at.row - receiver * l->share_rows) * l->row_words + at.word;
+    return (int64_t)row * l->row_words + at.word;
+}
+
 /* ---- messages ---- */
 
 /* Even a message without bytes takes a chunk, to be compared. */

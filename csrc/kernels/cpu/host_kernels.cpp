@@ -7,6 +7,7 @@
 #include "kernels/abi/instances.h"
 
 #include "all_reduce_host.h"
+#include "decode_host.h"
 #include "gather_matmul_host.h"
 #include "kernels/ops/barrier.hip"
 #include "kernels/ops/clocks.hip"

@@ -8,6 +8,7 @@
  *
  *   product<T, kVariant, kResult>(wg, args)   sums, and rows of all ranks
  *   gathered_product<T>(wg, args)             of a gathered A
+ *   few_rows_product<T>(wg, args)             any of the first three, in the form DECODE
  */
 #ifndef IRIS_GPU_PRODUCTS_H
 #define IRIS_GPU_PRODUCTS_H
@@ -40,6 +41,12 @@ template <typename T, iris_variant>
 IRIS_INLINE void all_gather_matmul(work_group wg, const iris_gather_args &args)
 {
     gathered_product<T>(wg, args);
+}
+
+template <typename T, iris_variant>
+IRIS_INLINE void decode_product(work_group wg, const iris_decode_args &args)
+{
+    few_rows_product<T>(wg, args);
 }
 
 } // namespace iris

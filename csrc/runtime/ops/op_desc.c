@@ -98,6 +98,28 @@ struct iris_gather_schedule iris_op_desc_gather_schedule(const struct iris_op_de
                                      desc->group_size_m, world_size);
 }
 
+static enum iris_decode_exchange exchange_of(const struct iris_op_desc *desc)
+{
+    switch (desc->operation) {
+    case IRIS_OP_MATMUL_REDUCE_SCATTER:
+        return IRIS_DECODE_SCATTER;
+    case IRIS_OP_MATMUL_ALL_GATHER:
+        return IRIS_DECODE_GATHER;
+    default:
+        return desc->variant == IRIS_VARIANT_LL ? IRIS_DECODE_TO_ALL : IRIS_DECODE_BY_OWNERS;
+    }
+}
+
+struct iris_decode_layout iris_op_desc_decode(const struct iris_op_desc *desc, int world_size)
+{
+    const enum iris_decode_exchange exchange = exchange_of(desc);
+    const bool gathers = exchange == IRIS_DECODE_GATHER;
+
+    return iris_decode_layout_make((int32_t)exchange, (int32_t)(gathers ? desc->share_m : desc->M),
+                                   (int32_t)desc->N, gathers ? 0 : (int32_t)desc->share_m,
+                                   (int32_t)desc->share_n, world_size);
+}
+
 /* A half's results from here on have room only where they are staged. */
 enum { SMALL_RESULTS = 32 << 10 };
 
@@ -208,6 +230,10 @@ struct iris_op_needs iris_op_desc_needs(const struct iris_op_desc *desc, int wor
         const bool may_stage = collective.operation == IRIS_OP_ALL_REDUCE;
         needs = iris_op_desc_needs(&collective, world_size, all && may_stage);
         add_plain_needs(desc, world_size, &needs);
+        return needs;
+    }
+    if (desc->form == IRIS_FORM_DECODE) {
+        needs.packets = (uint64_t)iris_op_desc_decode(desc, world_size).packets;
         return needs;
     }
     if (iris_is_by_packets(desc->variant)) {

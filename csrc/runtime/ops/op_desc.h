@@ -111,6 +111,9 @@ struct iris_gather_layout iris_op_desc_gather(const struct iris_op_desc *desc, i
 struct iris_gather_schedule iris_op_desc_gather_schedule(const struct iris_op_desc *desc,
                                                          int world_size);
 
+/* How the packets of a product in the form DECODE lie. */
+struct iris_decode_layout iris_op_desc_decode(const struct iris_op_desc *desc, int world_size);
+
 /* A call in the form PLAIN as the two that it consists of: what goes on between the ranks, and this
  * rank's product, as one in a world of one rank. */
 struct iris_op_desc iris_op_desc_collective(const struct iris_op_desc *desc, int world_size);

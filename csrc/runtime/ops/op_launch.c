@@ -34,6 +34,8 @@ static uint32_t kernel_id(const struct iris_context *ctx, const struct iris_op_d
 
     if (op->only_meets)
         return IRIS_KERNEL_ID(IRIS_OP_ALL_GATHER, IRIS_VARIANT_NONE, IRIS_DTYPE_U8);
+    if (desc->form == IRIS_FORM_DECODE)
+        return iris_decode_kernel(op->kernel_dtype);
     return IRIS_KERNEL_ID(kernel_of(ctx, operation, desc->variant), variant, op->kernel_dtype);
 }
 
@@ -49,7 +51,9 @@ static enum iris_status launch_kernel(struct iris_context *ctx, const struct iri
         .scratch_nbytes = desc->local.gpu_parts > 0 || op->only_meets
                               ? 0
                               : iris_host_scratch_nbytes(desc->block_m, desc->block_n, desc->K),
-        .traced = op->call->trace != 0 && IRIS_IS_PRODUCT(operation) && !op->only_meets,
+        .cluster = op->cluster,
+        .traced = op->call->trace != 0 && IRIS_IS_PRODUCT(operation) && !op->only_meets &&
+                  desc->form != IRIS_FORM_DECODE,
         .stream = stream,
     };
 

@@ -33,6 +33,7 @@ struct iris_op_launch {
     const void *args;
     size_t args_nbytes;
     uint32_t work_groups;
+    uint32_t cluster;             /* work-groups of a cluster; 0: none */
     enum iris_dtype kernel_dtype; /* of the row in instances.def */
     bool only_meets;              /* see iris_op_meet */
     /* NULL, or: fills in what else depends on where the workspace's buffers lie. */

@@ -93,12 +93,10 @@ enum iris_tensor_map_kind iris_map_operand(const struct iris_context *ctx,
     return IRIS_TENSOR_MAP_NONE;
 }
 
-enum iris_tensor_map_kind iris_map_matrix(const struct iris_context *ctx,
-                                          const struct iris_tensor *tensor, int mn, int k,
-                                          int32_t block_mn, int64_t share_mn,
-                                          struct iris_tensor_map *out)
+struct iris_mapped_operand iris_mapped_operand_of(const struct iris_tensor *tensor, int mn, int k,
+                                                  int64_t share_mn)
 {
-    const struct iris_mapped_operand operand = {
+    return (struct iris_mapped_operand){
         .data = tensor->data,
         .dtype = tensor->dtype,
         .mn = tensor->shape[mn],
@@ -107,6 +105,15 @@ enum iris_tensor_map_kind iris_map_matrix(const struct iris_context *ctx,
         .stride_k = tensor->stride[k],
         .share_mn = share_mn,
     };
+}
+
+enum iris_tensor_map_kind iris_map_matrix(const struct iris_context *ctx,
+                                          const struct iris_tensor *tensor, int mn, int k,
+                                          int32_t block_mn, int64_t share_mn,
+                                          struct iris_tensor_map *out)
+{
+    const struct iris_mapped_operand operand = iris_mapped_operand_of(tensor, mn, k, share_mn);
+
     return iris_map_operand(ctx, &operand, block_mn, out);
 }
 
@@ -240,6 +247,8 @@ static enum iris_status run_product(struct iris_context *ctx, enum iris_operatio
         const struct iris_plain_tensors plain = {.C = C, .A = A, .B = B, .bias = args->bias};
         return iris_plain_run(ctx, &desc, &plain, launch.work_groups, options);
     }
+    if (desc.form == IRIS_FORM_DECODE)
+        return iris_run_decode(ctx, &desc, C, A, B, &args->bias, launch.work_groups, options);
 
     iris_product_args_fill(ctx, &desc, options->config, C, A, B, args);
     args->share_m = desc.share_m;

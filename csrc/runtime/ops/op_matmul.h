@@ -42,6 +42,10 @@ struct iris_mapped_operand {
     int64_t share_mn;            /* tiles begin at multiples of the block behind those of this */
 };
 
+/* The matrix whose dimensions mn and k those are. */
+struct iris_mapped_operand iris_mapped_operand_of(const struct iris_tensor *tensor, int mn, int k,
+                                                  int64_t share_mn);
+
 /* Describes it to the tensor copy engine as one with this contiguous dimension. false: there is no
  * such engine, or it cannot read the operand. Strides of dimensions of size 1 may be anything.
  * Along its contiguous dimension the engine reads from whole chunks on, else it is an illegal
@@ -61,5 +65,11 @@ enum iris_tensor_map_kind iris_map_matrix(const struct iris_context *ctx,
                                           const struct iris_tensor *tensor, int mn, int k,
                                           int32_t block_mn, int64_t share_mn,
                                           struct iris_tensor_map *out);
+
+/* Runs a product that has been found to have the form DECODE, on up to `work_groups`. */
+enum iris_status iris_run_decode(struct iris_context *ctx, const struct iris_op_desc *desc,
+                                 const struct iris_tensor *C, const struct iris_tensor *A,
+                                 const struct iris_tensor *B, const struct iris_matrix_args *bias,
+                                 uint32_t work_groups, const struct iris_op_options *options);
 
 #endif

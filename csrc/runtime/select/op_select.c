@@ -29,7 +29,12 @@ static uint32_t enough_work_groups(const struct iris_select_target *on,
     const int32_t threads = on->chip->is_gpu ? IRIS_GPU_THREADS : 1024;
     int64_t wanted = work_groups, limit = work_groups;
 
-    if (iris_is_by_packets(desc->variant)) {
+    if (desc->form == IRIS_FORM_DECODE) {
+        /* Hopper's blocks share tiles: iris_run_decode counts them. */
+        if (!on->chip->sm90)
+            wanted = iris_ceil_div(desc->N, desc->block_n) *
+                     (on->chip->is_gpu ? iris_ceil_div(desc->M, desc->block_m) : 1);
+    } else if (iris_is_by_packets(desc->variant)) {
         const struct iris_packet_layout packets =
             iris_packet_layout_make(iris_op_desc_packet_nbytes(desc), on->world_size);
         wanted = iris_ceil_div(packets.words, threads);
@@ -112,6 +117,8 @@ enum iris_status iris_select_for(const struct iris_select_target *on,
     desc->N = N > 0 ? N : 1;
     desc->K = K > 0 ? K : 1;
     status = iris_select_form(on, config, M == 0 || N == 0 || K == 0 || desc->no_k, desc);
+    if (config->form == IRIS_FORM_DECODE && desc->form == IRIS_FORM_TILES)
+        asked.variant = IRIS_VARIANT_NONE; /* empty: tiles, which have no hops */
     if (status == IRIS_OK)
         status = desc->form == IRIS_FORM_PLAIN ? select_plain(on, &asked, desc, work_groups)
                                                : select_sized(on, &asked, desc, work_groups);

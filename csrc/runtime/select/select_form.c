@@ -6,6 +6,7 @@
  * have told each other. Not on where this rank's operands lie.
  */
 #include "decide.h"
+#include "kernels/abi/schedule.h"
 #include "select_parts.h"
 
 /* A bias of a scattered sum is each owner's own, which neither the collective nor the product
@@ -16,12 +17,25 @@ static bool plain_is_available(const struct iris_select_target *on, const struct
     return desc->operation != IRIS_OP_MATMUL_REDUCE_SCATTER || !desc->has_bias;
 }
 
+/* Few rows, of 16 bits, whose words' indices have 32 bits. */
+static bool has_decode(const struct iris_select_target *on, const struct iris_op_desc *desc)
+{
+    enum { LARGEST = 1 << 30 };
+    const bool gathers = desc->operation == IRIS_OP_MATMUL_ALL_GATHER;
+    const int64_t rows = gathers ? desc->share_m : desc->M;
+
+    (void)on;
+    return !IRIS_IS_GATHERED_PRODUCT(desc->operation) && desc->dtype != IRIS_DTYPE_F32 &&
+           rows <= IRIS_DECODE_MAX_ROWS && desc->N <= LARGEST && desc->K <= LARGEST;
+}
+
 /* Of each form: which calls it can run. */
 static const struct {
     enum iris_form form;
     bool (*is_available)(const struct iris_select_target *on, const struct iris_op_desc *desc);
 } forms[] = {
     {IRIS_FORM_TILES, NULL}, /* any call */
+    {IRIS_FORM_DECODE, has_decode},
     {IRIS_FORM_PLAIN, plain_is_available},
 };
 
@@ -38,6 +52,7 @@ bool iris_form_available(const struct iris_select_target *on, const struct iris_
  * which may differ between the ranks. */
 static const char *find_tiles_field(const struct iris_config *config)
 {
+    const bool by_packets = config->form == IRIS_FORM_DECODE && iris_is_by_packets(config->variant);
     const struct {
         const char *name;
         bool asked;
@@ -50,8 +65,8 @@ static const char *find_tiles_field(const struct iris_config *config)
         {"k_per_flag", config->k_per_flag != 0},
         {"staged_a_layout", config->m_contiguous},
         {"overlap", config->overlap != IRIS_OPEN},
-        {"all_reduce_variant",
-         config->variant != IRIS_VARIANT_NONE && config->variant != IRIS_VARIANT_TWO_SHOT},
+        {"all_reduce_variant", config->variant != IRIS_VARIANT_NONE &&
+                                   config->variant != IRIS_VARIANT_TWO_SHOT && !by_packets},
     };
 
     for (size_t i = 0; i < sizeof fields / sizeof fields[0]; ++i)

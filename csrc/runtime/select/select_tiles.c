@@ -12,6 +12,9 @@
  * and B; wide tiles spread the packing of A over more columns. */
 enum { CPU_BLOCK_M = 256, CPU_BLOCK_N = 512, CPU_BLOCK_MIN = 32, CPU_BLOCK_K = 64 };
 
+/* Columns of a product of few rows that a thread multiplies before it sends them: whole words. */
+enum { CPU_DECODE_COLS = 128 };
+
 /* Consecutive tiles go down the rows, so one packed panel of B serves a whole column of tiles. */
 enum { CPU_GROUP_SIZE_M = 1 << 20 };
 
@@ -172,6 +175,22 @@ static void select_gpu_run(const struct iris_config *config, struct iris_op_desc
     desc->group_size_m = 1;
 }
 
+/* Few rows: the host takes all of them at a time, a GPU the tile that is built in, which the caller
+ * has no say in (select_form.c). */
+static void select_decode(const struct iris_select_target *on, struct iris_op_desc *desc)
+{
+    const bool gathers = desc->operation == IRIS_OP_MATMUL_ALL_GATHER;
+    const int64_t rows = gathers ? desc->share_m : desc->M;
+
+    desc->local.gpu_parts = on->chip->is_gpu ? 1 : 0;
+    desc->block_m = on->chip->is_gpu ? IRIS_GEMM_BLOCK_M : iris_at_most(INT32_MAX, rows);
+    desc->block_n = !on->chip->is_gpu ? CPU_DECODE_COLS
+                    : on->chip->sm90  ? IRIS_DECODE_COLS
+                                      : IRIS_GEMM_BLOCK_N;
+    desc->block_k = CPU_BLOCK_K;
+    desc->group_size_m = 1;
+}
+
 static enum iris_status select_gpu(const struct iris_select_target *on,
                                    const struct iris_config *config, struct iris_op_desc *desc)
 {
@@ -185,6 +204,10 @@ static enum iris_status select_gpu(const struct iris_select_target *on,
 enum iris_status iris_select_tiles(const struct iris_select_target *on,
                                    const struct iris_config *config, struct iris_op_desc *desc)
 {
+    if (desc->form == IRIS_FORM_DECODE) {
+        select_decode(on, desc);
+        return IRIS_OK;
+    }
     if (on->chip->is_gpu)
         return select_gpu(on, config, desc);
     /* A block larger than the matrix only wastes staging. */

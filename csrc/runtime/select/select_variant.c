@@ -39,6 +39,27 @@ static enum iris_variant choose_all_reduce(const struct iris_select_target *on,
     return (enum iris_variant)iris_decide(&decision, MARGIN, on->explanation);
 }
 
+/* Of a product in the form DECODE: one hop, or two where packets are many. 'two_shot' is what a
+ * config has that says nothing. */
+static enum iris_status select_decode(const struct iris_select_target *on,
+                                      struct iris_op_desc *desc, uint64_t nbytes)
+{
+    const bool sums_all = desc->operation == IRIS_OP_MATMUL_ALL_REDUCE;
+
+    if (desc->variant == IRIS_VARIANT_LL_TWO_SHOT && !sums_all)
+        return IRIS_FAIL(IRIS_EINVAL, "all_reduce_variant: expected 'll' for %s, got 'll_two_shot'",
+                         iris_operation_name(desc->operation));
+    if (!sums_all)
+        desc->variant = IRIS_VARIANT_LL;
+    else if (!iris_is_by_packets(desc->variant) && on->chip->is_gpu)
+        desc->variant = choose_all_reduce(on, desc, nbytes, true);
+    else if (!iris_is_by_packets(desc->variant))
+        desc->variant = nbytes <= CPU_ONE_SHOT ? IRIS_VARIANT_LL : IRIS_VARIANT_LL_TWO_SHOT;
+    if (!iris_decode_all_own(desc->M, desc->N, on->world_size))
+        desc->variant = IRIS_VARIANT_LL;
+    return IRIS_OK;
+}
+
 /* Where not every rank would own a block, two hops could not even do their work. */
 static void prefer_one_hop(const struct iris_select_target *on, struct iris_op_desc *desc)
 {
@@ -109,6 +130,8 @@ enum iris_status iris_select_variant(const struct iris_select_target *on,
     const uint64_t nbytes = (uint64_t)desc->M * (uint64_t)desc->N * iris_dtype_nbytes(desc->dtype);
 
     desc->variant = config->variant;
+    if (desc->form == IRIS_FORM_DECODE)
+        return select_decode(on, desc, nbytes);
     switch (desc->operation) {
     case IRIS_OP_MATMUL_ALL_REDUCE:
         if (desc->variant == IRIS_VARIANT_NONE)

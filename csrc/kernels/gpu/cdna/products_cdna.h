@@ -6,6 +6,7 @@
 #ifndef IRIS_PRODUCTS_CDNA_H
 #define IRIS_PRODUCTS_CDNA_H
 
+#include "kernels/gpu/decode_block.h"
 #include "kernels/gpu/gather_matmul_block.h"
 #include "kernels/gpu/matmul_block.h"
 
@@ -21,6 +22,11 @@ IRIS_INLINE void product(work_group wg, const iris_product_args &args)
 template <typename T> IRIS_INLINE void gathered_product(work_group wg, const iris_gather_args &args)
 {
     block_gather_matmul<T>(wg, args);
+}
+
+template <typename T> IRIS_INLINE void few_rows_product(work_group wg, const iris_decode_args &args)
+{
+    block_decode_product<T>(wg, args);
 }
 
 } // namespace iris

@@ -141,6 +141,25 @@ IRIS_INLINE uint64_t operand_descriptor(uint32_t address, uint32_t block_distanc
 /* 16 of K in an operand's stage, in its order. */
 template <bool kMnOrder> constexpr uint32_t kSixteen = kMnOrder ? 16 * kLineBytes : 32;
 
+#define IRIS_4_OPERANDS "%0, %1, %2, %3"
+#define IRIS_8_OPERANDS "%0, %1, %2, %3, %4, %5, %6, %7"
+#define IRIS_16_OPERANDS "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
+#define IRIS_32_OPERANDS                                                                           \
+    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, "        \
+    "%19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define IRIS_4_ACCUMULATORS "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+#define IRIS_8_ACCUMULATORS                                                                        \
+    "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7])
+#define IRIS_16_ACCUMULATORS                                                                       \
+    "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]),            \
+        "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]),    \
+        "+f"(d[14]), "+f"(d[15])
+#define IRIS_32_ACCUMULATORS                                                                       \
+    "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]),            \
+        "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]),    \
+        "+f"(d[14]), "+f"(d[15]), "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), \
+        "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), \
+        "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
 #define IRIS_64_OPERANDS                                                                           \
     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                       \
     "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "             \
@@ -200,6 +219,14 @@ template <bool kMnOrder> constexpr uint32_t kSixteen = kMnOrder ? 16 * kLineByte
                      : "l"(a), "l"(b), "r"((int32_t)accumulate), "n"(kAMn), "n"(kBMn));            \
     }
 #define IRIS_DEFINE_WGMMAS(type, name)                                                             \
+    IRIS_DEFINE_WGMMA(type, name, 8, IRIS_4_ACCUMULATORS, IRIS_4_OPERANDS, "%4", "%5", "%6", "%7", \
+                      "%8")                                                                        \
+    IRIS_DEFINE_WGMMA(type, name, 16, IRIS_8_ACCUMULATORS, IRIS_8_OPERANDS, "%8", "%9", "%10",     \
+                      "%11", "%12")                                                                \
+    IRIS_DEFINE_WGMMA(type, name, 32, IRIS_16_ACCUMULATORS, IRIS_16_OPERANDS, "%16", "%17", "%18", \
+                      "%19", "%20")                                                                \
+    IRIS_DEFINE_WGMMA(type, name, 64, IRIS_32_ACCUMULATORS, IRIS_32_OPERANDS, "%32", "%33", "%34", \
+                      "%35", "%36")                                                                \
     IRIS_DEFINE_WGMMA(type, name, 128, IRIS_64_ACCUMULATORS, IRIS_64_OPERANDS, "%64", "%65",       \
                       "%66", "%67", "%68")                                                         \
     IRIS_DEFINE_WGMMA(type, name, 256, IRIS_128_ACCUMULATORS, IRIS_128_OPERANDS, "%128", "%129",   \
@@ -213,7 +240,15 @@ IRIS_DEFINE_WGMMAS(bfloat16_t, "bf16")
 template <typename T, int32_t kN, bool kAMn, bool kBMn>
 IRIS_INLINE void issue_wgmma(float (&d)[kN / 2], uint64_t a, uint64_t b, bool accumulate)
 {
-    if constexpr (kN == 128)
+    if constexpr (kN == 8)
+        issue_wgmma_8<kAMn, kBMn>(T{}, d, a, b, accumulate);
+    else if constexpr (kN == 16)
+        issue_wgmma_16<kAMn, kBMn>(T{}, d, a, b, accumulate);
+    else if constexpr (kN == 32)
+        issue_wgmma_32<kAMn, kBMn>(T{}, d, a, b, accumulate);
+    else if constexpr (kN == 64)
+        issue_wgmma_64<kAMn, kBMn>(T{}, d, a, b, accumulate);
+    else if constexpr (kN == 128)
         issue_wgmma_128<kAMn, kBMn>(T{}, d, a, b, accumulate);
     else
         issue_wgmma_256<kAMn, kBMn>(T{}, d, a, b, accumulate);

@@ -6,6 +6,7 @@
 #ifndef IRIS_PRODUCTS_SM90_H
 #define IRIS_PRODUCTS_SM90_H
 
+#include "decode_sm90.h"
 #include "gather_matmul_sm90.h"
 #include "kernels/gpu/gather_matmul_block.h"
 #include "kernels/gpu/matmul_block.h"
@@ -29,6 +30,11 @@ template <typename T> IRIS_INLINE void gathered_product(work_group wg, const iri
         return tensor_core_gather_matmul<T>(args);
     else
         block_gather_matmul<T>(wg, args);
+}
+
+template <typename T> IRIS_INLINE void few_rows_product(work_group, const iris_decode_args &args)
+{
+    tensor_core_decode_product<T>(args);
 }
 
 } // namespace iris

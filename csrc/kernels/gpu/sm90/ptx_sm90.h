@@ -63,6 +63,89 @@ IRIS_INLINE void wait_mbarrier(mbarrier *bar, uint32_t parity)
                  : "memory");
 }
 
+/* ---- clusters: neighbouring blocks that reach each other's shared memory ---- */
+
+/* Of a place in this block's shared memory, the address of the same place in block `block` of the
+ * cluster. */
+IRIS_INLINE uint32_t address_in_cluster(const void *pointer, int32_t block)
+{
+    uint32_t address;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;"
+                 : "=r"(address)
+                 : "r"(shared_address(pointer)), "r"(block));
+    return address;
+}
+
+/* The two halves of a barrier of all threads of the cluster. Relaxed: for barriers in shared
+ * memory, which fence_mbarrier_init has published; what else was written comes before
+ * arrive_cluster. */
+IRIS_INLINE void arrive_cluster_relaxed()
+{
+    asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+}
+
+IRIS_INLINE void arrive_cluster()
+{
+    asm volatile("barrier.cluster.arrive.aligned;" ::: "memory");
+}
+
+IRIS_INLINE void wait_cluster()
+{
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
+/* As wait_mbarrier, where other blocks of the cluster arrive or their engines write. They run as
+ * long as this one does, and wait for nobody outside the cluster. */
+IRIS_INLINE void wait_mbarrier_in_cluster(mbarrier *bar, uint32_t parity)
+{
+    asm volatile("{\n"
+                 ".reg .pred done;\n"
+                 "again:\n"
+                 "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
+                 "@!done bra again;\n"
+                 "}\n" ::"r"(shared_address(bar)),
+                 "r"(parity)
+                 : "memory");
+}
+
+/* Arrives at the barrier in block `block`. Relaxed: it announces that values have been read, and
+ * they have been, since packets made of them were stored before; a release would wait for those
+ * packets, which cross the links. */
+IRIS_INLINE void arrive_mbarrier_in_cluster(mbarrier *bar, int32_t block)
+{
+    asm volatile("mbarrier.arrive.relaxed.cluster.shared::cluster.b64 _, [%0];" ::"r"(
+                     address_in_cluster(bar, block))
+                 : "memory");
+}
+
+/* This block's shared memory to the same of block `block`; 16-byte aligned, multiples of 16. */
+IRIS_INLINE void copy_bulk_in_cluster(const char *target, int32_t block, const char *source,
+                                      uint32_t nbytes, const mbarrier *bar)
+{
+    asm volatile("cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes "
+                 "[%0], [%1], %2, [%3];" ::"r"(address_in_cluster(target, block)),
+                 "r"(shared_address(source)), "r"(nbytes), "r"(address_in_cluster(bar, block))
+                 : "memory");
+}
+
+/* ---- a word in shared memory that paces other warps of the block and orders nothing ---- */
+
+IRIS_INLINE void store_shared_word(uint32_t *word, uint32_t value)
+{
+    asm volatile("st.relaxed.cta.shared::cta.u32 [%0], %1;" ::"r"(shared_address(word)), "r"(value)
+                 : "memory");
+}
+
+IRIS_INLINE uint32_t load_shared_word(const uint32_t *word)
+{
+    uint32_t value;
+    asm volatile("ld.relaxed.cta.shared::cta.u32 %0, [%1];"
+                 : "=r"(value)
+                 : "r"(shared_address(word))
+                 : "memory");
+    return value;
+}
+
 /* ---- named barriers among some warps of the block ---- */
 
 IRIS_INLINE void sync_barrier(int32_t barrier, int32_t threads)

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * Fused products in the form DECODE: kernel arguments, and on Hopper how the product is divided
+ * among the multiprocessors. That division is each rank's own business: packets are numbered by
+ * rows and columns.
+ */
+#include "kernels/abi/instances.h"
+#include "kernels/abi/launch_limits.h"
+#include "op_launch.h"
+#include "op_matmul.h"
+
+/* In steps of a block's loop over K, which take about 150 ns (docs/performance.md): what the
+ * joining of partial sums in a cluster costs a call. */
+enum { CLUSTER_STEPS = 3 };
+
+/* Hopper: how many blocks share a tile's K, so that the multiprocessors have as little to do one
+ * after the other as possible; and how many there are. `limit`: of blocks. */
+static enum iris_status divide(const struct iris_context *ctx, const struct iris_op_desc *desc,
+                               const struct iris_decode_layout *layout, int64_t limit,
+                               struct iris_op_launch *launch)
+{
+    const int64_t tiles = iris_ceil_div(layout->cols, IRIS_DECODE_COLS);
+    const int64_t steps = iris_ceil_div(desc->K, IRIS_SM90_BLOCK_K);
+    int64_t least = 0;
+
+    for (int32_t size = 1; size <= IRIS_DECODE_MAX_SPLITS; size *= 2) {
+        int64_t clusters = limit / size, turns, cost;
+        int resident;
+
+        if (size > 1 && (layout->rows > IRIS_DECODE_MAX_SPLIT_ROWS || steps < 2 * size))
+            break;
+        if (size > 1) {
+            IRIS_TRY(ctx->ops->max_clusters(ctx->device, iris_decode_kernel(desc->dtype),
+                                            (uint32_t)size, &resident));
+            clusters = clusters < resident ? clusters : resident;
+        }
+        if (clusters < 1)
+            break;
+        turns = iris_ceil_div(tiles, clusters);
+        cost = turns * iris_ceil_div(steps, size) + (size > 1 ? CLUSTER_STEPS : 0);
+        if (least != 0 && cost >= least)
+            continue;
+        least = cost;
+        /* No more than what has as many turns. */
+        launch->work_groups = (uint32_t)(iris_ceil_div(tiles, turns) * size);
+        launch->cluster = (uint32_t)size;
+    }
+    return IRIS_OK;
+}
+
+/* The tokens padded to a width of the matrix unit. */
+static int32_t padded_rows(int32_t rows)
+{
+    int32_t padded = 8;
+
+    while (padded < rows)
+        padded *= 2;
+    return padded;
+}
+
+/* Describes the operands to the copy engines. The tokens have to lie in rows of K; where they do
+ * not, or an engine cannot read them, the kernel's threads do. */
+static void map_operands(const struct iris_context *ctx, const struct iris_decode_layout *layout,
+                         const struct iris_tensor *A, const struct iris_tensor *B,
+                         struct iris_product_args *product)
+{
+    const struct iris_mapped_operand tokens = iris_mapped_operand_of(A, 0, 1, 0);
+    const struct iris_mapped_operand weights = iris_mapped_operand_of(B, 1, 0, 0);
+
+    if (iris_map_operand_as(ctx, &tokens, IRIS_TENSOR_MAP_K, padded_rows(layout->rows),
+                            &product->a_map))
+        product->a_map_kind = IRIS_TENSOR_MAP_K;
+    product->b_map_kind = iris_map_operand(ctx, &weights, IRIS_DECODE_COLS, &product->b_map);
+}
+
+enum iris_status iris_run_decode(struct iris_context *ctx, const struct iris_op_desc *desc,
+                                 const struct iris_tensor *C, const struct iris_tensor *A,
+                                 const struct iris_tensor *B, const struct iris_matrix_args *bias,
+                                 uint32_t work_groups, const struct iris_op_options *options)
+{
+    struct iris_decode_args args = {.layout = iris_op_desc_decode(desc, ctx->world_size)};
+    struct iris_reduce_args *const reduce = &args.product.reduce;
+    struct iris_op_launch launch = {.call = &reduce->call,
+                                    .args = &args,
+                                    .args_nbytes = sizeof args,
+                                    .work_groups = work_groups,
+                                    .cluster = 1,
+                                    .kernel_dtype = desc->dtype};
+
+    iris_product_args_fill(ctx, desc, options->config, C, A, B, reduce);
+    reduce->bias = *bias;
+    reduce->output_offset = IRIS_STAGED; /* nobody else's business */
+    reduce->ending = IRIS_ENDING_LOCAL;
+    if (iris_device_traits(ctx->device)->sm90) {
+        IRIS_TRY(divide(ctx, desc, &args.layout, work_groups, &launch));
+        map_operands(ctx, &args.layout, A, B, &args.product);
+    }
+    args.splits = (int32_t)launch.cluster;
+    return iris_op_run(ctx, desc, &launch, options);
+}
