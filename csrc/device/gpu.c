@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "gpu_blas.h"
 #include "gpu_device.h"
 #include "gpu_facts.h"
 #include "gpu_lifetime.h"
@@ -354,7 +355,8 @@ static void gpu_event_destroy(struct iris_device *device, void *event)
     .memory_write = gpu_memory_write, .launch = gpu_launch, .synchronize = gpu_synchronize,        \
     .stream_synchronize = gpu_stream_synchronize, .stream_is_capturing = gpu_stream_is_capturing,  \
     .event_record = gpu_event_record, .event_wait = gpu_event_wait,                                \
-    .event_destroy = gpu_event_destroy
+    .event_destroy = gpu_event_destroy, .has_blas = gpu_has_blas,                                  \
+    .blas_workspace = gpu_blas_workspace, .multiply = gpu_multiply
 
 const struct iris_device_ops iris_device_hip = {GPU_DEVICE_OPS(hip)};
 const struct iris_device_ops iris_device_cuda = {GPU_DEVICE_OPS(cuda), .tensor_map = gpu_tensor_map,

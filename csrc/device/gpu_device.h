@@ -29,6 +29,8 @@ struct gpu_waiter {
     struct iris_error error; /* of the last answer; its status */
 };
 
+struct gpu_blas; /* see gpu_blas.h */
+
 struct gpu_device {
     struct iris_device_base base;
     atomic_int references;
@@ -42,6 +44,7 @@ struct gpu_device {
     struct gpu_objects traced; /* loaded by the first traced launch, under kernels_lock */
     char kernel_directory[4000];
     struct gpu_waiter waiter;
+    struct gpu_blas *blas; /* NULL: nobody has asked for it, or there is none */
     /* Under maps_lock: the tensor maps last made, by address. A map only restates its request. */
     pthread_mutex_t maps_lock;
     struct {

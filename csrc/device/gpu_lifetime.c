@@ -7,6 +7,7 @@
 
 #include <stdlib.h>
 
+#include "gpu_blas.h"
 #include "gpu_objects.h"
 #include "gpu_wait.h"
 
@@ -18,6 +19,7 @@ void gpu_unreference(struct gpu_device *gpu)
         return;
     gpu_waiter_destroy(&gpu->waiter);
     if (gpu_enter(gpu, &scope) == IRIS_OK) {
+        gpu_blas_destroy(gpu->blas);
         gpu_objects_unload(&gpu->objects);
         gpu_objects_unload(&gpu->traced);
         gpu_leave(gpu, &scope);
