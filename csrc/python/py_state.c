@@ -45,11 +45,12 @@ static int state_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->backend_error);
     Py_VISIT(state->dlpack_kwargs);
     Py_VISIT(state->torch.tensor_type);
-    Py_VISIT(state->torch.is_neg);
-    Py_VISIT(state->torch.is_conj);
+    Py_VISIT(state->torch.is_neg.object);
+    Py_VISIT(state->torch.is_conj.object);
+    Py_VISIT(state->torch.requires_grad);
     Py_VISIT(state->torch.dispatch);
-    Py_VISIT(state->torch.is_grad_enabled);
-    Py_VISIT(state->torch.increment_version);
+    Py_VISIT(state->torch.is_grad_enabled.object);
+    Py_VISIT(state->torch.increment_version.object);
     Py_VISIT(state->torch.forward_ad);
     for (int i = 0; i < IRIS_PY_NAME_COUNT; i++)
         Py_VISIT(state->names[i]);
@@ -75,11 +76,12 @@ static int state_clear(PyObject *module)
     Py_CLEAR(state->backend_error);
     Py_CLEAR(state->dlpack_kwargs);
     Py_CLEAR(state->torch.tensor_type);
-    Py_CLEAR(state->torch.is_neg);
-    Py_CLEAR(state->torch.is_conj);
+    Py_CLEAR(state->torch.is_neg.object);
+    Py_CLEAR(state->torch.is_conj.object);
+    Py_CLEAR(state->torch.requires_grad);
     Py_CLEAR(state->torch.dispatch);
-    Py_CLEAR(state->torch.is_grad_enabled);
-    Py_CLEAR(state->torch.increment_version);
+    Py_CLEAR(state->torch.is_grad_enabled.object);
+    Py_CLEAR(state->torch.increment_version.object);
     Py_CLEAR(state->torch.forward_ad);
     for (int i = 0; i < IRIS_PY_NAME_COUNT; i++)
         Py_CLEAR(state->names[i]);

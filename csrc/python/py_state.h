@@ -55,7 +55,6 @@
     X(input_split_sizes)                                                                           \
     X(output_split_sizes)                                                                          \
     X(peer)                                                                                        \
-    X(requires_grad)                                                                               \
     X(residual)                                                                                    \
     X(residual_out)                                                                                \
     X(value)                                                                                       \
@@ -84,14 +83,24 @@ struct iris_py_tensor_type {
     bool dispatches; /* of torch.Tensor, with a __torch_dispatch__ of its own */
 };
 
+/* A function of torch that is written in C: called as the interpreter does it, without what an
+ * interpreter must find out first. `run` NULL: it is not written so, and is called as an object. */
+struct iris_py_builtin {
+    PyObject *object; /* owned */
+    PyCFunction run;
+    PyObject *self; /* the object's; of a method NULL: the tensor */
+};
+
 /* Attributes of torch.Tensor and of torch, once it is loaded; all owned, all or none. */
 struct iris_py_torch {
-    PyObject *tensor_type; /* the last to be set: the others are there */
-    PyObject *is_neg, *is_conj;
-    PyObject *dispatch;          /* its __torch_dispatch__ */
-    PyObject *is_grad_enabled;   /* torch's function */
-    PyObject *increment_version; /* of each tensor of a tuple */
-    PyObject *forward_ad;        /* the module */
+    PyObject *tensor_type;                    /* the last to be set: the others are there */
+    struct iris_py_builtin is_neg, is_conj;   /* methods */
+    struct iris_py_builtin is_grad_enabled;   /* of nothing */
+    struct iris_py_builtin increment_version; /* of a tuple of tensors */
+    PyObject *requires_grad;                  /* the descriptor */
+    descrgetfunc get_requires_grad;           /* its type's __get__ */
+    PyObject *dispatch;                       /* Tensor's __torch_dispatch__ */
+    PyObject *forward_ad;                     /* the module */
 };
 
 /* A config object that has been read, of a type whose objects never change. */

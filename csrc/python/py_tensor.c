@@ -73,8 +73,9 @@ static int read_exchange(const struct iris_dlpack_exchange *exchange, const char
     return -1;
 }
 
-static int describe(struct iris_py_state *state, const char *argument, PyObject *object,
-                    enum iris_py_use use, struct iris_py_tensor *out)
+static int describe(struct iris_py_state *state, struct iris_py_torch_modes *modes,
+                    const char *argument, PyObject *object, enum iris_py_use use,
+                    struct iris_py_tensor *out)
 {
     struct iris_py_tensor_type type;
     int found;
@@ -109,11 +110,12 @@ static int describe(struct iris_py_state *state, const char *argument, PyObject 
     if (use == IRIS_PY_IGNORED)
         return 0;
     out->written = use == IRIS_PY_WRITTEN ? object : NULL;
-    return iris_py_torch_check_values(state, argument, object, out->tensor.dtype);
+    return iris_py_torch_check_values(state, modes, argument, object, out->tensor.dtype);
 }
 
-int iris_py_tensor_from_object(struct iris_py_state *state, const char *argument, PyObject *object,
-                               enum iris_py_use use, struct iris_py_tensor *out)
+static int from_object(struct iris_py_state *state, struct iris_py_torch_modes *modes,
+                       const char *argument, PyObject *object, enum iris_py_use use,
+                       struct iris_py_tensor *out)
 {
     out->tensor.read_only = false;
     out->exchange = NULL;
@@ -121,7 +123,7 @@ int iris_py_tensor_from_object(struct iris_py_state *state, const char *argument
     out->is_copy = false;
     out->capsule = NULL;
     out->view.obj = NULL;
-    if (describe(state, argument, object, use, out) < 0)
+    if (describe(state, modes, argument, object, use, out) < 0)
         goto fail;
     if (use != IRIS_PY_WRITTEN || (!out->tensor.read_only && !out->is_copy))
         return 0;
@@ -130,6 +132,14 @@ int iris_py_tensor_from_object(struct iris_py_state *state, const char *argument
 fail:
     iris_py_tensor_release(out);
     return -1;
+}
+
+int iris_py_tensor_from_object(struct iris_py_state *state, const char *argument, PyObject *object,
+                               enum iris_py_use use, struct iris_py_tensor *out)
+{
+    struct iris_py_torch_modes modes = {.are_known = false};
+
+    return from_object(state, &modes, argument, object, use, out);
 }
 
 void iris_py_tensor_release(struct iris_py_tensor *tensor)
@@ -149,6 +159,8 @@ int iris_py_tensors_read(struct iris_py_state *state, const struct iris_py_tenso
                          PyObject *const *values, int count, bool prepares,
                          struct iris_py_tensor *tensors, const struct iris_tensor **given)
 {
+    struct iris_py_torch_modes modes = {.are_known = false};
+
     for (int i = 0; i < count; i++) {
         const enum iris_py_use use = prepares ? IRIS_PY_IGNORED : roles[i].use;
 
@@ -156,7 +168,7 @@ int iris_py_tensors_read(struct iris_py_state *state, const struct iris_py_tenso
         tensors[i].written = NULL;
         if (roles[i].is_optional && (!values[i] || values[i] == Py_None))
             continue;
-        if (iris_py_tensor_from_object(state, roles[i].name, values[i], use, &tensors[i]) < 0) {
+        if (from_object(state, &modes, roles[i].name, values[i], use, &tensors[i]) < 0) {
             iris_py_tensors_release(tensors, given, i);
             return -1;
         }

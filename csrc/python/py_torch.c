@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * Questions to torch about its tensors. Each costs some tens of nanoseconds, so only those are
- * asked that a plain tensor may answer with yes.
+ * Questions to torch about its tensors. Each costs some ten nanoseconds, so only those are asked
+ * that a plain tensor may answer with yes.
  */
 #include "py_torch.h"
 
@@ -33,6 +33,32 @@ static PyObject *attribute(PyObject *owner, const char *name)
     return owner;
 }
 
+/* ---- functions in C ---- */
+
+/* Takes the C function of `object`, if it is one's with such flags. */
+static void take_function(struct iris_py_builtin *builtin, PyObject *object, int flags)
+{
+    if (PyCFunction_Check(object) && PyCFunction_GetFlags(object) == flags)
+        builtin->run = PyCFunction_GetFunction(object);
+}
+
+static void find_function(struct iris_py_builtin *builtin, int flags)
+{
+    take_function(builtin, builtin->object, flags);
+    builtin->self = builtin->run ? PyCFunction_GetSelf(builtin->object) : NULL;
+}
+
+/* Of a method without arguments, which shows its function when it is bound to a tensor. */
+static void find_method(struct iris_py_builtin *builtin, PyObject *tensor)
+{
+    PyObject *bound = PyObject_CallMethod(builtin->object, "__get__", "O", tensor);
+
+    if (bound)
+        take_function(builtin, bound, METH_NOARGS);
+    PyErr_Clear();
+    Py_XDECREF(bound);
+}
+
 /* Loads what is asked of torch. 1: it is there; 0: torch is not loaded, or not torch, or only in
  * part. */
 static int load(struct iris_py_state *state)
@@ -42,11 +68,12 @@ static int load(struct iris_py_state *state)
         PyObject **place;
         const char *name;
     } wanted[] = {
-        {&torch->is_neg, "Tensor.is_neg"},
-        {&torch->is_conj, "Tensor.is_conj"},
+        {&torch->is_neg.object, "Tensor.is_neg"},
+        {&torch->is_conj.object, "Tensor.is_conj"},
+        {&torch->is_grad_enabled.object, "is_grad_enabled"},
+        {&torch->increment_version.object, "_C._increment_version"}, /* the public one checks */
+        {&torch->requires_grad, "Tensor.requires_grad"},
         {&torch->dispatch, "Tensor.__torch_dispatch__"},
-        {&torch->is_grad_enabled, "is_grad_enabled"},
-        {&torch->increment_version, "_C._increment_version"}, /* half the time of the public one */
         {&torch->forward_ad, "autograd.forward_ad"},
         {&torch->tensor_type, "Tensor"},
     };
@@ -67,7 +94,14 @@ static int load(struct iris_py_state *state)
     }
     Py_DECREF(module);
     PyErr_Clear();
-    return torch->tensor_type != NULL;
+    if (!torch->tensor_type)
+        return 0;
+    find_function(&torch->is_grad_enabled, METH_NOARGS);
+    find_function(&torch->increment_version, METH_O);
+    torch->get_requires_grad =
+        (descrgetfunc)PyType_GetSlot(Py_TYPE(torch->requires_grad), Py_tp_descr_get);
+    PyErr_Clear();
+    return 1;
 }
 
 int iris_py_torch_describe_type(struct iris_py_state *state, PyTypeObject *type,
@@ -90,24 +124,30 @@ int iris_py_torch_describe_type(struct iris_py_state *state, PyTypeObject *type,
     return 0;
 }
 
-/* Whether calling `method` of torch.Tensor gives something true; -1: error. */
-static int ask(PyObject *method, PyObject *object)
+/* Whether the answer, which is consumed, is true; -1: an error, also where there is none. */
+static int truth_of(PyObject *answer)
 {
-    PyObject *answer = PyObject_CallFunctionObjArgs(method, object, NULL);
     const int truth = answer ? PyObject_IsTrue(answer) : -1;
 
     Py_XDECREF(answer);
     return truth;
 }
 
+/* Whether a method of torch.Tensor gives something true; -1: error. */
+static int ask(struct iris_py_builtin *method, PyObject *object)
+{
+    if (!method->run)
+        find_method(method, object);
+    return truth_of(method->run ? method->run(object, NULL)
+                                : PyObject_CallFunctionObjArgs(method->object, object, NULL));
+}
+
 /* Whether the tensor's storage has memory; 0 also where torch refuses to say. */
 static int has_storage(PyObject *object)
 {
     PyObject *storage = PyObject_CallMethod(object, "untyped_storage", NULL);
-    PyObject *address = storage ? PyObject_CallMethod(storage, "data_ptr", NULL) : NULL;
-    const int truth = address ? PyObject_IsTrue(address) : -1;
+    const int truth = truth_of(storage ? PyObject_CallMethod(storage, "data_ptr", NULL) : NULL);
 
-    Py_XDECREF(address);
     Py_XDECREF(storage);
     return truth;
 }
@@ -125,48 +165,60 @@ int iris_py_torch_check_storage(const char *argument, PyObject *object,
 
 /* ---- gradients ---- */
 
-/* Whether the tensor requires a gradient and gradients are recorded. */
-static int is_recorded(const struct iris_py_state *state, PyObject *object)
+/* Whether there is a level of forward differentiation, at which tensors have tangents. */
+static int has_level(const struct iris_py_state *state)
 {
-    PyObject *requires = PyObject_GetAttr(object, state->names[IRIS_PY_NAME_requires_grad]);
-    int truth = requires ? PyObject_IsTrue(requires) : -1;
+    PyObject *names = PyModule_GetDict(state->torch.forward_ad); /* borrowed, as is the next */
+    PyObject *level = PyDict_GetItemWithError(names, state->names[IRIS_PY_NAME__current_level]);
+    const long number = level ? PyLong_AsLong(level) : -1;
 
-    Py_XDECREF(requires);
-    if (truth <= 0)
-        return truth;
-    requires = PyObject_CallFunctionObjArgs(state->torch.is_grad_enabled, NULL);
-    truth = requires ? PyObject_IsTrue(requires) : -1;
-    Py_XDECREF(requires);
-    return truth;
+    return number >= 0 ? 1 : PyErr_Occurred() ? -1 : 0;
 }
 
-/* Whether the tensor has a tangent at a level of forward differentiation, where there is any. */
-static int has_tangent(const struct iris_py_state *state, PyObject *object)
+static int find_modes(const struct iris_py_state *state, struct iris_py_torch_modes *modes)
 {
-    PyObject *module = state->torch.forward_ad, *pair, *tangent;
-    PyObject *level = PyDict_GetItemWithError(PyModule_GetDict(module), /* both borrowed */
-                                              state->names[IRIS_PY_NAME__current_level]);
-    int found;
+    const struct iris_py_builtin *enabled = &state->torch.is_grad_enabled;
+    const int records = truth_of(enabled->run ? enabled->run(enabled->self, NULL)
+                                              : PyObject_CallNoArgs(enabled->object));
+    const int tangents = records < 0 ? -1 : has_level(state);
 
-    if (!level)
-        return PyErr_Occurred() ? -1 : 0;
-    if (PyLong_AsLong(level) < 0)
-        return PyErr_Occurred() ? -1 : 0;
-    pair = PyObject_CallMethod(module, "unpack_dual", "O", object);
-    tangent = pair ? PyObject_GetAttrString(pair, "tangent") : NULL;
-    found = tangent ? tangent != Py_None : -1;
+    if (tangents < 0)
+        return -1;
+    modes->records_gradients = records;
+    modes->has_tangents = tangents;
+    modes->are_known = true;
+    return 0;
+}
+
+static int requires_gradient(const struct iris_py_torch *torch, PyObject *object)
+{
+    return truth_of(
+        torch->get_requires_grad
+            ? torch->get_requires_grad(torch->requires_grad, object, (PyObject *)Py_TYPE(object))
+            : PyObject_GetAttrString(object, "requires_grad"));
+}
+
+static int has_tangent(const struct iris_py_torch *torch, PyObject *object)
+{
+    PyObject *pair = PyObject_CallMethod(torch->forward_ad, "unpack_dual", "O", object);
+    PyObject *tangent = pair ? PyObject_GetAttrString(pair, "tangent") : NULL;
+    const int found = tangent ? tangent != Py_None : -1;
+
     Py_XDECREF(tangent);
     Py_XDECREF(pair);
     return found;
 }
 
-static int check_gradients(const struct iris_py_state *state, const char *argument,
-                           PyObject *object)
+static int check_gradients(const struct iris_py_state *state, struct iris_py_torch_modes *modes,
+                           const char *argument, PyObject *object)
 {
-    int found = is_recorded(state, object);
+    const struct iris_py_torch *torch = &state->torch;
+    int found = modes->are_known ? 0 : find_modes(state, modes);
 
-    if (found == 0)
-        found = 2 * has_tangent(state, object);
+    if (found == 0 && modes->records_gradients)
+        found = requires_gradient(torch, object);
+    if (found == 0 && modes->has_tangents)
+        found = 2 * has_tangent(torch, object);
     if (found == 0)
         return 0;
     if (found < 0)
@@ -178,15 +230,15 @@ static int check_gradients(const struct iris_py_state *state, const char *argume
     return -1;
 }
 
-int iris_py_torch_check_values(struct iris_py_state *state, const char *argument, PyObject *object,
-                               enum iris_dtype dtype)
+int iris_py_torch_check_values(struct iris_py_state *state, struct iris_py_torch_modes *modes,
+                               const char *argument, PyObject *object, enum iris_dtype dtype)
 {
-    int found = ask(state->torch.is_neg, object);
+    int found = ask(&state->torch.is_neg, object);
 
     if (found == 0 && iris_dtype_is_complex(dtype))
-        found = 2 * ask(state->torch.is_conj, object);
+        found = 2 * ask(&state->torch.is_conj, object);
     if (found == 0)
-        return check_gradients(state, argument, object);
+        return check_gradients(state, modes, argument, object);
     if (found < 0)
         return iris_py_rephrase(argument, "torch, asked for its lazy bits,");
     PyErr_Format(PyExc_ValueError,
@@ -199,6 +251,7 @@ int iris_py_torch_check_values(struct iris_py_state *state, const char *argument
 static int increment(struct iris_py_state *state, const struct iris_py_tensor *tensors, int count,
                      int written)
 {
+    const struct iris_py_builtin *function = &state->torch.increment_version;
     PyObject *tuple = PyTuple_New(written);
     PyObject *done;
 
@@ -207,7 +260,8 @@ static int increment(struct iris_py_state *state, const struct iris_py_tensor *t
             Py_CLEAR(tuple);
     if (!tuple)
         return -1;
-    done = PyObject_CallFunctionObjArgs(state->torch.increment_version, tuple, NULL);
+    done = function->run ? function->run(function->self, tuple)
+                         : PyObject_CallFunctionObjArgs(function->object, tuple, NULL);
     Py_DECREF(tuple);
     Py_XDECREF(done);
     return done ? 0 : -1;

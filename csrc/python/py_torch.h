@@ -22,10 +22,16 @@ int iris_py_torch_describe_type(struct iris_py_state *state, PyTypeObject *type,
 int iris_py_torch_check_storage(const char *argument, PyObject *object,
                                 const struct iris_tensor *tensor);
 
+/* What autograd is about to record, for all tensors of a call. */
+struct iris_py_torch_modes {
+    bool are_known; /* false at first: where no torch.Tensor comes, nothing is asked */
+    bool records_gradients, has_tangents;
+};
+
 /* For a torch.Tensor that is about to be read or written. ValueError: its memory does not hold its
  * values. RuntimeError: it takes part in automatic differentiation. */
-int iris_py_torch_check_values(struct iris_py_state *state, const char *argument, PyObject *object,
-                               enum iris_dtype dtype);
+int iris_py_torch_check_values(struct iris_py_state *state, struct iris_py_torch_modes *modes,
+                               const char *argument, PyObject *object, enum iris_dtype dtype);
 
 /* Tells autograd that those of the tensors which are `written`, so many, were written. Keeps a
  * raised exception, and is then not heard of if it fails. */
