@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "choice_memory.h"
 #include "decide.h"
 #include "kernels/abi/launch_limits.h"
 #include "kernels/abi/schedule.h"
@@ -177,19 +178,37 @@ static void log_choice(choice_log *log, const struct iris_context *ctx,
     log(text);
 }
 
+/* With a log: what was weighed is wanted, also where the choice is known. */
+static enum iris_status select_and_log(choice_log *log, const struct iris_context *ctx,
+                                       const struct iris_choice_key *key, struct iris_op_desc *desc,
+                                       uint32_t *work_groups)
+{
+    struct iris_explanation explanation = {0};
+    struct iris_select_target on = key->on;
+
+    on.explanation = &explanation;
+    IRIS_TRY(iris_select_for(&on, &key->config, desc, work_groups));
+    log_choice(log, ctx, desc, *work_groups, &explanation);
+    return IRIS_OK;
+}
+
 enum iris_status iris_op_select(const struct iris_context *ctx, const struct iris_config *config,
                                 struct iris_op_desc *desc, uint32_t *work_groups)
 {
-    static const struct iris_config open = {0};
     choice_log *log = atomic_load_explicit(&installed_log, memory_order_acquire);
-    struct iris_select_target on = iris_select_target_of(ctx);
-    struct iris_explanation explanation = {0};
+    struct iris_choice_key key;
 
+    memset(&key, 0, sizeof key);
+    key.on = iris_select_target_of(ctx);
+    if (config != NULL)
+        key.config = *config;
+    key.desc = *desc;
     if (log != NULL)
-        on.explanation = &explanation;
-    IRIS_TRY(iris_select_for(&on, config != NULL ? config : &open, desc, work_groups));
-    if (log != NULL)
-        log_choice(log, ctx, desc, *work_groups, &explanation);
+        return select_and_log(log, ctx, &key, desc, work_groups);
+    if (iris_choice_recall(&key, desc, work_groups))
+        return IRIS_OK;
+    IRIS_TRY(iris_select_for(&key.on, &key.config, desc, work_groups));
+    iris_choice_remember(&key, desc, *work_groups);
     return IRIS_OK;
 }
 
