@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:
     from iris_c.context import Context
 
-__all__ = ["RankFailure", "preload", "ranks", "run_ranks", "seed_of"]
+__all__ = ["RankFailure", "preload", "ranks", "run_ranks", "seed_of", "use_device"]
 
 _context = multiprocessing.get_context("forkserver")
 _preloaded = ["numpy", "torch", "pytest", "iris_c", "iris_c._C"]
@@ -71,8 +71,9 @@ def _resolve(module: str, name: str) -> Callable[..., Any]:
     return getattr(body, "rank_body", body)
 
 
-def _use_device(ctx: Context) -> None:
-    """Makes the context's device torch's default, so that one body serves all backends."""
+def use_device(ctx: Context) -> None:
+    """Make the context's device torch's default for this thread, so that one body serves all
+    backends. Bodies that are given their context need not: it has been done."""
     if ctx.backend == "cpu":
         return
     import torch
@@ -109,7 +110,7 @@ def _rank_main(
                 import iris_c
 
                 with iris_c.init(**init) as ctx:
-                    _use_device(ctx)
+                    use_device(ctx)
                     result = body(ctx, *args)
             pipe.send(("ok", result))
         except BaseException:  # the parent reports it, whatever it is
@@ -297,7 +298,7 @@ def _run_in_this_process(
     if int(os.environ["WORLD_SIZE"]) != world_size:
         pytest.skip(f"for {world_size} ranks; torchrun started {os.environ['WORLD_SIZE']}")
     with iris_c.init(**init) as ctx:
-        _use_device(ctx)
+        use_device(ctx)
         body(ctx, *args)
 
 

@@ -5,6 +5,10 @@
 import os
 
 import pytest
+from descriptors import ON_GPU, open_descriptors
+
+import iris_c
+from iris_c.testing import RankFailure
 
 # Folders with files that take minutes: begun late, one would leave the other processes idle.
 FIRST = ("protocol", "native", "amd", "kernels", "examples")
@@ -21,8 +25,30 @@ def pytest_collection_modifyitems(items):
     assert not addresses, f"tests named by an object's address: {addresses[:3]}"
 
 
-def _descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
+NO_DEVICE = "has no device, the driver sees"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """A rank for which there is no GPU is no fault."""
+    try:
+        return (yield)
+    except (RankFailure, iris_c.BackendError) as error:
+        if ON_GPU and NO_DEVICE in str(error):
+            pytest.skip("it takes more GPUs than there are, or one that all ranks share")
+        raise
+
+
+@pytest.fixture(autouse=True)
+def enough_devices(request):
+    """Saves the tests that say how many ranks they have the time that the others wait."""
+    parameters = getattr(getattr(request.node, "callspec", None), "params", {})
+    if not ON_GPU or not isinstance(parameters.get("world_size"), int):
+        return
+    import torch
+
+    if 1 < torch.cuda.device_count() < parameters["world_size"]:
+        pytest.skip(f"for {parameters['world_size']} GPUs; there are {torch.cuda.device_count()}")
 
 
 def _shared_memory() -> set[str]:
@@ -49,10 +75,10 @@ def shared(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def nothing_left_behind(request):
     """No shared memory and no growing number of file descriptors in this process."""
-    shared, descriptors = _shared_memory(), _descriptors()
+    shared, descriptors = _shared_memory(), len(open_descriptors())
     yield
     # The fork server, started by the first multi-rank test, holds a few descriptors from then on.
-    grown = _descriptors() - descriptors
+    grown = len(open_descriptors()) - descriptors
     assert grown <= 8, f"{grown} file descriptors were left open"
     left = {name for name in _shared_memory() - shared if "iris" in name}
     assert not left, f"left in /dev/shm: {left}"

@@ -11,8 +11,10 @@ import time
 import traceback
 import warnings
 
+import cases
 import pytest
 import torch
+from descriptors import open_descriptors
 
 import iris_c
 from iris_c.testing import run_ranks
@@ -51,6 +53,7 @@ def in_child(body, limit=15.0):
 def every_call(ctx):
     """Name and call of all that a context and what belongs to it can be asked to do."""
     x, y = torch.ones(8, 8), torch.ones(8, 8)
+    wide = torch.empty(8 * ctx.world_size, 8)
     word, buffer = ctx.zeros(1, dtype=torch.int32), ctx.allocate(8, "uint8")
     workspace = ctx.ops.matmul_all_reduce(y, x, x)
     peer = ctx.world_size - 1
@@ -66,9 +69,7 @@ def every_call(ctx):
         "wait": lambda: ctx.wait(word, 0),
         "matmul_all_reduce": lambda: ctx.ops.matmul_all_reduce(y, x, x),
         "preamble": lambda: ctx.ops.matmul_all_reduce_preamble(y, x, x),
-        "all_gather_matmul": lambda: ctx.ops.all_gather_matmul(
-            torch.empty(8 * ctx.world_size, 8), x, x
-        ),
+        "all_gather_matmul": lambda: ctx.ops.all_gather_matmul(wide, x, x),
         "all_reduce": lambda: ctx.ccl.all_reduce(y, x),
         "broadcast": lambda: ctx.ccl.broadcast(y, 0),
         "copy_from_host": lambda: buffer.copy_from_host(bytes(8)),
@@ -114,7 +115,12 @@ def held_in(call, ctx):
     return thread, failures
 
 
-IN_FLIGHT = ["barrier", "allocate", "all_reduce", "matmul_all_reduce", "recv", "device_barrier"]
+# Of a GPU's calls, those in which the host waits.
+IN_FLIGHT = ["barrier", "allocate"]
+IN_FLIGHT += [
+    pytest.param(name, marks=cases.cpu_only)
+    for name in ("all_reduce", "matmul_all_reduce", "recv", "device_barrier")
+]
 
 
 def fork_beside(ctx, name):
@@ -167,6 +173,7 @@ def fork_and_init(ctx, key):
     ctx.barrier()
 
 
+@cases.cpu_only  # a GPU's driver does not work in a forked child
 def test_a_childs_own_contexts_work():
     run_ranks(fork_and_init, 2, "children", init=INIT)
 
@@ -184,7 +191,7 @@ def fork_beside_init():
                 failures.append(error)
         stop.set()
 
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     thread = threading.Thread(target=meet)
     thread.start()
     forks = 0
@@ -196,21 +203,16 @@ def fork_beside_init():
     thread.join(60)
     assert not failures, failures
     assert forks > 0
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before
 
 
+@cases.cpu_only
 def test_a_process_forks_while_a_thread_meets_and_closes():
     run_ranks(fork_beside_init, 2)
 
 
 def sockets():
-    links = []
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            links.append(os.readlink(f"/proc/self/fd/{name}"))
-        except OSError:
-            pass
-    return {link for link in links if link.startswith("socket:")}
+    return {link for link in open_descriptors() if link.startswith("socket:")}
 
 
 def children_hold_no_socket():
@@ -267,6 +269,7 @@ def objects_die(ctx):
     assert float(x.sum()) == 128
 
 
+@cases.cpu_only  # where the child can read what lies in the heap
 def test_the_parents_objects_die_in_a_child_and_the_parent_goes_on():
     run_ranks(objects_die, 2, init=INIT)
 
@@ -297,6 +300,7 @@ if pid != 0:
 """
 
 
+@cases.cpu_only
 def test_a_child_that_exits_as_usual_leaves_its_parent_alone(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", NORMAL_EXIT], capture_output=True, cwd=tmp_path, text=True,

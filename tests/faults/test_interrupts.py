@@ -8,8 +8,11 @@ import signal
 import threading
 import time
 
+import cases
 import pytest
 import torch
+from descriptors import open_descriptors
+from waits import waiting
 
 import iris_c
 from iris_c.testing import run_ranks
@@ -110,13 +113,13 @@ def interrupted_in(ctx, name):
     told = None
     if ctx.rank == 0:
         with interrupted():
-            calls[name]()
+            waiting(ctx, calls[name])()
         can_only_be_closed(ctx)
     else:
         time.sleep(1.2 if ctx.rank == 2 else 0)
         start = time.monotonic()
         with pytest.raises(iris_c.PeerError) as caught:
-            (calls[name] if ctx.rank == 1 else ctx.barrier)()
+            (waiting(ctx, calls[name]) if ctx.rank == 1 else ctx.barrier)()
         assert time.monotonic() - start < 0.4 + PROMISED + 2 * SLACK
         assert caught.value.rank == 0
         told = str(caught.value)
@@ -145,6 +148,7 @@ def several_threads(ctx):
             ctx.ops.matmul_all_reduce(y, x, x.t())
 
 
+@cases.cpu_only
 def test_a_call_of_several_threads_is_interrupted():
     run_ranks(several_threads, 2, init=INIT, environment={"IRIS_C_NUM_THREADS": "4"})
 
@@ -177,11 +181,11 @@ def test_init_is_interrupted_and_those_who_wait_hear_of_it(victim):
 
 def interrupted_then_met(victim):
     """Nothing is left behind: a second attempt meets under the same name."""
-    descriptors = len(os.listdir("/proc/self/fd"))
+    descriptors = open_descriptors()
     if int(os.environ["RANK"]) == victim:
         with interrupted():
             iris_c.init(heap_size=1 << 20, timeout=40)
-        assert len(os.listdir("/proc/self/fd")) == descriptors
+        assert open_descriptors() == descriptors
     else:
         time.sleep(1.5)
     with iris_c.init(heap_size=1 << 20, timeout=40) as ctx:
@@ -196,12 +200,8 @@ def handlers_that_return(ctx):
     if ctx.rank == 0:
         signal.signal(signal.SIGALRM, lambda *_: ran.append(time.monotonic()))
         signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
-    for call in (
-        lambda: ctx.ccl.all_reduce(y, x),
-        ctx.barrier,
-        lambda: ctx.empty(4),
-        lambda: ctx.ccl.all_reduce(y, x),
-    ):
+    all_reduce = waiting(ctx, lambda: ctx.ccl.all_reduce(y, x))
+    for call in (all_reduce, ctx.barrier, lambda: ctx.empty(4), all_reduce):
         if ctx.rank == 1:
             time.sleep(0.8)
         before = len(ran)
@@ -250,7 +250,7 @@ def handler_uses_the_context(ctx):
     if ctx.rank == 0:
         signal.signal(signal.SIGTERM, handler)
         with interrupted(SystemExit, number=signal.SIGTERM):
-            ctx.ccl.all_reduce(torch.ones(4), torch.ones(4))
+            waiting(ctx, lambda: ctx.ccl.all_reduce(torch.ones(4), torch.ones(4)))()
         assert seen == [True]
         with pytest.raises(RuntimeError, match="closed"):
             ctx.barrier()
@@ -269,7 +269,7 @@ def interrupted_close(ctx, delays):
     group = ctx.group((0, 1))
     ctx.barrier()
     if ctx.rank == 0:
-        descriptors = len(os.listdir("/proc/self/fd"))
+        descriptors = open_descriptors()
         ctx.ccl.send(torch.ones(8), 1)
         group.ccl.send(torch.ones(8), 1)
         send_signals(*delays)
@@ -286,7 +286,7 @@ def interrupted_close(ctx, delays):
         assert time.monotonic() - start < delays[-1] + PROMISED + SLACK
         assert ctx.closed
         assert group.closed
-        assert len(os.listdir("/proc/self/fd")) < descriptors
+        assert len(open_descriptors()) < len(descriptors)
         ctx.close()
     else:
         time.sleep(2)
@@ -303,11 +303,12 @@ def close_beside_a_call(ctx):
     """Another thread is in a call: an interrupted close cuts it short."""
     ctx.barrier()
     if ctx.rank == 0:
-        errors = []
+        errors, x = [], torch.ones(4)
+        all_reduce = waiting(ctx, lambda: ctx.ccl.all_reduce(x, x.clone()))
 
         def call():
             try:
-                ctx.ccl.all_reduce(torch.ones(4), torch.ones(4))
+                all_reduce()
             except RuntimeError as error:
                 errors.append(str(error))
 
@@ -379,6 +380,7 @@ def long_product(ctx, name):
         assert time.monotonic() - start < 60
 
 
+@cases.cpu_only
 @pytest.mark.parametrize("name", ["matmul_all_reduce", "all_gather_matmul"])
 @pytest.mark.parametrize("threads", ["1", "3"])
 @pytest.mark.parametrize("world_size", [1, 2])

@@ -10,12 +10,15 @@ import signal
 import threading
 import time
 
+import cases
 import pytest
 import torch
+from descriptors import open_descriptors
 from training import ROUNDS, train_through_deaths
+from waits import waiting
 
 import iris_c
-from iris_c.testing import run_ranks
+from iris_c.testing import run_ranks, use_device
 
 SMALL = {"heap_size": 1 << 22, "timeout": 10.0}
 LOST = (iris_c.PeerError, iris_c.SignalTimeout)
@@ -51,14 +54,6 @@ def maps_of_memory():
     return [
         int(lines[i + 1].split()[1]) for i, line in enumerate(lines) if "memfd:iris_c-heap" in line
     ]
-
-
-def open_descriptors():
-    kinds = []
-    for fd in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):
-            kinds.append(os.readlink(f"/proc/self/fd/{fd}").split(":")[0])
-    return sorted(kind for kind in kinds if kind in ("socket", "pipe", "anon_inode", "/memfd"))
 
 
 # ---- who is left ----
@@ -114,6 +109,7 @@ def test_survivors_of_survivors_are_called_as_in_the_first_context():
 
 def alone():
     with iris_c.init(heap_size=1 << 20) as ctx:
+        use_device(ctx)
         kept = ctx.ones(4)
         with ctx.survivors() as survivors:
             assert (survivors.rank, survivors.world_size, survivors.ranks) == (0, 1, (0,))
@@ -192,7 +188,7 @@ def interrupted(ctx):
     if ctx.rank == 1:
         threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
         with pytest.raises(KeyboardInterrupt):
-            ctx.ccl.all_reduce(torch.empty(8), torch.ones(8))
+            waiting(ctx, lambda: ctx.ccl.all_reduce(torch.empty(8), torch.ones(8)))()
         with pytest.raises(RuntimeError, match="interrupted"):
             ctx.survivors()
         time.sleep(3)  # neither it nor its end is waited for
@@ -438,6 +434,7 @@ def memory_goes_with_the_last_tensor():
     assert threading.active_count() == threads
 
 
+@cases.cpu_only  # a GPU's memory is in no list of mappings
 def test_memory_goes_with_the_last_tensor():
     run_ranks(memory_goes_with_the_last_tensor, 3, expect_killed=(1,))
 

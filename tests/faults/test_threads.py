@@ -230,9 +230,10 @@ def brief_calls(ctx, threads):
     def run(number):
         try:
             for turn in range(200):
-                ctx.put(places[number], torch.full((64,), float(turn)), peer)
+                value = torch.full((64,), float(turn), device=ctx.device)
+                ctx.put(places[number], value, peer)
                 ctx.signal(words[number : number + 1], peer, 1, "add")
-                ctx.get(torch.empty(64), places[number], peer)
+                ctx.get(torch.empty_like(value), places[number], peer)
         except Exception as error:
             failures.append(error)
 
@@ -259,9 +260,9 @@ def test_alone_no_thread_waits_for_a_peer():
         def run():
             try:
                 for _ in range(300):
-                    x = torch.ones(16)
+                    x = torch.ones(16, device=ctx.device)
                     workspace = iris_c.FusedWorkspace(ctx, "all_reduce")
-                    ctx.ccl.all_reduce(torch.zeros(16), x, workspace=workspace)
+                    ctx.ccl.all_reduce(torch.zeros_like(x), x, workspace=workspace)
                     ctx.device_barrier()
                     ctx.zeros(4)
             except Exception as error:
@@ -281,8 +282,8 @@ def one_after_the_other(ctx):
 
     def run(value):
         try:
-            x = torch.zeros(4)
-            ctx.ccl.all_reduce(x, torch.full((4,), value))
+            x = torch.zeros(4, device=ctx.device)
+            ctx.ccl.all_reduce(x, torch.full_like(x, value))
             assert x.tolist() == [2 * value] * 4
         except Exception as error:
             failures.append(error)

@@ -2,7 +2,6 @@
 # SPDX-FileCopyrightText: The iris_c authors
 """A data-parallel training loop, with random operations in every step, some of whose ranks die."""
 
-import contextlib
 import gc
 import os
 import random
@@ -10,8 +9,10 @@ import signal
 import threading
 
 import torch
+from descriptors import open_descriptors
 
 import iris_c
+from iris_c.testing import use_device
 
 # Each takes about half a second; `make survivors` runs a hundred.
 ROUNDS = int(os.environ.get("IRIS_C_SURVIVOR_ROUNDS", "12"))
@@ -105,17 +106,13 @@ def left_behind() -> list[str]:
     """What this process maps or has open of the package's."""
     with open("/proc/self/maps") as file:
         found = [line for line in file if "memfd:iris_c" in line]
-    for fd in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):
-            name = os.readlink(f"/proc/self/fd/{fd}")
-            if name.startswith(("socket:", "/memfd:", "anon_inode:[eventfd]")):
-                found.append(name)
-    return found
+    return found + open_descriptors()
 
 
 def train_through_deaths(seed: int, delays: dict[int, float]):
     before = left_behind()
     ctx = iris_c.init(heap_size=1 << 22, timeout=20.0)
+    use_device(ctx)
     ctx.barrier()
     world = ctx.world_size
     if ctx.rank in delays:

@@ -225,7 +225,8 @@ def test_memory_of_others_is_ordinary_memory(ctx):
 
 def test_workspaces_of_closed_contexts():
     with iris_c.init(heap_size=HEAP, rank=0, world_size=1) as ctx:
-        workspace = ctx.ccl.all_reduce(torch.zeros(4), torch.ones(4))
+        x, y = torch.ones(4, device=ctx.device), torch.zeros(4, device=ctx.device)
+        workspace = ctx.ccl.all_reduce(y, x)
         signature = ("all_reduce", workspace.shape, "float32", 1)
         assert workspace.prepared
         assert workspace.matches(*signature)
@@ -233,7 +234,7 @@ def test_workspaces_of_closed_contexts():
     assert not workspace.matches(*signature)
     assert workspace.call_counter == 1
     with pytest.raises(RuntimeError, match="closed"):
-        ctx.ccl.all_reduce(torch.zeros(4), torch.ones(4), workspace=workspace)
+        ctx.ccl.all_reduce(y, x, workspace=workspace)
     with pytest.raises(RuntimeError, match="closed"):
         iris_c.FusedWorkspace(ctx, "all_reduce")
     workspace.reset()
