@@ -188,3 +188,16 @@ with iris_c.init(heap_size=1 << 22, rank=0, world_size=1, backend="cpu") as ctx:
     lines = [line for line in done.stderr.splitlines() if line.startswith("iris_c: rank 0: ")]
     assert [line.split(",")[0].partition("M=")[2] for line in lines] == ["30", "40"], done.stderr
     assert all("by rule" in line and "blocks" in line for line in lines)
+
+
+# Chips on which the form 'decode' has been run: `decode_shown` in chips.c.
+DECODE_SHOWN = {"sm_90a": False, "gfx90a": False, "gfx942": False, "gfx950": False, "cpu": False}
+
+
+@pytest.mark.parametrize("op", ["matmul_all_reduce", "matmul_reduce_scatter", "matmul_all_gather"])
+@pytest.mark.parametrize("arch", DECODE_SHOWN)
+def test_few_rows_have_the_form_decode_where_it_has_been_run(arch, op):
+    few, many = ("decode" if DECODE_SHOWN[arch] else "tiles"), "tiles"
+    for rows, dtype, form in ((8, "bfloat16", few), (64, "float16", few), (64, "float32", many),
+                              (2048, "bfloat16", many)):  # fmt: skip
+        assert auto_config(op, rows, 8192, 2048, dtype, 4, arch).form == form, (rows, dtype)

@@ -16,7 +16,7 @@ static void fill_config(const struct iris_select_target *on, const struct iris_o
     if (config->num_xcds == 0)
         config->num_xcds = on->xcds;
     if (desc->form != IRIS_FORM_TILES) { /* the rest are fields of tiles */
-        config->variant = IRIS_VARIANT_TWO_SHOT;
+        config->variant = desc->form == IRIS_FORM_DECODE ? desc->variant : IRIS_VARIANT_TWO_SHOT;
         return;
     }
     config->variant = desc->variant;

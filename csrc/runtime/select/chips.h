@@ -15,12 +15,16 @@ struct iris_chip {
     const char *arch, *backend;
     bool is_gpu;
     bool sm90; /* see kernels/abi/launch_limits.h */
+    /* Whether the form DECODE has been run on such chips, so that it may be chosen. */
+    bool decode_shown;
     int xcds, compute_units, max_work_groups;
 
     /* A product's main loop: 16-bit operations a second of one compute unit with the chip's wide
      * and with its narrow tile; what a round of tiles costs besides; the rate at which the threads
      * that reduce a tile read its partials. */
     double wide_rate, narrow_rate, round_seconds, reduce_rate;
+    /* Few rows: the rate of the memory, and of what one unit gets from the chip's cache. */
+    double memory_rate, unit_cache_rate;
     double product_rate; /* of one unit over a long product, all units busy */
 
     /* Links: what a GPU sends to all its peers together, as plain stores. */

@@ -75,6 +75,18 @@ static const char *find_tiles_field(const struct iris_config *config)
     return NULL;
 }
 
+/* Where the caller leaves it open. `may_choose`: no field asks for tiles, and there is something to
+ * multiply. */
+static enum iris_form choose_form(const struct iris_select_target *on,
+                                  const struct iris_config *config, const struct iris_op_desc *desc,
+                                  bool may_choose)
+{
+    if (may_choose && on->chip->decode_shown && has_decode(on, desc) &&
+        iris_decode_is_faster(on, config, desc))
+        return IRIS_FORM_DECODE;
+    return IRIS_FORM_TILES;
+}
+
 static enum iris_status check_form(const struct iris_select_target *on,
                                    const struct iris_op_desc *desc, enum iris_form form,
                                    const char *tiles_field)
@@ -100,7 +112,9 @@ enum iris_status iris_select_form(const struct iris_select_target *on,
     desc->form = IRIS_FORM_NONE;
     if (!IRIS_IS_PRODUCT(desc->operation))
         return IRIS_OK;
-    desc->form = config->form != IRIS_FORM_NONE ? config->form : IRIS_FORM_TILES;
+    desc->form = config->form;
+    if (desc->form == IRIS_FORM_NONE)
+        desc->form = choose_form(on, config, desc, tiles_field == NULL && !empty);
     IRIS_TRY(check_form(on, desc, desc->form, tiles_field));
     if (empty) /* nothing to multiply: the other forms leave that to this one */
         desc->form = IRIS_FORM_TILES;

@@ -45,6 +45,13 @@ enum iris_status iris_select_gather(const struct iris_select_target *on,
                                     const struct iris_config *config, uint32_t work_groups,
                                     struct iris_op_desc *desc);
 
+/* Which of both the model takes for a product that could have either form, and the time of one in
+ * tiles on a GPU: its start, the product, and what the links and the last sum add. */
+bool iris_decode_is_faster(const struct iris_select_target *on, const struct iris_config *config,
+                           const struct iris_op_desc *desc);
+void iris_tiles_seconds(const struct iris_select_target *on, const struct iris_op_desc *desc,
+                        double terms[IRIS_MAX_TERMS]);
+
 /* Of a block: no more than there is, and at least 1. */
 static inline int32_t iris_at_most(int32_t value, int64_t limit)
 {

@@ -123,6 +123,23 @@ static void weigh_width(const struct iris_select_target *on, const struct iris_o
     iris_decision_add(decision, width, terms, terms[0] + terms[1] + terms[2]);
 }
 
+void iris_tiles_seconds(const struct iris_select_target *on, const struct iris_op_desc *desc,
+                        double terms[IRIS_MAX_TERMS])
+{
+    const struct iris_gpu_tiles tiles =
+        iris_gpu_tiles_of(on->chip->sm90, desc->operation, desc->dtype);
+    struct iris_decision decision = {.field = "block_size_n", .terms = {"", "", ""}};
+    const struct iris_candidate *best;
+
+    weigh_width(on, desc, &tiles, tiles.n, &decision);
+    weigh_width(on, desc, &tiles, tiles.narrow_n, &decision);
+    (void)iris_decide(&decision, 0, NULL);
+    best = &decision.candidates[decision.chosen];
+    terms[0] = on->chip->barrier_seconds;
+    terms[1] = best->terms[0];
+    terms[2] = best->terms[1] + best->terms[2];
+}
+
 static int32_t choose_tile_width(const struct iris_select_target *on,
                                  const struct iris_config *config, const struct iris_op_desc *desc,
                                  const struct iris_gpu_tiles *tiles)
