@@ -8,6 +8,7 @@ it `iris_c.Buffer`s, filled by numpy. Both libraries are imported when the first
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import numbers
 from collections.abc import Callable, Sequence
@@ -54,6 +55,7 @@ class Context(_C.Context):
 
     _options: dict[str, Any]
     _groups: dict[tuple[int, ...], Self]
+    _pools: Any  # of the local arena, see _arena_pools: None before they are first asked for
     _at_close: list[Callable[[], object]]  # see _when_closed
     source: str  # where rank and world_size come from
 
@@ -63,6 +65,7 @@ class Context(_C.Context):
         options.pop("parent", None)  # a group does not keep what keeps it
         self._options = options
         self._groups = {}
+        self._pools = None
         self._at_close = []
         self.source = source
         return self
@@ -186,6 +189,7 @@ class Context(_C.Context):
         survivors = super().survivors(timeout)
         self._forget()
         survivors._groups = {}
+        survivors._pools = None
         survivors._at_close = []
         survivors._options = {
             **self._options,
@@ -226,6 +230,7 @@ class Context(_C.Context):
         self._at_close.append(callback)
 
     def _forget(self) -> None:
+        self._pools = None
         while self._at_close:
             self._at_close.pop()()
 
@@ -300,6 +305,28 @@ class Context(_C.Context):
         _checks.flag("requires_grad", requires_grad)
         tensor = _filler().tensor(self, _checks.sizes(size), dtype, device, layout, local=True)
         return _filler().finish(tensor, requires_grad)
+
+    def _arena_pools(self) -> Any:
+        """The local arena as pools of torch's allocator; on a GPU."""
+        if self._pools is None:
+            from iris_c.pools import Pools
+
+            self._pools = Pools(self)
+        return self._pools
+
+    def pool(self) -> contextlib.AbstractContextManager[None]:
+        """Have torch allocate in this rank's local arena: ``with ctx.pool(): ...``. Not collective.
+
+        On a GPU the tensors that the calling thread makes inside lie in the arena, whoever makes
+        them, and are freed as usual. torch.OutOfMemoryError when it has no room. What is made while
+        a graph is captured is the graph's: its memory is used again by nothing else before the
+        graph is gone. On the cpu torch has no pools, and nothing is changed; see `local_empty`.
+        """
+        self._require_open()
+        if self.backend == "cpu":
+            return contextlib.nullcontext()
+        use: contextlib.AbstractContextManager[None] = self._arena_pools().use(self)
+        return use
 
     def zeros(
         self,

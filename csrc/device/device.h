@@ -160,6 +160,14 @@ struct iris_device_ops {
     enum iris_status (*stream_synchronize)(struct iris_device *device, void *stream);
     /* The rest is optional: NULL where launches are synchronous. */
     bool (*stream_is_capturing)(struct iris_device *device, void *stream);
+    /* What `stream` is being captured into: *id, unique in the process, or 0 if it is not captured.
+     * IRIS_EDRIVER: it cannot be told. */
+    enum iris_status (*stream_capture)(struct iris_device *device, void *stream, uint64_t *id);
+    /* Has `ended(arg)` called, once and from any thread, when neither the graph that `stream` is
+     * being captured into nor what is made of it exists or runs any more. `ended` must not use the
+     * device. true: it may be called, and `arg` stays; false: it will never be. */
+    bool (*stream_capture_watch)(struct iris_device *device, void *stream, void (*ended)(void *arg),
+                                 void *arg);
     /* Marks the end of what `stream` holds; *event is created if NULL. */
     enum iris_status (*event_record)(struct iris_device *device, void *stream, void **event);
     /* What `stream` is given from here on runs after the mark. */

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "gpu_blas.h"
+#include "gpu_capture.h"
 #include "gpu_device.h"
 #include "gpu_facts.h"
 #include "gpu_lifetime.h"
@@ -354,6 +355,7 @@ static void gpu_event_destroy(struct iris_device *device, void *event)
     .memory_set = gpu_memory_set, .memory_read = gpu_memory_read,                                  \
     .memory_write = gpu_memory_write, .launch = gpu_launch, .synchronize = gpu_synchronize,        \
     .stream_synchronize = gpu_stream_synchronize, .stream_is_capturing = gpu_stream_is_capturing,  \
+    .stream_capture = gpu_stream_capture, .stream_capture_watch = gpu_stream_capture_watch,        \
     .event_record = gpu_event_record, .event_wait = gpu_event_wait,                                \
     .event_destroy = gpu_event_destroy, .has_blas = gpu_has_blas,                                  \
     .blas_workspace = gpu_blas_workspace, .multiply = gpu_multiply

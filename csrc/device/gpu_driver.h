@@ -107,6 +107,14 @@ struct gpu_launch_config {
     X(stream_query, "hipStreamQuery", "cuStreamQuery", (void *stream))                             \
     X(stream_capturing, "hipStreamIsCapturing", "cuStreamIsCapturing",                             \
       (void *stream, int *status))                                                                 \
+    X(stream_capture_info, "?hipStreamGetCaptureInfo_v2", "?cuStreamGetCaptureInfo_v2",            \
+      (void *stream, int *status, unsigned long long *id, void **graph,                            \
+       const void *const **dependencies, size_t *dependency_count))                                \
+    X(user_object_create, "", "?cuUserObjectCreate",                                               \
+      (void **object, void *arg, void (*destroy)(void *arg), unsigned int references,              \
+       unsigned int flags))                                                                        \
+    X(graph_retain, "", "?cuGraphRetainUserObject",                                                \
+      (void *graph, void *object, unsigned int references, unsigned int flags))                    \
     X(stream_wait_event, "hipStreamWaitEvent", "cuStreamWaitEvent",                                \
       (void *stream, void *event, unsigned int flags))                                             \
     X(event_create, "hipEventCreateWithFlags", "cuEventCreate",                                    \

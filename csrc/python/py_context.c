@@ -387,6 +387,15 @@ static PyMethodDef context_methods[] = {
     {"is_reachable", iris_py_context_is_reachable, METH_O, iris_py_is_reachable_doc},
     {"allocate", (PyCFunction)(void (*)(void))iris_py_context_allocate,
      METH_METHOD | METH_FASTCALL | METH_KEYWORDS, iris_py_allocate_doc},
+    {"_pool", iris_py_context_pool, METH_NOARGS,
+     "_pool($self, /)\n--\n\nReturn the number of the context's functions for torch's "
+     "allocator."},
+    {"_capture", iris_py_context_capture, METH_NOARGS,
+     "_capture($self, /)\n--\n\nReturn the id of what torch's current stream is being captured "
+     "into; 0: it is not."},
+    {"_watch_capture", iris_py_context_watch_capture, METH_NOARGS,
+     "_watch_capture($self, /)\n--\n\nReturn a function that says whether what torch's current "
+     "stream is being\ncaptured into has ceased to exist."},
     {"allocate_local", (PyCFunction)(void (*)(void))iris_py_context_allocate_local,
      METH_METHOD | METH_FASTCALL | METH_KEYWORDS, iris_py_allocate_local_doc},
     {"put", (PyCFunction)(void (*)(void))iris_py_context_put,

@@ -144,6 +144,75 @@ PyObject *iris_py_context_allocate_local(PyObject *object, PyTypeObject *cls, Py
     return allocate(object, cls, args, nargs, kwnames, true);
 }
 
+/* ---- the arena as a pool of torch's allocator ---- */
+
+PyObject *iris_py_context_pool(PyObject *object, PyObject *IRIS_UNUSED(ignored))
+{
+    int number;
+    const enum iris_status status = iris_context_pool(core(object), &number);
+
+    return status == IRIS_OK ? PyLong_FromLong(number) : iris_py_raise_for(object, status);
+}
+
+static int current_stream(PyObject *object, void **out)
+{
+    struct iris_py_state *state = iris_py_state_of_type(Py_TYPE(object));
+
+    return state ? iris_py_context_stream(state, core(object), NULL, out) : -1;
+}
+
+PyObject *iris_py_context_capture(PyObject *object, PyObject *IRIS_UNUSED(ignored))
+{
+    enum iris_status status;
+    void *stream = NULL;
+    uint64_t id = 0;
+
+    if (current_stream(object, &stream) < 0)
+        return NULL;
+    status = iris_context_capture(core(object), stream, &id);
+    return status == IRIS_OK ? PyLong_FromUnsignedLongLong(id) : iris_py_raise_for(object, status);
+}
+
+#define WATCH "iris_c._C.capture_watch"
+
+static void free_watch(PyObject *capsule)
+{
+    iris_capture_watch_free(PyCapsule_GetPointer(capsule, WATCH));
+}
+
+/* `self` is the capsule. */
+static PyObject *has_ended(PyObject *self, PyObject *IRIS_UNUSED(ignored))
+{
+    const struct iris_capture_watch *watch = PyCapsule_GetPointer(self, WATCH);
+
+    return watch ? PyBool_FromLong(iris_capture_watch_has_ended(watch)) : NULL;
+}
+
+PyObject *iris_py_context_watch_capture(PyObject *object, PyObject *IRIS_UNUSED(ignored))
+{
+    static PyMethodDef method = {"has_ended", has_ended, METH_NOARGS, NULL};
+    struct iris_capture_watch *watch;
+    PyObject *capsule, *function;
+    enum iris_status status;
+    void *stream = NULL;
+
+    if (current_stream(object, &stream) < 0)
+        return NULL;
+    status = iris_capture_watch_create(core(object), stream, &watch);
+    if (status != IRIS_OK)
+        return iris_py_raise_for(object, status);
+    capsule = PyCapsule_New(watch, WATCH, free_watch);
+    if (!capsule) {
+        iris_capture_watch_free(watch);
+        return NULL;
+    }
+    function = PyCFunction_New(&method, capsule);
+    Py_DECREF(capsule);
+    return function;
+}
+
+/* ---- attributes ---- */
+
 PyObject *iris_py_context_local_size(PyObject *object, void *IRIS_UNUSED(closure))
 {
     return PyLong_FromSize_t(iris_context_local_size(core(object)));

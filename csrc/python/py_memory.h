@@ -17,6 +17,10 @@ PyObject *iris_py_context_is_symmetric(PyObject *object, PyObject *value);
 PyObject *iris_py_context_is_reachable(PyObject *object, PyObject *value);
 extern const char iris_py_is_symmetric_doc[], iris_py_is_reachable_doc[];
 
+PyObject *iris_py_context_pool(PyObject *object, PyObject *ignored);
+PyObject *iris_py_context_capture(PyObject *object, PyObject *ignored);
+PyObject *iris_py_context_watch_capture(PyObject *object, PyObject *ignored);
+
 /* Getters. */
 PyObject *iris_py_context_local_size(PyObject *object, void *closure);
 PyObject *iris_py_context_local_used(PyObject *object, void *closure);

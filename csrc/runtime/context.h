@@ -41,6 +41,7 @@ struct iris_context {
     atomic_int inside_kind;       /* enum iris_call_kind of entry.h; set before `inside` */
     uint64_t generation;          /* of the process that made it; see base/process.h */
     int rank, world_size;
+    int pool;        /* from 1: the functions that give torch this context's arena; see pool.c */
     uint32_t number; /* the how manieth context of the process, from 1; see ownership.h */
     char *run_key;   /* owned */
     uint64_t timeout_ns;

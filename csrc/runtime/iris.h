@@ -140,6 +140,21 @@ enum iris_status iris_allocation_create(struct iris_context *ctx, size_t nbytes,
 enum iris_status iris_allocation_create_local(struct iris_context *ctx, size_t nbytes, void *stream,
                                               struct iris_allocation **out);
 bool iris_allocation_is_local(const struct iris_allocation *allocation);
+/* The context's number among those whose arenas torch's allocator can use as a pool: the N of the
+ * exported function iris_c_pool_allocate_N; iris_c_pool_free goes with all of them. IRIS_ENOMEM:
+ * there are too many. */
+enum iris_status iris_context_pool(struct iris_context *ctx, int *out);
+
+/* What `stream` is being captured into: *id, unique in the process, 0: it is not captured. */
+enum iris_status iris_context_capture(const struct iris_context *ctx, void *stream, uint64_t *id);
+/* Tells when nothing of what `stream` is being captured into exists or runs any more; where the
+ * driver does not tell, never. Freed by the caller, at any time. IRIS_ENOMEM. */
+struct iris_capture_watch;
+enum iris_status iris_capture_watch_create(const struct iris_context *ctx, void *stream,
+                                           struct iris_capture_watch **out);
+bool iris_capture_watch_has_ended(const struct iris_capture_watch *watch);
+void iris_capture_watch_free(struct iris_capture_watch *watch); /* NULL is fine */
+
 struct iris_allocation *iris_allocation_retain(struct iris_allocation *allocation);
 void iris_allocation_release(struct iris_allocation *allocation); /* NULL is fine; not collective */
 void *iris_allocation_data(const struct iris_allocation *allocation);

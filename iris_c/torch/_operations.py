@@ -3,7 +3,8 @@
 """torch.ops.iris_c: the operations and their shapes for tracing.
 
 An operation names its context by a string (`group`). It checks nothing: the core does. Results are
-ordinary tensors, complete on this rank; nobody else reads them. Gradients are in _gradients.py.
+complete on this rank; nobody else reads them. Those that peers write lie where they can, see
+_results.py. Gradients are in _gradients.py.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from iris_c.torch import _results
 from iris_c.torch._autocast import without_autocast
 from iris_c.torch._groups import context
 from iris_c.torch._library import operation
@@ -54,8 +56,10 @@ def _matmul_all_reduce_out(
 
 @operation("matmul_all_reduce", mutates_args=())
 def _matmul_all_reduce(A: Tensor, B: Tensor, bias: Tensor | None, group: str) -> Tensor:
-    C = _empty_product(A, B)
-    context(group).ops.matmul_all_reduce(C, A, B, bias, True)
+    _expect_matrices(A=A, B=B)
+    ctx = context(group)
+    C = _results.empty(ctx, A, A.shape[0], B.shape[1])
+    ctx.ops.matmul_all_reduce(C, A, B, bias, True)
     return C
 
 
@@ -160,8 +164,10 @@ def _matmul_all_gather_out(
 
 @operation("matmul_all_gather", mutates_args=())
 def _matmul_all_gather(A: Tensor, B: Tensor, bias: Tensor | None, group: str) -> Tensor:
-    C = _empty_product(A, B, context(group).world_size)
-    context(group).ops.matmul_all_gather(C, A, B, bias, True)
+    _expect_matrices(A=A, B=B)
+    ctx = context(group)
+    C = _results.empty(ctx, A, A.shape[0] * ctx.world_size, B.shape[1])
+    ctx.ops.matmul_all_gather(C, A, B, bias, True)
     return C
 
 
@@ -198,8 +204,9 @@ def _all_reduce_out(output: Tensor, input: Tensor, op: str, group: str) -> None:
 def _all_reduce(input: Tensor, op: str, group: str) -> Tensor:
     if input.layout == torch.strided:  # what else there is, the core refuses
         input = input.contiguous()
-    output = _empty(input, *input.shape)
-    context(group).ccl.all_reduce(output, input, op)
+    ctx = context(group)
+    output = _results.empty(ctx, input, *input.shape)
+    ctx.ccl.all_reduce(output, input, op)
     return output
 
 
@@ -272,8 +279,10 @@ def _(input: Tensor, dim: int, group: str) -> Tensor:
 
 def _gathered(input: Tensor, dim: int, group: str) -> Tensor:
     input = input.transpose(0, dim).contiguous()
-    output = _empty_joined(input, 0, group)
-    context(group).ccl.all_gather(output, input)
+    ctx = context(group)
+    rows = [input.shape[0] * ctx.world_size, *input.shape[1:]]
+    output = _results.empty(ctx, input, *rows)
+    ctx.ccl.all_gather(output, input)
     return output.transpose(0, dim).contiguous()
 
 

@@ -105,7 +105,7 @@ def _look_at(address: int, sizes, dtype) -> torch.Tensor:
 
 
 class Memory:
-    """A rank's memory on its emulated GPU: the heap, and ordinary allocations."""
+    """A rank's memory on its emulated GPU: the heap, the local arena, and ordinary allocations."""
 
     def __init__(self, ctx, library):
         self.ctx, self.library = ctx, library
@@ -115,6 +115,12 @@ class Memory:
     def heap(self, *sizes, dtype) -> torch.Tensor:
         """Symmetric memory; collective."""
         buffer = self.ctx.allocate(sizes, dtype)
+        self.buffers.append(buffer)
+        return _look_at(self.base + buffer.offset, sizes, dtype)
+
+    def local(self, *sizes, dtype) -> torch.Tensor:
+        """Memory of this rank's arena."""
+        buffer = self.ctx.allocate_local(sizes, dtype)
         self.buffers.append(buffer)
         return _look_at(self.base + buffer.offset, sizes, dtype)
 

@@ -38,6 +38,52 @@ void iris_context_delist(struct iris_context *ctx)
     iris_process_unlock();
 }
 
+/* Under the lock. */
+static struct iris_context *with_pool(int number)
+{
+    struct iris_context *ctx = contexts;
+
+    while (ctx != NULL && ctx->pool != number)
+        ctx = ctx->next_listed;
+    return ctx;
+}
+
+enum iris_status iris_context_number_pool(struct iris_context *ctx, int most, int *out)
+{
+    int number;
+
+    iris_process_lock();
+    number = ctx->pool;
+    if (number == 0) {
+        for (number = 1; number <= most && with_pool(number) != NULL; ++number)
+            ;
+        if (number <= most)
+            ctx->pool = number;
+    }
+    iris_process_unlock();
+    if (number > most)
+        return IRIS_FAIL(IRIS_ENOMEM, "pool: expected at most %d contexts with one in a process",
+                         most);
+    *out = number;
+    return IRIS_OK;
+}
+
+struct iris_context *iris_context_of_pool(int number)
+{
+    struct iris_context *ctx;
+    int references;
+
+    iris_process_lock();
+    ctx = with_pool(number);
+    references = ctx != NULL ? atomic_load(&ctx->references) : 0;
+    /* Not one whose last reference has gone, and which is about to be delisted. */
+    while (references > 0 &&
+           !atomic_compare_exchange_weak(&ctx->references, &references, references + 1))
+        ;
+    iris_process_unlock();
+    return references > 0 ? ctx : NULL;
+}
+
 bool iris_context_describe_owner(const void *data, size_t nbytes,
                                  char text[IRIS_CONTEXT_TEXT_NBYTES])
 {

@@ -16,6 +16,12 @@ enum { IRIS_RUN_KEY_SHOWN = 80, IRIS_CONTEXT_TEXT_NBYTES = 240 };
 void iris_context_enlist(struct iris_context *ctx);
 void iris_context_delist(struct iris_context *ctx);
 
+/* The number, from 1 to `most`, by which the context is found until it is delisted; the first one
+ * that no other has. IRIS_ENOMEM: they all have one. */
+enum iris_status iris_context_number_pool(struct iris_context *ctx, int most, int *out);
+/* The context of a number, with a reference; NULL: none has it. From any thread. */
+struct iris_context *iris_context_of_pool(int number);
+
 /* What tells a context from the others of this process and of other runs. */
 void iris_context_describe(const struct iris_context *ctx, char text[IRIS_CONTEXT_TEXT_NBYTES]);
 

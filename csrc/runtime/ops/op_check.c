@@ -281,6 +281,13 @@ uint64_t iris_tensor_reachable_offset(const struct iris_context *ctx,
         tensor);
 }
 
+bool iris_may_stage(const struct iris_context *ctx, const struct iris_tensor *tensor,
+                    uint64_t offset)
+{
+    return offset == IRIS_STAGED || (ctx->ops->stream_is_capturing != NULL &&
+                                     iris_tensor_symmetric_offset(ctx, tensor) == IRIS_STAGED);
+}
+
 uint64_t iris_tensor_symmetric_offset(const struct iris_context *ctx,
                                       const struct iris_tensor *tensor)
 {

@@ -43,8 +43,13 @@ enum iris_status iris_check_pair(const struct iris_context *ctx, const char *out
  * lies where peers can write: for results that they push once they have been told the offset. */
 uint64_t iris_tensor_reachable_offset(const struct iris_context *ctx,
                                       const struct iris_tensor *tensor);
-/* The same, and IRIS_STAGED also when it is not in the symmetric heap: for what means the same
- * offset on other ranks. */
+/* Whether results for `tensor` may have to be staged: they are, at this offset of the above; or it
+ * lies in the local arena and calls can be captured. Then the next result of its kind, in a graph
+ * perhaps, which makes no room, may be one for which the arena had none. */
+bool iris_may_stage(const struct iris_context *ctx, const struct iris_tensor *tensor,
+                    uint64_t offset);
+/* The same as the first, and IRIS_STAGED also when it is not in the symmetric heap: for what means
+ * the same offset on other ranks. */
 uint64_t iris_tensor_symmetric_offset(const struct iris_context *ctx,
                                       const struct iris_tensor *tensor);
 

@@ -125,7 +125,8 @@ static enum iris_status run_reduction(struct iris_context *ctx, enum iris_operat
                                     .kernel_dtype = input->dtype == IRIS_DTYPE_BOOL ? IRIS_DTYPE_U8
                                                                                     : input->dtype};
 
-    desc.local.stages_results = output != NULL && share_m == 0 && args.output_offset == IRIS_STAGED;
+    desc.local.stages_results =
+        output != NULL && share_m == 0 && iris_may_stage(ctx, output, args.output_offset);
     IRIS_TRY(reduce_op_for(input->dtype, options->reduce_op, &args.reduce_op));
     IRIS_TRY(iris_op_select(ctx, options->config, &desc, &launch.work_groups));
     if (output != NULL)
@@ -357,7 +358,8 @@ static enum iris_status run_copy_collective(struct iris_context *ctx,
                                     .args_nbytes = sizeof args,
                                     .kernel_dtype = IRIS_DTYPE_U8};
 
-    desc.local.stages_results = gets_from_peers(ctx, copy) && args.output_offset == IRIS_STAGED;
+    desc.local.stages_results = output != NULL && gets_from_peers(ctx, copy) &&
+                                iris_may_stage(ctx, output, args.output_offset);
     IRIS_TRY(iris_op_select(ctx, options->config, &desc, &launch.work_groups));
     desc.block_m = desc.block_n = 1; /* copies have no tiles, need no scratch */
     return iris_op_run(ctx, &desc, &launch, options);

@@ -67,7 +67,7 @@ struct iris_op_local {
     int32_t idle_senders;
     int32_t k_splits;    /* IRIS_K_SPLITS only if may_split_k */
     bool in_place;       /* the output is the input */
-    bool stages_results; /* peers push results for it, and its output is not on the heap */
+    bool stages_results; /* peers push results for it, and its output may be out of their reach */
     struct iris_own_product product; /* of the form PLAIN */
 };
 

@@ -232,7 +232,7 @@ static enum iris_status run_product(struct iris_context *ctx, enum iris_operatio
     desc.has_bias = bias != NULL;
     desc.prepare = options->prepare;
     args->output_offset = iris_tensor_reachable_offset(ctx, C);
-    desc.local.stages_results = dim < 0 && args->output_offset == IRIS_STAGED;
+    desc.local.stages_results = dim < 0 && iris_may_stage(ctx, C, args->output_offset);
     /* Nobody else writes or reads a share of the result. */
     args->ending = dim >= 0            ? IRIS_ENDING_LOCAL
                    : options->async_op ? IRIS_ENDING_TELLS

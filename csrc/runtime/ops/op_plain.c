@@ -322,9 +322,9 @@ enum iris_status iris_plain_run(struct iris_context *ctx, struct iris_op_desc *d
     struct iris_op_launch launch = {.work_groups = work_groups, .steps = &plain.steps};
 
     /* Only an all_reduce pushes results, and only where C is the place for them. */
-    desc->local.stages_results = desc->operation == IRIS_OP_MATMUL_ALL_REDUCE &&
-                                 iris_tensor_is_contiguous(tensors->C) &&
-                                 iris_tensor_reachable_offset(ctx, tensors->C) == IRIS_STAGED;
+    desc->local.stages_results =
+        desc->operation == IRIS_OP_MATMUL_ALL_REDUCE && iris_tensor_is_contiguous(tensors->C) &&
+        iris_may_stage(ctx, tensors->C, iris_tensor_reachable_offset(ctx, tensors->C));
     plain.collective = iris_op_desc_collective(desc, ctx->world_size);
     plain.product = iris_op_desc_product(desc, ctx->world_size);
     plain.steps.prepare = prepare;
