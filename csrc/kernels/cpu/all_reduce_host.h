@@ -6,6 +6,9 @@
  * input as (world_size, n), row r being the share of rank r; in both a tile is a run of block_n
  * elements of one row. The input may lie outside the heap.
  */
+#ifndef IRIS_ALL_REDUCE_HOST_H
+#define IRIS_ALL_REDUCE_HOST_H
+
 #include "kernels/abi/instances.h"
 #include "kernels/protocol/packets.h"
 #include "reduction_host.h"
@@ -35,3 +38,5 @@ void clear_sums(work_group wg, const iris_reduce_args &args)
 }
 
 } // namespace iris
+
+#endif

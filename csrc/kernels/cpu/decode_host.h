@@ -5,7 +5,11 @@
  * block of columns and sends its words, then receives what the ranks have sent it of the same
  * blocks (decode_exchange.h).
  */
+#ifndef IRIS_DECODE_HOST_H
+#define IRIS_DECODE_HOST_H
+
 #include "interruption.h"
+#include "kernels/base/tile.h"
 #include "kernels/protocol/decode_exchange.h"
 
 namespace iris
@@ -67,3 +71,5 @@ template <typename T, iris_variant> void decode_product(work_group wg, const iri
 }
 
 } // namespace iris
+
+#endif

@@ -6,6 +6,9 @@
  * this rank's rows first, as soon as what a tile needs has arrived; gathered_operand.h has the
  * protocol.
  */
+#ifndef IRIS_GATHER_MATMUL_HOST_H
+#define IRIS_GATHER_MATMUL_HOST_H
+
 #include "interruption.h"
 #include "kernels/protocol/gathered_operand.h"
 
@@ -69,3 +72,5 @@ void all_gather_matmul(work_group wg, const iris_gather_args &args)
 }
 
 } // namespace iris
+
+#endif

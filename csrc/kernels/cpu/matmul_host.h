@@ -8,6 +8,9 @@
  *
  * Also clear_sums, the per-call preparation of the variants atomic and spinlock.
  */
+#ifndef IRIS_MATMUL_HOST_H
+#define IRIS_MATMUL_HOST_H
+
 #include "reduction_host.h"
 
 namespace iris
@@ -63,3 +66,5 @@ void matmul_all_gather(work_group wg, const iris_product_args &args)
 }
 
 } // namespace iris
+
+#endif

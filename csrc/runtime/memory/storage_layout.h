@@ -1,12 +1,39 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * How much room a storage has, and where its parts lie.
+ * A storage: how much room it has, and where its parts lie.
  */
 #ifndef IRIS_STORAGE_LAYOUT_H
 #define IRIS_STORAGE_LAYOUT_H
 
-#include "workspace.h"
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "device/device.h"
+#include "heap.h"
+#include "runtime/ops/op_desc.h"
+#include "runtime/ops/stream_order.h"
+
+struct iris_storage {
+    struct iris_storage *next;
+    uint32_t id;      /* equal on all ranks, 1 ... 65535 */
+    int references;   /* this rank's handles */
+    bool offered;     /* this rank has given the block back once */
+    bool dirty;       /* a call on it was broken off: nobody may use it again */
+    bool captured;    /* a graph holds its addresses: it is never given back */
+    uint64_t checked; /* heap generation at which the block was last known to be live */
+    struct iris_stream_order order;
+    struct iris_block block;
+    struct iris_op_needs room;
+    uint64_t flags_offset; /* from the heap base */
+    uint64_t packets_offset;
+    uint64_t data_offset;
+    /* Of products by themselves, which are calls of a world of one rank with a control of their
+     * own, and what they hand on; none of it where room has none. */
+    uint64_t product_control_offset, product_flags_offset, product_data_offset;
+    uint64_t buffer_offsets[IRIS_PLAIN_BUFFERS];
+    struct iris_memory blas_workspace; /* of the vendor's library; see op_plain.c */
+};
 
 bool iris_room_covers(const struct iris_op_needs *room, const struct iris_op_needs *needs);
 

@@ -5,10 +5,12 @@
  * among the multiprocessors. That division is each rank's own business: packets are numbered by
  * rows and columns.
  */
+#include "op_decode.h"
+
 #include "kernels/abi/instances.h"
 #include "kernels/abi/launch_limits.h"
 #include "op_launch.h"
-#include "op_matmul.h"
+#include "op_operands.h"
 
 /* In steps of a block's loop over K, which take about 150 ns (docs/performance.md): what the
  * joining of partial sums in a cluster costs a call. */

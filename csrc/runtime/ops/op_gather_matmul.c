@@ -6,7 +6,7 @@
 #include "kernels/abi/launch_limits.h"
 #include "op_check.h"
 #include "op_launch.h"
-#include "op_matmul.h"
+#include "op_operands.h"
 #include "op_plain.h"
 #include "runtime/select/op_select.h"
 

@@ -25,7 +25,7 @@
 #include "kernels/abi/instances.h"
 #include "op_check.h"
 #include "op_launch.h"
-#include "op_matmul.h"
+#include "op_operands.h"
 #include "op_product.h"
 #include "runtime/fault.h"
 

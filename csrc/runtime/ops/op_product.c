@@ -6,7 +6,7 @@
 #include "op_product.h"
 
 #include "kernels/abi/instances.h"
-#include "op_matmul.h"
+#include "op_operands.h"
 
 static struct iris_blas_matrix blas_matrix(const struct iris_tensor *tensor, int64_t step)
 {

@@ -9,7 +9,7 @@
 #define IRIS_OP_PRODUCT_H
 
 #include "op_desc.h"
-#include "runtime/memory/workspace.h"
+#include "runtime/memory/storage_layout.h"
 
 /* D = A @ B + bias; `batch` of them with one A, whose B and D lie so many elements apart. 2-D. */
 struct iris_product_step {

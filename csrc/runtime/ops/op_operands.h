@@ -3,8 +3,8 @@
  *
  * What the host side of all fused products shares: checks, the bias, descriptions of operands.
  */
-#ifndef IRIS_OP_MATMUL_H
-#define IRIS_OP_MATMUL_H
+#ifndef IRIS_OP_OPERANDS_H
+#define IRIS_OP_OPERANDS_H
 
 #include "op_desc.h"
 #include "runtime/context.h"
@@ -65,11 +65,5 @@ enum iris_tensor_map_kind iris_map_matrix(const struct iris_context *ctx,
                                           const struct iris_tensor *tensor, int mn, int k,
                                           int32_t block_mn, int64_t share_mn,
                                           struct iris_tensor_map *out);
-
-/* Runs a product that has been found to have the form DECODE, on up to `work_groups`. */
-enum iris_status iris_run_decode(struct iris_context *ctx, const struct iris_op_desc *desc,
-                                 const struct iris_tensor *C, const struct iris_tensor *A,
-                                 const struct iris_tensor *B, const struct iris_matrix_args *bias,
-                                 uint32_t work_groups, const struct iris_op_options *options);
 
 #endif
