@@ -16,15 +16,23 @@ class _Bound:
     """Makes a method of a function whose first parameter is the context.
 
     The method is the function itself, bound: a call costs no Python frame, and help() shows all.
+    It is made when it is first asked for and kept beside the context; from then on it is found
+    there, before this is asked.
     """
 
-    __slots__ = ("_function",)
+    __slots__ = ("_function", "_name")
 
     def __init__(self, function):
         self._function = function
 
+    def __set_name__(self, owner, name):
+        self._name = name
+
     def __get__(self, bound, owner=None):
-        return self._function if bound is None else MethodType(self._function, bound._ctx)
+        if bound is None:
+            return self._function
+        method = bound.__dict__[self._name] = MethodType(self._function, bound._ctx)
+        return method
 
 
 def _bind(name: str, doc: str, module, left_out: frozenset = frozenset()):
@@ -43,7 +51,7 @@ def _bind(name: str, doc: str, module, left_out: frozenset = frozenset()):
         {
             "__doc__": doc,
             "__module__": __name__,
-            "__slots__": ("_ctx",),
+            "__slots__": ("__dict__", "_ctx"),
             "__init__": __init__,
             **functions,
         },
