@@ -120,7 +120,10 @@ class _ParallelLinear(nn.Module):
         return whole.chunk(ctx.world_size, self.divided if name == "weight" else 0)[ctx.rank]
 
     def _rows(self, x: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
-        """`x` as a matrix, also of no rows, and its dimensions but the last."""
+        """`x` as a matrix, also of no rows, and its dimensions but the last. A matrix is itself:
+        another view of it would take as long as a small product."""
+        if x.dim() == 2:
+            return x, [x.shape[0]]
         least = 2 if self.sequence_parallel else 1
         if x.dim() < least:
             raise ValueError(
@@ -129,6 +132,11 @@ class _ParallelLinear(nn.Module):
             )
         lead = list(x.shape[:-1])
         return x.reshape(math.prod(lead), x.shape[-1]), lead
+
+    @staticmethod
+    def _with_lead(y: torch.Tensor, lead: list[int]) -> torch.Tensor:
+        """The matrix `y` with these dimensions instead of its rows."""
+        return y if len(lead) == 1 else y.view(*lead, y.shape[1])
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         """Takes parameters as this rank has them, or whole ones."""
@@ -179,7 +187,7 @@ class ColumnParallelLinear(_ParallelLinear):
             lead[0] *= context(self.group).world_size
         else:
             y = functions.matmul_replicated(rows, weight, self.bias, ctx=self.group)
-        return y.view(*lead, weight.shape[1])
+        return self._with_lead(y, lead)
 
 
 class RowParallelLinear(_ParallelLinear):
@@ -219,4 +227,4 @@ class RowParallelLinear(_ParallelLinear):
             lead[0] //= world_size
         else:
             y = functions.matmul_all_reduce(rows, weight, self.bias, ctx=self.group)
-        return y.view(*lead, self.out_features)
+        return self._with_lead(y, lead)
