@@ -34,6 +34,11 @@ TILED = [
     (1536, 5120),
     (4096, 1792),
 ]
+# Layers of models of 7 to 70 billion parameters on four GPUs: N and the whole K of sums, the K and
+# the whole N of what is gathered.
+LAYERS = [(4096, 4096), (4096, 14336), (8192, 8192), (8192, 28672), (5120, 27648)]
+ROWS = (4, 16, 64, 128, 256, 512, 1024, 2048)
+FORMS = ("tiles", "plain", "decode")
 INNER = (512, 1024, 2048, 4096, 8192)
 GATHERED = [(4096, 3584, 4096), (4096, 2752, 4096), (8192, 2048, 8192), (2048, 4096, 4096),
             (1024, 1792, 8192), (8192, 3584, 2048), (16384, 896, 8192)]  # fmt: skip
@@ -100,6 +105,17 @@ def measure(timer, op, output, arguments, field, configs):
     return dict(zip(map(str, configs), times, strict=True))
 
 
+def forms(world):
+    """The rows of the field "form"."""
+    for op in OPERATIONS:
+        for N, K in LAYERS:
+            shape = (N, K // world) if op in SUMS else (K // world, N)
+            for M in ROWS:
+                few = M <= 256 and op in (*SUMS, "matmul_all_gather")
+                values = FORMS if few else FORMS[:2]
+                yield op, M, *shape, "form", {f: iris_c.FusedConfig(form=f) for f in values}
+
+
 def shapes(world):
     """(op, M, N, K, field, configs) of every row."""
     for op in OPERATIONS:
@@ -107,6 +123,7 @@ def shapes(world):
             for K in INNER:
                 widths = {n: iris_c.FusedConfig(block_size_n=n) for n in (256, 128)}
                 yield op, M, N, K, "block_size_n", widths
+    yield from forms(world)
     for M, N, K in GATHERED:
         (decision,) = (
             d
@@ -137,6 +154,7 @@ def tensors(ctx, device, op, M, N, K):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--field", help="only the rows of this field, as form")
     parser.add_argument("--write", type=pathlib.Path, help="where the rows go, as JSON")
     options = parser.parse_args()
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
@@ -147,6 +165,8 @@ def main():
         torch.manual_seed(ctx.rank)
         timer = Timer(ctx, device)
         for op, M, N, K, field, configs in shapes(ctx.world_size):
+            if options.field not in (None, field):
+                continue
             output, inputs = tensors(ctx, device, op, M, N, K)
             row = {"op": op, "world_size": ctx.world_size, "M": M, "N": N, "K": K, "field": field}
             row["us"] = measure(timer, op, output, inputs, field, configs)

@@ -91,7 +91,7 @@ def config(ctx, variant, m=None, n=None, k=None) -> iris_c.FusedConfig:
     if ctx.backend != "cpu":
         m = n = k = None
     return iris_c.FusedConfig(
-        block_size_m=m, block_size_n=n, block_size_k=k, all_reduce_variant=variant
+        block_size_m=m, block_size_n=n, block_size_k=k, all_reduce_variant=variant, form="tiles"
     )
 
 

@@ -28,6 +28,7 @@ def reference(case, rank, world, dim, dtype, salt, bias):
 def check(ctx, operation, case, dim, dtype, *, salt="", bias_shape=None, joined="", config=None,
           workspace=None, on_heap=False):  # fmt: skip
     """One call, checked; the case's M and K are a shard's. `joined`: the layout of A_gathered."""
+    config = dataclasses.replace(config or iris_c.FusedConfig(), form="tiles")
     case = dataclasses.replace(case, bias="")
     world, rank = ctx.world_size, ctx.rank
     bias = None

@@ -11,6 +11,8 @@ import torch
 import iris_c
 from iris_c.testing import ranks
 
+TILES = iris_c.FusedConfig(form="tiles")
+
 
 def check(ctx, case, dtype, on_heap, salt="", bias_shape=None, workspace=None):
     case = dataclasses.replace(case, bias="")
@@ -29,7 +31,7 @@ def check(ctx, case, dtype, on_heap, salt="", bias_shape=None, workspace=None):
     bias = None
     if bias_shape is not None:
         bias = torch.empty(bias_shape, dtype=dtype).copy_(bias_of(rank))
-    ctx.ops.matmul_all_gather(C, A, B, bias=bias, workspace=workspace)
+    ctx.ops.matmul_all_gather(C, A, B, bias=bias, workspace=workspace, config=TILES)
     expected, bound = cases.gathered(
         case, world, dtype, salt, None if bias is None else lambda which: bias_of(which).double()
     )

@@ -40,7 +40,7 @@ def check(ctx, case, dim, dtype, on_heap, salt="", bias_shape=None, workspace=No
         values = cases.contribution(30, shape[0] * shape[1], dtype).view(shape)
         bias = torch.empty(shape, dtype=dtype).copy_(values)
     fields = ("num_sms", "block_size_n")
-    config = iris_c.FusedConfig(**{name: options.pop(name, None) for name in fields})
+    config = iris_c.FusedConfig(**{name: options.pop(name, None) for name in fields}, form="tiles")
     ctx.ops.matmul_reduce_scatter(
         C, A, B, bias=bias, dim=dim, config=config, workspace=workspace, **options
     )

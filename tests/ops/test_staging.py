@@ -35,7 +35,7 @@ def call(ctx, name, dim, variant, place):
     world, last = ctx.world_size, ctx.world_size - 1
     A, B = torch.ones(M, K), torch.ones(K, N)
     if variant and "matmul" in name:
-        config = iris_c.FusedConfig(all_reduce_variant=variant)
+        config = iris_c.FusedConfig(all_reduce_variant=variant, form="tiles")
     elif variant:
         config = iris_c.ccl.Config(all_reduce_variant=variant)
     else:

@@ -26,7 +26,7 @@ else:
 
 
 def config(variant=None):
-    return iris_c.FusedConfig(**CONFIG, all_reduce_variant=variant)
+    return iris_c.FusedConfig(**CONFIG, all_reduce_variant=variant, form="tiles")
 
 
 def operands(ctx, op, dtype):

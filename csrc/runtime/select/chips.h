@@ -15,8 +15,9 @@ struct iris_chip {
     const char *arch, *backend;
     bool is_gpu;
     bool sm90; /* see kernels/abi/launch_limits.h */
-    /* Whether the form DECODE has been run on such chips, so that it may be chosen. */
-    bool decode_shown;
+    /* Whether the forms DECODE and PLAIN, or its steps, have been run on such chips, so that they
+     * may be chosen. */
+    bool decode_shown, plain_shown;
     int xcds, compute_units, max_work_groups;
 
     /* A product's main loop: 16-bit operations a second of one compute unit with the chip's wide
@@ -25,6 +26,11 @@ struct iris_chip {
     double wide_rate, narrow_rate, round_seconds, reduce_rate;
     /* Few rows: the rate of the memory, and of what one unit gets from the chip's cache. */
     double memory_rate, unit_cache_rate;
+    /* Tiles whose operand is larger than the chip's cache, bytes: what a unit gets from memory. */
+    double cache_nbytes, unit_memory_rate;
+    /* The form PLAIN: a launch; operations a second of a unit in the vendor's products; what the
+     * links carry for reductions with barriers that come after a product; all_gather. */
+    double launch_seconds, library_rate, step_rate, gather_seconds, gather_rate;
     double product_rate; /* of one unit over a long product, all units busy */
 
     /* Links: what a GPU sends to all its peers together, as plain stores. */

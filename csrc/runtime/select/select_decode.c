@@ -1,14 +1,10 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * When the form DECODE is the fastest: the times of a product of few rows in it, and in tiles.
+ * The time of a product of few rows in the form DECODE.
  */
-#include "decide.h"
 #include "kernels/abi/schedule.h"
 #include "select_parts.h"
-
-/* What tiles are kept for where the model cannot tell. */
-static const double MARGIN = 0.05;
 
 /* The tokens padded to a width of the matrix unit. */
 static int32_t padded_rows(int64_t rows)
@@ -54,16 +50,14 @@ static double links_seconds(const struct iris_select_target *on, const struct ir
     return sent / on->chip->packet_rate;
 }
 
-bool iris_decode_is_faster(const struct iris_select_target *on, const struct iris_config *config,
-                           const struct iris_op_desc *desc)
+bool iris_decode_seconds(const struct iris_select_target *on, const struct iris_config *config,
+                         const struct iris_op_desc *desc, double terms[IRIS_FORM_TERMS])
 {
     const struct iris_chip *chip = on->chip;
     const bool gathers = desc->operation == IRIS_OP_MATMUL_ALL_GATHER;
     const int64_t rows = gathers ? desc->share_m : desc->M;
-    struct iris_decision decision = {.field = "form", .terms = {"start", "product", "links"}};
     struct iris_select_target silent = *on;
     struct iris_op_desc decode = *desc;
-    double terms[IRIS_MAX_TERMS];
     bool two_hops;
 
     silent.explanation = NULL; /* of what may not be taken */
@@ -71,11 +65,8 @@ bool iris_decode_is_faster(const struct iris_select_target *on, const struct iri
     if (iris_select_variant(&silent, config, &decode) != IRIS_OK)
         return false;
     two_hops = decode.variant == IRIS_VARIANT_LL_TWO_SHOT;
-    iris_tiles_seconds(on, desc, terms);
-    iris_decision_add(&decision, IRIS_FORM_TILES, terms, terms[0] + terms[1] + terms[2]);
     terms[0] = two_hops ? chip->two_hop_seconds : chip->one_hop_seconds;
     terms[1] = product_seconds(chip, rows, desc->N, desc->K, iris_dtype_nbytes(desc->dtype));
     terms[2] = links_seconds(on, desc, two_hops);
-    iris_decision_add(&decision, IRIS_FORM_DECODE, terms, terms[0] + terms[1] + terms[2]);
-    return iris_decide(&decision, MARGIN, on->explanation) == IRIS_FORM_DECODE;
+    return true;
 }

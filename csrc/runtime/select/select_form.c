@@ -75,16 +75,33 @@ static const char *find_tiles_field(const struct iris_config *config)
     return NULL;
 }
 
-/* Where the caller leaves it open. `may_choose`: no field asks for tiles, and there is something to
- * multiply. */
-static enum iris_form choose_form(const struct iris_select_target *on,
-                                  const struct iris_config *config, const struct iris_op_desc *desc,
-                                  bool may_choose)
+static void weigh(struct iris_decision *decision, enum iris_form form,
+                  const double terms[IRIS_FORM_TERMS])
 {
-    if (may_choose && on->chip->decode_shown && has_decode(on, desc) &&
-        iris_decode_is_faster(on, config, desc))
-        return IRIS_FORM_DECODE;
-    return IRIS_FORM_TILES;
+    iris_decision_add(decision, (int32_t)form, terms, terms[0] + terms[1] + terms[2]);
+}
+
+/* Where the caller leaves it open, and something is to be multiplied. The figures are those of 16
+ * bits. */
+static enum iris_form choose_form(const struct iris_select_target *on,
+                                  const struct iris_config *config, const struct iris_op_desc *desc)
+{
+    static const double MARGIN = 0.03; /* what tiles are kept for where the model cannot tell */
+    struct iris_decision decision = {.field = "form", .terms = {"start", "product", "exchange"}};
+    double terms[IRIS_FORM_TERMS];
+
+    if (desc->dtype == IRIS_DTYPE_F32 || !(on->chip->plain_shown || on->chip->decode_shown))
+        return IRIS_FORM_TILES;
+    iris_tiles_seconds(on, desc, terms);
+    weigh(&decision, IRIS_FORM_TILES, terms);
+    if (on->chip->plain_shown && plain_is_available(on, desc)) {
+        iris_plain_seconds(on, desc, terms);
+        weigh(&decision, IRIS_FORM_PLAIN, terms);
+    }
+    if (on->chip->decode_shown && has_decode(on, desc) &&
+        iris_decode_seconds(on, config, desc, terms))
+        weigh(&decision, IRIS_FORM_DECODE, terms);
+    return (enum iris_form)iris_decide(&decision, MARGIN, on->explanation);
 }
 
 static enum iris_status check_form(const struct iris_select_target *on,
@@ -114,7 +131,7 @@ enum iris_status iris_select_form(const struct iris_select_target *on,
         return IRIS_OK;
     desc->form = config->form;
     if (desc->form == IRIS_FORM_NONE)
-        desc->form = choose_form(on, config, desc, tiles_field == NULL && !empty);
+        desc->form = tiles_field != NULL || empty ? IRIS_FORM_TILES : choose_form(on, config, desc);
     IRIS_TRY(check_form(on, desc, desc->form, tiles_field));
     if (empty) /* nothing to multiply: the other forms leave that to this one */
         desc->form = IRIS_FORM_TILES;

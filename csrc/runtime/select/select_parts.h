@@ -45,12 +45,20 @@ enum iris_status iris_select_gather(const struct iris_select_target *on,
                                     const struct iris_config *config, uint32_t work_groups,
                                     struct iris_op_desc *desc);
 
-/* Which of both the model takes for a product that could have either form, and the time of one in
- * tiles on a GPU: its start, the product, and what the links and the last sum add. */
-bool iris_decode_is_faster(const struct iris_select_target *on, const struct iris_config *config,
-                           const struct iris_op_desc *desc);
+/* The time of a product in each form, on a GPU that has figures for it: its start, the product, and
+ * what goes on between ranks that nothing hides. Of DECODE false: it cannot be had. */
+enum { IRIS_FORM_TERMS = 3 };
 void iris_tiles_seconds(const struct iris_select_target *on, const struct iris_op_desc *desc,
-                        double terms[IRIS_MAX_TERMS]);
+                        double terms[IRIS_FORM_TERMS]);
+bool iris_decode_seconds(const struct iris_select_target *on, const struct iris_config *config,
+                         const struct iris_op_desc *desc, double terms[IRIS_FORM_TERMS]);
+void iris_plain_seconds(const struct iris_select_target *on, const struct iris_op_desc *desc,
+                        double terms[IRIS_FORM_TERMS]);
+
+/* The start of an all_reduce of `nbytes`, and what the links take for it; with barriers they carry
+ * so many bytes a second. */
+void iris_all_reduce_seconds(const struct iris_select_target *on, double nbytes,
+                             enum iris_variant variant, double link_rate, double terms[2]);
 
 /* Of a block: no more than there is, and at least 1. */
 static inline int32_t iris_at_most(int32_t value, int64_t limit)

@@ -93,6 +93,20 @@ static double bytes_sent(const struct iris_select_target *on, const struct iris_
     return desc->operation == IRIS_OP_MATMUL_ALL_REDUCE ? 2 * result : *rounds_help ? result : 0;
 }
 
+/* That a rank multiplies. Shares are tiled each by itself; one without rows, of a result with few
+ * of them, still takes a round. */
+static int64_t count_tiles(const struct iris_select_target *on, const struct iris_op_desc *desc,
+                           const struct iris_gpu_tiles *tiles, int32_t width)
+{
+    const bool own_rows = desc->operation == IRIS_OP_MATMUL_ALL_GATHER;
+    const bool by_rows = desc->share_m > 0 && !own_rows, by_columns = desc->share_n > 0;
+    const int64_t rows = desc->share_m > 0 ? desc->share_m : own_rows ? 1 : desc->M;
+    const int64_t cols = by_columns ? desc->share_n : desc->N;
+
+    return iris_ceil_div(rows, tiles->m) * iris_ceil_div(cols, width) *
+           (by_rows || by_columns ? on->world_size : 1);
+}
+
 /* The time of a product in tiles `width` wide: rounds of tiles, what the links still have to carry
  * when the last round is done, and the last tile's sum. */
 static void weigh_width(const struct iris_select_target *on, const struct iris_op_desc *desc,
@@ -101,10 +115,7 @@ static void weigh_width(const struct iris_select_target *on, const struct iris_o
 {
     const struct iris_chip *chip = on->chip;
     const double rate = width == tiles->n ? chip->wide_rate : chip->narrow_rate;
-    /* A share without rows, of a result with few of them, still takes a round. */
-    const int64_t share = desc->share_m > 0 ? desc->share_m : 1;
-    const int64_t rows = desc->operation == IRIS_OP_MATMUL_ALL_GATHER ? share : desc->M;
-    const int64_t count = iris_ceil_div(rows, tiles->m) * iris_ceil_div(desc->N, width);
+    const int64_t count = count_tiles(on, desc, tiles, width);
     /* The chip's units, not those that a rank was given: the choice is the same on all ranks. */
     const double rounds = (double)iris_ceil_div(count, chip->compute_units);
     const double round = 2.0 * tiles->m * width * (double)desc->K / rate;
@@ -123,21 +134,53 @@ static void weigh_width(const struct iris_select_target *on, const struct iris_o
     iris_decision_add(decision, width, terms, terms[0] + terms[1] + terms[2]);
 }
 
+/* What is gathered, operand or result, as seconds of the links: what of it the product does not
+ * hide, and by what sending slows the product down, see choose_fetchers. */
+static double gathering_seconds(const struct iris_select_target *on,
+                                const struct iris_op_desc *desc, double product)
+{
+    const bool operand = IRIS_IS_GATHERED_PRODUCT(desc->operation);
+    const double share = (double)(on->world_size - 1) / on->world_size;
+    const double sent = (double)desc->M * (double)(operand ? desc->K : desc->N) *
+                        (double)iris_dtype_nbytes(desc->dtype) * share;
+    const double links = sent / on->chip->link_rate;
+
+    if (desc->operation == IRIS_OP_ALL_GATHER_MATMUL) /* which hides nothing */
+        return links;
+    return on->chip->slowdown * links + (links > product ? links - product : 0);
+}
+
+/* Weights that the chip's cache does not hold come at the rate of the units that have tiles. */
+static double streaming_seconds(const struct iris_select_target *on,
+                                const struct iris_op_desc *desc, int64_t tiles)
+{
+    const struct iris_chip *chip = on->chip;
+    const double weights =
+        (double)desc->N * (double)desc->K * (double)iris_dtype_nbytes(desc->dtype);
+    const double units = tiles < chip->compute_units ? (double)tiles : chip->compute_units;
+
+    return weights > chip->cache_nbytes ? weights / (units * chip->unit_memory_rate) : 0;
+}
+
 void iris_tiles_seconds(const struct iris_select_target *on, const struct iris_op_desc *desc,
-                        double terms[IRIS_MAX_TERMS])
+                        double terms[IRIS_FORM_TERMS])
 {
     const struct iris_gpu_tiles tiles =
         iris_gpu_tiles_of(on->chip->sm90, desc->operation, desc->dtype);
     struct iris_decision decision = {.field = "block_size_n", .terms = {"", "", ""}};
     const struct iris_candidate *best;
+    double streaming;
 
     weigh_width(on, desc, &tiles, tiles.n, &decision);
     weigh_width(on, desc, &tiles, tiles.narrow_n, &decision);
     (void)iris_decide(&decision, 0, NULL);
     best = &decision.candidates[decision.chosen];
-    terms[0] = on->chip->barrier_seconds;
-    terms[1] = best->terms[0];
+    streaming = streaming_seconds(on, desc, count_tiles(on, desc, &tiles, best->value));
+    terms[0] = on->world_size > 1 ? on->chip->barrier_seconds : on->chip->one_hop_seconds;
+    terms[1] = best->terms[0] > streaming ? best->terms[0] : streaming;
     terms[2] = best->terms[1] + best->terms[2];
+    if (IRIS_IS_GATHERED_PRODUCT(desc->operation) || desc->operation == IRIS_OP_MATMUL_ALL_GATHER)
+        terms[2] = gathering_seconds(on, desc, terms[1]);
 }
 
 static int32_t choose_tile_width(const struct iris_select_target *on,

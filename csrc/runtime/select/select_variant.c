@@ -14,28 +14,50 @@ enum { CPU_ONE_SHOT = 64 << 10 };
 /* Between two measured points the model errs by less. */
 static const double MARGIN = 0.02;
 
-/* Times of an all_reduce of `nbytes` by packets over one hop, over two, and with barriers. A packet
- * carries a signal beside its data, so it is twice as large. */
+/* By packets over one hop, over two, and with barriers. A packet carries a signal beside its data,
+ * so it is twice as large. */
+void iris_all_reduce_seconds(const struct iris_select_target *on, double nbytes,
+                             enum iris_variant variant, double link_rate, double terms[2])
+{
+    const struct iris_chip *chip = on->chip;
+    const double peers = on->world_size - 1, share = peers / on->world_size;
+
+    if (variant == IRIS_VARIANT_LL) {
+        terms[0] = chip->one_hop_seconds;
+        terms[1] = 2 * nbytes * peers / chip->packet_rate;
+    } else if (variant == IRIS_VARIANT_LL_TWO_SHOT) {
+        terms[0] = chip->two_hop_seconds;
+        terms[1] = 4 * nbytes * share / chip->packet_rate;
+    } else {
+        terms[0] = chip->barrier_seconds;
+        terms[1] = 2 * nbytes * share / link_rate;
+    }
+}
+
+static void weigh_all_reduce(const struct iris_select_target *on, double nbytes,
+                             enum iris_variant variant, struct iris_decision *decision)
+{
+    double terms[2];
+
+    iris_all_reduce_seconds(on, nbytes, variant, on->chip->link_rate, terms);
+    iris_decision_add(decision, (int32_t)variant, terms, terms[0] + terms[1]);
+}
+
 static enum iris_variant choose_all_reduce(const struct iris_select_target *on,
                                            const struct iris_op_desc *desc, uint64_t nbytes,
                                            bool only_packets)
 {
     const struct iris_chip *chip = on->chip;
-    const double n = (double)nbytes, peers = on->world_size - 1;
-    const double share = peers / on->world_size;
-    const double one_hop[] = {chip->one_hop_seconds, 2 * n * peers / chip->packet_rate};
-    const double two_hop[] = {chip->two_hop_seconds, 4 * n * share / chip->packet_rate};
-    const double barrier[] = {chip->barrier_seconds, 2 * n * share / chip->link_rate};
     struct iris_decision decision = {.field = "all_reduce_variant", .terms = {"start", "links"}};
 
     if (desc->local.in_place && !only_packets)
         return IRIS_VARIANT_TWO_SHOT;
     if (!chip->is_gpu)
         return nbytes <= CPU_ONE_SHOT ? IRIS_VARIANT_ONE_SHOT : IRIS_VARIANT_TWO_SHOT;
-    iris_decision_add(&decision, IRIS_VARIANT_LL, one_hop, one_hop[0] + one_hop[1]);
-    iris_decision_add(&decision, IRIS_VARIANT_LL_TWO_SHOT, two_hop, two_hop[0] + two_hop[1]);
+    weigh_all_reduce(on, (double)nbytes, IRIS_VARIANT_LL, &decision);
+    weigh_all_reduce(on, (double)nbytes, IRIS_VARIANT_LL_TWO_SHOT, &decision);
     if (!only_packets)
-        iris_decision_add(&decision, IRIS_VARIANT_TWO_SHOT, barrier, barrier[0] + barrier[1]);
+        weigh_all_reduce(on, (double)nbytes, IRIS_VARIANT_TWO_SHOT, &decision);
     return (enum iris_variant)iris_decide(&decision, MARGIN, on->explanation);
 }
 

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * The time of a product in the form PLAIN: a product by itself, then a collective, or before it.
+ */
+#include "select_parts.h"
+
+/* By the vendor's library: the weights come from memory once, or the matrix units are busy. */
+static double library_seconds(const struct iris_select_target *on, const struct iris_op_desc *p)
+{
+    const double element = (double)iris_dtype_nbytes(p->dtype);
+    const double M = (double)p->M, N = (double)p->N, K = (double)p->K;
+    const double memory = (N * K + M * K + M * N) * element / on->chip->memory_rate;
+    const double math = 2 * M * N * K / (on->chip->library_rate * on->chip->compute_units);
+
+    return memory > math ? memory : math;
+}
+
+/* By the package's kernel, as in the form TILES on one rank. */
+static double own_seconds(const struct iris_select_target *on, const struct iris_op_desc *product)
+{
+    struct iris_select_target alone = *on;
+    double terms[IRIS_FORM_TERMS];
+
+    alone.world_size = 1;
+    alone.explanation = NULL;
+    iris_tiles_seconds(&alone, product, terms);
+    return terms[0] + terms[1];
+}
+
+/* Its start, and what the links take. */
+static void collective_seconds(const struct iris_select_target *on, const struct iris_op_desc *desc,
+                               double terms[2])
+{
+    const struct iris_chip *chip = on->chip;
+    const double share = (double)(on->world_size - 1) / on->world_size;
+    const struct iris_config open = {0};
+    struct iris_op_desc collective = iris_op_desc_collective(desc, on->world_size);
+    const double nbytes =
+        (double)collective.M * (double)collective.N * (double)iris_dtype_nbytes(collective.dtype);
+    struct iris_select_target silent = *on;
+
+    silent.explanation = NULL;
+    switch (collective.operation) {
+    case IRIS_OP_ALL_REDUCE:
+        collective.variant = IRIS_VARIANT_NONE;
+        (void)iris_select_variant(&silent, &open, &collective); /* open: always possible */
+        iris_all_reduce_seconds(on, nbytes, collective.variant, chip->step_rate, terms);
+        break;
+    case IRIS_OP_REDUCE_SCATTER:
+        terms[0] = chip->barrier_seconds;
+        terms[1] = nbytes * share / chip->step_rate;
+        break;
+    default:
+        terms[0] = chip->gather_seconds;
+        terms[1] = nbytes * share / chip->gather_rate;
+        break;
+    }
+}
+
+void iris_plain_seconds(const struct iris_select_target *on, const struct iris_op_desc *desc,
+                        double terms[IRIS_FORM_TERMS])
+{
+    struct iris_op_desc product = iris_op_desc_product(desc, on->world_size);
+    double collective[2];
+
+    product.N = desc->N; /* of all shares of columns, which the library multiplies at once */
+    collective_seconds(on, desc, collective);
+    terms[0] = 2 * on->chip->launch_seconds + collective[0];
+    terms[1] = on->has_blas ? library_seconds(on, &product) : own_seconds(on, &product);
+    terms[2] = collective[1];
+}
