@@ -98,19 +98,19 @@ class TorchFiller:
         tensor.uniform_(low, high, generator=generator)
 
     def normal(self, tensor: HeapTensor, generator: Any) -> None:
-        self.torch.randn(tensor.shape, generator=generator, out=tensor)
+        self.torch.randn(tensor.shape, generator=generator, out=tensor, device=tensor.device)
 
     def integers(self, tensor: HeapTensor, low: int, high: int, generator: Any) -> None:
-        self.torch.randint(low, high, tensor.shape, generator=generator, out=tensor)
+        self.torch.randint(low, high, tensor.shape, generator=generator, out=tensor, device=tensor.device)
 
     def arange_count(self, start: float, end: float, step: float) -> int:
         return int(self.torch.arange(start, end, step, device="meta").numel())
 
     def arange(self, tensor: HeapTensor, start: float, end: float, step: float) -> None:
-        self.torch.arange(start, end, step, out=tensor)
+        self.torch.arange(start, end, step, out=tensor, device=tensor.device)
 
     def linspace(self, tensor: HeapTensor, start: float, end: float, steps: int) -> None:
-        self.torch.linspace(start, end, steps, out=tensor)
+        self.torch.linspace(start, end, steps, out=tensor, device=tensor.device)
 
 
 class NumpyFiller:

@@ -48,6 +48,8 @@ def register(ctx: iris_c.Context | Nodes, name: str = DEFAULT) -> iris_c.Context
     """
     if not isinstance(ctx, iris_c.Context | Nodes):
         raise TypeError(f"ctx: expected an iris_c.Context, got {type(ctx).__name__}")
+    if not isinstance(name, str):
+        raise TypeError(f"name: expected a str, got {type(name).__name__}")
     own = ctx.ctx if isinstance(ctx, Nodes) else ctx
     if own.closed:
         raise RuntimeError("ctx: it is closed")

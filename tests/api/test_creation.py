@@ -94,6 +94,30 @@ def test_device_and_layout_may_only_agree(ctx):
         ctx.zeros(2, layout=torch.sparse_coo)
 
 
+def test_torchs_default_device_is_another(ctx):
+    """As where a model is built on the meta device: the heap's tensors are on the heap."""
+    calls = (
+        lambda: ctx.zeros(3),
+        lambda: ctx.rand(3),
+        lambda: ctx.randn(3),
+        lambda: ctx.randint(0, 9, (3,)),
+        lambda: ctx.uniform(3),
+        lambda: ctx.arange(3),
+        lambda: ctx.linspace(0, 1, 3),
+        lambda: ctx.full((3,), 2.0),
+        lambda: ctx.empty_like(ctx.zeros(3)).fill_(1),
+        lambda: ctx.as_symmetric(torch.ones(3, device=ctx.device)),
+        ctx.get_heap_bases,
+    )
+    for call in calls:
+        torch.manual_seed(5)
+        expected = call()
+        torch.manual_seed(5)
+        with torch.device("meta"):
+            made = call()
+        assert torch.equal(made, expected)
+
+
 def test_requires_grad(ctx):
     assert ctx.randn(3, requires_grad=True).requires_grad
     assert not ctx.randn(3).requires_grad

@@ -40,6 +40,12 @@ def test_a_registered_context():
         it.register(again, "lifetime")
 
 
+@pytest.mark.parametrize("name", [3, None, b"default", []], ids=repr)
+def test_names_are_text(name):
+    with one() as ctx, pytest.raises(TypeError, match=r"^name: expected a str, got "):
+        it.register(ctx, name)
+
+
 def test_a_name_given_to_another_context_survives_the_first():
     first, second = it.register(one(), "passed on"), it.register(one(), "passed on")
     first.close()
