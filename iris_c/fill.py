@@ -101,7 +101,9 @@ class TorchFiller:
         self.torch.randn(tensor.shape, generator=generator, out=tensor, device=tensor.device)
 
     def integers(self, tensor: HeapTensor, low: int, high: int, generator: Any) -> None:
-        self.torch.randint(low, high, tensor.shape, generator=generator, out=tensor, device=tensor.device)
+        self.torch.randint(
+            low, high, tensor.shape, generator=generator, out=tensor, device=tensor.device
+        )
 
     def arange_count(self, start: float, end: float, step: float) -> int:
         return int(self.torch.arange(start, end, step, device="meta").numel())

@@ -4,12 +4,14 @@
 
 import contextlib
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import time
 
+import cases
 import pytest
 
 import iris_c
@@ -153,3 +155,31 @@ def stopped_hub(seconds):
 
 def test_a_stopped_rank_0_is_not_waited_for():
     assert run_ranks(stopped_hub, 2, 6)[1] < TIMEOUT + 3
+
+
+def out_of_descriptors():
+    """Rank 0 may open one more, the socket that listens."""
+    before, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    filling = []
+    if os.environ["RANK"] == "0":
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+        with contextlib.suppress(OSError):
+            while True:
+                filling.append(os.dup(0))
+        os.close(filling.pop())
+    with pytest.raises(iris_c.PeerError) as caught:
+        iris_c.init(heap_size=1 << 20, timeout=TIMEOUT)
+    if filling:
+        filling.append(os.dup(0))  # the one that was left has been given back
+        with pytest.raises(OSError, match="Too many open files"):
+            os.dup(0)
+    for fd in filling:
+        os.close(fd)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before, hard))
+    return str(caught.value)
+
+
+@cases.cpu_only  # a GPU's driver wants descriptors, too
+def test_a_rank_0_without_descriptors_says_so():
+    told = run_ranks(out_of_descriptors, 2)
+    assert "cannot take their connections: Too many open files" in told[0], told

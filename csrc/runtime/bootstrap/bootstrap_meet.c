@@ -104,6 +104,7 @@ struct meeting {
     int listener;
     struct guest guests[MAX_GUESTS];
     int num_guests;
+    int not_accepted;  /* errno of a connection that waits, since it could not be taken; or 0 */
     char failure[256]; /* not empty: the meeting has failed, */
     enum iris_status failure_status;
     int failure_rank; /* and because of whom, or -1 */
@@ -291,10 +292,13 @@ static void accept_guests(struct meeting *m)
         int socket = iris_wire_accept(m->listener);
 
         if (socket < 0) {
-            if (errno == EMFILE || errno == ENFILE)
+            if (errno == EMFILE || errno == ENFILE) {
+                m->not_accepted = errno;
                 sleep_ms(5); /* it stays readable; another thread may close something */
+            }
             return;
         }
+        m->not_accepted = 0;
         peer = iris_name_peer(socket);
         if (iris_name_is_own_user(&peer))
             m->guests[m->num_guests++] =
@@ -380,8 +384,10 @@ static enum iris_status gather_ranks(struct meeting *m)
     while (m->failure[0] == '\0' && count_missing(m, missing, sizeof missing) > 0) {
         if (iris_clock_ns() >= m->deadline) {
             (void)snprintf(m->failure, sizeof m->failure,
-                           "init: rank(s) %s did not arrive within %g s", missing,
-                           (double)m->options->timeout_ns * 1e-9);
+                           "init: rank(s) %s did not arrive within %g s%s%s", missing,
+                           (double)m->options->timeout_ns * 1e-9,
+                           m->not_accepted != 0 ? "; rank 0 cannot take their connections: " : "",
+                           m->not_accepted != 0 ? strerror(m->not_accepted) : "");
             fail_meeting(m, IRIS_EPEER, (int)strtol(missing, NULL, 10));
             break;
         }
