@@ -68,20 +68,21 @@ IRIS_INLINE void block_decode_product(work_group wg, const iris_decode_args &arg
     const iris_decode_layout &layout = args.layout;
     const call_state call = call_begin(r.call);
     const decode_exchange<T> exchange(args, call);
-    const int32_t tiles = decode_tiles(layout);
     typename unit::accumulator acc;
 
     IRIS_NO_UNROLL
-    for (int32_t tile = wg.index; tile < tiles; tile += wg.count) {
+    for (int32_t tile = wg.index; tile < decode_tiles(layout); tile += wg.count) {
         const iris_tile_coord at = decode_tile(layout, tile);
+        /* Of this thread's registers: scalar ones are what the loop over K needs. */
+        const iris_decode_place first = to_vector_registers(
+            iris_decode_place{(int32_t)at.row, (int32_t)((uint32_t)at.col / IRIS_DECODE_WORD)});
         block_gemm<T, unit>(wg, acc, r, at, &gemm);
         for_each_tile_chunk<T, unit>(wg, acc, at.rows, &gemm, [&](int32_t chunk, chunk16 value) {
-            constexpr int32_t kRowChunks = kGemmBlock / kChunk<T>;
+            constexpr uint32_t kRowChunks = kGemmBlock / kChunk<T>;
             float values[kChunk<T>];
             unpack(value, values, T{});
-            iris_decode_place place = {
-                (int32_t)at.row + (int32_t)((uint32_t)chunk / kRowChunks),
-                (int32_t)((uint32_t)at.col / IRIS_DECODE_WORD + (uint32_t)chunk % kRowChunks * 2)};
+            iris_decode_place place = {first.row + (int32_t)((uint32_t)chunk / kRowChunks),
+                                       first.word + (int32_t)((uint32_t)chunk % kRowChunks * 2)};
             IRIS_UNROLL
             for (int32_t half = 0; half < 2; ++half, ++place.word) {
                 float word[IRIS_DECODE_WORD];

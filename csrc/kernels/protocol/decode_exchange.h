@@ -36,6 +36,47 @@
 namespace iris
 {
 
+/* A packet that is awaited; NULL: none is. */
+struct awaited_packet {
+    const iris_packet *packet;
+    int32_t source;
+};
+
+/* As receive_packets (sync.h), of packets that lie anywhere. */
+template <int kCount>
+IRIS_INLINE bool receive_any(const call_state &call, const awaited_packet (&from)[kCount],
+                             uint64_t (&data)[kCount])
+{
+    waiter pacing(call.args);
+    int32_t late = 0, aborted = 0; /* in registers of their own: opaque */
+    for (;;) {
+        int32_t missing = -1;
+        uint32_t seen = 0;
+        IRIS_UNROLL
+        for (int32_t q = 0; q < kCount; ++q) {
+            if (from[q].packet == nullptr)
+                continue;
+            const iris_packet p = load_packet(from[q].packet);
+            const uint32_t low = (uint32_t)(p.word[0] >> 32), high = (uint32_t)(p.word[1] >> 32);
+            data[q] = (p.word[0] & 0xffffffffu) | p.word[1] << 32;
+            if (low != call.signal || high != call.signal) {
+                missing = from[q].source;
+                seen = low;
+            }
+        }
+        if (missing < 0)
+            return true;
+        if (aborted != 0)
+            return false;
+        if (late != 0) {
+            give_up(call, {IRIS_SIGNAL_PARTIAL, missing, -1}, call.signal, seen);
+            return false;
+        }
+        late = opaque(!pacing.pause(missing));
+        aborted = opaque(pacing.looks_around() && is_aborted(call, opaque(missing)));
+    }
+}
+
 template <typename T> class decode_exchange
 {
   public:
@@ -90,18 +131,31 @@ template <typename T> class decode_exchange
         return layout_.exchange == IRIS_DECODE_BY_OWNERS;
     }
 
-    /* Waits for the word's sum, if it is another rank's, and stores it. */
+    /* Waits for the sums of those of the words that the product has and another rank owns, all at
+     * once because each look at memory takes long, and stores them. */
+    template <int kCount> IRIS_INLINE bool receive_results(const place (&at)[kCount]) const
+    {
+        awaited_packet from[kCount];
+        uint64_t data[kCount];
+        IRIS_UNROLL
+        for (int32_t q = 0; q < kCount; ++q) {
+            const int32_t owner = iris_decode_owner(&layout_, at[q]);
+            const bool awaited = exists(at[q]) && owner != rank_;
+            from[q] = {awaited ? packet_at(call_, rank_, result_index(at[q])) : nullptr, owner};
+        }
+        if (!receive_any(call_, from, data))
+            return false;
+        IRIS_UNROLL
+        for (int32_t q = 0; q < kCount; ++q)
+            if (from[q].packet != nullptr)
+                store(at[q].row, at[q].word * kWordElements, data[q]);
+        return true;
+    }
+
     IRIS_INLINE bool receive_result(place at) const
     {
-        const int32_t owner = iris_decode_owner(&layout_, at);
-        uint64_t data[1];
-        if (owner == rank_)
-            return true;
-        if (!receive_packets(call_, packet_at(call_, rank_, result_index(at)), 0, owner, 1, -1,
-                             data))
-            return false;
-        store(at.row, at.word * kWordElements, data[0]);
-        return true;
+        const place one[1] = {at};
+        return receive_results(one);
     }
 
   private:

@@ -41,6 +41,7 @@ constexpr int32_t kDecodeLoader = 4, kFirstSender = 5, kFirstReceiver = 8; /* wa
 constexpr int32_t kSenders = 3, kReceiverThreads = 128;
 constexpr int32_t kDecodeExchangeThreads = kSenders * 32 + kReceiverThreads;
 constexpr int32_t kDecodeStages = 20; /* at most */
+constexpr int32_t kResultBatch = 4;   /* sums of other owners that a receiver awaits at once */
 /* From a row of partial sums to the next, in floats: wgmma's fragments meet no bank twice. */
 constexpr int32_t kSumPitch = kWeightCols + 4;
 constexpr int32_t kJoinBarrier = 1; /* beside kExchangeBarrier */
@@ -483,9 +484,15 @@ IRIS_INLINE bool receive_decode_tiles(const decode_block &b, const decode_exchan
                 return false;
         }
         IRIS_NO_UNROLL
-        for (int32_t i = thread; exchange.has_results() && i < words; i += kReceiverThreads) {
-            const iris_decode_place at = decode_word(b, tile, i);
-            if (exchange.exists(at) && !exchange.receive_result(at))
+        for (int32_t i = thread; exchange.has_results() && i < words;
+             i += kResultBatch * kReceiverThreads) {
+            iris_decode_place at[kResultBatch];
+#pragma unroll
+            for (int32_t q = 0; q < kResultBatch; ++q)
+                at[q] = i + q * kReceiverThreads < words
+                            ? decode_word(b, tile, i + q * kReceiverThreads)
+                            : iris_decode_place{b.args.layout.rows, 0}; /* none */
+            if (!exchange.receive_results(at))
                 return false;
         }
     }
