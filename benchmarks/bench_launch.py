@@ -2,6 +2,8 @@
 # SPDX-FileCopyrightText: The iris_c authors
 """What a call costs before the kernel has anything to do: a 1 x 1 x 1 product, one rank.
 
+From the function of the extension module to the layer that a model calls.
+
 Arguments are checked, the workspace is found, the counter is read and advanced, the kernel runs.
 Where the time goes shows in the differences: from one line of the table to another only what the
 line names is left out or added. The lines take turns, so that all see the same machine.
@@ -25,6 +27,7 @@ import numpy
 import torch
 
 import iris_c
+import iris_c.torch
 
 CALLS = 5000
 ROUNDS = 31
@@ -49,6 +52,22 @@ def buffer(ctx, value: float):
     return one
 
 
+def in_torch(ctx, A, B) -> dict:
+    """The same product as a custom operation and as a layer, beside torch.nn.Linear's."""
+    iris_c.torch.register(ctx)
+    K, N = B.shape
+    operation = torch.ops.iris_c.matmul_all_reduce
+    made = {"device": A.device, "dtype": A.dtype}
+    layer = iris_c.torch.RowParallelLinear(K * ctx.world_size, N, False, ctx=ctx, **made)
+    linear = torch.nn.Linear(K, N, False, **made)
+    return {
+        "torch.ops.iris_c.matmul_all_reduce": lambda: operation(A, B, None, "default"),
+        "RowParallelLinear": lambda: layer(A),
+        "torch.nn.Linear, for comparison": lambda: linear(A),
+    }
+
+
+@torch.no_grad()
 def on_gpu() -> int:
     """Host time of one queued call, beside torch.mm's: the slowest rank's median."""
     calls, rounds = 100, 31
@@ -62,8 +81,12 @@ def on_gpu() -> int:
         cases = {
             "matmul_all_reduce": lambda: call(ctx, C, A, B, None, False, None, workspace),
             "  as ops.matmul_all_reduce": lambda: ops.matmul_all_reduce(C, A, B),
+            "  as ctx.ops.matmul_all_reduce": lambda: ctx.ops.matmul_all_reduce(C, A, B),
             "torch.mm(out=), for comparison": lambda: torch.mm(A, B, out=out),
+            **in_torch(ctx, A, B),
         }
+        for run in cases.values():
+            run()  # allocates
         samples = {name: [] for name in cases}
         for _ in range(rounds):
             for name, run in cases.items():
@@ -83,6 +106,7 @@ def on_gpu() -> int:
     return 0
 
 
+@torch.no_grad()
 def main() -> int:
     torch.set_num_threads(1)
     if os.environ.get("IRIS_C_BACKEND", "cpu") != "cpu":
@@ -113,6 +137,7 @@ def main() -> int:
             ),
             "ccl.all_reduce of one element": lambda: reduce(ctx, C, A),
             "torch.mm(out=), for comparison": lambda: torch.mm(A, B, out=out),
+            **in_torch(ctx, A, B),
         }
         cases["matmul_all_reduce"]()
         cases["  with Buffers, not torch.Tensors"]()

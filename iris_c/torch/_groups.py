@@ -19,7 +19,7 @@ import iris_c
 from iris_c.environment import DEFAULT_TIMEOUT, context_options
 from iris_c.torch._nodes import Nodes
 
-__all__ = ["Named", "context", "init", "name_of", "register"]
+__all__ = ["Named", "context", "init", "name_of", "ops", "register"]
 
 DEFAULT = "default"
 # How functions and layers are told their context: as such, by name, or as None for the default.
@@ -27,6 +27,8 @@ Named: TypeAlias = iris_c.Context | Nodes | str | None
 # The open ones. Of the closed ones only the names are left.
 _contexts: dict[str, iris_c.Context | Nodes] = {}
 _closed: set[str] = set()
+# The ops of those that have been asked for them: to bind them takes a part of a small call.
+_ops: dict[str, Any] = {}
 _numbers = itertools.count()
 
 
@@ -54,6 +56,7 @@ def register(ctx: iris_c.Context | Nodes, name: str = DEFAULT) -> iris_c.Context
     if own.closed:
         raise RuntimeError("ctx: it is closed")
     _contexts[name] = ctx
+    _ops.pop(name, None)
     _closed.discard(name)
     own._when_closed(functools.partial(_forget, name, weakref.ref(ctx)))
     return ctx
@@ -62,6 +65,7 @@ def register(ctx: iris_c.Context | Nodes, name: str = DEFAULT) -> iris_c.Context
 def _forget(name: str, closed: weakref.ref[iris_c.Context | Nodes]) -> None:
     if name in _contexts and _contexts[name] is closed():
         del _contexts[name]
+        _ops.pop(name, None)
         _closed.add(name)
 
 
@@ -77,6 +81,15 @@ def context(name: str) -> iris_c.Context | Nodes:
             f"group: expected the name of a context (known: {known}), got {name!r}; call "
             "iris_c.torch.init or iris_c.torch.register first"
         ) from None
+
+
+def ops(name: str) -> Any:
+    """The fused operations of the context of that name, bound to it."""
+    try:
+        return _ops[name]
+    except KeyError:
+        bound = _ops[name] = context(name).ops
+        return bound
 
 
 def name_of(ctx: Named) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from iris_c.torch import _results
 from iris_c.torch._autocast import without_autocast
-from iris_c.torch._groups import context
+from iris_c.torch._groups import context, ops
 from iris_c.torch._library import operation
 
 
@@ -51,7 +51,7 @@ def _empty_product(A: Tensor, B: Tensor, times: int = 1) -> Tensor:
 def _matmul_all_reduce_out(
     C: Tensor, A: Tensor, B: Tensor, bias: Tensor | None, group: str
 ) -> None:
-    context(group).ops.matmul_all_reduce(C, A, B, bias, True)
+    ops(group).matmul_all_reduce(C, A, B, bias, True)
 
 
 @operation("matmul_all_reduce", mutates_args=())
@@ -59,7 +59,7 @@ def _matmul_all_reduce(A: Tensor, B: Tensor, bias: Tensor | None, group: str) ->
     _expect_matrices(A=A, B=B)
     ctx = context(group)
     C = _results.empty(ctx, A, A.shape[0], B.shape[1])
-    ctx.ops.matmul_all_reduce(C, A, B, bias, True)
+    ops(group).matmul_all_reduce(C, A, B, bias, True)
     return C
 
 
@@ -75,7 +75,7 @@ def _(A: Tensor, B: Tensor, bias: Tensor | None, group: str) -> Tensor:
 def _matmul_reduce_scatter_out(
     C: Tensor, A: Tensor, B: Tensor, bias: Tensor | None, dim: int, group: str
 ) -> None:
-    context(group).ops.matmul_reduce_scatter(C, A, B, bias, dim)
+    ops(group).matmul_reduce_scatter(C, A, B, bias, dim)
 
 
 def _share(A: Tensor, B: Tensor, dim: int, group: str) -> Tensor:
@@ -99,7 +99,7 @@ def _matmul_reduce_scatter(
     A: Tensor, B: Tensor, bias: Tensor | None, dim: int, group: str
 ) -> Tensor:
     C = _share(A, B, dim, group)
-    context(group).ops.matmul_reduce_scatter(C, A, B, bias, dim)
+    ops(group).matmul_reduce_scatter(C, A, B, bias, dim)
     return C
 
 
@@ -121,9 +121,7 @@ def _all_gather_matmul_out(
     gather_dim: int,
     group: str,
 ) -> None:
-    context(group).ops.all_gather_matmul_hbm_buffer(
-        C, A_shard, B, bias, gather_dim, A_gathered=A_gathered
-    )
+    ops(group).all_gather_matmul_hbm_buffer(C, A_shard, B, bias, gather_dim, A_gathered=A_gathered)
 
 
 def _joined(A_shard: Tensor, B: Tensor, dim: int, group: str) -> tuple[Tensor, Tensor]:
@@ -139,9 +137,7 @@ def _all_gather_matmul(
     A_shard: Tensor, B: Tensor, bias: Tensor | None, gather_dim: int, group: str
 ) -> tuple[Tensor, Tensor]:
     C, joined = _joined(A_shard, B, gather_dim, group)
-    context(group).ops.all_gather_matmul_hbm_buffer(
-        C, A_shard, B, bias, gather_dim, A_gathered=joined
-    )
+    ops(group).all_gather_matmul_hbm_buffer(C, A_shard, B, bias, gather_dim, A_gathered=joined)
     return C, joined
 
 
@@ -159,7 +155,7 @@ def _(
 def _matmul_all_gather_out(
     C: Tensor, A: Tensor, B: Tensor, bias: Tensor | None, group: str
 ) -> None:
-    context(group).ops.matmul_all_gather(C, A, B, bias, True)
+    ops(group).matmul_all_gather(C, A, B, bias, True)
 
 
 @operation("matmul_all_gather", mutates_args=())
@@ -167,7 +163,7 @@ def _matmul_all_gather(A: Tensor, B: Tensor, bias: Tensor | None, group: str) ->
     _expect_matrices(A=A, B=B)
     ctx = context(group)
     C = _results.empty(ctx, A, A.shape[0] * ctx.world_size, B.shape[1])
-    ctx.ops.matmul_all_gather(C, A, B, bias, True)
+    ops(group).matmul_all_gather(C, A, B, bias, True)
     return C
 
 
