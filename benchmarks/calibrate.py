@@ -125,9 +125,10 @@ def shapes(world):
                 yield op, M, N, K, "block_size_n", widths
     yield from forms(world)
     for M, N, K in GATHERED:
+        row = (OPERATIONS[-1], M, N, K, "bfloat16")
         (decision,) = (
             d
-            for d in explain(OPERATIONS[-1], M, N, K, "bfloat16", world, "sm_90a").decisions
+            for d in explain(*row, world, "sm_90a", iris_c.FusedConfig(form="tiles")).decisions
             if d.field == "num_fetch_sms"
         )
         values = sorted({c.value for c in decision.candidates} | {20, 33, 66, 99, 132})

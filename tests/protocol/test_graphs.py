@@ -81,6 +81,39 @@ def test_replays_and_eager_calls_alternate(ctx, variant):
     assert workspace.call_counter == 30
 
 
+@pytest.mark.parametrize("dtype", cases.DTYPES, ids=str)
+@ranks(1, 2, 4, deadline=120)
+def test_a_product_and_a_collective_are_captured_after_a_preamble_alone(ctx, dtype):
+    """All four operations in the form "plain", in one graph, between eager calls of other forms."""
+    plain, tiles = iris_c.FusedConfig(form="plain"), iris_c.FusedConfig(form="tiles")
+    case, world = cases.Case(24, 320, 72), ctx.world_size
+    sums = cases.Case(24 * world, 320, 72)
+    (A, B), (A_sum, _) = cases.operands(case, ctx.rank, dtype), cases.operands(sums, 0, dtype)
+    calls = {
+        "matmul_all_reduce": (A, ctx.empty(24, 320, dtype=dtype)),
+        "matmul_reduce_scatter": (A_sum, torch.empty(24, 320, dtype=dtype)),
+        "matmul_all_gather": (A, torch.empty(24 * world, 320, dtype=dtype)),
+        "all_gather_matmul": (A, torch.empty(24 * world, 320, dtype=dtype)),
+    }
+
+    def run(config, suffix=""):
+        for operation, (left, output) in calls.items():
+            getattr(ctx.ops, operation + suffix)(output, left, B, config=config)
+
+    run(plain, "_preamble")
+    graph = captured(lambda: run(plain))
+    for turn in range(6):
+        run(tiles)
+        expected = [output.clone() for _, output in calls.values()]
+        for _, output in calls.values():
+            cases.poisoned(output)
+        ctx.barrier()
+        graph.replay() if turn % 3 else run(plain)
+        for (operation, (_, output)), wanted in zip(calls.items(), expected, strict=True):
+            torch.testing.assert_close(output, wanted, rtol=2e-2, atol=0.3, msg=operation)
+        ctx.barrier()
+
+
 @ranks(1, 2, 4)
 def test_traced_calls_are_captured(ctx):
     """After one that was not; each replay adds as many records."""

@@ -209,7 +209,7 @@ enum iris_status iris_op_run(struct iris_context *ctx, const struct iris_op_desc
         IRIS_TRY_GOTO(status, iris_trace_open(ctx, capturing), done);
     status = iris_workspace_acquire(workspace, desc, capturing, &storage);
     if (status == IRIS_OK && launch->steps != NULL && !capturing)
-        status = launch->steps->prepare(launch->steps, ctx, storage);
+        status = launch->steps->prepare(launch->steps, ctx, storage, options);
     if (status == IRIS_OK && !options->prepare)
         status = run_call(ctx, desc, launch, storage, options, capturing);
     status = name_call(desc, status);

@@ -23,7 +23,8 @@ struct iris_op_steps {
     /* Once the storage is settled, unless a graph is being captured: to allocate what only this
      * rank has. */
     enum iris_status (*prepare)(struct iris_op_steps *steps, struct iris_context *ctx,
-                                struct iris_storage *storage);
+                                struct iris_storage *storage,
+                                const struct iris_op_options *options);
     const struct iris_op_desc *runs_as; /* whose kernel it is */
 };
 

@@ -95,57 +95,62 @@ static enum iris_status copy(struct iris_context *ctx, const struct iris_tensor 
     return ctx->ops->launch(ctx->device, &launch);
 }
 
-static enum iris_status multiply(struct plain_call *plain, struct iris_context *ctx,
-                                 struct iris_storage *storage,
-                                 const struct iris_op_options *options,
-                                 struct iris_product_step *step, bool *completed)
+/* The product of A and the caller's B, with a result at D. */
+static struct iris_product_step product_step(const struct plain_call *plain,
+                                             const struct iris_op_options *options,
+                                             const struct iris_tensor *A,
+                                             const struct iris_tensor *D)
 {
-    step->desc = &plain->product;
-    step->config = options->config;
-    step->call = plain->call;
-    step->work_groups = plain->desc->local.product.work_groups;
-    step->stream = options->stream;
-    return iris_product_run(ctx, storage, step, completed);
-}
-
-static enum iris_status prepare(struct iris_op_steps *steps, struct iris_context *ctx,
-                                struct iris_storage *storage)
-{
-    (void)steps;
-    iris_product_prepare(ctx, storage);
-    return IRIS_OK;
+    return (struct iris_product_step){
+        .D = *D,
+        .A = *A,
+        .B = *plain->t->B,
+        .batch = 1,
+        .desc = &plain->product,
+        .config = options->config,
+        .call = plain->call,
+        .work_groups = plain->desc->local.product.work_groups,
+        .stream = options->stream,
+    };
 }
 
 /* ---- sums: matmul_all_reduce, matmul_reduce_scatter ---- */
+
+/* Into buffer 0; by columns, those of one rank after the other. */
+static struct iris_product_step step_of_sum(const struct plain_call *plain,
+                                            const struct iris_context *ctx,
+                                            const struct iris_storage *storage,
+                                            const struct iris_op_options *options)
+{
+    const struct iris_op_desc *desc = plain->desc;
+    const int64_t cols = plain->product.N;
+    const struct iris_tensor partial =
+        matrix_at(buffer_at(ctx, storage, 0), desc->dtype, desc->M, cols);
+    struct iris_product_step step = product_step(plain, options, plain->t->A, &partial);
+
+    step.B.shape[1] = cols;
+    step.batch = desc->share_n != 0 ? ctx->world_size : 1;
+    step.step_B = cols * step.B.stride[1];
+    step.step_D = desc->M * cols;
+    if (ctx->rank == 0)
+        step.bias = plain->t->bias;
+    return step;
+}
 
 static enum iris_status begin_sum(struct iris_op_steps *steps, struct iris_context *ctx,
                                   struct iris_storage *storage,
                                   const struct iris_op_options *options)
 {
     struct plain_call *plain = as_plain(steps);
-    const struct iris_op_desc *desc = plain->desc;
-    const struct iris_plain_tensors *t = plain->t;
-    const int64_t cols = plain->product.N; /* of all, or of a rank's share of columns */
-    void *const partial = buffer_at(ctx, storage, 0);
-    struct iris_product_step step = {
-        .D = matrix_at(partial, desc->dtype, desc->M, cols),
-        .A = *t->A,
-        .B = *t->B,
-        .batch = desc->share_n != 0 ? ctx->world_size : 1,
-        .step_B = cols * t->B->stride[1],
-        .step_D = desc->M * cols,
-    };
+    const struct iris_product_step step = step_of_sum(plain, ctx, storage, options);
     bool completed; /* if not, the collective finds out why */
 
-    step.B.shape[1] = cols;
-    if (ctx->rank == 0)
-        step.bias = t->bias;
-    plain->reduce.a.address = (uint64_t)(uintptr_t)partial;
-    if (!iris_tensor_is_contiguous(t->C)) {
+    plain->reduce.a.address = address_of(&step.D);
+    if (!iris_tensor_is_contiguous(plain->t->C)) {
         plain->reduce.output.address = (uint64_t)(uintptr_t)buffer_at(ctx, storage, 1);
         plain->reduce.output_offset = storage->buffer_offsets[1];
     }
-    return multiply(plain, ctx, storage, options, &step, &completed);
+    return iris_product_run(ctx, storage, &step, &completed);
 }
 
 static enum iris_status end_sum(struct iris_op_steps *steps, struct iris_context *ctx,
@@ -193,32 +198,37 @@ static bool gathers_into_C(const struct iris_context *ctx, const struct iris_ten
     return iris_tensor_is_contiguous(C) && iris_tensor_reachable_offset(ctx, C) != IRIS_STAGED;
 }
 
+/* Into this rank's rows of the whole result. */
+static struct iris_product_step step_of_rows(const struct plain_call *plain,
+                                             const struct iris_context *ctx,
+                                             const struct iris_tensor *whole,
+                                             const struct iris_op_options *options)
+{
+    const int64_t share = plain->desc->share_m;
+    const struct iris_tensor own = rows_of(whole, ctx->rank * share, share);
+    struct iris_product_step step = product_step(plain, options, plain->t->A, &own);
+
+    step.bias = plain->t->bias;
+    return step;
+}
+
 static enum iris_status begin_gather_result(struct iris_op_steps *steps, struct iris_context *ctx,
                                             struct iris_storage *storage,
                                             const struct iris_op_options *options)
 {
     struct plain_call *plain = as_plain(steps);
-    const struct iris_op_desc *desc = plain->desc;
-    const struct iris_plain_tensors *t = plain->t;
+    const struct iris_tensor *C = plain->t->C;
+    const bool direct = gathers_into_C(ctx, C);
     const struct iris_tensor whole =
-        gathers_into_C(ctx, t->C)
-            ? *t->C
-            : matrix_at(buffer_at(ctx, storage, 0), desc->dtype, desc->M, desc->N);
-    struct iris_product_step step = {
-        .D = rows_of(&whole, ctx->rank * desc->share_m, desc->share_m),
-        .A = *t->A,
-        .B = *t->B,
-        .batch = 1,
-        .bias = t->bias,
-    };
+        direct ? *C : matrix_at(buffer_at(ctx, storage, 0), C->dtype, C->shape[0], C->shape[1]);
+    const struct iris_product_step step = step_of_rows(plain, ctx, &whole, options);
     bool completed; /* if not, the collective finds out why */
 
     plain->gather.input = address_of(&step.D);
     plain->gather.output = address_of(&whole);
-    plain->gather.output_offset = gathers_into_C(ctx, t->C)
-                                      ? iris_tensor_reachable_offset(ctx, t->C)
-                                      : storage->buffer_offsets[0];
-    return multiply(plain, ctx, storage, options, &step, &completed);
+    plain->gather.output_offset =
+        direct ? iris_tensor_reachable_offset(ctx, C) : storage->buffer_offsets[0];
+    return iris_product_run(ctx, storage, &step, &completed);
 }
 
 static enum iris_status end_gather_result(struct iris_op_steps *steps, struct iris_context *ctx,
@@ -272,26 +282,34 @@ static enum iris_status join_columns(const struct plain_call *plain, struct iris
     return IRIS_OK;
 }
 
+/* The whole operand, once it has been gathered. */
+static struct iris_tensor joined_operand(const struct plain_call *plain,
+                                         const struct iris_context *ctx,
+                                         const struct iris_storage *storage)
+{
+    const struct iris_op_desc *desc = plain->desc;
+
+    return matrix_at(buffer_at(ctx, storage, desc->share_k != 0 ? 1 : 0), desc->dtype, desc->M,
+                     desc->K);
+}
+
 static enum iris_status end_gather_operand(struct iris_op_steps *steps, struct iris_context *ctx,
                                            struct iris_storage *storage,
                                            const struct iris_op_options *options)
 {
     struct plain_call *plain = as_plain(steps);
-    const struct iris_op_desc *desc = plain->desc;
     const struct iris_plain_tensors *t = plain->t;
-    const bool by_columns = desc->share_k != 0;
-    const struct iris_tensor joined =
-        matrix_at(buffer_at(ctx, storage, by_columns ? 1 : 0), desc->dtype, desc->M, desc->K);
-    struct iris_product_step step = {
-        .D = *t->C, .A = joined, .B = *t->B, .batch = 1, .bias = t->bias};
+    const struct iris_tensor joined = joined_operand(plain, ctx, storage);
+    struct iris_product_step step = product_step(plain, options, &joined, t->C);
     bool completed;
 
-    if (by_columns)
+    step.bias = t->bias;
+    if (plain->desc->share_k != 0)
         IRIS_TRY(join_columns(plain, ctx, storage, &joined, options->stream));
     if (t->joined != NULL)
         IRIS_TRY(copy(ctx, t->joined, &joined, options->stream));
-    IRIS_TRY(multiply(plain, ctx, storage, options, &step, &completed));
-    return completed ? IRIS_OK : iris_context_abort_status(ctx, desc->operation);
+    IRIS_TRY(iris_product_run(ctx, storage, &step, &completed));
+    return completed ? IRIS_OK : iris_context_abort_status(ctx, plain->desc->operation);
 }
 
 static void describe_gather(const struct iris_context *ctx, struct plain_call *plain)
@@ -310,6 +328,41 @@ static void describe_gather(const struct iris_context *ctx, struct plain_call *p
         .receivers = everybody,
         .ending = IRIS_ENDING_LOCAL,
     };
+}
+
+/* Of a preamble, also a product whose result nobody reads: the library loads what a shape needs
+ * when it multiplies it first, which should not be while a graph is captured. */
+static enum iris_status prepare(struct iris_op_steps *steps, struct iris_context *ctx,
+                                struct iris_storage *storage, const struct iris_op_options *options)
+{
+    struct plain_call *plain = as_plain(steps);
+    const struct iris_op_desc *desc = plain->desc;
+    struct iris_tensor target, joined;
+    struct iris_product_step step;
+
+    if (!ctx->has_blas)
+        return IRIS_OK;
+    iris_product_prepare(ctx, storage);
+    if (!options->prepare)
+        return IRIS_OK;
+    if (desc->operation == IRIS_OP_MATMUL_ALL_GATHER) {
+        target = matrix_at(buffer_at(ctx, storage, 0), desc->dtype, desc->M, desc->N);
+        step = step_of_rows(plain, ctx, &target, options);
+    } else if (IRIS_IS_GATHERED_PRODUCT(desc->operation)) {
+        /* The staging of our own products has room for a result. */
+        target =
+            matrix_at((char *)iris_heap_base(ctx->heap, ctx->rank) + storage->product_data_offset,
+                      desc->dtype, desc->M, desc->N);
+        joined = joined_operand(plain, ctx, storage);
+        step = product_step(plain, options, &joined, &target);
+        step.bias = plain->t->bias;
+    } else {
+        step = step_of_sum(plain, ctx, storage, options);
+    }
+    IRIS_TRY(
+        iris_stream_order_before(ctx->ops, ctx->device, &storage->order, options->stream, false));
+    IRIS_TRY(iris_product_try(ctx, storage, &step));
+    return iris_stream_order_after(ctx->ops, ctx->device, &storage->order, options->stream, false);
 }
 
 enum iris_status iris_plain_run(struct iris_context *ctx, struct iris_op_desc *desc,

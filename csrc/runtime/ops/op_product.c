@@ -120,6 +120,14 @@ enum iris_status iris_product_run(struct iris_context *ctx, struct iris_storage 
     return IRIS_OK;
 }
 
+enum iris_status iris_product_try(struct iris_context *ctx, const struct iris_storage *storage,
+                                  const struct iris_product_step *step)
+{
+    bool done;
+
+    return multiply_by_library(ctx, storage, step, &done);
+}
+
 void iris_product_prepare(struct iris_context *ctx, struct iris_storage *storage)
 {
     if (ctx->has_blas && storage->blas_workspace.data == NULL)

@@ -29,6 +29,10 @@ struct iris_product_step {
 enum iris_status iris_product_run(struct iris_context *ctx, struct iris_storage *storage,
                                   const struct iris_product_step *step, bool *completed);
 
+/* By the library alone, if it can. */
+enum iris_status iris_product_try(struct iris_context *ctx, const struct iris_storage *storage,
+                                  const struct iris_product_step *step);
+
 /* Allocates what the vendor's library would like to work in. Want of memory is no error: the
  * library does without. Not while a graph is captured. */
 void iris_product_prepare(struct iris_context *ctx, struct iris_storage *storage);

@@ -168,8 +168,12 @@ static void log_choice(choice_log *log, const struct iris_context *ctx,
         return;
     last = signature;
     iris_op_desc_format(desc, call);
-    (void)snprintf(text, sizeof text, "iris_c: rank %d: %s on %u work-groups%s", ctx->rank, call,
-                   work_groups, explanation->count == 0 ? ", by rule" : "");
+    (void)snprintf(text, sizeof text, "iris_c: rank %d: %s on %u work-groups%s%s", ctx->rank, call,
+                   work_groups,
+                   desc->form == IRIS_FORM_PLAIN && ctx->has_blas
+                       ? ", multiplied by the vendor's library"
+                       : "",
+                   explanation->count == 0 ? ", by rule" : "");
     used = strlen(text);
     for (int i = 0; i < explanation->count && used + 2 < sizeof text; ++i) {
         text[used++] = '\n';
