@@ -174,6 +174,60 @@ static void shared_products(struct iris_context *ctx, const struct rank_args *se
     iris_allocation_release(allocation);
 }
 
+/* A whole number below 2,048 as float16. */
+static uint16_t half_of(float value)
+{
+    uint32_t bits;
+
+    memcpy(&bits, &value, sizeof bits);
+    if (value == 0)
+        return 0;
+    return (uint16_t)((bits >> 31) << 15 | ((bits >> 23 & 0xff) - 112) << 10 |
+                      (bits >> 13 & 0x3ff));
+}
+
+static uint16_t *halves(int rank, int which, int64_t n, int call)
+{
+    uint16_t *data = malloc((size_t)n * sizeof *data);
+
+    for (int64_t i = 0; i < n; ++i)
+        data[i] = half_of(element(rank, which, i, call));
+    return data;
+}
+
+/* matmul_all_reduce in the form DECODE, over one hop and over two; K so small that sums are exact.
+ */
+static void few_rows(struct iris_context *ctx, const struct rank_args *self, int64_t M, int64_t N,
+                     int call)
+{
+    enum { K = 6 };
+    const struct iris_config config = {
+        .form = IRIS_FORM_DECODE,
+        .variant = call % 2 == 0 ? IRIS_VARIANT_LL : IRIS_VARIANT_LL_TWO_SHOT,
+        .num_sms = 2,
+    };
+    const struct iris_op_options options = {.config = &config};
+    uint16_t *a = halves(self->rank, 0, M * K, call), *b = halves(self->rank, 1, K * N, call);
+    uint16_t *c = calloc((size_t)(M * N), sizeof *c);
+    struct iris_tensor A = matrix(a, M, K), B = matrix(b, K, N), C = matrix(c, M, N);
+    int wrong = 0;
+
+    A.dtype = B.dtype = C.dtype = IRIS_DTYPE_F16;
+    MUST(iris_matmul_all_reduce(ctx, &C, &A, &B, NULL, &options));
+    for (int64_t i = 0; i < M * N; ++i) {
+        float want = 0;
+        for (int r = 0; r < self->world; ++r)
+            for (int64_t k = 0; k < K; ++k)
+                want += element(r, 0, i / N * K + k, call) * element(r, 1, k * N + i % N, call);
+        wrong += c[i] != half_of(want);
+    }
+    CHECK(wrong == 0, "few rows %lldx%lld call %d rank %d: %d wrong", (long long)M, (long long)N,
+          call, self->rank, wrong);
+    free(a);
+    free(b);
+    free(c);
+}
+
 /* all_gather_matmul and its overlapped form along both dimensions, in pieces of a few columns. */
 static void joined_operands(struct iris_context *ctx, const struct rank_args *self, int64_t M,
                             int64_t N, int64_t K, int call)
@@ -487,6 +541,7 @@ static void *rank_main(void *arg)
             collectives(ctx, self, n, call);
         for (size_t s = 0; round == 1 && s < sizeof shapes / sizeof shapes[0]; ++s, ++call) {
             shared_products(ctx, self, shapes[s][0], shapes[s][1], shapes[s][2], call);
+            few_rows(ctx, self, 1 + call % 9, 300 + shapes[s][1] % 7, call);
             joined_operands(ctx, self, shapes[s][0], shapes[s][1], shapes[s][2], call);
         }
         if (round == 0) { /* the rest runs across the wrap of the signal values */

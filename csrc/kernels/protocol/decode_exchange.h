@@ -136,7 +136,7 @@ template <typename T> class decode_exchange
     template <int kCount> IRIS_INLINE bool receive_results(const place (&at)[kCount]) const
     {
         awaited_packet from[kCount];
-        uint64_t data[kCount];
+        uint64_t data[kCount] = {};
         IRIS_UNROLL
         for (int32_t q = 0; q < kCount; ++q) {
             const int32_t owner = iris_decode_owner(&layout_, at[q]);
