@@ -122,12 +122,13 @@ class Pools:
         try:
             pool = self._pool_for(ctx, shape, like.element_size())
             if pool is not None:
-                self._begin(self._device, pool.id)
+                number = pool.id
+                self._begin(self._device, number)
                 try:
                     return torch.empty(shape, dtype=like.dtype, device=like.device)
                 finally:
-                    self._end(self._device, pool.id)
-                    self._release(self._device, pool.id)
+                    self._end(self._device, number)
+                    self._release(self._device, number)
         except torch.OutOfMemoryError:
             self._patience = PATIENCE
         finally:

@@ -114,14 +114,23 @@ class Fuzz:
             return array
         return tensor
 
+    def off_heap(self, *shape, dtype) -> torch.Tensor:
+        """Memory of this rank's alone: in its arena, if that has room, or ordinary."""
+        if self.own.random() < 0.5:
+            try:
+                return self.ctx.local_empty(*shape, dtype=dtype)
+            except iris_c.HeapExhausted:
+                pass
+        return torch.empty(shape, dtype=dtype)
+
     def laid_out(self, like: torch.Tensor, layout: str) -> torch.Tensor:
         shape, dtype = tuple(like.shape), like.dtype
         if layout == "transposed" and len(shape) == 2:
-            return torch.empty(shape[::-1], dtype=dtype).t()
+            return self.off_heap(*shape[::-1], dtype=dtype).t()
         if layout == "strided" and len(shape) == 2:
-            return torch.empty(shape[0] + 1, 2 * shape[1] + 3, dtype=dtype)[1:, 1:-2:2]
+            return self.off_heap(shape[0] + 1, 2 * shape[1] + 3, dtype=dtype)[1:, 1:-2:2]
         count = like.numel()
-        return torch.empty(count + 1, dtype=dtype)[1:].view(shape)
+        return self.off_heap(count + 1, dtype=dtype)[1:].view(shape)
 
     def output(self, shape, dtype, contiguous=True, even=True):
         empty = torch.empty(tuple(shape), dtype=dtype)

@@ -135,7 +135,7 @@ def test_an_arena_that_is_full(ctx):
         warm = made(x)  # there is room, and the workspace is made
         assert ctx.is_reachable(warm)
         full = []
-        with ctx.pool(), pytest.raises(torch.OutOfMemoryError) as caught:
+        with pytest.raises(torch.OutOfMemoryError) as caught, ctx.pool():
             while True:
                 full.append(torch.empty(4 * MIB, dtype=torch.uint8, device="cuda"))
         assert "local_size" in "".join(caught.value.__notes__)
