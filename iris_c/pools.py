@@ -182,7 +182,7 @@ class Pools:
         except torch.OutOfMemoryError as error:
             error.add_note(
                 f"inside ctx.pool(), whose local arena has {ctx.local_size} bytes, of which "
-                f"{ctx._local_room} can still be taken at once; free tensors or raise local_size"
+                f"{ctx._local_room} can be taken in one piece; free tensors or raise local_size"
             )
             raise
         finally:

@@ -433,7 +433,7 @@ static PyGetSetDef context_getset[] = {
     {"local_used", iris_py_context_local_used, NULL,
      "int: bytes of the local arena that are allocated.", NULL},
     {"_local_room", iris_py_context_local_room, NULL,
-     "int: about the most that the local arena can give at once.", NULL},
+     "int: the most that the local arena can give now in one piece.", NULL},
     {"ranks", context_get_ranks, NULL,
      "tuple of int: of a group, or of survivors, the ranks' numbers in the context that they come "
      "from; else all ranks.",

@@ -111,7 +111,7 @@ size_t iris_context_heap_used(const struct iris_context *ctx);
 /* Bytes of the local arena, and of it of what is allocated, rounded. */
 size_t iris_context_local_size(const struct iris_context *ctx);
 size_t iris_context_local_used(const struct iris_context *ctx);
-/* About the most that the local arena can still give at once. */
+/* The most that the local arena can give now in one piece, without waiting for the device. */
 size_t iris_context_local_room(const struct iris_context *ctx);
 /* Base addresses of all ranks' heaps in this process; `out` has world_size entries. An address in
  * this rank's heap minus out[rank] plus out[p] is the same place in rank p's. */

@@ -168,9 +168,6 @@ uint64_t iris_arena_room(struct iris_arena *arena)
 
     pthread_mutex_lock(&arena->lock);
     room = iris_allocator_largest(arena->allocator);
-    for (const struct aside *range = arena->aside; range != NULL; range = range->next)
-        if (range->nbytes > room)
-            room = range->nbytes;
     pthread_mutex_unlock(&arena->lock);
     return room;
 }

@@ -33,8 +33,7 @@ void iris_arena_give(struct iris_arena *arena, uint64_t offset, uint64_t nbytes)
 
 /* Bytes that are taken, rounded. */
 uint64_t iris_arena_used(const struct iris_arena *arena);
-/* The most that can be taken at once, after a wait if need be. A hint: ranges set aside count as
- * if none were next to another. */
+/* The most that can be taken now in one piece, without a wait. */
 uint64_t iris_arena_room(struct iris_arena *arena);
 
 #endif
