@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * The reduction over ranks on the host (on a GPU: gpu_reduction.h, the same protocol among
- * work-groups with other strengths): output tile = sum over ranks of a partial tile, in five
- * variants. What a partial tile is, a matrix product or a piece of a tensor, is the Producer's
- * business, so that matmul_all_reduce, all_reduce and reduce_scatter are one algorithm with three
- * producers.
+ * The reduction over ranks on the host: output tile = sum over ranks of a partial tile, in five
+ * variants. (That of GPUs, gpu_reduction.h, is another algorithm with the same signals, and staging
+ * as protocol/staging.h has it.) What a partial tile is, a matrix product or a piece of a tensor,
+ * is the Producer's business, so that matmul_all_reduce, all_reduce and reduce_scatter are one
+ * algorithm with three producers.
  *
  *   two_shot  each tile has an owner. The others push their partial into the owner's staging; the
  *             owner adds them in rank order and pushes the result into everybody's output.
@@ -39,6 +39,7 @@
 #include "interruption.h"
 #include "kernels/abi/schedule.h"
 #include "kernels/base/tile.h"
+#include "kernels/protocol/staging.h"
 #include "kernels/protocol/sync.h"
 
 namespace iris
@@ -137,10 +138,10 @@ template <typename T, class Producer> class rank_reduction
             const int64_t tile = iris_tile_at(&schedule_, rank_, step);
             const iris_tile_coord at = produce(tile);
             for (int32_t hop = 1; hop < world_; ++hop)
-                push_partial((rank_ + hop) % world_, rank_ * schedule_.tiles + tile, at);
+                push_partial((rank_ + hop) % world_, partial_of_all(schedule_, rank_, tile), at);
             /* Rounded like the peers' copies of it, so that all ranks add the same numbers. */
-            tile_store(wg_, packed<T>(partial_slot(rank_, rank_ * schedule_.tiles + tile)), acc_,
-                       size_of(at));
+            tile_store(wg_, packed<T>(partial_slot(rank_, partial_of_all(schedule_, rank_, tile))),
+                       acc_, size_of(at));
         }
         if (!is_local())
             deliver(wg_, call_);
@@ -220,8 +221,7 @@ template <typename T, class Producer> class rank_reduction
     void spinlock()
     {
         accumulate([this](int32_t target, int64_t tile, const iris_tile_coord &at) {
-            const uint64_t locks = half_offset() + layout_.locks_offset;
-            uint32_t *lock = heap_pointer<uint32_t>(args_.call, target, locks) + tile;
+            uint32_t *lock = sum_lock(args_.call, call_.half, target, layout_, tile);
             const matrix<float> sum = packed<acc_t<T>>(ring_slot(target, tile));
             if (!lock_acquire(wg_, call_, lock, {IRIS_SIGNAL_LOCK, target, (int32_t)tile}))
                 return false;
@@ -232,18 +232,9 @@ template <typename T, class Producer> class rank_reduction
         });
     }
 
-    /* Zeroes this rank's sums and locks for the call that follows, without being a call itself:
-     * nobody touches them before the barrier that comes after it. */
     void clear_sums()
     {
-        const uint64_t share = iris_round_up(iris_ceil_div((int64_t)layout_.half_nbytes, wg_.count),
-                                             IRIS_TILE_ALIGNMENT);
-        const uint64_t begin = share * (uint64_t)wg_.index;
-        if (begin >= layout_.half_nbytes)
-            return;
-        const uint64_t left = layout_.half_nbytes - begin;
-        clear_bytes(wg_, heap_pointer<char>(args_.call, rank_, half_offset() + begin),
-                    left < share ? left : share);
+        clear_all_sums(wg_, args_.call, call_.half, layout_);
     }
 
   private:
@@ -285,38 +276,30 @@ template <typename T, class Producer> class rank_reduction
         return {reinterpret_cast<U *>(slot), args_.block_n, 1};
     }
 
-    uint64_t half_offset() const
-    {
-        return args_.call.data_offset + call_.half * args_.call.data_half_nbytes;
-    }
-
     char *partial_slot(int32_t rank, int64_t index) const
     {
-        return heap_pointer<char>(args_.call, rank,
-                                  half_offset() + layout_.partials_offset +
-                                      (uint64_t)index * layout_.tile_nbytes);
+        return staged<char>(args_.call, call_.half, rank, layout_.partials_offset, index,
+                            layout_.tile_nbytes);
     }
 
     /* The slots of sums of ring, atomic and spinlock. */
     char *ring_slot(int32_t rank, int64_t tile) const
     {
-        return heap_pointer<char>(args_.call, rank,
-                                  half_offset() + layout_.partials_offset +
-                                      (uint64_t)tile * layout_.accum_nbytes);
+        return staged<char>(args_.call, call_.half, rank, layout_.partials_offset, tile,
+                            layout_.accum_nbytes);
     }
 
     char *result_slot(int32_t rank, int64_t tile) const
     {
-        return heap_pointer<char>(args_.call, rank,
-                                  half_offset() + layout_.results_offset +
-                                      (uint64_t)tile * layout_.tile_nbytes);
+        return staged<char>(args_.call, call_.half, rank, layout_.results_offset, tile,
+                            layout_.tile_nbytes);
     }
 
     /* two_shot: the flag and the place of rank `source`'s partial of an owner's tile, which has a
      * place for each rank but itself. */
     int64_t share_flag(int32_t owner, int64_t tile, int32_t source) const
     {
-        return source * schedule_.share_max + tile - iris_share_begin(&schedule_, owner);
+        return partial_in_share(schedule_, source, tile - iris_share_begin(&schedule_, owner));
     }
 
     int64_t share_slot(int32_t owner, int64_t tile, int32_t source) const

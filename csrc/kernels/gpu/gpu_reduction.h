@@ -2,7 +2,9 @@
  * SPDX-FileCopyrightText: The iris_c authors
  *
  * The reduction over ranks on a GPU: output tile = sum over ranks of a partial tile, in the
- * variants and with the protocol of reduction_host.h, split where a GPU splits: some threads
+ * variants of reduction_host.h, with its signals and its staging (protocol/staging.h), but another
+ * algorithm: tiles are dealt to their owners in turn, where the host's own ranges of them, and what
+ * is reduced is pieces of tiles, by whoever has time. It is split where a GPU splits: some threads
  * compute partial tiles, round them to T and store them where `partial_place` says, each followed
  * by its flag; others, or the same ones later, reduce what has arrived and publish the results
  * (`reduce_and_publish`). Partials always pass through memory, this rank's own too.
@@ -36,7 +38,6 @@ class gpu_reduction : public gpu_results<T, kVariant, Geometry, kResult>
     using base::flag_of;
     using base::flag_stride;
     using base::geometry_;
-    using base::half_offset;
     using base::kGathers;
     using base::kScatters;
     using base::layout_;
@@ -89,13 +90,13 @@ class gpu_reduction : public gpu_results<T, kVariant, Geometry, kResult>
         if constexpr (kGathers) {
             return {slot(rank_, layout_.partials_offset, tile), rank_, tile * Geometry::kParts};
         } else if constexpr (kVariant == IRIS_VARIANT_TWO_SHOT) {
-            const int64_t index = rank_ * schedule_.share_max + tile / world_;
+            const int64_t index = partial_in_share(schedule_, rank_, tile / world_);
             const int32_t owner = iris_cyclic_owner(&schedule_, tile);
             return {kFetched ? slot(rank_, layout_.partials_offset, tile)
                              : slot(owner, layout_.partials_offset, index),
                     owner, index * Geometry::kParts};
         } else if constexpr (kVariant == IRIS_VARIANT_ONE_SHOT) {
-            const int64_t index = rank_ * schedule_.tiles + tile;
+            const int64_t index = partial_of_all(schedule_, rank_, tile);
             const int32_t target = (rank_ + 1 + i) % world_;
             return {slot(target, layout_.partials_offset, index), target, index * Geometry::kParts};
         } else {
@@ -126,17 +127,9 @@ class gpu_reduction : public gpu_results<T, kVariant, Geometry, kResult>
         deliver_and_end(wg_, call_, args_.ending);
     }
 
-    /* Zeroes this rank's sums and locks for the call that follows, without being a call itself:
-     * nobody touches them before the barrier that comes after it. */
     IRIS_INLINE void clear_sums() const
     {
-        const uint64_t nbytes = layout_.own_offset;
-        const uint64_t share =
-            iris_round_up(iris_ceil_div((int64_t)nbytes, wg_.count), IRIS_TILE_ALIGNMENT);
-        const uint64_t begin = share * (uint64_t)wg_.index;
-        if (begin < nbytes)
-            clear_bytes(wg_, heap_pointer<char>(args_.call, rank_, half_offset() + begin),
-                        nbytes - begin < share ? nbytes - begin : share);
+        clear_all_sums(wg_, args_.call, call_.half, layout_);
     }
 
   private:
@@ -149,9 +142,8 @@ class gpu_reduction : public gpu_results<T, kVariant, Geometry, kResult>
     /* A chunk of a tile's sum in rank `rank`'s staging. */
     IRIS_INLINE value_t *sum_chunk(int32_t rank, int64_t tile, int32_t chunk) const
     {
-        return heap_pointer<value_t>(args_.call, rank,
-                                     half_offset() + layout_.partials_offset +
-                                         (uint64_t)tile * layout_.accum_nbytes) +
+        return staged<value_t>(args_.call, call_.half, rank, layout_.partials_offset, tile,
+                               layout_.accum_nbytes) +
                chunk * kChunk<T>;
     }
 
@@ -392,8 +384,7 @@ class gpu_reduction : public gpu_results<T, kVariant, Geometry, kResult>
     IRIS_INLINE bool add_to_sum(int32_t target, int64_t tile, int32_t piece, int32_t pieces)
     {
         const iris_tile_coord at = coord(tile);
-        uint32_t *lock =
-            heap_pointer<uint32_t>(args_.call, target, half_offset() + layout_.locks_offset) + tile;
+        uint32_t *lock = sum_lock(args_.call, call_.half, target, layout_, tile);
         if (kVariant == IRIS_VARIANT_SPINLOCK &&
             !lock_acquire(wg_, call_, lock, {IRIS_SIGNAL_LOCK, target, (int32_t)tile}))
             return false;

@@ -10,6 +10,7 @@
 
 #include "gpu_geometry.h"
 #include "kernels/abi/schedule.h"
+#include "kernels/protocol/staging.h"
 #include "kernels/protocol/sync.h"
 #include "tile_gpu.h"
 
@@ -109,16 +110,10 @@ template <typename T, iris_variant kVariant, class Geometry, result kResult> cla
         return schedule_.share_max * Geometry::kParts;
     }
 
-    IRIS_INLINE uint64_t half_offset() const
-    {
-        return args_.call.data_offset + call_.half * args_.call.data_half_nbytes;
-    }
-
     /* The index-th tile of T in the part of rank `rank`'s staging that begins at `part`. */
     IRIS_INLINE char *slot(int32_t rank, uint64_t part, int64_t index) const
     {
-        return heap_pointer<char>(args_.call, rank,
-                                  half_offset() + part + (uint64_t)index * layout_.tile_nbytes);
+        return staged<char>(args_.call, call_.half, rank, part, index, layout_.tile_nbytes);
     }
 
     /* Where a chunk of a tile of this rank's lies in its share, if `kShares`, else in the whole. */

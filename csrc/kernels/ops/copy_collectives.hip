@@ -19,6 +19,7 @@
 #include "kernels/abi/instances.h"
 #include "kernels/base/byte_range.h"
 #include "kernels/base/tile.h"
+#include "kernels/protocol/staging.h"
 #include "kernels/protocol/sync.h"
 
 namespace iris
@@ -39,7 +40,7 @@ IRIS_INLINE void copy_collective(work_group wg, const iris_copy_collective_args 
     const call_state call = call_begin(args.call);
     const int32_t self = args.call.rank, world = args.call.world_size;
     const byte_range part = share_of(wg.index, wg.count, args.nbytes);
-    const uint64_t staging = args.call.data_offset + call.half * args.call.data_half_nbytes;
+    const uint64_t staging = staging_offset(args.call, call.half);
     const char *input = device_pointer<const char>(args.input) + part.begin;
     char *output = device_pointer<char>(args.output) + part.begin;
 

@@ -25,6 +25,7 @@
 
 #include "kernels/abi/schedule.h"
 #include "kernels/base/tile.h"
+#include "staging.h"
 #include "sync.h"
 
 namespace iris
@@ -167,9 +168,7 @@ template <typename T> class gathered_operand
 #else
         const int32_t place = source - (layout_.skips_own != 0 && source > at ? 1 : 0);
 #endif
-        T *data = heap_pointer<T>(call, at,
-                                  call.data_offset + call_.half * call.data_half_nbytes +
-                                      (uint64_t)place * layout_.shard_step);
+        T *data = staged<T>(call, call_.half, at, 0, place, layout_.shard_step);
         return args_.m_contiguous != 0 ? matrix<T>{data, 1, layout_.pitch}
                                        : matrix<T>{data, layout_.pitch, 1};
     }

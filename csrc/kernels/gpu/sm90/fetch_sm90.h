@@ -34,6 +34,7 @@
 
 #include "gemm_sm90.h"
 #include "kernels/gpu/gpu_results.h"
+#include "kernels/protocol/staging.h"
 
 namespace iris
 {
@@ -117,7 +118,6 @@ class partial_fetcher : public gpu_results<T, kVariant, Geometry, result::scatte
     using base::exists;
     using base::flag_of;
     using base::flag_stride;
-    using base::half_offset;
     using base::layout_;
     using base::owned_units;
     using base::publish;
@@ -204,7 +204,7 @@ class partial_fetcher : public gpu_results<T, kVariant, Geometry, result::scatte
                                flag_stride(), -1))
                 return false;
             acquire_for_engines();
-            next_offset_ = half_offset() + layout_.partials_offset +
+            next_offset_ = staging_offset(args_.call, call_.half) + layout_.partials_offset +
                            (uint64_t)tile_of(next_unit_) * layout_.tile_nbytes +
                            (uint64_t)(next_unit_ % Geometry::kPieces) * (kRuns * kRunBytes);
             next_unit_ += wg_.count;

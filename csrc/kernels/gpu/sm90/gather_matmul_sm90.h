@@ -10,6 +10,7 @@
 #define IRIS_GATHER_MATMUL_SM90_H
 
 #include "kernels/gpu/gathered_tile.h"
+#include "kernels/protocol/staging.h"
 #include "matmul_sm90.h"
 
 namespace iris
@@ -129,9 +130,7 @@ template <typename T> struct sm90_gather_call {
         const int64_t place = step * IRIS_SM90_PARTS + half;
         const int64_t flag = gather.layout.flags_count + place;
         float *sums =
-            heap_pointer<float>(call.args, call.args.rank,
-                                call.args.data_offset + call.half * call.args.data_half_nbytes +
-                                    gather.layout.half_nbytes) +
+            staged<float>(call.args, call.half, call.args.rank, gather.layout.half_nbytes, 0, 0) +
             place * (kTileN / 2) * kGroupThreads + thread;
         if (!stores<kTileN>(tile)) {
 #pragma unroll
