@@ -78,7 +78,7 @@ def select_config(
     """
     config = FusedConfig() if config is None else config
     return _config_of(
-        _checks.context("ctx", ctx)._select_config(operation, M, N, K, dtype, config._as_tuple())
+        _checks.context("ctx", ctx)._select_config(operation, M, N, K, dtype, _fields(config))
     )
 
 
@@ -143,7 +143,16 @@ def explain(
     """
     if config is None:
         config = FusedConfig() if op in FUSED else Config()
-    return from_extension(_explain(op, M, N, K, dtype, world_size, arch, config._as_tuple()))
+    return from_extension(_explain(op, M, N, K, dtype, world_size, arch, _fields(config)))
+
+
+def _fields(config: Any) -> tuple[Any, ...]:
+    if not isinstance(config, FusedConfig | Config):
+        raise TypeError(
+            "config: expected iris_c.FusedConfig, iris_c.ccl.Config or None, got "
+            f"{type(config).__name__}"
+        )
+    return config._as_tuple()
 
 
 # The operations that take a FusedConfig.

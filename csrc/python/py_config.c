@@ -153,6 +153,7 @@ static bool is_frozen(PyTypeObject *type)
 
 int iris_py_config(struct iris_py_state *state, PyObject *value, struct iris_config *out)
 {
+    static const char kinds[] = "iris_c.FusedConfig, iris_c.ccl.Config or None";
     struct iris_py_config_entry *entry;
     PyObject *replaced;
     PyObject *tuple;
@@ -164,12 +165,14 @@ int iris_py_config(struct iris_py_state *state, PyObject *value, struct iris_con
             return 0;
         }
     }
+    if (PyType_Check(value)) /* the class itself, without its parentheses */
+        return iris_py_type_error("config", kinds, value);
     tuple = PyObject_CallMethodObjArgs(value, state->names[IRIS_PY_NAME__as_tuple], NULL);
     if (!tuple) {
         if (!PyErr_ExceptionMatches(PyExc_AttributeError))
             return -1;
         PyErr_Clear();
-        return iris_py_type_error("config", "iris_c.FusedConfig, iris_c.ccl.Config or None", value);
+        return iris_py_type_error("config", kinds, value);
     }
     failed = iris_py_config_from_tuple(tuple, out);
     Py_DECREF(tuple);

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 import iris_c
 from iris_c.ops import auto_config, explain
@@ -202,11 +203,38 @@ def test_messages_grow_out_of_packets():
         (("matmul_all_reduce", 1, 1, 1, "float32", 0, "cpu"), "world_size: expected 1 to 16"),
         (("matmul_all_reduce", 1, 1, 1, "float32", 1, "sm_80"), "arch: expected sm_90a, gfx90a"),
         (("matmul_reduce_scatter", 3, 1, 1, "float32", 2, "cpu"), "M: expected a multiple of"),
+        (("matmul_all_reduce", 2**62, 2**62, 1, "float32", 2, "cpu"), "at most 2\\*\\*48 elements"),
+        (("matmul_all_gather", 2**25, 1, 2**24, "float16", 8, "sm_90a"), "at most 2\\*\\*48"),
     ],
 )
 def test_mistakes_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         auto_config(*arguments)
+
+
+@pytest.mark.parametrize("config", [3, "tiles", iris_c.FusedConfig], ids=repr)
+def test_what_is_no_config(ctx, config):
+    x = torch.zeros(4, 4)
+    for call in (
+        lambda: explain("matmul_all_reduce", 4, 4, 4, "float32", 2, "cpu", config),
+        lambda: ctx.ops.select_config(4, 4, 4, "float32", config),
+        lambda: ctx.ops.matmul_all_reduce(x, x, x, config=config),
+        lambda: ctx.ccl.all_reduce(x, x, config=config),
+    ):
+        with pytest.raises(TypeError, match=r"^config: expected iris_c\.FusedConfig, .* got "):
+            call()
+
+
+@pytest.mark.parametrize("arch", ["sm_90a", "gfx942", "cpu"])
+@pytest.mark.parametrize("op", iris_c.ops.FUSED)
+def test_the_largest_sizes(op, arch):
+    """Nothing that is computed of them overflows: the sanitizers look on."""
+    for sizes in ((1 << 48, 1, 1), (1, 1 << 48, 1), (1, 1, 1 << 48), (1 << 24,) * 3):
+        for world_size in (1, 16):
+            M, N, K = sizes
+            if M % world_size == 0:
+                auto_config(op, M, N, K, "float16", world_size, arch)
+                assert explain(op, M, N, K, "float16", world_size, arch).decisions is not None
 
 
 def test_calls_say_what_they_chose():

@@ -7,6 +7,7 @@ import pytest
 import sanitized
 
 TESTS = [
+    "tests/api/test_auto_config.py::test_the_largest_sizes",
     "tests/api/test_one_context.py",
     "tests/api/test_creation.py",
     "tests/api/test_buffer.py",

@@ -98,6 +98,16 @@ static enum iris_status select_plain(const struct iris_select_target *on,
     return IRIS_OK;
 }
 
+/* More elements than there are addresses; what is computed of them fits into 64 bits. */
+enum { MOST_ELEMENTS_LOG2 = 48 };
+
+static bool is_countable(int64_t rows, int64_t columns)
+{
+    const int64_t most = INT64_C(1) << MOST_ELEMENTS_LOG2;
+
+    return rows <= most && columns <= most && (rows == 0 || columns <= most / rows);
+}
+
 /* An extent of 0 is tiled as one of 1 is. A gathered product without columns, which only joins the
  * operand, does not begin early: it is the wait for everything that makes it hear from every peer.
  */
@@ -112,6 +122,11 @@ enum iris_status iris_select_for(const struct iris_select_target *on,
     if (M < 0 || N < 0 || K < 0)
         return IRIS_FAIL(IRIS_EINVAL, "M, N, K: expected >= 0, got %lld, %lld, %lld", (long long)M,
                          (long long)N, (long long)K);
+    if (!is_countable(M, N) || !is_countable(M, K) || !is_countable(N, K))
+        return IRIS_FAIL(IRIS_EINVAL,
+                         "M, N, K: expected matrices of at most 2**%d elements, got %lld, %lld, "
+                         "%lld",
+                         MOST_ELEMENTS_LOG2, (long long)M, (long long)N, (long long)K);
     if (N == 0)
         asked.overlap = IRIS_NO;
     desc->M = M > 0 ? M : 1;
