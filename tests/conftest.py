@@ -3,12 +3,17 @@
 """Every test must leave the machine as it found it."""
 
 import os
+import signal
 
 import pytest
 from descriptors import ON_GPU, open_descriptors
 
 import iris_c
 from iris_c.testing import RankFailure
+
+# A shell ignores SIGINT for what it starts in the background, and so would all processes of this one.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Folders with files that take minutes: begun late, one would leave the other processes idle.
 FIRST = ("protocol", "native", "amd", "kernels", "examples")

@@ -164,7 +164,7 @@ template <typename T> class gathered_operand
     {
         const iris_call_args &call = args_.product.reduce.call;
 #if defined(IRIS_GPU)
-        const int32_t place = source; /* skips_own is the host's: no scalar registers for it */
+        const int32_t place = source; /* GPUs have no scalar registers left for skips_own */
 #else
         const int32_t place = source - (layout_.skips_own != 0 && source > at ? 1 : 0);
 #endif

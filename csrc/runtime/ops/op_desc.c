@@ -84,11 +84,11 @@ struct iris_gather_layout iris_op_desc_gather(const struct iris_op_desc *desc, i
 {
     const bool host = desc->local.gpu_parts == 0;
 
-    return iris_gather_layout_make(
-        desc->share_m != 0 ? desc->share_m : desc->M, desc->share_k != 0 ? desc->share_k : desc->K,
-        desc->block_m, desc->unit_k, desc->local.group_rows, desc->m_contiguous,
-        host && desc->share_k != 0, desc->local.gpu_parts == 1 || (host && desc->share_k == 0),
-        (uint32_t)iris_dtype_nbytes(desc->dtype), world_size);
+    return iris_gather_layout_make(desc->share_m != 0 ? desc->share_m : desc->M,
+                                   desc->share_k != 0 ? desc->share_k : desc->K, desc->block_m,
+                                   desc->unit_k, desc->local.group_rows, desc->m_contiguous,
+                                   host && desc->share_k != 0, host && desc->share_k == 0,
+                                   (uint32_t)iris_dtype_nbytes(desc->dtype), world_size);
 }
 
 struct iris_gather_schedule iris_op_desc_gather_schedule(const struct iris_op_desc *desc,
