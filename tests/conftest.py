@@ -11,7 +11,7 @@ from descriptors import ON_GPU, open_descriptors
 import iris_c
 from iris_c.testing import RankFailure
 
-# A shell ignores SIGINT for what it starts in the background, and so would all processes of this one.
+# What a shell starts in the background ignores SIGINT, and so would all processes of this one.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
