@@ -5,6 +5,7 @@
  * host memory, with loops. Numbers are those of the libraries' headers, written down here a second
  * time. Refuses what it is not told in the way the headers ask for.
  */
+#include <dlfcn.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -195,7 +196,6 @@ static float load(const void *data, int type, int64_t i)
     return value;
 }
 
-/* bfloat16 is cut: the test's numbers need no rounding. */
 static void store(void *data, int type, int64_t i, float value)
 {
     uint32_t bits;
@@ -206,7 +206,7 @@ static void store(void *data, int type, int64_t i, float value)
     else if (type == 2)
         ((_Float16 *)data)[i] = (_Float16)value;
     else
-        ((uint16_t *)data)[i] = (uint16_t)(bits >> 16);
+        ((uint16_t *)data)[i] = (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
 static float element(const void *data, const struct matrix *m, int op, int64_t batch, int64_t i,
@@ -217,6 +217,20 @@ static float element(const void *data, const struct matrix *m, int op, int64_t b
     return load(data, m->type, batch * m->step + col * m->leading + row);
 }
 
+/* What the stream holds comes first, where there is a driver that has streams: the emulated one. */
+static void wait_for(void *stream)
+{
+    void *driver = dlopen("libamdhip64.so", RTLD_NOW | RTLD_NOLOAD);
+    int (*synchronize)(void *) = NULL;
+
+    if (driver != NULL)
+        *(void **)&synchronize = dlsym(driver, "hipStreamSynchronize");
+    if (synchronize != NULL)
+        (void)synchronize(stream);
+}
+
+int stand_in_multiplied;
+
 int NAME(Matmul)(void *handle, struct product *p, const float *alpha, const void *A,
                  struct matrix *a, const void *B, struct matrix *b, const float *beta,
                  const void *C, struct matrix *c, void *D, struct matrix *d,
@@ -224,11 +238,12 @@ int NAME(Matmul)(void *handle, struct product *p, const float *alpha, const void
 {
     const int64_t K = p->transa == OP_T ? a->rows : a->cols;
 
-    (void)stream;
     if (handle == NULL || C != D || c != d || *alpha != 1.0f || *beta != 0.0f ||
         !fits(p, a, b, d) || algorithm[0] != 0x5a || algorithm[ALGORITHM - 1] != 0x5a || K == 17 ||
         (workspace == NULL) != (nbytes == 0))
         return NOT_SUPPORTED;
+    ++stand_in_multiplied;
+    wait_for(stream);
     for (int64_t batch = 0; batch < d->batch; ++batch)
         for (int64_t i = 0; i < d->rows; ++i)
             for (int64_t j = 0; j < d->cols; ++j) {
