@@ -5,7 +5,6 @@
  */
 #include "context_lock.h"
 
-#include <errno.h>
 #include <time.h>
 
 #include "base/wait.h"

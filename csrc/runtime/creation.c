@@ -3,7 +3,6 @@
  *
  * How a context begins: meet the ranks, map the control segment, open the device, map the heaps.
  */
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/process.h"

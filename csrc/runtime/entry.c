@@ -6,7 +6,6 @@
 #include "entry.h"
 
 #include "base/wait.h"
-#include "context_end.h"
 #include "context_lock.h"
 
 /* NOTE [threads]: a context may be used by several threads. Calls that all ranks make are made in

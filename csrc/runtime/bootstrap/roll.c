@@ -4,7 +4,6 @@
 #include "roll.h"
 
 #include <stdio.h>
-#include <string.h>
 #include <sys/random.h>
 #include <unistd.h>
 

@@ -6,7 +6,6 @@
 #include "op_desc.h"
 
 #include <stdio.h>
-#include <string.h>
 
 #include "kernels/abi/launch_limits.h"
 
