@@ -24,7 +24,7 @@ except ModuleNotFoundError as missing:
 
 from iris_c import ccl, ops, tracing
 from iris_c._C import Buffer
-from iris_c.config import FusedConfig
+from iris_c.config import FusedConfig, set_batch_invariant
 from iris_c.context import Context, init
 from iris_c.errors import BackendError, HeapExhausted, PeerError, SignalTimeout
 from iris_c.ops import FusedWorkspace
@@ -47,5 +47,6 @@ __all__ = [
     "init",
     "iris",
     "ops",
+    "set_batch_invariant",
     "tracing",
 ]

@@ -14,7 +14,7 @@ from typing import Any
 
 from iris_c import _C
 
-__all__ = ["Config", "FusedConfig"]
+__all__ = ["Config", "FusedConfig", "set_batch_invariant"]
 
 
 def _check_positive(name: str, value: int | None) -> None:
@@ -75,6 +75,10 @@ class FusedConfig:
         only tiles have: a block size, `group_size_m`, an `all_reduce_variant` but 'two_shot', or
         one of the fields of all_gather_matmul_hbm_buffer. Beside another form such a field is
         an error.
+    batch_invariant : bool or None
+        True: a row of the result has the same bits whatever M is and whatever stands in the other
+        rows: one form, 'tiles', of one width, with K in one order. None: what
+        :func:`iris_c.set_batch_invariant` has been told.
     """
 
     block_size_m: int | None = None
@@ -89,6 +93,7 @@ class FusedConfig:
     staged_a_layout: str | None = None
     overlap: bool | None = None
     form: str | None = None
+    batch_invariant: bool | None = None
 
     def validate(self, world_size: int | None = None) -> None:
         """Raise ValueError, which names the field and its value, if no operation could run so.
@@ -112,6 +117,7 @@ class FusedConfig:
             self.staged_a_layout,
             self.overlap,
             self.form,
+            self.batch_invariant,
         )
 
 
@@ -157,4 +163,23 @@ class Config:
             None,
             None,
             None,
+            None,
         )
+
+
+def set_batch_invariant(invariant: bool) -> bool:
+    """Say what `batch_invariant` means where a FusedConfig, or no config, leaves it open.
+
+    For all contexts of the process; equal on all ranks. The collectives of ``iris_c.ccl`` are so in
+    any case, but for the variants 'atomic' and 'spinlock'.
+
+    Parameters
+    ----------
+    invariant : bool
+
+    Returns
+    -------
+    bool
+        What it was before.
+    """
+    return _C._set_batch_invariant(invariant)

@@ -178,7 +178,12 @@ def _config_of(fields: tuple[Any, ...]) -> FusedConfig:
         "k_per_flag",
     )
     chosen = {name: value or None for name, value in zip(names, fields, strict=False)}
-    variant, layout, overlap, form = fields[len(names) :]
+    variant, layout, overlap, form, invariant = fields[len(names) :]
     return FusedConfig(
-        **chosen, all_reduce_variant=variant, staged_a_layout=layout, overlap=overlap, form=form
+        **chosen,
+        all_reduce_variant=variant,
+        staged_a_layout=layout,
+        overlap=overlap,
+        form=form,
+        batch_invariant=invariant,
     )

@@ -80,6 +80,11 @@ static int config_form(PyObject *value, enum iris_form *out)
     return 0;
 }
 
+static PyObject *choice_object(enum iris_choice choice)
+{
+    return choice == IRIS_OPEN ? Py_None : choice == IRIS_YES ? Py_True : Py_False;
+}
+
 static int config_choice(const char *name, PyObject *value, enum iris_choice *out)
 {
     if (value == Py_None)
@@ -108,8 +113,8 @@ int iris_py_config_from_tuple(PyObject *tuple, struct iris_config *out)
     };
     const int count = sizeof fields / sizeof fields[0];
 
-    if (!PyTuple_Check(tuple) || PyTuple_Size(tuple) != count + 4) {
-        PyErr_Format(PyExc_TypeError, "config: expected %d fields", count + 4);
+    if (!PyTuple_Check(tuple) || PyTuple_Size(tuple) != count + 5) {
+        PyErr_Format(PyExc_TypeError, "config: expected %d fields", count + 5);
         return -1;
     }
     for (int i = 0; i < count; i++) /* items are borrowed from the tuple */
@@ -118,7 +123,9 @@ int iris_py_config_from_tuple(PyObject *tuple, struct iris_config *out)
     if (config_variant(PyTuple_GetItem(tuple, count), &config.variant) < 0 ||
         config_layout(PyTuple_GetItem(tuple, count + 1), &config.m_contiguous) < 0 ||
         config_choice("overlap", PyTuple_GetItem(tuple, count + 2), &config.overlap) < 0 ||
-        config_form(PyTuple_GetItem(tuple, count + 3), &config.form) < 0)
+        config_form(PyTuple_GetItem(tuple, count + 3), &config.form) < 0 ||
+        config_choice("batch_invariant", PyTuple_GetItem(tuple, count + 4),
+                      &config.batch_invariant) < 0)
         return -1;
     *out = config;
     return 0;
@@ -126,16 +133,14 @@ int iris_py_config_from_tuple(PyObject *tuple, struct iris_config *out)
 
 PyObject *iris_py_config_to_tuple(const struct iris_config *config)
 {
-    return Py_BuildValue("(iiiiiiiizsOz)", config->block_size_m, config->block_size_n,
-                         config->block_size_k, config->group_size_m, config->num_sms,
-                         config->num_xcds, config->num_fetch_sms, config->k_per_flag,
-                         config->variant == IRIS_VARIANT_NONE ? NULL
-                                                              : iris_variant_name(config->variant),
-                         config->m_contiguous ? "m_contiguous" : "k_contiguous",
-                         config->overlap == IRIS_OPEN  ? Py_None
-                         : config->overlap == IRIS_YES ? Py_True
-                                                       : Py_False,
-                         config->form == IRIS_FORM_NONE ? NULL : iris_form_name(config->form));
+    return Py_BuildValue(
+        "(iiiiiiiizsOzO)", config->block_size_m, config->block_size_n, config->block_size_k,
+        config->group_size_m, config->num_sms, config->num_xcds, config->num_fetch_sms,
+        config->k_per_flag,
+        config->variant == IRIS_VARIANT_NONE ? NULL : iris_variant_name(config->variant),
+        config->m_contiguous ? "m_contiguous" : "k_contiguous", choice_object(config->overlap),
+        config->form == IRIS_FORM_NONE ? NULL : iris_form_name(config->form),
+        choice_object(config->batch_invariant));
 }
 
 /* Whether an object of this type stays as it is: a FusedConfig or ccl.Config itself. One of a

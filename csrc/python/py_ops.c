@@ -171,6 +171,22 @@ static PyObject *ops_log_choices(PyObject *IRIS_UNUSED(module), PyObject *on)
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(set_batch_invariant_doc,
+             "_set_batch_invariant($module, invariant, /)\n--\n\n"
+             "Whether configs that leave batch_invariant open mean True; what it was before.");
+
+static PyObject *ops_set_batch_invariant(PyObject *IRIS_UNUSED(module), PyObject *invariant)
+{
+    const bool before = iris_is_batch_invariant();
+
+    if (!PyBool_Check(invariant)) {
+        (void)iris_py_type_error("invariant", "a bool", invariant);
+        return NULL;
+    }
+    iris_set_batch_invariant(invariant == Py_True);
+    return PyBool_FromLong(before);
+}
+
 /* ---- facts about the build and the machine ---- */
 
 PyDoc_STRVAR(backends_doc, "backends($module, /)\n--\n\n"
@@ -260,6 +276,7 @@ PyMethodDef iris_py_ops_methods[] = {
     {"_config_validate", ops_config_validate, METH_VARARGS, config_validate_doc},
     {"_auto_config", ops_auto_config, METH_VARARGS, auto_config_doc},
     {"_explain", ops_explain, METH_VARARGS, explain_doc},
+    {"_set_batch_invariant", ops_set_batch_invariant, METH_O, set_batch_invariant_doc},
     {"_log_choices", ops_log_choices, METH_O, log_choices_doc},
     {NULL, NULL, 0, NULL},
 };

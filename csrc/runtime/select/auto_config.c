@@ -49,6 +49,8 @@ enum iris_status iris_config_select(const struct iris_context *ctx, enum iris_op
     uint32_t work_groups;
 
     IRIS_TRY(iris_context_check(ctx));
+    if (config->batch_invariant == IRIS_OPEN && iris_is_batch_invariant())
+        config->batch_invariant = IRIS_YES;
     share_rows(&desc, ctx->world_size);
     IRIS_TRY(iris_select_for(&on, config, &desc, &work_groups));
     fill_config(&on, &desc, work_groups, config);

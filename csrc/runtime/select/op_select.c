@@ -132,7 +132,8 @@ enum iris_status iris_select_for(const struct iris_select_target *on,
     desc->M = M > 0 ? M : 1;
     desc->N = N > 0 ? N : 1;
     desc->K = K > 0 ? K : 1;
-    status = iris_select_form(on, config, M == 0 || N == 0 || K == 0 || desc->no_k, desc);
+    status = iris_select_form(on, config, asked.batch_invariant == IRIS_YES,
+                              M == 0 || N == 0 || K == 0 || desc->no_k, desc);
     if (config->form == IRIS_FORM_DECODE && desc->form == IRIS_FORM_TILES)
         asked.variant = IRIS_VARIANT_NONE; /* empty: tiles, which have no hops */
     if (status == IRIS_OK)
@@ -160,6 +161,18 @@ struct iris_select_target iris_select_target_of(const struct iris_context *ctx)
         .cores = traits->cores,
         .has_blas = ctx->has_blas,
     };
+}
+
+static atomic_bool all_invariant;
+
+void iris_set_batch_invariant(bool invariant)
+{
+    atomic_store_explicit(&all_invariant, invariant, memory_order_relaxed);
+}
+
+bool iris_is_batch_invariant(void)
+{
+    return atomic_load_explicit(&all_invariant, memory_order_relaxed);
 }
 
 typedef void choice_log(const char *text);
@@ -221,6 +234,8 @@ enum iris_status iris_op_select(const struct iris_context *ctx, const struct iri
     key.on = iris_select_target_of(ctx);
     if (config != NULL)
         key.config = *config;
+    if (key.config.batch_invariant == IRIS_OPEN && iris_is_batch_invariant())
+        key.config.batch_invariant = IRIS_YES; /* which choices are remembered by */
     key.desc = *desc;
     if (log != NULL)
         return select_and_log(log, ctx, &key, desc, work_groups);

@@ -120,8 +120,23 @@ static enum iris_status check_form(const struct iris_select_target *on,
                      on->backend, iris_form_name(form));
 }
 
+/* Tiles add up K in one order whatever their number, and ranks are added in theirs. */
+static enum iris_status check_invariant(const struct iris_config *config, enum iris_form form)
+{
+    if (form != IRIS_FORM_TILES)
+        return IRIS_FAIL(IRIS_EINVAL,
+                         "form: expected 'tiles' or None with batch_invariant, got '%s'",
+                         iris_form_name(form));
+    if (config->variant != IRIS_VARIANT_ATOMIC && config->variant != IRIS_VARIANT_SPINLOCK)
+        return IRIS_OK;
+    return IRIS_FAIL(IRIS_EINVAL,
+                     "all_reduce_variant: expected 'two_shot', 'one_shot' or 'ring', which add in "
+                     "rank order, with batch_invariant, got '%s'",
+                     iris_variant_name(config->variant));
+}
+
 enum iris_status iris_select_form(const struct iris_select_target *on,
-                                  const struct iris_config *config, bool empty,
+                                  const struct iris_config *config, bool invariant, bool empty,
                                   struct iris_op_desc *desc)
 {
     const char *tiles_field = find_tiles_field(config);
@@ -131,7 +146,10 @@ enum iris_status iris_select_form(const struct iris_select_target *on,
         return IRIS_OK;
     desc->form = config->form;
     if (desc->form == IRIS_FORM_NONE)
-        desc->form = tiles_field != NULL || empty ? IRIS_FORM_TILES : choose_form(on, config, desc);
+        desc->form = tiles_field != NULL || empty || invariant ? IRIS_FORM_TILES
+                                                               : choose_form(on, config, desc);
+    if (invariant)
+        IRIS_TRY(check_invariant(config, desc->form));
     IRIS_TRY(check_form(on, desc, desc->form, tiles_field));
     if (empty) /* nothing to multiply: the other forms leave that to this one */
         desc->form = IRIS_FORM_TILES;

@@ -177,7 +177,7 @@ enum iris_status iris_select_gather(const struct iris_select_target *on,
                      config->overlap != IRIS_NO &&
                      (config->overlap == IRIS_YES || on->world_size > 1);
     select_unit(on, config, work_groups, desc);
-    desc->may_split_k = may_split_k(on, desc);
+    desc->may_split_k = config->batch_invariant != IRIS_YES && may_split_k(on, desc);
     desc->local.k_splits =
         desc->may_split_k && count_tiles(on, desc) * IRIS_K_SPLITS <= (int64_t)work_groups
             ? IRIS_K_SPLITS

@@ -32,10 +32,10 @@ bool iris_form_available(const struct iris_select_target *on, const struct iris_
                          enum iris_form form);
 
 /* The steps, for extents of at least 1. The form of a product, `empty` if there is nothing to
- * multiply; the variant; the tiles, of products
+ * multiply, `invariant` if rows must not depend on each other; the variant; the tiles, of products
  * and of tensors; what a gathered operand needs besides. */
 enum iris_status iris_select_form(const struct iris_select_target *on,
-                                  const struct iris_config *config, bool empty,
+                                  const struct iris_config *config, bool invariant, bool empty,
                                   struct iris_op_desc *desc);
 enum iris_status iris_select_variant(const struct iris_select_target *on,
                                      const struct iris_config *config, struct iris_op_desc *desc);

@@ -195,6 +195,8 @@ static int32_t choose_tile_width(const struct iris_select_target *on,
         return tiles->n;
     if (config->block_size_n == tiles->n || config->block_size_n == tiles->narrow_n)
         return config->block_size_n;
+    if (config->batch_invariant == IRIS_YES)
+        return tiles->narrow_n; /* one width for any M */
     weigh_width(on, desc, tiles, tiles->n, &decision);
     weigh_width(on, desc, tiles, tiles->narrow_n, &decision);
     return iris_decide(&decision, MARGIN, on->explanation);

@@ -158,6 +158,11 @@ enum iris_status iris_select_variant(const struct iris_select_target *on,
     case IRIS_OP_MATMUL_ALL_REDUCE:
         if (desc->variant == IRIS_VARIANT_NONE)
             desc->variant = IRIS_VARIANT_TWO_SHOT;
+        /* On the host the owner of a tile does not round its own partial, and who owns a row
+         * depends on how many there are. */
+        if (config->batch_invariant == IRIS_YES && !on->chip->is_gpu &&
+            desc->variant == IRIS_VARIANT_TWO_SHOT)
+            desc->variant = IRIS_VARIANT_ONE_SHOT;
         if (desc->variant <= IRIS_VARIANT_RING)
             return IRIS_OK;
         return IRIS_FAIL(IRIS_EINVAL,
