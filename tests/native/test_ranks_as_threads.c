@@ -80,13 +80,19 @@ static void matmul(struct iris_context *ctx, const struct rank_args *self,
                                        .num_sms = 2,
                                        .variant = variant};
     struct iris_op_options options = {.config = &config, .async_op = async_op};
-    struct iris_allocation *allocation = NULL;
+    struct iris_allocation *allocation = NULL, *local = NULL, *apart = NULL;
     float *a = filled(self->rank, 0, M * K, call), *b = filled(self->rank, 1, K * N, call);
     float *bias = filled(0, 2, N, call), *c;
     const struct iris_tensor A = matrix(a, M, K), B = matrix(b, K, N), V = matrix(bias, 1, N);
 
     MUST(iris_allocation_create(ctx, (size_t)(M * N) * sizeof *c, &allocation));
-    c = on_heap ? iris_allocation_data(allocation) : malloc((size_t)(M * N) * sizeof *c);
+    if (!on_heap && call % 2 == 0) { /* in the arena, elsewhere on each rank */
+        MUST(iris_allocation_create_local(ctx, 1 + (size_t)self->rank * 1000, NULL, &apart));
+        MUST(iris_allocation_create_local(ctx, (size_t)(M * N) * sizeof *c, NULL, &local));
+        c = iris_allocation_data(local);
+    } else {
+        c = on_heap ? iris_allocation_data(allocation) : malloc((size_t)(M * N) * sizeof *c);
+    }
     for (int64_t i = 0; i < M * N; ++i)
         c[i] = NAN;
     const struct iris_tensor C = matrix(c, M, N);
@@ -109,9 +115,11 @@ static void matmul(struct iris_context *ctx, const struct rank_args *self,
             }
         }
     }
-    if (!on_heap)
+    if (!on_heap && local == NULL)
         free(c);
     iris_allocation_release(allocation);
+    iris_allocation_release(local);
+    iris_allocation_release(apart);
     free(a);
     free(b);
     free(bias);
@@ -519,6 +527,7 @@ static void *rank_main(void *arg)
     const struct iris_context_options options = {
         .backend = "cpu",
         .heap_size = 1 << 22,
+        .local_size = 1 << 18,
         .rank = self->rank,
         .world_size = self->world,
         .timeout = 5,
