@@ -27,6 +27,10 @@ SMALL, LARGE, STEP = 1 << 20, 10 << 20, 2 << 20  # as torch's allocator divides 
 # Requests that are not even tried after one that the arena had no room for.
 PATIENCE = 256
 
+# Pools that nobody needs any more. torch ends the process where one is destroyed while a stream is
+# being captured, as the garbage collector might do.
+_unneeded: list[MemPool] = []
+
 # By number. torch's pools call them for as long as any memory of theirs is alive.
 _allocators: dict[int, Any] = {}
 
@@ -44,6 +48,11 @@ def _allocator(number: int) -> Any:
             _C.__file__, f"iris_c_pool_allocate_{number}", "iris_c_pool_free"
         )
     return _allocators[number].allocator()
+
+
+def _destroy_unneeded() -> None:
+    if _unneeded and not torch.cuda.is_current_stream_capturing():
+        _unneeded.clear()
 
 
 def _is_recorded_as_a_tree(device: int) -> bool:
@@ -74,13 +83,28 @@ class Pools:
         self._lock = threading.Lock()
         self._eager: MemPool | None = None
         self._captures: dict[int, tuple[MemPool, Callable[[], bool]]] = {}
-        self._spare: list[MemPool] = []
+        self._spare: list[MemPool] = []  # of captures
+        self._users: list[MemPool] = []  # of use(), by whichever thread
+        self._all: list[MemPool] = []
         self._thread = threading.local()
         self._patience = 0
 
+        _destroy_unneeded()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_all") and not sys.is_finalizing():
+            _unneeded.extend(self._all)
+            self._all.clear()
+            self._captures.clear()
+            self._spare.clear()
+            self._users.clear()
+            self._eager = None
+            _destroy_unneeded()
+
     def _new(self) -> MemPool:
         with torch.cuda.device(self._device):
-            return torch.cuda.MemPool(_allocator(self._number))
+            self._all.append(torch.cuda.MemPool(_allocator(self._number)))
+        return self._all[-1]
 
     def _of_capture(self, ctx: _C.Context, capture: int) -> MemPool:
         """The pool of a graph that is being captured; one of a graph that is gone, if there is."""
@@ -173,8 +197,7 @@ class Pools:
             if capture != 0:
                 pool = self._of_capture(ctx, capture)
             else:
-                pool = getattr(self._thread, "pool", None) or self._new()
-                self._thread.pool = pool
+                pool = self._users.pop() if self._users else self._new()
         self._thread.inside = capture
         try:
             with self._active(pool):
@@ -187,3 +210,5 @@ class Pools:
             raise
         finally:
             self._thread.inside = outer
+            if capture == 0:
+                self._users.append(pool)

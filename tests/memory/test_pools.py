@@ -3,7 +3,9 @@
 """Which pool of torch's allocator results are taken from, on a double of torch.cuda; what torch
 makes of it is tested on GPUs, in test_arena_on_gpus.py."""
 
+import gc
 import types
+import weakref
 
 import pytest
 import torch
@@ -68,12 +70,15 @@ def cuda(monkeypatch):
         (torch.cuda.memory, "CUDAPluggableAllocator", allocator),
         (torch.cuda, "device", lambda index: pools.contextlib.nullcontext()),
         (torch.cuda, "current_stream", lambda device: stream),
+        (torch.cuda, "is_current_stream_capturing", lambda: False),
         (torch.cuda, "memory_snapshot", lambda pool: double.blocks),
         (torch, "empty", empty),
     ):
         monkeypatch.setattr(target, name, value, raising=False)
     monkeypatch.setattr(pools, "_allocators", {})
-    return double
+    yield double
+    gc.collect()  # pools that exceptions kept go while the double is there
+    pools._unneeded.clear()
 
 
 LIKE = types.SimpleNamespace(dtype=torch.float32, device="cuda:0", element_size=lambda: 4)
@@ -210,6 +215,35 @@ def test_graphs_of_the_compiler_keep_to_their_pool(cuda, monkeypatch, ours):
     for ctx.capture in (0, 1):
         take(made, ctx)
     assert [pool is None for pool in cuda.taken] == [ours, ours]
+
+
+@pytest.mark.parametrize("capturing", [False, True])
+def test_no_pool_is_destroyed_in_a_capture(cuda, monkeypatch, capturing):
+    """Where torch would end the process."""
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: capturing)
+    monkeypatch.setattr(pools, "_unneeded", [])
+    ctx = Context()
+    made = pools.Pools(ctx)
+    for ctx.capture in (0, 1):
+        take(made, ctx)
+    with made.use(ctx):
+        pass
+    gone = [weakref.ref(pool) for pool in made._all]
+    assert len(gone) == 2
+    del made
+    assert [pool() is None for pool in gone] == [not capturing] * 2
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    pools.Pools(ctx)
+    assert [pool() for pool in gone] == [None, None]
+
+
+def test_users_pools_are_taken_in_turn(cuda):
+    ctx = Context()
+    made = pools.Pools(ctx)
+    for _ in range(3):
+        with made.use(ctx):
+            torch.empty(1)
+    assert len(set(cuda.taken)) == 1
 
 
 def test_an_older_torch(cuda, monkeypatch):
