@@ -70,6 +70,9 @@ static float *filled(int rank, int which, int64_t n, int call)
     return data;
 }
 
+/* Other calls of an operation have tiles, and take turns with these on one workspace. */
+static const struct iris_config plain = {.form = IRIS_FORM_PLAIN, .num_sms = 2};
+
 static void matmul(struct iris_context *ctx, const struct rank_args *self,
                    enum iris_variant variant, int64_t M, int64_t N, int64_t K, bool on_heap,
                    bool async_op, int call)
@@ -79,7 +82,8 @@ static void matmul(struct iris_context *ctx, const struct rank_args *self,
                                        .block_size_k = 8,
                                        .num_sms = 2,
                                        .variant = variant};
-    struct iris_op_options options = {.config = &config, .async_op = async_op};
+    const bool in_steps = variant == IRIS_VARIANT_TWO_SHOT && call % 2 == 1;
+    struct iris_op_options options = {.config = in_steps ? &plain : &config, .async_op = async_op};
     struct iris_allocation *allocation = NULL, *local = NULL, *apart = NULL;
     float *a = filled(self->rank, 0, M * K, call), *b = filled(self->rank, 1, K * N, call);
     float *bias = filled(0, 2, N, call), *c;
@@ -131,7 +135,8 @@ static void shared_products(struct iris_context *ctx, const struct rank_args *se
                             int64_t N, int64_t K, int call)
 {
     const struct iris_config config = {.block_size_m = 16, .block_size_n = 16, .num_sms = 2};
-    const struct iris_op_options options = {.config = &config, .async_op = call % 2 == 0};
+    const struct iris_op_options options = {.config = call % 3 == 1 ? &plain : &config,
+                                            .async_op = call % 2 == 0};
     const int64_t W = self->world;
     struct iris_allocation *allocation = NULL;
     int wrong = 0;
@@ -246,7 +251,7 @@ static void joined_operands(struct iris_context *ctx, const struct rank_args *se
                                        .num_sms = 2,
                                        .k_per_flag = 1 + call % 2,
                                        .m_contiguous = call % 3 == 0};
-    const struct iris_op_options options = {.config = &config};
+    const struct iris_op_options options = {.config = call % 4 == 1 ? &plain : &config};
     const int64_t W = self->world;
     int wrong = 0;
 
