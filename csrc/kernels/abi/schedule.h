@@ -200,9 +200,9 @@ IRIS_FUNCTION bool iris_packet_all_own(const struct iris_packet_layout *l)
 /* Elements of a word, and words that go together: a row of a tile of 64 columns. Pairs of such rows
  * are dealt to the ranks, so that the threads of a warp, which each have a word, have the same
  * owner, and neighbouring tiles and pairs have different ones. */
+#define IRIS_DECODE_COLS 64
 #define IRIS_DECODE_WORD 4
-#define IRIS_DECODE_GROUP 16
-#define IRIS_DECODE_COLS (IRIS_DECODE_WORD * IRIS_DECODE_GROUP)
+#define IRIS_DECODE_GROUP (IRIS_DECODE_COLS / IRIS_DECODE_WORD)
 
 /* A word of a rank's product: elements 4 word ... 4 word + 3 of a row. */
 struct iris_decode_place {
@@ -228,7 +228,7 @@ IRIS_FUNCTION struct iris_decode_layout iris_decode_layout_make(int32_t exchange
     l.share_cols = share_cols;
     l.owned_groups = (groups + world_size - 1) / world_size;
     if (exchange == IRIS_DECODE_BY_OWNERS)
-        l.slots = (int64_t)((rows + 1) / 2) * l.owned_groups * (2 * IRIS_DECODE_GROUP);
+        l.slots = (int64_t)((rows + 1) / 2) * l.owned_groups * (int64_t)(2 * IRIS_DECODE_GROUP);
     else if (exchange == IRIS_DECODE_SCATTER && share_cols != 0)
         /* A share may begin and end within a word. */
         l.slots = (int64_t)rows * (share_cols / IRIS_DECODE_WORD + 2);
@@ -288,8 +288,8 @@ IRIS_FUNCTION int64_t iris_decode_slot(const struct iris_decode_layout *l, int32
 
     if (l->exchange == IRIS_DECODE_BY_OWNERS)
         return (int64_t)(row / 2 * (uint32_t)l->owned_groups + group / (uint32_t)l->world_size) *
-                   (2 * IRIS_DECODE_GROUP) +
-               row % 2 * IRIS_DECODE_GROUP + word % IRIS_DECODE_GROUP;
+                   (int64_t)(2 * IRIS_DECODE_GROUP) +
+               (int64_t)(row % 2 * IRIS_DECODE_GROUP) + word % IRIS_DECODE_GROUP;
     if (l->exchange == IRIS_DECODE_SCATTER && l->share_cols != 0)
         return (int64_t)row * ((uint32_t)l->share_cols / IRIS_DECODE_WORD + 2) + at.word -
                (uint32_t)(receiver * l->share_cols) / IRIS_DECODE_WORD;

@@ -30,7 +30,7 @@ static enum iris_status divide(const struct iris_context *ctx, const struct iris
         int64_t clusters = limit / size, turns, cost;
         int resident;
 
-        if (size > 1 && (layout->rows > IRIS_DECODE_MAX_SPLIT_ROWS || steps < 2 * size))
+        if (size > 1 && (layout->rows > IRIS_DECODE_MAX_SPLIT_ROWS || steps < 2 * (int64_t)size))
             break;
         if (size > 1) {
             IRIS_TRY(ctx->ops->max_clusters(ctx->device, iris_decode_kernel(desc->dtype),

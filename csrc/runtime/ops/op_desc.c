@@ -184,38 +184,10 @@ struct iris_op_desc iris_op_desc_product(const struct iris_op_desc *desc, int wo
     return product;
 }
 
-/* The buffers of the form PLAIN, see op_plain.c. */
-static void add_plain_needs(const struct iris_op_desc *desc, int world_size,
-                            struct iris_op_needs *needs)
-{
-    const uint64_t element = iris_dtype_nbytes(desc->dtype);
-    const uint64_t result = (uint64_t)(desc->M * desc->N) * element;
-    const uint64_t operand = (uint64_t)(desc->M * desc->K) * element;
-    const uint64_t ranks = (uint64_t)world_size;
-    const struct iris_op_desc product = iris_op_desc_product(desc, world_size);
-    const struct iris_op_needs own = iris_op_desc_needs(&product, 1, true);
-
-    needs->product_flags_count = own.flags_count;
-    needs->product_half_nbytes = own.half_nbytes;
-    switch (desc->operation) {
-    case IRIS_OP_MATMUL_ALL_REDUCE:
-        needs->buffers[0] = needs->buffers[1] = result;
-        break;
-    case IRIS_OP_MATMUL_REDUCE_SCATTER:
-        needs->buffers[0] = result;
-        needs->buffers[1] = result / ranks;
-        break;
-    case IRIS_OP_MATMUL_ALL_GATHER:
-        needs->buffers[0] = result;
-        break;
-    default:
-        needs->buffers[0] = operand;
-        needs->buffers[1] = desc->share_k != 0 ? operand : 0;
-        break;
-    }
-}
-
-struct iris_op_needs iris_op_desc_needs(const struct iris_op_desc *desc, int world_size, bool all)
+/* Of one launch of our own, which is all of the call, or of the form PLAIN the product or the
+ * collective. */
+static struct iris_op_needs needs_of_launch(const struct iris_op_desc *desc, int world_size,
+                                            bool all)
 {
     struct iris_op_needs needs = {0};
     uint64_t results_nbytes = 0;
@@ -224,13 +196,6 @@ struct iris_op_needs iris_op_desc_needs(const struct iris_op_desc *desc, int wor
     struct iris_reduce_layout layout;
     struct iris_gather_layout gather;
 
-    if (desc->form == IRIS_FORM_PLAIN) {
-        const struct iris_op_desc collective = iris_op_desc_collective(desc, world_size);
-        const bool may_stage = collective.operation == IRIS_OP_ALL_REDUCE;
-        needs = iris_op_desc_needs(&collective, world_size, all && may_stage);
-        add_plain_needs(desc, world_size, &needs);
-        return needs;
-    }
     if (desc->form == IRIS_FORM_DECODE) {
         needs.packets = (uint64_t)iris_op_desc_decode(desc, world_size).packets;
         return needs;
@@ -281,6 +246,52 @@ struct iris_op_needs iris_op_desc_needs(const struct iris_op_desc *desc, int wor
     }
     if (all || desc->local.stages_results || results_nbytes <= SMALL_RESULTS)
         needs.half_nbytes += results_nbytes;
+    return needs;
+}
+
+/* The buffers of the form PLAIN, see op_plain.c. */
+static void add_plain_needs(const struct iris_op_desc *desc, int world_size,
+                            struct iris_op_needs *needs)
+{
+    const uint64_t element = iris_dtype_nbytes(desc->dtype);
+    const uint64_t result = (uint64_t)(desc->M * desc->N) * element;
+    const uint64_t operand = (uint64_t)(desc->M * desc->K) * element;
+    const uint64_t ranks = (uint64_t)world_size;
+    const struct iris_op_desc product = iris_op_desc_product(desc, world_size);
+    const struct iris_op_needs own = needs_of_launch(&product, 1, true);
+
+    needs->product_flags_count = own.flags_count;
+    needs->product_half_nbytes = own.half_nbytes;
+    switch (desc->operation) {
+    case IRIS_OP_MATMUL_ALL_REDUCE:
+        needs->buffers[0] = needs->buffers[1] = result;
+        break;
+    case IRIS_OP_MATMUL_REDUCE_SCATTER:
+        needs->buffers[0] = result;
+        needs->buffers[1] = result / ranks;
+        break;
+    case IRIS_OP_MATMUL_ALL_GATHER:
+        needs->buffers[0] = result;
+        break;
+    default:
+        needs->buffers[0] = operand;
+        needs->buffers[1] = desc->share_k != 0 ? operand : 0;
+        break;
+    }
+}
+
+struct iris_op_needs iris_op_desc_needs(const struct iris_op_desc *desc, int world_size, bool all)
+{
+    struct iris_op_desc collective;
+    struct iris_op_needs needs;
+    bool may_stage;
+
+    if (desc->form != IRIS_FORM_PLAIN)
+        return needs_of_launch(desc, world_size, all);
+    collective = iris_op_desc_collective(desc, world_size);
+    may_stage = collective.operation == IRIS_OP_ALL_REDUCE;
+    needs = needs_of_launch(&collective, world_size, all && may_stage);
+    add_plain_needs(desc, world_size, &needs);
     return needs;
 }
 

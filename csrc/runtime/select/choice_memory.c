@@ -33,6 +33,7 @@ bool iris_choice_recall(const struct iris_choice_key *key, struct iris_op_desc *
         const struct choice *choice = &mine->choices[number];
 
         if (choice->key.desc.M != key->desc.M || choice->key.desc.N != key->desc.N ||
+            /* NOLINTNEXTLINE(bugprone-suspicious-memory-comparison,cert-exp42-c,cert-flp37-c) */
             memcmp(&choice->key, key, sizeof *key) != 0)
             continue;
         *desc = choice->desc;
