@@ -21,6 +21,7 @@ from iris_c.torch._nodes import Nodes
 from iris_c.torch.functions import (
     all_gather_matmul,
     all_reduce,
+    gathered_matmul,
     matmul_all_gather,
     matmul_all_reduce,
     matmul_reduce_scatter,
@@ -34,6 +35,7 @@ __all__ = [
     "RowParallelLinear",
     "all_gather_matmul",
     "all_reduce",
+    "gathered_matmul",
     "init",
     "matmul_all_gather",
     "matmul_all_reduce",

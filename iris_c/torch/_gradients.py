@@ -174,8 +174,10 @@ def _backward_scattered_product(ctx: Any, wanted: Wanted, grad: Tensor) -> Gradi
     A, B = ctx.saved_tensors
     dim, group = ctx.options
     grad_A = grad_B = grad_bias = joined = None
-    if wanted[0]:
+    if wanted[0] and wanted[1]:
         grad_A, joined = _ops.all_gather_matmul(grad, B.t(), None, dim, group)
+    elif wanted[0]:
+        grad_A = _ops.gathered_matmul(grad, B.t(), None, dim, group)
     elif wanted[1]:
         joined = _ops.own_gathered(grad, dim, group)
     if wanted[1]:
@@ -264,6 +266,38 @@ def _jvp_gathered_operand(
 differentiate(
     "all_gather_matmul", _setup_gathered_operand, _backward_gathered_operand, _jvp_gathered_operand
 )
+
+
+# ---- the product of a joined operand alone: its gradients join the operand where they need it ----
+
+
+def _backward_gathered_matmul(ctx: Any, wanted: Wanted, grad: Tensor) -> Gradients:
+    A_shard, B = ctx.saved_tensors
+    dim, group = ctx.options
+    return (
+        _ops.matmul_reduce_scatter(grad, B.t(), None, dim, group) if wanted[0] else None,
+        _ops.own_gathered(A_shard, dim, group).t() @ grad if wanted[1] else None,
+        grad.sum_to_size(ctx.bias_shape) if wanted[2] else None,
+        None,
+        None,
+    )
+
+
+def _jvp_gathered_matmul(
+    ctx: Any, tangent_A: Tangent, tangent_B: Tangent, tangent_bias: Tangent, *_: None
+) -> Tensor:
+    """Each tangent's product is an exchange: joined along K, both would be no one shard."""
+    A_shard, B = ctx.saved_tensors
+    if tangent_A is None:
+        tangent_B = torch.zeros_like(B) if tangent_B is None else tangent_B
+        tangent_A, B, tangent_B = A_shard, tangent_B, None
+    tangent: Tensor = _ops.gathered_matmul(tangent_A, B, tangent_bias, *ctx.options)
+    if tangent_B is not None:
+        tangent = tangent + _ops.gathered_matmul(A_shard, tangent_B, None, *ctx.options)
+    return tangent
+
+
+differentiate("gathered_matmul", _setup_product, _backward_gathered_matmul, _jvp_gathered_matmul)
 
 
 # ---- those that write into given tensors ----

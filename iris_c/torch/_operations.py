@@ -124,12 +124,17 @@ def _all_gather_matmul_out(
     ops(group).all_gather_matmul_hbm_buffer(C, A_shard, B, bias, gather_dim, A_gathered=A_gathered)
 
 
-def _joined(A_shard: Tensor, B: Tensor, dim: int, group: str) -> tuple[Tensor, Tensor]:
-    """Empty results: the product and the joined operand."""
+def _gathered_product(A_shard: Tensor, B: Tensor, dim: int, group: str) -> Tensor:
+    """An empty product."""
     _expect_matrices(A_shard=A_shard, B=B)
     _expect_dimension("gather_dim", dim)
-    joined = _empty_joined(A_shard, dim, group)
-    return _empty(A_shard, joined.shape[0], B.shape[1]), joined
+    times = context(group).world_size if dim == 0 else 1
+    return _empty(A_shard, A_shard.shape[0] * times, B.shape[1])
+
+
+def _joined(A_shard: Tensor, B: Tensor, dim: int, group: str) -> tuple[Tensor, Tensor]:
+    """Empty results: the product and the joined operand."""
+    return _gathered_product(A_shard, B, dim, group), _empty_joined(A_shard, dim, group)
 
 
 @operation("all_gather_matmul", mutates_args=())
@@ -146,6 +151,23 @@ def _(
     A_shard: Tensor, B: Tensor, bias: Tensor | None, gather_dim: int, group: str
 ) -> tuple[Tensor, Tensor]:
     return _joined(A_shard, B, gather_dim, group)
+
+
+# ---- the same without the joined operand, which takes time to store ----
+
+
+@operation("gathered_matmul", mutates_args=())
+def _gathered_matmul(
+    A_shard: Tensor, B: Tensor, bias: Tensor | None, gather_dim: int, group: str
+) -> Tensor:
+    C = _gathered_product(A_shard, B, gather_dim, group)
+    ops(group).all_gather_matmul_hbm_buffer(C, A_shard, B, bias, gather_dim)
+    return C
+
+
+@_gathered_matmul.register_fake
+def _(A_shard: Tensor, B: Tensor, bias: Tensor | None, gather_dim: int, group: str) -> Tensor:
+    return _gathered_product(A_shard, B, gather_dim, group)
 
 
 # ---- all ranks' A_r @ B_r, one below the other ----

@@ -10,6 +10,8 @@ features; the one in front of the other needs a single exchange:
     False               nothing, gradient: all-reduce       matmul_all_reduce, gradient: nothing
     True                all_gather_matmul                   matmul_reduce_scatter, and vice versa
 
+Where no gradient of the weight will be wanted, gathered_matmul takes all_gather_matmul's place.
+
 With sequence_parallel what stands between the pairs is divided along the first dimension.
 """
 
@@ -183,7 +185,11 @@ class ColumnParallelLinear(_ParallelLinear):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         (rows, lead), weight = self._rows(x), self.weight.t()
         if self.sequence_parallel:
-            y, _ = functions.all_gather_matmul(rows, weight, self.bias, 0, ctx=self.group)
+            # The joined input, which takes time to store, is what the weight's gradient needs.
+            if self.weight.requires_grad and torch.is_grad_enabled():
+                y, _ = functions.all_gather_matmul(rows, weight, self.bias, 0, ctx=self.group)
+            else:
+                y = functions.gathered_matmul(rows, weight, self.bias, 0, ctx=self.group)
             lead[0] *= context(self.group).world_size
         else:
             y = functions.matmul_replicated(rows, weight, self.bias, ctx=self.group)

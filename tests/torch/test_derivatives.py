@@ -57,6 +57,9 @@ def all_cases(world, extents=(2, 3, 2)):
     def gathered(dim):
         return lambda a, b, c: functions.all_gather_matmul(a, b, c, dim)[0]
 
+    def gathered_alone(dim):
+        return lambda a, b, c: functions.gathered_matmul(a, b, c, dim)
+
     def gathered_twice(a, b, c):
         """The joined operand is used as well."""
         result, joined = functions.all_gather_matmul(a, b, c, 0)
@@ -86,6 +89,9 @@ def all_cases(world, extents=(2, 3, 2)):
              [(A, 1), (B, 0), ((m, 1), None)], 1),
         Case("all_gather_matmul rows", gathered(0), product, [(A, 0), (B, 1), (bias, 0)], 1),
         Case("all_gather_matmul columns", gathered(1), product, [(A, 1), (B, 1), (bias, 0)], 1),
+        Case("gathered_matmul rows", gathered_alone(0), product, [(A, 0), (B, 1), (bias, 0)], 1),
+        Case("gathered_matmul columns", gathered_alone(1), product,
+             [(A, 1), (B, 1), (bias, 0)], 1),
         Case("all_gather_matmul and its operand", gathered_twice,
              lambda a, b, c: product(a, b, c) * (a.sin() @ b), [(A, 0), (B, 1), (bias, 0)], 1),
         Case("all_gather_matmul's operand alone", joined_alone,
@@ -346,6 +352,8 @@ def test_gradients_of_some_arguments_need_no_more_than_those(ctx, monkeypatch):
         "matmul_reduce_scatter rows": ([C], ["all_gather"], ["all_reduce"]),
         "matmul_reduce_scatter columns": ([C], ["all_gather"], []),
         "all_gather_matmul rows": ([B], [], []),
+        "gathered_matmul rows": ([B], ["all_gather"], []),
+        "gathered_matmul columns": ([B], ["all_gather"], []),
         "matmul_all_gather": ([], [], []),
         "matmul_replicated": ([A], [], []),
         "all_reduce sum": ([],),
@@ -479,6 +487,7 @@ def test_what_has_no_derivative_says_so(ctx):
         "matmul_reduce_scatter": lambda a: functions.matmul_reduce_scatter(
             a, B, out=torch.empty(2, 4)),
         "matmul_all_gather": lambda a: functions.matmul_all_gather(a, B, out=tall),
+        "gathered_matmul": lambda a: functions.gathered_matmul(a, B, out=tall),
         "all_reduce": lambda a: functions.all_reduce(a, out=torch.empty(4, 3)),
         "all_gather_matmul": lambda a: ops.all_gather_matmul_out(tall, None, a, B, None, 0,
                                                                   "default"),

@@ -10,7 +10,7 @@ from torch import nn
 
 import iris_c.torch
 from iris_c.testing import ranks
-from iris_c.torch import ColumnParallelLinear, RowParallelLinear
+from iris_c.torch import ColumnParallelLinear, RowParallelLinear, _operations
 
 WIDTH, HIDDEN, TOKENS, BATCH = 24, 48, 12, 3
 
@@ -228,6 +228,80 @@ def test_compiles(ctx):
         compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
         x = torch.randn(TOKENS, WIDTH)
         torch.testing.assert_close(compiled(x), model(x))
+
+
+def noted_gathers(monkeypatch):
+    """Of each gathered product that runs: whether its joined operand is stored."""
+    found, real = [], _operations.ops
+
+    class Noted:
+        def __init__(self, ops):
+            self.ops = ops
+
+        def __getattr__(self, name):
+            operation = getattr(self.ops, name)
+            if name != "all_gather_matmul_hbm_buffer":
+                return operation
+
+            def noted(*args, **options):
+                found.append(options.get("A_gathered") is not None)
+                return operation(*args, **options)
+
+            return noted
+
+    monkeypatch.setattr(_operations, "ops", lambda group: Noted(real(group)))
+    return found
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@ranks(2, deadline=240)
+def test_joined_operands_are_stored_for_gradients_of_weights_alone(ctx, monkeypatch, compiled):
+    """Not where the layer merely runs, in whatever mode, nor for a weight that is frozen."""
+    iris_c.torch.register(ctx)
+    stored = noted_gathers(monkeypatch)
+    whole = whole_model()
+    model = parallel_model(whole, ctx, True)
+    run = torch.compile(model, fullgraph=True, backend="aot_eager") if compiled else model
+    x = torch.randn(TOKENS, WIDTH)
+    mine = part(x, ctx, 0)
+    expected = part(whole(x).detach(), ctx, 0)
+    for mode, gradients in ((torch.enable_grad, True), (torch.no_grad, False),
+                            (torch.inference_mode, False), (torch.enable_grad, True)):  # fmt: skip
+        stored.clear()
+        with mode():
+            y = run(mine)
+        assert stored == [gradients], mode
+        assert y.requires_grad == gradients
+        torch.testing.assert_close(y.detach(), expected, rtol=1e-4, atol=1e-5)
+    for parameters in (whole.parameters(), model.parameters()):
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+    stored.clear()
+    x, mine = x.requires_grad_(), mine.detach().requires_grad_()
+    y, whole_y = run(mine), whole(x)
+    y.sum().backward()
+    whole_y.sum().backward()
+    assert stored == [False, False]  # the row-parallel layer gathers its gradient
+    torch.testing.assert_close(y, part(whole_y, ctx, 0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(mine.grad, part(x.grad, ctx, 0), rtol=1e-4, atol=1e-4)
+
+
+@ranks(2, deadline=120)
+def test_functional_gradients_of_layers(ctx):
+    """Of parameters that torch.func hands in, which are frozen or not as it sees fit."""
+    iris_c.torch.register(ctx)
+    whole = whole_model()
+    model = parallel_model(whole, ctx, True)
+    x = torch.randn(TOKENS, WIDTH)
+    whole(x).sum().backward()
+    expected = expected_gradients(whole, ctx)
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+    mine = part(x, ctx, 0)
+    gradients = torch.func.grad(
+        lambda given: torch.func.functional_call(model, given, (mine,)).sum()
+    )(parameters)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-4)
 
 
 @ranks(2, deadline=120)

@@ -36,6 +36,7 @@ def calls(ctx):
         (ops.all_gather_matmul, (A, right, bias, dim, "default"))
         for dim, right in enumerate((B, wide))
     ]
+    shards += [(ops.gathered_matmul, args) for _, args in shards]
     return [
         (ops.matmul_all_reduce, (A, B, bias, "default")),
         (ops.matmul_reduce_scatter, (A, B, bias, 0, "default")),
@@ -174,6 +175,8 @@ def test_gradients_are_the_whole_products(ctx):
         else:
             result, joined = iris_c.torch.all_gather_matmul(a, b, own_bias, dim)
             assert torch.equal(joined, A.detach())
+            alone = iris_c.torch.gathered_matmul(a, b, own_bias, dim)
+            assert torch.equal(alone, result)
         torch.testing.assert_close(result, share(whole, 1), rtol=1e-4, atol=1e-4)
         grad_A = grads[0] if dim is None else share(grads[0], dim)
         check(
@@ -210,6 +213,7 @@ def test_given_results_and_mistakes(ctx):
         functions.matmul_all_reduce: "A",
         functions.matmul_reduce_scatter: "A",
         functions.all_gather_matmul: "A_shard",
+        functions.gathered_matmul: "A_shard",
         functions.matmul_all_gather: "A",
         functions.matmul_replicated: "A",
     }
@@ -224,7 +228,8 @@ def test_given_results_and_mistakes(ctx):
             function([1.0], B, ctx=ctx)
         assert function(A.to("meta"), B.to("meta"), ctx=ctx) is not None  # shapes alone
     for function, name in ((functions.matmul_reduce_scatter, "dim"),
-                           (functions.all_gather_matmul, "gather_dim")):  # fmt: skip
+                           (functions.all_gather_matmul, "gather_dim"),
+                           (functions.gathered_matmul, "gather_dim")):  # fmt: skip
         for wrong in (2, -1):
             with pytest.raises(ValueError, match=f"^{name}: expected 0 or 1, got {wrong}"):
                 function(A, B, None, wrong, ctx=ctx)
