@@ -5,6 +5,7 @@
 import json
 import os
 import pathlib
+import statistics
 import subprocess
 import sys
 
@@ -40,7 +41,7 @@ def test_choices_hold_together(op, arch):
                 assert isinstance(config, iris_c.FusedConfig)
                 config.validate(world_size)
                 assert config.num_sms is None
-                joins = op.startswith("all_gather")
+                joins = op.startswith("all_gather") and config.form == "tiles"
                 assert (config.k_per_flag is not None) == joins
                 if not joins:
                     continue
@@ -63,11 +64,14 @@ def test_small_and_large_rows():
 
 def test_one_round_of_wide_tiles_becomes_two_of_narrow_ones():
     """112 wide tiles for 132 multiprocessors, unless the product is long or less is sent."""
-    for K, width in ((1024, 128), (2048, 128), (8192, 256)):
-        config = auto_config("matmul_all_reduce", 1024, 3584, K, "bfloat16", 4, "sm_90a")
-        assert config.block_size_n == width, K
-    config = auto_config("matmul_all_gather", 4096, 3584, 1024, "bfloat16", 4, "sm_90a")
-    assert config.block_size_n == 256, "results are not sums: they leave tile by tile anyway"
+
+    def width(op, M, K):
+        decisions = explain(op, M, 3584, K, "bfloat16", 4, "sm_90a", TILES).decisions
+        return next(d.chosen.value for d in decisions if d.field == "block_size_n")
+
+    for K, expected in ((1024, 128), (2048, 128), (8192, 256)):
+        assert width("matmul_all_reduce", 1024, K) == expected, K
+    assert width("matmul_all_gather", 4096, 1024) == 256, "results leave tile by tile anyway"
 
 
 def test_more_multiprocessors_send_to_fewer_peers():
@@ -127,22 +131,49 @@ def test_choices_are_near_the_fastest_measured():
     assert max(losses) < 1.15
 
 
+def modelled(row):
+    """The seconds of each form that the model gives a measured row."""
+    return {c.value: c.seconds for c in chosen(row).candidates}
+
+
 def test_the_form_is_near_the_fastest_measured():
-    """Within 5 % in every layer that has been measured, of which some are best in each form."""
-    best = set()
+    """Within 5 % in 95 rows of 100, of which some are best in each form."""
+    losses, best = [], set()
     for row in FORMS["rows"]:
         times = row["us"]
         best.add(min(times, key=times.get))
-        assert times[chosen(row).chosen.value] <= 1.05 * min(times.values()), row
-    assert best == {"tiles", "plain"}
+        losses.append(times[chosen(row).chosen.value] / min(times.values()))
+    assert best == {"tiles", "plain", "decode"}
+    assert len(losses) > 80
+    assert sum(loss > 1.05 for loss in losses) <= len(losses) // 20, sorted(losses)[-8:]
+    assert max(losses) < 1.1
 
 
-def test_few_rows_are_a_product_and_a_collective():
+def test_a_layer_that_is_left_out_gets_a_near_form():
+    """The model is scaled, form by form, to all other layers; the layer itself has no say."""
+    rows = [(row, modelled(row)) for row in FORMS["rows"]]
+    losses = []
+    for row, model in rows:
+        others = [(other["us"], seconds) for other, seconds in rows
+                  if other["op"] == row["op"]
+                  and (other["N"], other["K"]) != (row["N"], row["K"])]  # fmt: skip
+        scaled = {}
+        for form in set(model) & set(row["us"]):
+            ratios = [us[form] / seconds[form] for us, seconds in others
+                      if form in us and form in seconds]  # fmt: skip
+            scaled[form] = model[form] * statistics.geometric_mean(ratios)
+        losses.append(row["us"][min(scaled, key=scaled.get)] / min(row["us"].values()))
+    assert sum(loss > 1.05 for loss in losses) <= len(losses) // 10, sorted(losses)[-12:]
+    assert max(losses) < 1.25
+
+
+def test_few_rows_stream_the_weights_once():
     """Up to where tiles fill the chip; without figures of a chip, and in float32, never."""
     for op in OPERATIONS:
         forms = [auto_config(op, M, 8192, 7168, "bfloat16", 4, "sm_90a").form
                  for M in (4, 64, 8192, 32768)]  # fmt: skip
-        assert forms == ["plain", "plain", "tiles", "tiles"], op
+        assert set(forms[:2]) <= {"plain", "decode"}, op
+        assert forms[2:] == ["tiles", "tiles"], op
         assert auto_config(op, 4, 8192, 7168, "float32", 4, "sm_90a").form == "tiles"
         for arch in ARCHES[1:]:
             assert auto_config(op, 4, 8192, 7168, "bfloat16", 4, arch).form == "tiles"
@@ -255,14 +286,16 @@ with iris_c.init(heap_size=1 << 22, rank=0, world_size=1, backend="cpu") as ctx:
 
 
 # Chips on which the form 'decode' has been run: `decode_shown` in chips.c.
-DECODE_SHOWN = {"sm_90a": False, "gfx90a": False, "gfx942": False, "gfx950": False, "cpu": False}
+DECODE_SHOWN = {"sm_90a": True, "gfx90a": False, "gfx942": False, "gfx950": False, "cpu": False}
 
 
 @pytest.mark.parametrize("op", ["matmul_all_reduce", "matmul_reduce_scatter", "matmul_all_gather"])
 @pytest.mark.parametrize("arch", DECODE_SHOWN)
-def test_few_rows_have_the_form_decode_where_it_has_been_run(arch, op):
-    other = "plain" if arch == "sm_90a" else "tiles"
-    few, many = ("decode" if DECODE_SHOWN[arch] else other), "tiles"
-    for rows, dtype, form in ((8, "bfloat16", few), (64, "float16", few), (64, "float32", many),
-                              (2048, "bfloat16", many)):  # fmt: skip
-        assert auto_config(op, rows, 8192, 7168, dtype, 4, arch).form == form, (rows, dtype)
+def test_the_form_decode_is_weighed_where_it_has_been_run(arch, op):
+    for rows, dtype in ((8, "bfloat16"), (64, "float16"), (64, "float32"), (2048, "bfloat16")):
+        few = rows <= 64 and dtype != "float32"
+        decisions = explain(op, rows, 8192, 7168, dtype, 4, arch).decisions
+        forms = {c.value for d in decisions if d.field == "form" for c in d.candidates}
+        assert ("decode" in forms) == (DECODE_SHOWN[arch] and few), (rows, dtype)
+    scattered = auto_config("matmul_reduce_scatter", 16, 4096, 1024, "bfloat16", 4, arch)
+    assert (scattered.form == "decode") == DECODE_SHOWN[arch]

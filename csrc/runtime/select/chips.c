@@ -8,8 +8,8 @@
 #include <string.h>
 
 /* H100 and H200, SXM, NVLink. Fitted to benchmarks/calibrate.py on two H200s (tiles, senders,
- * variants; tests/api/measured_choices.json) and to four H200s (docs/performance.md; the forms
- * tiles and plain, tests/api/measured_forms.json). */
+ * variants; tests/api/measured_choices.json) and to four H200s (the forms;
+ * tests/api/measured_forms.json). */
 #define SM90_MODEL                                                                                 \
     .product_rate = 5.4e12, .wide_rate = 6.7e12, .narrow_rate = 5.0e12, .round_seconds = 0.5e-6,   \
     .reduce_rate = 40e9, .link_rate = 340e9, .sender_rate = 11e9, .sender_seconds = 12e-6,         \
@@ -17,7 +17,8 @@
     .one_hop_seconds = 2.8e-6, .two_hop_seconds = 4.0e-6, .barrier_seconds = 11.3e-6,              \
     .packet_rate = 331e9, .memory_rate = 3.9e12, .unit_cache_rate = 48e9, .cache_nbytes = 50e6,    \
     .unit_memory_rate = 26e9, .launch_seconds = 1.5e-6, .library_rate = 6.0e12,                    \
-    .step_rate = 285e9, .gather_seconds = 10e-6, .gather_rate = 175e9
+    .step_rate = 285e9, .gather_seconds = 10.5e-6, .gather_rate = 330e9, .scatter_seconds = 23e-6, \
+    .decode_seconds = 3.5e-6, .decode_unit_rate = 58e9, .decode_rows = 128
 
 /* No such machine has been measured. The links are the sum of a GPU's Infinity Fabric links as
  * published; a product has one tile and senders of their own, so nothing else is chosen by a model
@@ -28,7 +29,7 @@
     .packet_rate = 331e9
 
 static const struct iris_chip chips[] = {
-    {"sm_90a", "cuda", true, true, false, true, 1, 132, 132, SM90_MODEL},
+    {"sm_90a", "cuda", true, true, true, true, 1, 132, 132, SM90_MODEL},
     {"gfx90a", "hip", true, false, false, false, 1, 104, 104,
      CDNA_MODEL(250e9)}, /* MI210, half of an MI250 */
     {"gfx942", "hip", true, false, false, false, 8, 304, 304, CDNA_MODEL(448e9)}, /* MI300X */

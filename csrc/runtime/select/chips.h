@@ -31,6 +31,12 @@ struct iris_chip {
     /* The form PLAIN: a launch; operations a second of a unit in the vendor's products; what the
      * links carry for reductions with barriers that come after a product; all_gather. */
     double launch_seconds, library_rate, step_rate, gather_seconds, gather_rate;
+    /* The form TILES: the start of a product whose sum is scattered. */
+    double scatter_seconds;
+    /* The form DECODE: its start beside the packets'; what a unit gets of weights and tokens; the
+     * most rows with which its ring has the stages to hide the memory's latency. */
+    double decode_seconds, decode_unit_rate;
+    int decode_rows;
     double product_rate; /* of one unit over a long product, all units busy */
 
     /* Links: what a GPU sends to all its peers together, as plain stores. */

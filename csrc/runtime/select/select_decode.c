@@ -28,7 +28,7 @@ static double product_seconds(const struct iris_chip *chip, int64_t rows, int64_
                              ? (double)iris_ceil_div((int64_t)tiles, chip->compute_units)
                              : tiles / chip->compute_units;
     const double of_tile = weights / tiles + tokens;
-    const double from_cache = turns * of_tile / chip->unit_cache_rate;
+    const double from_cache = turns * of_tile / chip->decode_unit_rate;
     const double from_memory = weights / chip->memory_rate;
 
     return from_cache > from_memory ? from_cache : from_memory;
@@ -60,12 +60,14 @@ bool iris_decode_seconds(const struct iris_select_target *on, const struct iris_
     struct iris_op_desc decode = *desc;
     bool two_hops;
 
+    if (rows > chip->decode_rows)
+        return false;
     silent.explanation = NULL; /* of what may not be taken */
     decode.form = IRIS_FORM_DECODE;
     if (iris_select_variant(&silent, config, &decode) != IRIS_OK)
         return false;
     two_hops = decode.variant == IRIS_VARIANT_LL_TWO_SHOT;
-    terms[0] = two_hops ? chip->two_hop_seconds : chip->one_hop_seconds;
+    terms[0] = chip->decode_seconds + (two_hops ? chip->two_hop_seconds : chip->one_hop_seconds);
     terms[1] = product_seconds(chip, rows, desc->N, desc->K, iris_dtype_nbytes(desc->dtype));
     terms[2] = links_seconds(on, desc, two_hops);
     return true;

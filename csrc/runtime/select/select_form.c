@@ -86,7 +86,7 @@ static void weigh(struct iris_decision *decision, enum iris_form form,
 static enum iris_form choose_form(const struct iris_select_target *on,
                                   const struct iris_config *config, const struct iris_op_desc *desc)
 {
-    static const double MARGIN = 0.03; /* what tiles are kept for where the model cannot tell */
+    static const double MARGIN = 0.01; /* what tiles are kept for where the model cannot tell */
     struct iris_decision decision = {.field = "form", .terms = {"start", "product", "exchange"}};
     double terms[IRIS_FORM_TERMS];
 

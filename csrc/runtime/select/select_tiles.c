@@ -135,18 +135,22 @@ static void weigh_width(const struct iris_select_target *on, const struct iris_o
 }
 
 /* What is gathered, operand or result, as seconds of the links: what of it the product does not
- * hide, and by what sending slows the product down, see choose_fetchers. */
+ * hide, and by what sending slows the product down, see choose_fetchers. A result's tiles leave
+ * round by round, the last when there is no more product. */
 static double gathering_seconds(const struct iris_select_target *on,
-                                const struct iris_op_desc *desc, double product)
+                                const struct iris_op_desc *desc, double product, double rounds)
 {
     const bool operand = IRIS_IS_GATHERED_PRODUCT(desc->operation);
     const double share = (double)(on->world_size - 1) / on->world_size;
     const double sent = (double)desc->M * (double)(operand ? desc->K : desc->N) *
                         (double)iris_dtype_nbytes(desc->dtype) * share;
     const double links = sent / on->chip->link_rate;
+    const double behind = links - product * (rounds - 1) / rounds, last = links / rounds;
 
     if (desc->operation == IRIS_OP_ALL_GATHER_MATMUL) /* which hides nothing */
         return links;
+    if (!operand)
+        return behind > last ? behind : last;
     return on->chip->slowdown * links + (links > product ? links - product : 0);
 }
 
@@ -170,17 +174,22 @@ void iris_tiles_seconds(const struct iris_select_target *on, const struct iris_o
     struct iris_decision decision = {.field = "block_size_n", .terms = {"", "", ""}};
     const struct iris_candidate *best;
     double streaming;
+    int64_t count;
 
     weigh_width(on, desc, &tiles, tiles.n, &decision);
     weigh_width(on, desc, &tiles, tiles.narrow_n, &decision);
     (void)iris_decide(&decision, 0, NULL);
     best = &decision.candidates[decision.chosen];
-    streaming = streaming_seconds(on, desc, count_tiles(on, desc, &tiles, best->value));
-    terms[0] = on->world_size > 1 ? on->chip->barrier_seconds : on->chip->one_hop_seconds;
+    count = count_tiles(on, desc, &tiles, best->value);
+    streaming = streaming_seconds(on, desc, count);
+    terms[0] = on->world_size == 1                                ? on->chip->one_hop_seconds
+               : desc->operation == IRIS_OP_MATMUL_REDUCE_SCATTER ? on->chip->scatter_seconds
+                                                                  : on->chip->barrier_seconds;
     terms[1] = best->terms[0] > streaming ? best->terms[0] : streaming;
     terms[2] = best->terms[1] + best->terms[2];
     if (IRIS_IS_GATHERED_PRODUCT(desc->operation) || desc->operation == IRIS_OP_MATMUL_ALL_GATHER)
-        terms[2] = gathering_seconds(on, desc, terms[1]);
+        terms[2] = gathering_seconds(on, desc, terms[1],
+                                     (double)iris_ceil_div(count, on->chip->compute_units));
 }
 
 static int32_t choose_tile_width(const struct iris_select_target *on,
