@@ -121,6 +121,53 @@ def test_layouts(ctx, operation, options):
             check(ctx, operation, case, dtype, on_heap=number % 2 == 0, joined=joined, **options)
 
 
+PLACES = ("heap", "arena", "ordinary", "not aligned", "strided", "none")
+
+
+@pytest.mark.parametrize("dim", [0, 1])
+@ranks(1, 2, 3, deadline=120)
+def test_joined_operands_wherever_they_lie(ctx, dim):
+    """In another place on each rank, in all combinations that two ranks may have; again and again,
+    since peers write some of them. What is beside the operand stays."""
+    m, k, n, world = 24, 40, 17, ctx.world_size
+    workspace = iris_c.FusedWorkspace(ctx, "all_gather_matmul")
+    rows, columns = (m * world, k) if dim == 0 else (m, k * world)
+    memory = {
+        "heap": ctx.empty((rows, columns)),
+        "arena": ctx.local_empty((rows, columns)),
+        "ordinary": torch.empty(rows, columns),
+        "not aligned": ctx.empty(rows * columns + 2)[1:-1].view(rows, columns),
+        "strided": ctx.empty((rows, columns + 3))[:, :columns],
+        "none": None,
+    }
+    beside = [memory["not aligned"]._base, memory["strided"]._base]
+    for number in range(len(PLACES) ** 2):
+        of_rank = (number % len(PLACES), number // len(PLACES), (number * 7 + 3) % len(PLACES))
+        place = PLACES[of_rank[ctx.rank]]
+        shards = [
+            cases.contribution(rank, m * k, torch.float32, salt=number).view(m, k)
+            for rank in range(world)
+        ]
+        whole = torch.cat(shards, dim)
+        mine = shards[ctx.rank]
+        if number % 3 == 0:
+            mine = mine.t().contiguous().t()
+        B = cases.contribution(9, columns * n, torch.float32, salt=number).view(columns, n)
+        for tensor in beside:
+            tensor.fill_(7.0)
+        joined, C = memory[place], torch.full((rows, n), float("nan"))
+        if joined is not None:
+            joined.fill_(float("nan"))
+        ctx.ops.all_gather_matmul(
+            C, mine, B, gather_dim=dim, A_gathered=joined, config=PLAIN, workspace=workspace
+        )
+        assert joined is None or torch.equal(joined, whole), (number, place)
+        torch.testing.assert_close(C, whole @ B, rtol=1e-5, atol=1e-5, msg=place)
+        flat, gaps = beside[0], beside[1].view(rows, columns + 3)[:, columns:]
+        assert flat[0] == flat[-1] == 7.0
+        assert (gaps == 7.0).all()
+
+
 @pytest.mark.parametrize(
     ("operation", "options"), [c for c in CALLS if c[0] != "matmul_reduce_scatter"], ids=str
 )

@@ -11,11 +11,13 @@
  *                           reduce_scatter -> C, or buffer 1 and a copy
  *   matmul_all_gather       product -> this rank's rows of C or of buffer 0; all_gather, in place;
  *                           a copy from buffer 0
- *   all_gather_matmul       all_gather -> buffer 0; shards along K: copies -> buffer 1, which joins
- *                           them; a copy where the joined operand is wanted; product -> C
+ *   all_gather_matmul       all_gather -> the joined operand that is wanted, or buffer 0; product
+ *                           -> C; shards along K: all_gather -> buffer 0; copies, which join them
+ *                           -> the operand that is wanted, or buffer 1; product -> C
  *
  * Buffers are the storage's, at equal offsets on all ranks, so that peers can write there. Copies
- * are of what lies as a collective does not take it: C with gaps or transposed, a shard likewise.
+ * are of what lies as a collective does not take it: C with gaps or transposed, a shard likewise,
+ * the joined operand also where peers cannot write.
  * That is each rank's own affair.
  *
  * Of a sum the bias is added by rank 0, to its product before that is rounded.
@@ -244,19 +246,46 @@ static enum iris_status end_gather_result(struct iris_op_steps *steps, struct ir
 
 /* ---- shards of the operand: all_gather_matmul ---- */
 
+/* Whether the operand is joined where the caller wants it, and multiplied from there: where peers
+ * can write it as it comes, or, along K, this rank's copies. The library takes it for what it has
+ * prepared for, a buffer, by its alignment. */
+static bool joins_for_caller(const struct plain_call *plain, const struct iris_context *ctx)
+{
+    const struct iris_tensor *joined = plain->t->joined;
+
+    return joined != NULL && iris_tensor_is_contiguous(joined) &&
+           address_of(joined) % IRIS_HEAP_ALIGNMENT == 0 &&
+           (plain->desc->share_k != 0 || iris_tensor_reachable_offset(ctx, joined) != IRIS_STAGED);
+}
+
+/* The whole operand, once it has been gathered. */
+static struct iris_tensor joined_operand(const struct plain_call *plain,
+                                         const struct iris_context *ctx,
+                                         const struct iris_storage *storage)
+{
+    const struct iris_op_desc *desc = plain->desc;
+    void *const place = joins_for_caller(plain, ctx)
+                            ? plain->t->joined->data
+                            : buffer_at(ctx, storage, desc->share_k != 0 ? 1 : 0);
+
+    return matrix_at(place, desc->dtype, desc->M, desc->K);
+}
+
 static enum iris_status begin_gather_operand(struct iris_op_steps *steps, struct iris_context *ctx,
                                              struct iris_storage *storage,
                                              const struct iris_op_options *options)
 {
     struct plain_call *plain = as_plain(steps);
     const struct iris_tensor *A = plain->t->A;
-    char *const buffer = buffer_at(ctx, storage, 0);
-    const struct iris_tensor own = matrix_at(buffer + (uint64_t)ctx->rank * plain->gather.nbytes,
+    const bool direct = plain->desc->share_k == 0 && joins_for_caller(plain, ctx);
+    char *const shards = direct ? plain->t->joined->data : buffer_at(ctx, storage, 0);
+    const struct iris_tensor own = matrix_at(shards + (uint64_t)ctx->rank * plain->gather.nbytes,
                                              A->dtype, A->shape[0], A->shape[1]);
 
     plain->gather.input = address_of(A);
-    plain->gather.output = (uint64_t)(uintptr_t)buffer;
-    plain->gather.output_offset = storage->buffer_offsets[0];
+    plain->gather.output = (uint64_t)(uintptr_t)shards;
+    plain->gather.output_offset =
+        direct ? iris_tensor_reachable_offset(ctx, plain->t->joined) : storage->buffer_offsets[0];
     if (iris_tensor_is_contiguous(A))
         return IRIS_OK;
     plain->gather.input = address_of(&own); /* in place */
@@ -282,17 +311,6 @@ static enum iris_status join_columns(const struct plain_call *plain, struct iris
     return IRIS_OK;
 }
 
-/* The whole operand, once it has been gathered. */
-static struct iris_tensor joined_operand(const struct plain_call *plain,
-                                         const struct iris_context *ctx,
-                                         const struct iris_storage *storage)
-{
-    const struct iris_op_desc *desc = plain->desc;
-
-    return matrix_at(buffer_at(ctx, storage, desc->share_k != 0 ? 1 : 0), desc->dtype, desc->M,
-                     desc->K);
-}
-
 static enum iris_status end_gather_operand(struct iris_op_steps *steps, struct iris_context *ctx,
                                            struct iris_storage *storage,
                                            const struct iris_op_options *options)
@@ -306,7 +324,7 @@ static enum iris_status end_gather_operand(struct iris_op_steps *steps, struct i
     step.bias = t->bias;
     if (plain->desc->share_k != 0)
         IRIS_TRY(join_columns(plain, ctx, storage, &joined, options->stream));
-    if (t->joined != NULL)
+    if (t->joined != NULL && !joins_for_caller(plain, ctx))
         IRIS_TRY(copy(ctx, t->joined, &joined, options->stream));
     IRIS_TRY(iris_product_run(ctx, storage, &step, &completed));
     return completed ? IRIS_OK : iris_context_abort_status(ctx, plain->desc->operation);
