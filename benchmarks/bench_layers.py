@@ -18,11 +18,13 @@ Every row is checked before it is timed: samples of each result against float64,
 a missing rank would exceed, and all elements against the library's. A row that is wrong is printed
 as FAIL, and makes the benchmark exit with 1. After the timing the last results are compared again.
 
---budget takes an evenly spread subset, of as many rows as the time allows.
+--budget takes an evenly spread subset, of as many rows as the time allows. A context whose heap is
+more than half full is closed, and another takes its place.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import pathlib
 import sys
@@ -30,6 +32,7 @@ import time
 import warnings
 
 import harness
+import layer_peers
 import layer_report
 import torch
 from layer_cases import LAYERS, OPERATIONS, ROWS, Case, cases, spread
@@ -47,21 +50,60 @@ BOUND = {torch.float32: 4e-6, torch.float16: 4e-3, torch.bfloat16: 1.6e-2}
 SAMPLE_SECONDS = 300e-6  # what a graph should last at least
 FEWEST_SECONDS = 2e-3  # samples longer than this are taken less often
 MOST_CALLS = 10
+FULL = 0.5  # of the heap, after which the next row gets another
 FORMS = ("tiles", "decode", "plain")  # of a fused product, where there are these
 CACHE_BYTES = 128 << 20  # more than a GPU's last cache holds
 
 
 class Bench:
-    def __init__(self, ctx, options):
-        self.ctx, self.options = ctx, options
-        self.clock = Clock(ctx)
+    def __init__(self, ranks: harness.Ranks, options):
+        self.ranks, self.ctx, self.options = ranks, ranks.ctx, options
+        self.clock = Clock(self.ctx)
         self.on_gpu = self.clock.on_gpu
         self.dtype = harness.DTYPES[options.dtype]
         self.cases = spread(self._selected())
-        numel = max((self._numel(case) for case in self.cases), default=1)
-        self.kits, self.remarks = make_kits(ctx, numel, self.dtype)
+        self.numel = max((self._numel(case) for case in self.cases), default=1)
+        self.kits, self.remarks = make_kits(self.ctx, self.numel, self.dtype)
         self.library = next(iter(self.kits))
-        self.scratch = Scratch(ctx.empty(numel, dtype=self.dtype))
+        self.renewals = 0
+        self._begin()
+
+    # ---- the heap ----
+
+    def _begin(self) -> None:
+        """What lies in the heap of a context, which has no more in it."""
+        iris_c.torch.register(self.ctx)
+        memory = [self.ctx.empty(self.numel, dtype=self.dtype) for _ in range(2)]
+        self.kits["plain"] = layer_peers.plain(self.ctx, Scratch(memory[0]))
+        self.scratch = Scratch(memory[1])
+        self.used_at_first = self.ctx.heap_used
+        self.exhausted = False
+
+    def _renew(self) -> None:
+        """Goes on with another context. Storages that a captured graph has used stay as long as
+        their context does, with all that they have grown out of."""
+        del self.scratch, self.kits["plain"]
+        gc.collect()
+        self.ranks.renew()
+        self.ctx = self.clock.ctx = self.ranks.ctx
+        self._begin()
+        self.renewals += 1
+
+    def _fullness(self) -> float:
+        """Of what of the heap was free at first, the part that has been used."""
+        room = self.ctx.heap_size - self.used_at_first
+        return (self.ctx.heap_used - self.used_at_first) / max(1, room)
+
+    def _measured(self, case: Case, seed: int) -> Row:
+        """The row, once more with an empty heap where there has been too little room for any of
+        its runs, unless it was empty: a run that then finds none is too large."""
+        before, self.exhausted = self._fullness(), False
+        row = self.measure(case, seed)
+        (lacking,) = self.clock.agreed([float(self.exhausted and before > 0)])
+        if lacking:
+            self._renew()
+            row = self.measure(case, seed)
+        return row
 
     def _selected(self) -> list[Case]:
         options, world = self.options, self.ctx.world_size
@@ -147,7 +189,7 @@ class Bench:
                 errors.append(float(self._error(results, name, expected)))
             except Exception as error:  # a peer's, of another version; ours fails the row
                 errors.append(float("inf"))
-                said[name] = short(error)
+                said[name] = self._said(error)
         # Without a rank the error is as large as `missing` on all ranks.
         *errors, least = self.clock.agreed([*errors, -min(limits)])
         if row.bound * 4 > -least:
@@ -166,6 +208,10 @@ class Bench:
                 if not why.startswith("ValueError: form:"):  # this operation has not got the form
                     row.remarks.append(f"{name} n/a ({why})")
         return kept
+
+    def _said(self, error: Exception) -> str:
+        self.exhausted |= isinstance(error, iris_c.HeapExhausted)
+        return short(error)
 
     def _error(self, results: dict, name: str, expected) -> torch.Tensor:
         """The largest error of a sample, and half the largest distance from the library's result,
@@ -193,7 +239,7 @@ class Bench:
                 failed.append(0.0)
             except Exception as error:  # cannot be captured
                 failed.append(1.0)
-                row.remarks.append(f"{name} n/a ({short(error)})")
+                row.remarks.append(f"{name} n/a ({self._said(error)})")
         for name, fails in zip(list(runs), self.clock.agreed(failed), strict=True):
             if fails:
                 sequences.pop(name, None)
@@ -233,17 +279,21 @@ class Bench:
         with self.clock.on_stream():
             for number, case in enumerate(self.cases):
                 begun = time.perf_counter() - start
-                (begun,) = self.clock.agreed([begun])
+                begun, fullness = self.clock.agreed([begun, self._fullness()])
                 if self.options.budget and begun + longest > self.options.budget:
                     break
                 self._tidy()
-                rows.append(self.measure(case, 1000 + 10 * number))
+                if fullness > FULL:
+                    self._renew()
+                rows.append(self._measured(case, 1000 + 10 * number))
                 longest = max(longest, time.perf_counter() - start - begun)
                 if printing:
                     done(rows[-1])
         seconds = time.perf_counter() - start
         if printing and rows:
             spent = f"{seconds:.0f} s, {seconds / len(rows):.2f} s a row"
+            if self.renewals:
+                spent += f", with {self.renewals} renewals of the heap"
             print(f"{len(rows)} of {len(self.cases)} rows, evenly spread, in {spent}", flush=True)
         return rows
 
@@ -259,7 +309,6 @@ def _distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def body(ranks: harness.Ranks, options) -> list[Row]:
-    iris_c.torch.register(ranks.ctx)
     if ranks.device.type == "cpu":
         options.modes = [mode for mode in options.modes if mode != "graph"]
     # torch renames its collectives; the old names are those that all versions have.
@@ -273,7 +322,7 @@ def body(ranks: harness.Ranks, options) -> list[Row]:
             layer_report.append_json(options.json, row.record(machine, ranks.ctx.world_size))
 
     try:
-        return Bench(ranks.ctx, options).rows(done)
+        return Bench(ranks, options).rows(done)
     except BaseException:
         if measured:
             print("stopped by an error; so far:", *layer_report.summary(measured), sep="\n")

@@ -151,6 +151,21 @@ class Ranks:
         self.graph = options.graph
         self.config = dict(getattr(options, "config", ()))  # fields of FusedConfig
         self.calls = 1 if self.device.type == "cpu" else options.calls
+        self._heap_size = options.heap_size
+
+    def renew(self) -> None:
+        """Puts a context with an empty heap in the place of the one that there is, whose heap's
+        memory is given back with its last tensor. Collective."""
+        peers.synchronize(self.device)
+        self.ctx.barrier()
+        self.ctx.close()
+        self.ctx = iris_c.init(heap_size=self._heap_size)
+
+    def __enter__(self) -> Ranks:
+        return self
+
+    def __exit__(self, *exception) -> bool | None:
+        return self.ctx.__exit__(*exception)
 
     def each(self, cases, measure) -> list[Row]:
         """``measure(self, *case)`` for every case, with a progress bar."""
@@ -304,12 +319,11 @@ def machine(ranks: Ranks) -> str:
 def _run_rank(body, options) -> tuple[str, list[Row]]:
     torch.set_num_threads(1)
     torch.manual_seed(int(os.environ["RANK"]))
-    with iris_c.init(heap_size=options.heap_size) as ctx:
-        ranks = Ranks(ctx, options)
+    with Ranks(iris_c.init(heap_size=options.heap_size), options) as ranks:
         peers.init(ranks.device)
         try:
             rows = body(ranks, options)
-            ctx.barrier()
+            ranks.ctx.barrier()
             return machine(ranks), rows
         finally:
             dist.destroy_process_group()

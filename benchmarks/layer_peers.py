@@ -143,8 +143,8 @@ def symmetric(kits: dict[str, Kit], numel: int, dtype: torch.dtype, device: torc
 
 
 def make_kits(ctx, numel: int, dtype: torch.dtype) -> tuple[dict[str, Kit], list[str]]:
-    """The alternatives that there are here, by name, and remarks about those that there are not;
-    `numel` is the most elements that a result or a joined operand has."""
+    """The libraries' alternatives that there are here, by name, and remarks about those that there
+    are not; `numel` is the most elements that a result or a joined operand has."""
     device = torch.device(ctx.device)
     kits, remarks = {"nccl" if device.type == "cuda" else "gloo": library()}, []
     if device.type == "cuda" and ctx.world_size > 1:
@@ -152,7 +152,6 @@ def make_kits(ctx, numel: int, dtype: torch.dtype) -> tuple[dict[str, Kit], list
             symmetric(kits, numel, dtype, device)
         except Exception as error:  # of whatever torch this is: the others can be measured
             remarks.append(f"torch's symmetric memory: n/a, {short(error)}")
-    kits["plain"] = plain(ctx, Scratch(ctx.empty(numel, dtype=dtype)))
     return kits, remarks
 
 

@@ -7,6 +7,7 @@ import collections
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -132,18 +133,19 @@ def test_rows_that_ranks_cannot_divide_are_left_out(benchmarks):
 def bench(benchmarks, tmp_path):
     """A benchmark of one rank: (case of the operation, measured row)."""
     import bench_layers
+    import harness
 
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
         with iris_c.init(heap_size=1 << 24, rank=0, world_size=1) as ctx:
-            iris_c.torch.register(ctx)
 
             def measure(operation, passes="forward"):
                 options = argparse.Namespace(
                     ops=[operation], passes=[passes], modes=["eager"], models=["tiny"], ms=[300],
-                    weights=["warm"], dtype="float32", repeats=2, budget=None,
+                    weights=["warm"], dtype="float32", repeats=2, budget=None, graph=False, calls=1,
+                    heap_size=1 << 24,
                 )  # fmt: skip
-                made = bench_layers.Bench(ctx, options)
+                made = bench_layers.Bench(harness.Ranks(ctx, options), options)
                 return made.measure(made.cases[0], 7)
 
             yield measure
@@ -252,6 +254,65 @@ def test_an_alternative_that_is_wrong_or_raises_is_not_one(bench, monkeypatch, k
     assert row.own == {}
     expected = {"wrong": "plain n/a (error ", "raises": "not of this version)"}
     assert expected[kind] in row.line()
+
+
+# ---- a heap that fills up ----
+
+FILLING_UP = """
+import sys
+import bench_layers, layer_runs, torch
+
+genuine, sizes = layer_runs.Setup.ours, SIZES
+seen, kept = [], {}
+
+def ours(self, scratch, **config):
+    # As with a graph, what a row has taken of the heap stays as long as its context does.
+    run, taken = genuine(self, scratch, **config), []
+    if self.case not in seen:
+        seen.append(self.case)
+    mebibytes = sizes[seen.index(self.case) % len(sizes)]
+
+    def taking(number):
+        if not config and not taken:
+            if self.ctx not in kept:
+                kept.clear()
+            taken.append(self.ctx.empty(mebibytes << 20, dtype=torch.uint8))
+            kept.setdefault(self.ctx, []).extend(taken)
+        return run(number)
+
+    return taking
+
+def body(ranks, options):
+    layer_runs.Setup.ours = ours
+    return bench_layers.body(ranks, options)
+
+if __name__ == "__main__":
+    sys.exit(bench_layers.main(body))
+"""
+
+
+@pytest.mark.parametrize(
+    ("sizes", "renewals", "wrong"),
+    [
+        ([1], 0, False),
+        ([6], 3, False),  # before every other row: then the heap is more than half full
+        ([8, 15], 7, False),  # so it is after a second row, which finds no room beside the first
+        ([40], 7, True),  # by each row in a heap of its own
+    ],
+)
+def test_rows_find_room_in_the_heap(tmp_path, sizes, renewals, wrong):
+    """8 rows that take so many MiB of a heap of 20. What has no room in an empty one is a FAIL."""
+    script = tmp_path / "filling_up.py"
+    script.write_text(FILLING_UP.replace("SIZES", str(sizes)))
+    said = output_of(
+        script, "--ms", 4, "--weights", "warm", "--passes", "forward", "--repeats", 2,
+        "--ops", "row", "row_sp", "column_sp", "ctx.matmul_all_gather", "--heap-size", 20 << 20,
+        fails=wrong,
+    )  # fmt: skip
+    assert "8 rows, " + ("8 WRONG" if wrong else "all correct") in said
+    assert ("HeapExhausted" in said) == wrong
+    counts = re.findall(r"with (\d+) renewals", said)
+    assert counts == ([str(renewals)] if renewals else []), said
 
 
 # ---- the whole program ----
