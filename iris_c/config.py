@@ -135,7 +135,8 @@ class Config:
         XCDs of an AMD GPU; each gets neighbouring tiles, which share operands in its L2.
     all_reduce_variant : str or None
         'll', 'll_two_shot', 'one_shot', 'two_shot', 'ring', 'atomic', 'spinlock' or
-        'one_shot_legacy'; None chooses.
+        'one_shot_legacy'; None chooses. all_gather has 'll' (packets) and 'two_shot' (copies) of
+        these, and chooses where another is given.
     """
 
     block_size_m: int | None = None

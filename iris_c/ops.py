@@ -126,7 +126,8 @@ def explain(
     Parameters
     ----------
     op : str
-        A fused product, or 'all_reduce' (of N elements, with M = K = 1).
+        A fused product, 'all_reduce' or 'all_gather' (of N elements of each rank, with
+        M = K = 1).
     M, N, K : int
         As for :func:`auto_config`.
     dtype : torch.dtype, numpy.dtype or str

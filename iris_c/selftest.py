@@ -104,7 +104,7 @@ def check_sum(at: SelfTestRank, operation: str, variant: str, dtype: str, turn: 
     return at.worst(output, total[first : first + COUNT], bound[first : first + COUNT])
 
 
-def _move(at: SelfTestRank, operation: str, dtype: str, turn: int) -> float:
+def _move(at: SelfTestRank, operation: str, dtype: str, turn: int, variant: str = "") -> float:
     """Bytes that only move arrive unchanged: 0, else infinity."""
     world, self, name = at.ctx.world_size, at.ctx.rank, f"{operation}/{dtype}/{turn}"
     count = COUNT * world if operation.startswith(("all_to_all", "scatter")) else COUNT
@@ -124,10 +124,13 @@ def _move(at: SelfTestRank, operation: str, dtype: str, turn: int) -> float:
         if self != world - 1:
             return 0.0
     else:
-        output, sizes = at.buffer((COUNT * world,), dtype), {}
+        output = at.buffer((COUNT * world,), dtype)
+        options: dict[str, Any] = {}
         if operation.endswith("sizes"):
-            sizes = dict.fromkeys(("output_split_sizes", "input_split_sizes"), [COUNT] * world)
-        getattr(at.ctx.ccl, operation.partition(",")[0])(output, given, **sizes)
+            options = dict.fromkeys(("output_split_sizes", "input_split_sizes"), [COUNT] * world)
+        elif variant:
+            options = {"config": iris_c.ccl.Config(all_reduce_variant=variant)}
+        getattr(at.ctx.ccl, operation.partition(",")[0])(output, given, **options)
         own = slice(self * COUNT, (self + 1) * COUNT)
         expected = numpy.concatenate(inputs if operation == "all_gather"
                                      else [x[own] for x in inputs])  # fmt: skip
@@ -245,7 +248,11 @@ def _checks() -> Iterator[tuple[tuple[str, str, str], partial[float]]]:
             for dtype in UNIT:
                 check = partial(check_sum, operation=operation, variant=variant, dtype=dtype)
                 yield (operation, variant, dtype), check
-    moves = ("all_gather", "all_to_all", "all_to_all, sizes", "broadcast", "gather", "scatter")
+    for variant in ("ll", "two_shot"):
+        for dtype in ("float32", "bfloat16"):
+            check = partial(_move, operation="all_gather", variant=variant, dtype=dtype)
+            yield ("all_gather", variant, dtype), check
+    moves = ("all_to_all", "all_to_all, sizes", "broadcast", "gather", "scatter")
     for operation in (*moves, "send, recv", "put, signal, wait", "get"):
         for dtype in ("float32", "bfloat16"):
             body = _move if operation in moves else _ring

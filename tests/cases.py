@@ -225,6 +225,13 @@ def contribution(rank: int, n: int, dtype: torch.dtype, salt: int = 0) -> torch.
     return drawn.to(torch.empty(0, dtype=dtype))
 
 
+def bytes_of(rank: int, n: int, salt: int = 0) -> torch.Tensor:
+    """The same of n bytes, which take every value."""
+    generator = torch.Generator().manual_seed(1000003 * rank + 17 * n + salt)
+    drawn = torch.randint(0, 256, (n,), generator=generator, device="cpu")
+    return drawn.to(torch.empty(0, dtype=torch.uint8))
+
+
 def sums(world_size: int, n: int, dtype: torch.dtype, salt: int = 0):
     """The sum in float64 and the bound of its error (see cases.py: products of K = 1)."""
     inputs = [contribution(r, n, dtype, salt).double() for r in range(world_size)]

@@ -76,8 +76,14 @@ def moves(ctx, memory):
     exchange, world = Exchange(ctx, memory), ctx.world_size
     for number, n in enumerate(SIZES):
         for dtype in MOVABLE:
-            gathered = exchange.tensor(n * world, dtype, number % 2 == 0)
-            exchange.call("all_gather", gathered, exchange.mine(n, dtype, number % 3 == 0))
+            for variant in ("ll", "two_shot"):
+                gathered = exchange.tensor(n * world, dtype, number % 2 == 0)
+                given = exchange.mine(n, dtype, number % 3 == 0)
+                config = iris_c.ccl.Config(all_reduce_variant=variant)
+                exchange.call("all_gather", gathered, given, config=config)
+                for rank in range(world):
+                    theirs = cases.contribution(rank, n, dtype)
+                    assert torch.equal(gathered.view(world, n)[rank], theirs), (variant, n, dtype)
             swapped = exchange.tensor(n * world, dtype, number % 2 == 1)
             exchange.call("all_to_all", swapped, exchange.mine(n * world, dtype, False))
             part = exchange.tensor(n, dtype, number % 3 == 1)
@@ -87,9 +93,6 @@ def moves(ctx, memory):
             told = exchange.mine(n, dtype, number % 2 == 0)
             exchange.call("broadcast", told, src=world - 1)
             for rank in range(world):
-                assert torch.equal(
-                    gathered.view(world, n)[rank], cases.contribution(rank, n, dtype)
-                )
                 theirs = cases.contribution(rank, n * world, dtype).view(world, n)
                 assert torch.equal(swapped.view(world, n)[rank], theirs[ctx.rank])
             dealt = cases.contribution(world - 1, n * world, dtype).view(world, n)
@@ -132,6 +135,45 @@ def rare_sums(ctx, memory):
 @pytest.mark.parametrize("arch", machine.ARCHES)
 def test_rare_sums(emulated, arch, behaviour):
     emulated(arch, **BEHAVIOURS[behaviour]).run(rare_sums, 3)
+
+
+def gathers(ctx, memory):
+    """In both variants, sizes in turn on one workspace, across the wrap of the counter: odd bytes,
+    none, in place, with nothing written beside the output."""
+    world, rank = ctx.world_size, ctx.rank
+    workspace = iris_c.FusedWorkspace(ctx, "all_gather")
+    sizes = (5000, 0, 1, 9, 777, 64, 5000, 8)
+    for turn in range(3 * len(sizes)):
+        n, shift = sizes[turn % len(sizes)], turn % 5
+        place = memory.heap if turn % 2 else memory.ordinary
+        around = place(world * n + 16, dtype=torch.uint8).fill_(0x55)
+        output = around[shift : shift + world * n]
+        given = output[rank * n : (rank + 1) * n]
+        if turn % 3:
+            given = memory.ordinary(n + 3, dtype=torch.uint8)[turn % 3 : turn % 3 + n]
+        given.copy_(cases.bytes_of(rank, n, turn))
+        config = iris_c.ccl.Config(all_reduce_variant=("ll", "ll", "two_shot")[turn % 3])
+        ctx.ccl.all_gather(
+            *(memory.passed(t) for t in (output, given)), config=config, workspace=workspace
+        )
+        assert memory.library.hipDeviceSynchronize() == 0
+        for source in range(world):
+            theirs = cases.bytes_of(source, n, turn)
+            assert torch.equal(output[source * n : (source + 1) * n], theirs), (turn, n, source)
+        beside = torch.cat([around[:shift], around[shift + world * n :]])
+        assert bool((beside == 0x55).all()), (turn, n)
+        ctx.barrier()
+        memory.release()
+        if turn == 6:
+            workspace._set_calls(2**31 - 1 - 5)
+            ctx.barrier()
+    assert workspace.call_counter == 3 * len(sizes) - 7 - 5
+
+
+@pytest.mark.parametrize("behaviour", BEHAVIOURS)
+@pytest.mark.parametrize("arch", machine.ARCHES)
+def test_gathers(emulated, arch, behaviour):
+    emulated(arch, **BEHAVIOURS[behaviour]).run(gathers, 2)
 
 
 @pytest.mark.parametrize("behaviour", BEHAVIOURS)

@@ -224,6 +224,25 @@ def test_messages_grow_out_of_packets():
     assert seen == ["ll", "ll_two_shot", "two_shot"]
 
 
+@pytest.mark.parametrize("arch", ARCHES[:-1])
+def test_gathers_grow_out_of_packets(arch):
+    """By the model for two ranks and for sixteen, and at most 2 MiB are gathered so."""
+    for world_size in (2, 4, 16):
+        seen = []
+        for n in (1 << k for k in range(8, 26)):
+            found = explain("all_gather", 1, n, 1, "bfloat16", world_size, arch).decisions
+            seen.append(found[0].chosen.value if found else None)
+            assert (found == ()) == (2 * n * world_size > 2 << 20), (n, world_size)
+        assert seen[0] == "ll"
+        assert seen == sorted(seen, key=("ll", "two_shot", None).index)
+    given = iris_c.ccl.Config(all_reduce_variant="two_shot")
+    for config, world_size in ((given, 4), (None, 1)):
+        assert not explain("all_gather", 1, 64, 1, "float32", world_size, arch, config).decisions
+    other = iris_c.ccl.Config(all_reduce_variant="ring")
+    assert explain("all_gather", 1, 64, 1, "float32", 4, arch, other).decisions
+    assert not explain("all_gather", 1, 64, 1, "float32", 4, "cpu").decisions
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

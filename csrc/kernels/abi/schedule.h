@@ -153,7 +153,7 @@ IRIS_FUNCTION int64_t iris_row_words(int64_t elements, uint64_t element_nbytes)
     return iris_ceil_div(elements * (int64_t)element_nbytes, 8);
 }
 
-/* An all_reduce by packets: see packets.h. */
+/* A call by packets: see packets.h. */
 struct iris_packet_layout {
     int64_t words;       /* of eight bytes; at least 1, so that ranks without elements meet too */
     int64_t share_words; /* room for one rank's share of them */

@@ -138,6 +138,9 @@ constexpr int32_t kWordBytes = 8;
 template <typename T> constexpr int32_t kWord = kWordBytes / (int32_t)sizeof(T);
 
 template <int kBytes> struct bits_of_size;
+template <> struct bits_of_size<1> {
+    typedef uint8_t type;
+};
 template <> struct bits_of_size<2> {
     typedef uint16_t type;
 };

@@ -244,7 +244,7 @@ template <typename T, iris_variant kVariant>
 IRIS_INLINE void all_reduce_rmsnorm(work_group wg, const iris_rmsnorm_args &args)
 {
     const row_words<T> words(wg, args);
-    packet_reduction<T, row_words<T>> reduction(wg, args.reduce.call, words);
+    packet_exchange<T, row_words<T>> reduction(wg, args.reduce.call, words);
     const bool complete = group_agree(wg, kVariant == IRIS_VARIANT_LL ? reduction.one_crossing()
                                                                       : reduction.two_crossings());
     reduction.finish(complete);

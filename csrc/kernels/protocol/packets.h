@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * Reductions by packets (sync.h, NOTE [packets]), for messages that are all latency.
+ * Reductions and gathers by packets (sync.h, NOTE [packets]), for messages that are all latency.
  *
- *   ll            Every rank sends its elements to every other and reduces all of them itself: one
- *                 hop, W - 1 times the data, and no barrier anywhere.
+ *   ll            Every rank sends its elements to every other and reduces all of them itself, or
+ *                 keeps them side by side: one hop, W - 1 times the data, and no barrier anywhere.
  *   ll_two_shot   Blocks of words are dealt to the ranks. A rank reduces its blocks and sends the
  *                 result to all: two hops, twice the data whatever W is.
  *
@@ -16,7 +16,8 @@
  * every run. A thread first sends all that is its own, then waits, so that waits form no circle.
  * Works on words of eight bytes; results are written by this rank alone, from anywhere to anywhere.
  * What the words are, who handles which, and what becomes of a result is said by `Words`: the
- * elements of an all_reduce (flat_words), the rows of an all_reduce_rmsnorm (rmsnorm.h).
+ * elements of an all_reduce (flat_words), the rows of an all_reduce_rmsnorm (rmsnorm.h), the bytes
+ * of an all_gather (gathered_words).
  */
 #ifndef IRIS_PACKETS_H
 #define IRIS_PACKETS_H
@@ -28,26 +29,17 @@
 namespace iris
 {
 
-/* The words of an all_reduce: its elements, dealt to the threads of the launch in turn. */
-template <typename T> class flat_words
+/* Words that lie one after the other, dealt to the threads of the launch in turn. */
+class dealt_words
 {
   public:
     struct place {
         int64_t index;
     };
 
-    IRIS_INLINE flat_words(work_group wg, const iris_reduce_args &args)
-        : args_(args), input_(device_pointer<const T>(args.a.address)),
-          output_(device_pointer<T>(args.output.address)),
-          aligned_((args.a.address | args.output.address) % kWordBytes == 0),
-          first_((int64_t)wg.index * wg.threads + wg.thread), step_((int64_t)wg.count * wg.threads),
-          first_data_(first_ * kWord<T> < args.N ? load_from_memory(first_) : 0)
+    IRIS_INLINE explicit dealt_words(work_group wg)
+        : first_((int64_t)wg.index * wg.threads + wg.thread), step_((int64_t)wg.count * wg.threads)
     {
-    }
-
-    IRIS_INLINE int64_t nbytes() const
-    {
-        return args_.N * (int64_t)sizeof(T);
     }
 
     template <class Visit> IRIS_INLINE bool for_each(int64_t words, Visit visit) const
@@ -57,6 +49,27 @@ template <typename T> class flat_words
             if (!visit(place{i}))
                 return false;
         return true;
+    }
+
+  protected:
+    const int64_t first_, step_;
+};
+
+/* The words of an all_reduce: its elements. */
+template <typename T> class flat_words : public dealt_words
+{
+  public:
+    IRIS_INLINE flat_words(work_group wg, const iris_reduce_args &args)
+        : dealt_words(wg), args_(args), input_(device_pointer<const T>(args.a.address)),
+          output_(device_pointer<T>(args.output.address)),
+          aligned_((args.a.address | args.output.address) % kWordBytes == 0),
+          first_data_(first_ * kWord<T> < args.N ? load_from_memory(first_) : 0)
+    {
+    }
+
+    IRIS_INLINE int64_t nbytes() const
+    {
+        return args_.N * (int64_t)sizeof(T);
     }
 
     IRIS_INLINE uint64_t load(place at) const
@@ -98,15 +111,69 @@ template <typename T> class flat_words
     const T *const input_;
     T *const output_;
     const bool aligned_;
-    const int64_t first_, step_;
     /* The thread's first word, mostly its only one: loaded while the counter is. */
     const uint64_t first_data_;
 };
 
-template <typename T, class Words> class packet_reduction
+/* The words of an all_gather: the bytes that each rank has. Its part of the output has as many as
+ * every other's, wherever that makes it begin. */
+class gathered_words : public dealt_words
 {
   public:
-    IRIS_INLINE packet_reduction(work_group wg, const iris_call_args &args, const Words &words)
+    IRIS_INLINE gathered_words(work_group wg, const iris_copy_collective_args &args)
+        : dealt_words(wg), args_(args), input_(device_pointer<const uint8_t>(args.input)),
+          in_place_(args.input == part_of(args.call.rank)),
+          first_data_(first_ * kWordBytes < nbytes() ? load_from_memory(first_) : 0)
+    {
+    }
+
+    IRIS_INLINE int64_t nbytes() const
+    {
+        return (int64_t)args_.nbytes;
+    }
+
+    IRIS_INLINE uint64_t load(place at) const
+    {
+        return at.index == first_ ? first_data_ : load_from_memory(at.index);
+    }
+
+    /* Into the part of rank `source`. */
+    IRIS_INLINE void store(int32_t source, place at, uint64_t word) const
+    {
+        const uint64_t part = part_of(source);
+        if (source != args_.call.rank || !in_place_)
+            store_word(device_pointer<uint8_t>(part) + at.index * kWordBytes, left(at.index),
+                       part % kWordBytes == 0, word);
+    }
+
+  private:
+    IRIS_INLINE uint64_t part_of(int32_t rank) const
+    {
+        return args_.output + (uint64_t)rank * args_.target_step;
+    }
+
+    /* Bytes from word i on. */
+    IRIS_INLINE int64_t left(int64_t i) const
+    {
+        return nbytes() - i * kWordBytes;
+    }
+
+    IRIS_INLINE uint64_t load_from_memory(int64_t i) const
+    {
+        return load_word(input_ + i * kWordBytes, left(i), args_.input % kWordBytes == 0);
+    }
+
+    const iris_copy_collective_args &args_;
+    const uint8_t *const input_;
+    const bool in_place_;
+    const uint64_t first_data_; /* as in flat_words */
+};
+
+/* T: of the elements that are reduced; of a gather's bytes uint8_t. */
+template <typename T, class Words> class packet_exchange
+{
+  public:
+    IRIS_INLINE packet_exchange(work_group wg, const iris_call_args &args, const Words &words)
         : wg_(wg), words_(words),
           layout_(to_vector_registers(iris_packet_layout_make(words.nbytes(), args.world_size))),
           rank_(args.rank), world_(args.world_size), call_(call_begin(args))
@@ -116,15 +183,7 @@ template <typename T, class Words> class packet_reduction
     /* Whether this thread's words are all done; so below. */
     IRIS_INLINE bool one_crossing()
     {
-        words_.for_each(layout_.words, [&](place at) {
-            const uint64_t data = words_.load(at);
-            IRIS_NO_UNROLL
-            for (int32_t hop = 1; hop < world_; ++hop)
-                send_packet(call_, packet_at(call_, peer(hop), rank_ * layout_.words + at.index),
-                            data);
-            return true;
-        });
-        sent();
+        send_to_all();
         return words_.for_each(layout_.words, [&](place at) {
             uint64_t result;
             if (!reduce(at, at.index, layout_.words, result))
@@ -132,6 +191,13 @@ template <typename T, class Words> class packet_reduction
             words_.store(at, result);
             return true;
         });
+    }
+
+    /* The same, with nothing added. */
+    IRIS_INLINE bool gather()
+    {
+        send_to_all();
+        return words_.for_each(layout_.words, [&](place at) { return keep(at); });
     }
 
     IRIS_INLINE bool two_crossings()
@@ -191,6 +257,12 @@ template <typename T, class Words> class packet_reduction
     /* Sources that are awaited at once. */
     static constexpr int32_t kSources = 4;
 
+    /* From `source` on. */
+    IRIS_INLINE int32_t batch(int32_t source) const
+    {
+        return world_ - source < kSources ? world_ - source : kSources;
+    }
+
     IRIS_INLINE int32_t peer(int32_t hop) const
     {
         return rank_ + hop < world_ ? rank_ + hop : rank_ + hop - world_;
@@ -201,6 +273,19 @@ template <typename T, class Words> class packet_reduction
         return source * layout_.share_words + iris_packet_share_index(&layout_, word);
     }
 
+    IRIS_INLINE void send_to_all()
+    {
+        words_.for_each(layout_.words, [&](place at) {
+            const uint64_t data = words_.load(at);
+            IRIS_NO_UNROLL
+            for (int32_t hop = 1; hop < world_; ++hop)
+                send_packet(call_, packet_at(call_, peer(hop), rank_ * layout_.words + at.index),
+                            data);
+            return true;
+        });
+        sent();
+    }
+
     /* The word at `at` over all ranks, ((p_0 + p_1) + p_2) + ...; the peers' packets lie `stride`
      * apart. */
     IRIS_INLINE bool reduce(place at, int64_t first, int64_t stride, uint64_t &result) const
@@ -209,7 +294,7 @@ template <typename T, class Words> class packet_reduction
         acc_t<T> values[kWord<T>] = {};
         IRIS_NO_UNROLL
         for (int32_t source = 0; source < world_; source += kSources) {
-            const int32_t count = world_ - source < kSources ? world_ - source : kSources;
+            const int32_t count = batch(source);
             uint64_t data[kSources];
             if (!receive_packets(call_, packet_at(call_, rank_, first + source * stride), stride,
                                  source, count, rank_, data))
@@ -227,6 +312,25 @@ template <typename T, class Words> class packet_reduction
         }
         words_.conclude(at, values);
         result = pack_word<T>(values);
+        return true;
+    }
+
+    /* The word at `at` of every rank, stored. */
+    IRIS_INLINE bool keep(place at) const
+    {
+        words_.store(rank_, at, words_.load(at));
+        IRIS_NO_UNROLL
+        for (int32_t source = 0; source < world_; source += kSources) {
+            const int32_t count = batch(source);
+            uint64_t data[kSources];
+            if (!receive_packets(call_, packet_at(call_, rank_, source * layout_.words + at.index),
+                                 layout_.words, source, count, rank_, data, IRIS_SIGNAL_UNIT))
+                return false;
+            IRIS_UNROLL
+            for (int32_t q = 0; q < kSources; ++q)
+                if (q < count && source + q != rank_)
+                    words_.store(source + q, at, data[q]);
+        }
         return true;
     }
 
@@ -251,9 +355,17 @@ template <typename T, iris_variant kVariant>
 IRIS_INLINE void all_reduce_by_packets(work_group wg, const iris_reduce_args &args)
 {
     const flat_words<T> words(wg, args);
-    packet_reduction<T, flat_words<T>> reduction(wg, args.call, words);
-    reduction.finish(kVariant == IRIS_VARIANT_LL ? reduction.one_crossing()
-                                                 : reduction.two_crossings());
+    packet_exchange<T, flat_words<T>> exchange(wg, args.call, words);
+    exchange.finish(kVariant == IRIS_VARIANT_LL ? exchange.one_crossing()
+                                                : exchange.two_crossings());
+}
+
+/* Whose senders and receivers are all ranks. */
+IRIS_INLINE void all_gather_by_packets(work_group wg, const iris_copy_collective_args &args)
+{
+    const gathered_words words(wg, args);
+    packet_exchange<uint8_t, gathered_words> exchange(wg, args.call, words);
+    exchange.finish(exchange.gather());
 }
 
 } // namespace iris

@@ -76,6 +76,8 @@ int64_t iris_op_desc_packet_nbytes(const struct iris_op_desc *desc)
 
     if (desc->operation == IRIS_OP_ALL_REDUCE_RMSNORM)
         return desc->M * iris_row_words(desc->N, element) * 8;
+    if (desc->operation == IRIS_OP_ALL_GATHER) /* of one rank */
+        return desc->M;
     return desc->M * desc->N * (int64_t)element;
 }
 

@@ -101,7 +101,7 @@ static inline bool iris_is_by_packets(enum iris_variant variant)
     return variant == IRIS_VARIANT_LL || variant == IRIS_VARIANT_LL_TWO_SHOT;
 }
 
-/* What a call by packets exchanges. */
+/* What a call by packets exchanges: bytes that a rank sends to each other one. */
 int64_t iris_op_desc_packet_nbytes(const struct iris_op_desc *desc);
 
 /* How the gathered operand of an IRIS_IS_GATHERED_PRODUCT is staged. */

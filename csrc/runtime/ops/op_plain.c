@@ -194,10 +194,14 @@ static void describe_sum(const struct iris_context *ctx, struct plain_call *plai
 
 /* ---- rows of the result: matmul_all_gather ---- */
 
-/* Where peers can write the rows of the whole result as they come: C, or a buffer. */
-static bool gathers_into_C(const struct iris_context *ctx, const struct iris_tensor *C)
+/* Whether the rows of the whole result can be written to C as they come, by the peers or, where
+ * they come as packets, by this rank; else they are to a buffer. */
+static bool gathers_into_C(const struct iris_context *ctx, const struct plain_call *plain)
 {
-    return iris_tensor_is_contiguous(C) && iris_tensor_reachable_offset(ctx, C) != IRIS_STAGED;
+    const struct iris_tensor *C = plain->t->C;
+
+    return iris_tensor_is_contiguous(C) && (iris_is_by_packets(plain->collective.variant) ||
+                                            iris_tensor_reachable_offset(ctx, C) != IRIS_STAGED);
 }
 
 /* Into this rank's rows of the whole result. */
@@ -220,7 +224,7 @@ static enum iris_status begin_gather_result(struct iris_op_steps *steps, struct 
 {
     struct plain_call *plain = as_plain(steps);
     const struct iris_tensor *C = plain->t->C;
-    const bool direct = gathers_into_C(ctx, C);
+    const bool direct = gathers_into_C(ctx, plain);
     const struct iris_tensor whole =
         direct ? *C : matrix_at(buffer_at(ctx, storage, 0), C->dtype, C->shape[0], C->shape[1]);
     const struct iris_product_step step = step_of_rows(plain, ctx, &whole, options);
@@ -237,11 +241,12 @@ static enum iris_status end_gather_result(struct iris_op_steps *steps, struct ir
                                           struct iris_storage *storage,
                                           const struct iris_op_options *options)
 {
-    const struct iris_tensor *C = as_plain(steps)->t->C;
+    const struct plain_call *plain = as_plain(steps);
+    const struct iris_tensor *C = plain->t->C;
     const struct iris_tensor whole =
         matrix_at(buffer_at(ctx, storage, 0), C->dtype, C->shape[0], C->shape[1]);
 
-    return gathers_into_C(ctx, C) ? IRIS_OK : copy(ctx, C, &whole, options->stream);
+    return gathers_into_C(ctx, plain) ? IRIS_OK : copy(ctx, C, &whole, options->stream);
 }
 
 /* ---- shards of the operand: all_gather_matmul ---- */

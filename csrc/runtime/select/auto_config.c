@@ -109,6 +109,18 @@ enum iris_status iris_auto_config(enum iris_operation operation, int64_t M, int6
     return select_on(arch, NULL, world_size, NULL, &desc, out);
 }
 
+/* As a call has it: bytes of a rank, and ranks. N is not larger than is refused later. */
+static void describe_gather(struct iris_op_desc *desc, int world_size)
+{
+    const int64_t element = (int64_t)iris_dtype_nbytes(desc->dtype);
+
+    if (desc->operation != IRIS_OP_ALL_GATHER || desc->N < 0 || desc->N > INT64_MAX / element)
+        return;
+    desc->M = desc->N * element;
+    desc->N = world_size;
+    desc->dtype = IRIS_DTYPE_U8;
+}
+
 enum iris_status iris_explain(enum iris_operation operation, int64_t M, int64_t N, int64_t K,
                               enum iris_dtype dtype, int world_size, const char *arch,
                               const struct iris_config *config, struct iris_explanation *out)
@@ -118,5 +130,6 @@ enum iris_status iris_explain(enum iris_operation operation, int64_t M, int64_t 
     struct iris_config chosen = {0};
 
     *out = (struct iris_explanation){0};
+    describe_gather(&desc, world_size);
     return select_on(arch, config, world_size, out, &desc, &chosen);
 }

@@ -22,11 +22,11 @@
 
 /* No such machine has been measured. The links are the sum of a GPU's Infinity Fabric links as
  * published; a product has one tile and senders of their own, so nothing else is chosen by a model
- * but the variant of all_reduce, for which times are taken to be as on Hopper. */
+ * but the variants of all_reduce and all_gather, for which times are taken to be as on Hopper. */
 #define CDNA_MODEL(links)                                                                          \
     .wide_rate = 2e12, .narrow_rate = 2e12, .link_rate = (links), .reduce_rate = 40e9,             \
     .one_hop_seconds = 2.8e-6, .two_hop_seconds = 4.0e-6, .barrier_seconds = 11.3e-6,              \
-    .packet_rate = 331e9
+    .packet_rate = 331e9, .gather_seconds = 10e-6, .gather_rate = 175e9
 
 static const struct iris_chip chips[] = {
     {"sm_90a", "cuda", true, true, true, true, 1, 132, 132, SM90_MODEL},

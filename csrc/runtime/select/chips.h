@@ -29,7 +29,7 @@ struct iris_chip {
     /* Tiles whose operand is larger than the chip's cache, bytes: what a unit gets from memory. */
     double cache_nbytes, unit_memory_rate;
     /* The form PLAIN: a launch; operations a second of a unit in the vendor's products; what the
-     * links carry for reductions with barriers that come after a product; all_gather. */
+     * links carry for reductions with barriers that come after a product; all_gather by copies. */
     double launch_seconds, library_rate, step_rate, gather_seconds, gather_rate;
     /* The form TILES: the start of a product whose sum is scattered. */
     double scatter_seconds;
@@ -50,7 +50,8 @@ struct iris_chip {
     double sender_rate, sender_seconds;
     double shared_rate, shared_units, slowdown, slowdown_peer;
 
-    /* all_reduce: a call by packets over one hop and over two, a call with barriers. */
+    /* all_reduce: a call by packets over one hop, as an all_gather is too, and over two; a call
+     * with barriers. */
     double one_hop_seconds, two_hop_seconds, barrier_seconds, packet_rate;
 };
 

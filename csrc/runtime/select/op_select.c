@@ -15,7 +15,7 @@
 #include "kernels/abi/launch_limits.h"
 #include "kernels/abi/schedule.h"
 
-/* all_reduce by packets on a GPU: a thread for each word, as far as so many small work-groups of a
+/* A call by packets on a GPU: a thread for each word, as far as so many small work-groups of a
  * compute unit go; what a thread does for a word is to wait. */
 enum { PACKET_GROUPS_PER_UNIT = 4 };
 

@@ -59,6 +59,10 @@ void iris_plain_seconds(const struct iris_select_target *on, const struct iris_o
  * so many bytes a second. */
 void iris_all_reduce_seconds(const struct iris_select_target *on, double nbytes,
                              enum iris_variant variant, double link_rate, double terms[2]);
+/* The same of an all_gather of `share_nbytes` from each rank: LL, or any other variant by copies.
+ */
+void iris_all_gather_seconds(const struct iris_select_target *on, double share_nbytes,
+                             enum iris_variant variant, double terms[2]);
 
 /* Of a block: no more than there is, and at least 1. */
 static inline int32_t iris_at_most(int32_t value, int64_t limit)

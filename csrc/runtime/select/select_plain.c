@@ -41,10 +41,10 @@ static void collective_seconds(const struct iris_select_target *on, const struct
     struct iris_select_target silent = *on;
 
     silent.explanation = NULL;
+    collective.variant = IRIS_VARIANT_NONE;
+    (void)iris_select_variant(&silent, &open, &collective); /* open: always possible */
     switch (collective.operation) {
     case IRIS_OP_ALL_REDUCE:
-        collective.variant = IRIS_VARIANT_NONE;
-        (void)iris_select_variant(&silent, &open, &collective); /* open: always possible */
         iris_all_reduce_seconds(on, nbytes, collective.variant, chip->step_rate, terms);
         break;
     case IRIS_OP_REDUCE_SCATTER:
@@ -52,8 +52,7 @@ static void collective_seconds(const struct iris_select_target *on, const struct
         terms[1] = nbytes * share / chip->step_rate;
         break;
     default:
-        terms[0] = chip->gather_seconds;
-        terms[1] = nbytes * share / chip->gather_rate;
+        iris_all_gather_seconds(on, (double)collective.M, collective.variant, terms);
         break;
     }
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * Which variant a reduction over ranks takes.
+ * Which variant a reduction over ranks takes, and an all_gather.
  */
 #include "decide.h"
 #include "kernels/abi/schedule.h"
@@ -59,6 +59,48 @@ static enum iris_variant choose_all_reduce(const struct iris_select_target *on,
     if (!only_packets)
         weigh_all_reduce(on, (double)nbytes, IRIS_VARIANT_TWO_SHOT, &decision);
     return (enum iris_variant)iris_decide(&decision, MARGIN, on->explanation);
+}
+
+/* By packets over one hop, and by copies between barriers. */
+void iris_all_gather_seconds(const struct iris_select_target *on, double share_nbytes,
+                             enum iris_variant variant, double terms[2])
+{
+    const struct iris_chip *chip = on->chip;
+    const double peers = on->world_size - 1;
+
+    if (variant == IRIS_VARIANT_LL) {
+        terms[0] = chip->one_hop_seconds;
+        terms[1] = 2 * share_nbytes * peers / chip->packet_rate;
+    } else {
+        terms[0] = chip->gather_seconds;
+        terms[1] = share_nbytes * peers / chip->gather_rate;
+    }
+}
+
+/* Packets and their halves take four times the result of the heap, so that larger ones are copied
+ * whatever the model says. */
+enum { MOST_GATHERED_BY_PACKETS = 2 << 20 };
+
+/* By copies: NONE, as other operations without variants have it, which configs call 'two_shot'.
+ * A config that names none of all_gather's variants is one for reductions. */
+static enum iris_variant choose_all_gather(const struct iris_select_target *on,
+                                           const struct iris_op_desc *desc, enum iris_variant asked)
+{
+    const enum iris_variant variants[] = {IRIS_VARIANT_LL, IRIS_VARIANT_TWO_SHOT};
+    struct iris_decision decision = {.field = "all_reduce_variant", .terms = {"start", "links"}};
+    double terms[2];
+
+    if (asked == IRIS_VARIANT_LL)
+        return IRIS_VARIANT_LL;
+    if (asked == IRIS_VARIANT_TWO_SHOT || !on->chip->is_gpu || on->world_size == 1 ||
+        desc->M > MOST_GATHERED_BY_PACKETS / on->world_size)
+        return IRIS_VARIANT_NONE;
+    for (size_t i = 0; i < sizeof variants / sizeof variants[0]; ++i) {
+        iris_all_gather_seconds(on, (double)desc->M, variants[i], terms);
+        iris_decision_add(&decision, (int32_t)variants[i], terms, terms[0] + terms[1]);
+    }
+    return iris_decide(&decision, MARGIN, on->explanation) == IRIS_VARIANT_LL ? IRIS_VARIANT_LL
+                                                                              : IRIS_VARIANT_NONE;
 }
 
 /* Of a product in the form DECODE: one hop, or two where packets are many. 'two_shot' is what a
@@ -189,6 +231,9 @@ enum iris_status iris_select_variant(const struct iris_select_target *on,
     case IRIS_OP_REDUCE_SCATTER:
     case IRIS_OP_REDUCE:
         desc->variant = IRIS_VARIANT_TWO_SHOT;
+        return IRIS_OK;
+    case IRIS_OP_ALL_GATHER:
+        desc->variant = choose_all_gather(on, desc, config->variant);
         return IRIS_OK;
     default:
         desc->variant = IRIS_VARIANT_NONE;
