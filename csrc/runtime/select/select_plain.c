@@ -52,8 +52,7 @@ static void collective_seconds(const struct iris_select_target *on, const struct
         terms[1] = nbytes * share / chip->step_rate;
         break;
     default:
-        /* By copies, whatever will run: the times that the forms were fitted to are of those. */
-        iris_all_gather_seconds(on, (double)collective.M, IRIS_VARIANT_NONE, terms);
+        iris_all_gather_seconds(on, (double)collective.M, collective.variant, terms);
         break;
     }
 }
