@@ -6,6 +6,7 @@ Which of the two a call takes is a matter of tests/api/test_auto_config.py."""
 import cases
 import pytest
 import torch
+from waits import waiting
 
 import iris_c
 from iris_c.testing import ranks
@@ -101,6 +102,7 @@ def test_a_peer_that_does_not_come_ends_the_wait(ctx):
     check(ctx, 1000, PACKETS)
     if ctx.rank == 2:
         return
-    output, given = torch.empty(3000, dtype=torch.uint8), torch.empty(1000, dtype=torch.uint8)
+    output, given = (torch.empty(n, dtype=torch.uint8, device=ctx.device) for n in (3000, 1000))
+    call = waiting(ctx, lambda: ctx.ccl.all_gather(output, given, config=PACKETS))
     with pytest.raises((iris_c.SignalTimeout, iris_c.PeerError), match="all_gather"):
-        ctx.ccl.all_gather(output, given, config=PACKETS)
+        call()

@@ -31,8 +31,9 @@ struct iris_chip {
     /* The form PLAIN: a launch; operations a second of a unit in the vendor's products; what the
      * links carry for reductions with barriers that come after a product; all_gather by copies. */
     double launch_seconds, library_rate, step_rate, gather_seconds, gather_rate;
-    /* The form TILES: the start of a product whose sum is scattered. */
-    double scatter_seconds;
+    /* The form TILES: the start of a product whose sum is scattered; by how much a product takes
+     * longer that waits for its operand unit by unit. */
+    double scatter_seconds, gathered_slowness;
     /* The form DECODE: its start beside the packets'; what a unit gets of weights and tokens; the
      * most rows with which its ring has the stages to hide the memory's latency. */
     double decode_seconds, decode_unit_rate;

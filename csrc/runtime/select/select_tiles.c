@@ -187,6 +187,8 @@ void iris_tiles_seconds(const struct iris_select_target *on, const struct iris_o
                                                                   : on->chip->barrier_seconds;
     terms[1] = best->terms[0] > streaming ? best->terms[0] : streaming;
     terms[2] = best->terms[1] + best->terms[2];
+    if (desc->operation == IRIS_OP_ALL_GATHER_MATMUL_HBM_BUFFER)
+        terms[1] *= on->chip->gathered_slowness;
     if (IRIS_IS_GATHERED_PRODUCT(desc->operation) || desc->operation == IRIS_OP_MATMUL_ALL_GATHER)
         terms[2] = gathering_seconds(on, desc, terms[1],
                                      (double)iris_ceil_div(count, on->chip->compute_units));
