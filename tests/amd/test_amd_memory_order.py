@@ -11,10 +11,12 @@ import test_amd_collectives
 import test_amd_products
 import torch
 
+import iris_c
 from iris_c.testing import RankFailure
 
 CASE = cases.Case(200, 150, 40)
 N = 4099
+BY_COPIES = iris_c.ccl.Config(all_reduce_variant="two_shot")  # packets carry their signals
 # What `again_and_again` launches. Of a mutant no other kernel is taken apart, which takes seconds.
 KERNELS = "iris_MATMUL_ALL_REDUCE_(TWO_SHOT|RING|ONE_SHOT)_F32|iris_ALL_GATHER_NONE_U8"
 
@@ -30,7 +32,7 @@ def again_and_again(ctx, memory):
         output = exchange.tensor(N * world, torch.float32, turn % 2 == 1)
         given = exchange.tensor(N, torch.float32, False)
         given.copy_(cases.contribution(ctx.rank, N, torch.float32, turn))
-        exchange.call("all_gather", output, given)
+        exchange.call("all_gather", output, given, config=BY_COPIES)
         for rank in range(world):
             expected = cases.contribution(rank, N, torch.float32, turn)
             assert torch.equal(output.view(world, N)[rank], expected), "elements are wrong"
