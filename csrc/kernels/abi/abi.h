@@ -50,8 +50,8 @@ enum iris_dtype {
 
 /* Operations: X(name, value, what callers call it). CLEAR_SUMS is a part of the sums in the
  * variants atomic and spinlock, COPY_MATRIX of products in the form "plain", never called by name.
- * ALL_GATHER_MATMUL_HBM_BUFFER has
- * ALL_GATHER_MATMUL's kernel, with the product under way early. COMPARE_CLOCKS: see clocks.hip.
+ * ALL_GATHER_MATMUL_HBM_BUFFER has ALL_GATHER_MATMUL's kernel, with the product under way early.
+ * COMPARE_CLOCKS: see clocks.hip.
  * ALL_TO_ALL_V is all_to_all with a size for each pair of ranks; it, SEND, RECV, PUT, GET, SIGNAL,
  * WAIT, SENDRECV and BATCH are agreed on between two ranks, or by one, and with nobody else. */
 #define IRIS_OPERATIONS(X)                                                                         \
