@@ -38,6 +38,12 @@ def test_licence_and_size(path):
     assert text.count("\n") <= limit, "a file has one responsibility"
 
 
+def test_files_of_tests_have_names_of_their_own():
+    """pytest imports them by their bare names, and refuses the second of a name."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(set(names)) == sorted(names)
+
+
 @pytest.mark.parametrize("path", C_SOURCES, ids=short)
 def test_the_core_neither_prints_nor_ends_the_process(path):
     forbidden = re.compile(r"\b(printf|fprintf|puts|perror|exit|_exit|abort|assert_fail)\s*\(")
