@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: The iris_c authors
-"""Contexts by name, which stand for them in the operations' schemas, and how they come from
-torch.distributed."""
+"""Contexts by name, which stand for them in the operations' schemas; how they come from
+torch.distributed, and which process group and mesh have the ranks of which context."""
 
 from __future__ import annotations
 
@@ -14,25 +14,32 @@ import weakref
 from typing import Any, TypeAlias
 
 import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh
 
 import iris_c
 from iris_c.environment import DEFAULT_TIMEOUT, context_options
 from iris_c.torch._nodes import Nodes
 
-__all__ = ["Named", "context", "init", "name_of", "ops", "register"]
+__all__ = ["Named", "context", "init", "mesh", "name_of", "ops", "process_group", "register"]
 
 DEFAULT = "default"
-# How functions and layers are told their context: as such, by name, or as None for the default.
-Named: TypeAlias = iris_c.Context | Nodes | str | None
+# How functions and layers are told their context: as such, by name, as None for the default, or
+# by the ranks that it has.
+Named: TypeAlias = iris_c.Context | Nodes | dist.ProcessGroup | DeviceMesh | str | None
 # The open ones. Of the closed ones only the names are left.
 _contexts: dict[str, iris_c.Context | Nodes] = {}
 _closed: set[str] = set()
 # The ops of those that have been asked for them: to bind them takes a part of a small call.
 _ops: dict[str, Any] = {}
+# Of contexts whose ranks are known to be those of a process group, and of a mesh.
+_process_groups: dict[str, dist.ProcessGroup] = {}
+_meshes: dict[str, DeviceMesh] = {}
 _numbers = itertools.count()
 
 
-def register(ctx: iris_c.Context | Nodes, name: str = DEFAULT) -> iris_c.Context | Nodes:
+def register(
+    ctx: iris_c.Context | Nodes, name: str = DEFAULT, *, process_group: Any = None
+) -> iris_c.Context | Nodes:
     """Give a context a name, by which operations and layers find it.
 
     A context that had the name before loses it; one that is closed has none.
@@ -42,6 +49,9 @@ def register(ctx: iris_c.Context | Nodes, name: str = DEFAULT) -> iris_c.Context
     ctx : Context or Nodes
     name : str
         Operations and layers without a `ctx` take the context named 'default'.
+    process_group : torch.distributed.ProcessGroup, DeviceMesh or None
+        The same ranks in the same order, for what torch.distributed does among them. None: those
+        of the whole world, if the context has as many.
 
     Returns
     -------
@@ -55,17 +65,32 @@ def register(ctx: iris_c.Context | Nodes, name: str = DEFAULT) -> iris_c.Context
     own = ctx.ctx if isinstance(ctx, Nodes) else ctx
     if own.closed:
         raise RuntimeError("ctx: it is closed")
+    group = _process_group("process_group", process_group)
+    if group is not None and _place(group) != (ctx.rank, ctx.world_size):
+        raise ValueError(
+            "process_group: expected the context's ranks, of which this is {} of {}; there it is "
+            "{} of {}".format(ctx.rank, ctx.world_size, *_place(group))
+        )
+    _drop(name)
     _contexts[name] = ctx
-    _ops.pop(name, None)
+    if group is not None:
+        _process_groups[name] = group
+    if isinstance(process_group, DeviceMesh):
+        _meshes[name] = process_group
     _closed.discard(name)
     own._when_closed(functools.partial(_forget, name, weakref.ref(ctx)))
     return ctx
 
 
+def _drop(name: str) -> None:
+    """Let nothing be known of the context that has that name."""
+    for known in (_contexts, _ops, _process_groups, _meshes):
+        known.pop(name, None)
+
+
 def _forget(name: str, closed: weakref.ref[iris_c.Context | Nodes]) -> None:
     if name in _contexts and _contexts[name] is closed():
-        del _contexts[name]
-        _ops.pop(name, None)
+        _drop(name)
         _closed.add(name)
 
 
@@ -93,12 +118,17 @@ def ops(name: str) -> Any:
 
 
 def name_of(ctx: Named) -> str:
-    """The name of a context, given as such, by name, or as None for the default. One without a
-    name gets one."""
+    """The name of a context, given in one of the ways of `Named`.
+
+    A context without a name gets one. A process group or mesh whose ranks no context has yet gets
+    one of the default size, which is collective; `init` gives it another size.
+    """
     if ctx is None:
         return DEFAULT
     if isinstance(ctx, str):
         return ctx
+    if isinstance(ctx, dist.ProcessGroup | DeviceMesh):
+        return _name_of_group(ctx)
     for name, known in _contexts.items():
         if known is ctx:
             return name
@@ -107,21 +137,63 @@ def name_of(ctx: Named) -> str:
     return name
 
 
-def _process_group(group: Any) -> dist.ProcessGroup | None:
+def _name_of_group(given: dist.ProcessGroup | DeviceMesh) -> str:
+    found = _process_group("ctx", given)
+    wanted = "" if found is None else found.group_name
+    for name in _contexts:
+        group = process_group(name)
+        if group is not None and group.group_name == wanted:
+            if isinstance(given, DeviceMesh):
+                _meshes[name] = given
+            return name
+    name = f"process group {wanted}"
+    init(given, name=name)
+    return name
+
+
+def process_group(name: str) -> dist.ProcessGroup | None:
+    """The process group that has the ranks of the context of that name, if there is one."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return None
+    ctx = context(name)
+    if name in _process_groups:
+        return _process_groups[name]
+    whole = isinstance(ctx, Nodes) or ctx.ranks == tuple(range(ctx.world_size))
+    world = dist.group.WORLD
+    return world if whole and _place(world) == (ctx.rank, ctx.world_size) else None
+
+
+def mesh(name: str) -> DeviceMesh | None:
+    """The one-dimensional mesh of the ranks of the context of that name: the one that it was made
+    of, else a new one of its process group, if there is one."""
+    group = process_group(name)
+    if group is None:
+        return None
+    if name not in _meshes:
+        device_type = "cpu" if context(name).backend == "cpu" else "cuda"
+        _meshes[name] = DeviceMesh.from_group(group, device_type)
+    return _meshes[name]
+
+
+def _place(group: dist.ProcessGroup | None) -> tuple[int, int]:
+    """This rank in a group, and the group's size."""
+    return dist.get_rank(group), dist.get_world_size(group)
+
+
+def _process_group(argument: str, group: Any) -> dist.ProcessGroup | None:
     """A process group, also of a DeviceMesh of one dimension."""
     if group is None or isinstance(group, dist.ProcessGroup):
         return group
-    if hasattr(group, "get_group") and hasattr(group, "ndim"):
+    if isinstance(group, DeviceMesh):
         if group.ndim != 1:
             names = group.mesh_dim_names or ("tp",)
             raise ValueError(
-                f"process_group: expected a DeviceMesh of one dimension, as mesh[{names[-1]!r}], "
+                f"{argument}: expected a DeviceMesh of one dimension, as mesh[{names[-1]!r}], "
                 f"got one of {group.ndim}"
             )
-        found: dist.ProcessGroup = group.get_group()
-        return found
+        return group.get_group()
     raise TypeError(
-        f"process_group: expected a ProcessGroup, a DeviceMesh or None, got {type(group).__name__}"
+        f"{argument}: expected a ProcessGroup, a DeviceMesh or None, got {type(group).__name__}"
     )
 
 
@@ -166,8 +238,8 @@ def init(
         return register(
             iris_c.init(heap_size, backend, timeout=timeout, local_size=local_size), name
         )
-    group = _process_group(process_group)
-    rank, world_size = dist.get_rank(group), dist.get_world_size(group)
+    group = _process_group("process_group", process_group)
+    rank, world_size = _place(group)
     # A name that only a node's ranks share, whatever the environment says.
     here = (uuid.uuid4().hex, socket.gethostname())
     everybody = [here] * world_size
@@ -182,7 +254,7 @@ def init(
     options["run_key"] = f"torch/{everybody[own[0]][0]}"
     options["source"] = "torch.distributed"
     if len(members) == 1:
-        return register(iris_c.Context(**options), name)
+        return register(iris_c.Context(**options), name, process_group=process_group)
     if len({len(ranks) for ranks in members.values()}) > 1:
         raise ValueError(
             "process_group: expected as many ranks on each node, got "
@@ -192,4 +264,5 @@ def init(
     place = own.index(rank)
     peers = sorted(world_ranks[ranks[place]] for ranks in members.values())
     across = dist.new_group(peers, use_local_synchronization=True)
-    return register(Nodes(iris_c.Context(**options), across, rank, world_size), name)
+    nodes = Nodes(iris_c.Context(**options), across, rank, world_size)
+    return register(nodes, name, process_group=process_group)

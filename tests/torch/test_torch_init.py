@@ -71,6 +71,39 @@ def _mesh(rank):
         ctx.barrier()
 
 
+@distributed
+def _by_group_and_mesh(rank):
+    """Operations and layers take ranks as torch.distributed has them; the first use meets them."""
+    mesh = dist.init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "tp"))
+    assert summed(mesh["tp"], 10**rank) == (11 if rank < 2 else 1100)
+    assert summed(mesh["tp"].get_group(), 10**rank) == (11 if rank < 2 else 1100)
+    assert summed(mesh["dp"].get_group(), 10**rank) == (101 if rank % 2 == 0 else 1010)
+    tp = _groups.name_of(mesh["tp"])
+    assert _groups.process_group(tp).group_name == mesh["tp"].get_group().group_name
+    assert _groups.mesh(tp) == mesh["tp"]
+    dp = _groups.name_of(mesh["dp"].get_group())
+    assert _groups.mesh(dp).mesh.tolist() == ([0, 2] if rank % 2 == 0 else [1, 3])
+    with pytest.raises(ValueError, match=r"ctx: expected a DeviceMesh of one dimension"):
+        summed(mesh, 1)
+    layer = iris_c.torch.ColumnParallelLinear(3, 4, ctx=mesh["tp"])
+    assert layer.weight.shape == (2, 3)
+    assert layer.group == tp
+    with iris_c.Context(rank=rank, world_size=4, run_key="whole", heap_size=HEAP) as ctx:
+        iris_c.torch.register(ctx, "whole")
+        assert summed(dist.group.WORLD, 10**rank) == 1111
+        assert _groups.name_of(dist.group.WORLD) == "whole"
+        with pytest.raises(ValueError, match=r"process_group: expected the context's ranks"):
+            iris_c.torch.register(ctx, "other", process_group=mesh["dp"])
+        part = ctx.group([0, 1] if rank < 2 else [2, 3])
+        iris_c.torch.register(part, "part")
+        assert _groups.process_group("part") is None
+        assert _groups.mesh("part") is None
+        ctx.barrier()
+    for name in (tp, dp):
+        _groups.context(name).barrier()
+        _groups.context(name).close()
+
+
 def on_nodes(rank, size):
     """Makes believe that `size` ranks at a time share a node."""
     _groups.socket.gethostname = lambda: f"node{rank // size}"
@@ -152,6 +185,7 @@ def _uneven_nodes(rank):
         ("_whole_world", 3),
         ("_two_groups", 4),
         ("_mesh", 4),
+        ("_by_group_and_mesh", 4),
         ("_two_nodes", 4),
         ("_a_group_on_two_nodes", 6),
         ("_uneven_nodes", 3),
