@@ -261,8 +261,7 @@ def init(
             + ", ".join(f"{len(ranks)} on {node}" for node, ranks in sorted(members.items()))
         )
     world_ranks = dist.get_process_group_ranks(group or dist.group.WORLD)
-    place = own.index(rank)
-    peers = sorted(world_ranks[ranks[place]] for ranks in members.values())
-    across = dist.new_group(peers, use_local_synchronization=True)
-    nodes = Nodes(iris_c.Context(**options), across, rank, world_size)
+    peers = [world_ranks[ranks[own.index(rank)]] for ranks in members.values()]
+    across = dist.new_group(sorted(peers), use_local_synchronization=True)
+    nodes = Nodes(iris_c.Context(**options), across, list(members.values()), rank, peers)
     return register(nodes, name, process_group=process_group)

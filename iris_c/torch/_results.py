@@ -19,7 +19,9 @@ from iris_c.torch._nodes import Nodes
 
 def empty(ctx: iris_c.Context | Nodes, like: Tensor, *shape: int) -> Tensor:
     """An uninitialised result of like's dtype, on its device."""
-    if not isinstance(ctx, Nodes) and ctx.local_size > 0 and ctx.world_size > 1:
+    if isinstance(ctx, Nodes):
+        ctx = ctx.ctx
+    if ctx.local_size > 0 and ctx.world_size > 1:
         if ctx.backend == "cpu":
             if like.is_cpu:
                 return _on_cpu(ctx, like, shape)
