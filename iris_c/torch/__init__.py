@@ -18,6 +18,7 @@ Imports torch; ``import iris_c`` alone does not.
 
 from iris_c.torch._groups import init, register
 from iris_c.torch._nodes import Nodes
+from iris_c.torch.cross_entropy import vocab_parallel_cross_entropy
 from iris_c.torch.functions import (
     all_gather_matmul,
     all_reduce,
@@ -28,11 +29,13 @@ from iris_c.torch.functions import (
     matmul_replicated,
 )
 from iris_c.torch.layers import ColumnParallelLinear, RowParallelLinear
+from iris_c.torch.vocabulary import VocabParallelEmbedding
 
 __all__ = [
     "ColumnParallelLinear",
     "Nodes",
     "RowParallelLinear",
+    "VocabParallelEmbedding",
     "all_gather_matmul",
     "all_reduce",
     "gathered_matmul",
@@ -42,4 +45,5 @@ __all__ = [
     "matmul_reduce_scatter",
     "matmul_replicated",
     "register",
+    "vocab_parallel_cross_entropy",
 ]
