@@ -29,6 +29,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: ranks share the m
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
@@ -108,8 +109,11 @@ def batches(text, batch: int, time: int, seed: int):
 def average(parameters, group) -> None:
     """Of the gradients, over the ranks that have the same parameters."""
     for parameter in parameters:
-        dist.all_reduce(parameter.grad, dist.ReduceOp.SUM, group)
-        parameter.grad /= dist.get_world_size(group)
+        grad = parameter.grad
+        if isinstance(grad, DTensor):  # a parallel layer's, of which this is the rank's part
+            grad = grad.to_local()
+        dist.all_reduce(grad, dist.ReduceOp.SUM, group)
+        grad /= dist.get_world_size(group)
 
 
 def train(ctx, options, replicas=None) -> list[float]:

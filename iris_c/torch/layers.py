@@ -13,24 +13,29 @@ features; the one in front of the other needs a single exchange:
 Where no gradient of the weight will be wanted, gathered_matmul takes all_gather_matmul's place.
 
 With sequence_parallel what stands between the pairs is divided along the first dimension.
+
+All ranks multiply matrices of equal sizes: where the ranks' parts of the weight differ in size, the
+smaller ones are filled up with zeros as they are used. What the parameters are, _parameters.py
+says.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
 from torch import nn
+from torch.nn.functional import pad
 
 from iris_c.torch import functions
 from iris_c.torch._groups import Named, context, name_of
+from iris_c.torch._parameters import DividedModule, bounds
 
 __all__ = ["ColumnParallelLinear", "RowParallelLinear"]
 
 
-class _ParallelLinear(nn.Module):
+class _ParallelLinear(DividedModule, nn.Linear):
     """What both have in common: a weight that is divided along one dimension."""
 
     divided: int  # the weight's dimension
@@ -46,21 +51,19 @@ class _ParallelLinear(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
+        super(nn.Linear, self).__init__()  # nn.Linear's would make the whole weight
         self.in_features, self.out_features = in_features, out_features
         self.sequence_parallel = sequence_parallel
         self.group = name_of(ctx)
-        world_size = context(self.group).world_size
-        name, size = (("out_features", out_features), ("in_features", in_features))[self.divided]
-        if size % world_size != 0:
-            raise ValueError(f"{name}: expected a multiple of world_size {world_size}, got {size}")
-        shape = [out_features, in_features]
-        shape[self.divided] //= world_size
-        self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+        shape = (out_features, in_features)
+        self._divide("weight", shape, self.divided, device=device, dtype=dtype)
         self.register_parameter("bias", None)
         if bias:
-            size = shape[0] if self.divided == 0 else out_features
-            self.bias = nn.Parameter(torch.empty(size, device=device, dtype=dtype))
+            dim = 0 if self.divided == 0 else None
+            self._divide("bias", (out_features,), dim, device=device, dtype=dtype)
+        # Rows, or columns, that the largest part of the weight has and this rank's has not.
+        largest, _ = bounds(shape[self.divided], context(self.group).world_size, 1)
+        self._lacking = largest - self._local_shapes["weight"][self.divided]
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -76,18 +79,11 @@ class _ParallelLinear(nn.Module):
             device=self.weight.device,
             dtype=self.weight.dtype,
         )
-        self._take(whole)
-
-    @torch.no_grad()
-    def _take(self, whole: nn.Linear) -> None:
-        self.weight.copy_(self._share("weight", whole.weight))
-        if self.bias is not None:
-            self.bias.copy_(self._share("bias", whole.bias))
+        for name, parameter in whole.named_parameters():
+            self._take(name, parameter)
 
     @classmethod
-    def from_linear(
-        cls, linear: nn.Linear, *, ctx: Named = None, sequence_parallel: bool = False
-    ) -> Self:
+    def from_linear(cls, linear: nn.Linear, *, ctx: Named = None, **options: Any) -> Self:
         """Return this rank's part of a layer that every rank has as a whole.
 
         Parameters that need no gradient there need none here.
@@ -97,7 +93,8 @@ class _ParallelLinear(nn.Module):
         linear : torch.nn.Linear
         ctx : Context, str or None
             The context, or the name of a registered one. None: the one named 'default'.
-        sequence_parallel : bool
+        **options
+            The constructor's: sequence_parallel, and gather_output or input_is_parallel.
         """
         with torch.device("meta"):
             layer = cls(
@@ -105,50 +102,37 @@ class _ParallelLinear(nn.Module):
                 linear.out_features,
                 linear.bias is not None,
                 ctx=ctx,
-                sequence_parallel=sequence_parallel,
                 dtype=linear.weight.dtype,
+                **options,
             )
         layer.to_empty(device=linear.weight.device)
-        layer._take(linear)
         for name, parameter in linear.named_parameters(recurse=False):
+            layer._take(name, parameter)
             getattr(layer, name).requires_grad_(parameter.requires_grad)
         return layer.train(linear.training)
 
-    def _share(self, name: str, whole: torch.Tensor) -> torch.Tensor:
-        """This rank's part of a whole parameter."""
-        if name == "bias" and self.divided == 1:
-            return whole
-        ctx = context(self.group)
-        return whole.chunk(ctx.world_size, self.divided if name == "weight" else 0)[ctx.rank]
-
-    def _rows(self, x: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
-        """`x` as a matrix, also of no rows, and its dimensions but the last. A matrix is itself:
-        another view of it would take as long as a small product."""
-        if x.dim() == 2:
-            return x, [x.shape[0]]
+    def _rows(self, x: torch.Tensor, features: int) -> tuple[torch.Tensor, list[int]]:
+        """`x` as a matrix of so many columns, also of no rows, and its dimensions but the last. A
+        matrix is itself: another view of it would take as long as a small product."""
         least = 2 if self.sequence_parallel else 1
         if x.dim() < least:
             raise ValueError(
                 f"x: expected {least} or more dimensions with sequence_parallel="
                 f"{self.sequence_parallel}, got shape {tuple(x.shape)}"
             )
+        if x.shape[-1] != features:
+            raise ValueError(
+                f"x: expected a last dimension of {features}, got shape {tuple(x.shape)}"
+            )
+        if x.dim() == 2:
+            return x, [x.shape[0]]
         lead = list(x.shape[:-1])
-        return x.reshape(math.prod(lead), x.shape[-1]), lead
+        return x.reshape(math.prod(lead), features), lead
 
     @staticmethod
     def _with_lead(y: torch.Tensor, lead: list[int]) -> torch.Tensor:
         """The matrix `y` with these dimensions instead of its rows."""
         return y if len(lead) == 1 else y.view(*lead, y.shape[1])
-
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
-        """Takes parameters as this rank has them, or whole ones."""
-        shapes = {"weight": (self.out_features, self.in_features), "bias": (self.out_features,)}
-        whole = {}
-        for name, shape in shapes.items():
-            tensor = state_dict.get(prefix + name)
-            if tensor is not None and tuple(tensor.shape) == shape:
-                whole[prefix + name] = self._share(name, tensor)
-        super()._load_from_state_dict({**state_dict, **whole}, prefix, *args)
 
     def extra_repr(self) -> str:
         return (
@@ -161,67 +145,121 @@ class _ParallelLinear(nn.Module):
 class ColumnParallelLinear(_ParallelLinear):
     """A linear layer y = x @ W^T + b whose output features are divided among the ranks.
 
-    The input x (..., in_features) is the same on all ranks, and the output is this rank's
-    (..., out_features / world_size), which a row-parallel layer takes as its input. With
+    The input x (..., in_features) is the same on all ranks, and the output (..., this rank's
+    out_features) is this rank's, which a row-parallel layer takes as its input. With
     `sequence_parallel` each rank passes its part of the first dimension of x, and the output has
-    the whole dimension.
+    the whole dimension. It is an nn.Linear whose in_features and out_features, as the shapes of
+    `weight` and `bias`, are those of the whole layer.
 
     Parameters
     ----------
     in_features, out_features : int
-        Sizes of the whole layer. out_features is a multiple of world_size.
+        Sizes of the whole layer. out_features is divided as torch.chunk does.
     bias : bool
         Whether the layer adds b.
     ctx : Context, str or None
         The context, or the name of a registered one. None: the one named 'default'.
     sequence_parallel : bool
         Whether the first dimension of the input is divided among the ranks.
+    gather_output : bool
+        Whether all ranks get the whole output (..., out_features), equal on all.
     device, dtype
         Device and dtype of the parameters.
     """
 
     divided = 0
 
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        gather_output: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(in_features, out_features, bias, **options)
+        self.gather_output = gather_output
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        (rows, lead), weight = self._rows(x), self.weight.t()
+        (rows, lead), weight, bias = (
+            self._rows(x, self.in_features),
+            self._local("weight"),
+            self._local("bias"),
+        )
+        assert weight is not None
+        if self._lacking:
+            weight = pad(weight, (0, 0, 0, self._lacking))
+            bias = None if bias is None else pad(bias, (0, self._lacking))
         if self.sequence_parallel:
             # The joined input, which takes time to store, is what the weight's gradient needs.
-            if self.weight.requires_grad and torch.is_grad_enabled():
-                y, _ = functions.all_gather_matmul(rows, weight, self.bias, 0, ctx=self.group)
+            if weight.requires_grad and torch.is_grad_enabled():
+                y, _ = functions.all_gather_matmul(rows, weight.t(), bias, 0, ctx=self.group)
             else:
-                y = functions.gathered_matmul(rows, weight, self.bias, 0, ctx=self.group)
+                y = functions.gathered_matmul(rows, weight.t(), bias, 0, ctx=self.group)
             lead[0] *= context(self.group).world_size
         else:
-            y = functions.matmul_replicated(rows, weight, self.bias, ctx=self.group)
+            y = functions.matmul_replicated(rows, weight.t(), bias, ctx=self.group)
+        if self.gather_output:
+            joined = torch.ops.iris_c.all_gather_rows(y.t(), self.group)
+            y = joined[: self.out_features].t().contiguous()
+        elif self._lacking:
+            y = y[:, : y.shape[1] - self._lacking]
         return self._with_lead(y, lead)
 
 
 class RowParallelLinear(_ParallelLinear):
     """A linear layer y = x @ W^T + b whose input features are divided among the ranks.
 
-    The input is this rank's (..., in_features / world_size), which a column-parallel layer returns;
-    the output (..., out_features) is the same on all ranks. With `sequence_parallel` the output is
-    this rank's part of the first dimension, whose size is then a multiple of world_size. Every rank
-    has the whole b.
+    The input is this rank's (..., its in_features), which a column-parallel layer returns; the
+    output (..., out_features) is the same on all ranks. With `sequence_parallel` the output is this
+    rank's part of the first dimension, whose size is then a multiple of world_size. Every rank has
+    the whole b. It is an nn.Linear whose in_features and out_features, as the shapes of `weight`
+    and `bias`, are those of the whole layer.
 
     Parameters
     ----------
     in_features, out_features : int
-        Sizes of the whole layer. in_features is a multiple of world_size.
+        Sizes of the whole layer. in_features is divided as torch.chunk does.
     bias : bool
         Whether the layer adds b.
     ctx : Context, str or None
         The context, or the name of a registered one. None: the one named 'default'.
     sequence_parallel : bool
         Whether the first dimension of the output is divided among the ranks.
+    input_is_parallel : bool
+        Whether each rank passes its own input features. False: all pass the same x (...,
+        in_features), of which each takes its own.
     device, dtype
         Device and dtype of the parameters.
     """
 
     divided = 1
 
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        input_is_parallel: bool = True,
+        **options: Any,
+    ) -> None:
+        super().__init__(in_features, out_features, bias, **options)
+        self.input_is_parallel = input_is_parallel
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        (rows, lead), weight = self._rows(x), self.weight.t()
+        weight, bias = self._local("weight"), self._local("bias")
+        assert weight is not None
+        if self.input_is_parallel:
+            rows, lead = self._rows(x, weight.shape[1])
+            if self._lacking:
+                rows = pad(rows, (0, self._lacking))
+        else:
+            rows, lead = self._rows(x, self.in_features)
+            rows = self._own_columns(rows, weight.shape[1] + self._lacking)
+        if self._lacking:
+            weight = pad(weight, (0, self._lacking))
         if self.sequence_parallel:
             world_size = context(self.group).world_size
             if lead[0] % world_size != 0:
@@ -229,8 +267,16 @@ class RowParallelLinear(_ParallelLinear):
                     f"x: expected a first dimension in a multiple of world_size {world_size}, got "
                     f"shape {tuple(x.shape)}"
                 )
-            y = functions.matmul_reduce_scatter(rows, weight, self.bias, 0, ctx=self.group)
+            y = functions.matmul_reduce_scatter(rows, weight.t(), bias, 0, ctx=self.group)
             lead[0] //= world_size
         else:
-            y = functions.matmul_all_reduce(rows, weight, self.bias, ctx=self.group)
+            y = functions.matmul_all_reduce(rows, weight.t(), bias, ctx=self.group)
         return self._with_lead(y, lead)
+
+    def _own_columns(self, rows: torch.Tensor, count: int) -> torch.Tensor:
+        """This rank's columns of what all ranks have alike, with zeros up to `count`."""
+        beyond = count * context(self.group).world_size - rows.shape[1]
+        if beyond:
+            rows = pad(rows, (0, beyond))
+        columns: torch.Tensor = torch.ops.iris_c.own_rows(rows.t(), self.group)
+        return columns.t()

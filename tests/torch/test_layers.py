@@ -330,10 +330,10 @@ def test_autocast(ctx):
 @ranks(2)
 def test_mistakes_are_named(ctx):
     iris_c.torch.register(ctx)
-    with pytest.raises(ValueError, match="out_features: expected a multiple of world_size 2"):
-        ColumnParallelLinear(4, 5, ctx=ctx)
-    with pytest.raises(ValueError, match="in_features: expected a multiple of world_size 2"):
-        RowParallelLinear(5, 4, ctx=ctx)
+    with pytest.raises(ValueError, match=r"x: expected a last dimension of 4, got shape \(3, 2\)"):
+        ColumnParallelLinear(4, 5, ctx=ctx)(torch.zeros(3, 2))
+    with pytest.raises(ValueError, match=r"x: expected a last dimension of 2, got shape \(3, 4\)"):
+        RowParallelLinear(4, 5, ctx=ctx)(torch.zeros(3, 4))
     layer = RowParallelLinear(4, 4, ctx=ctx, sequence_parallel=True)
     with pytest.raises(ValueError, match="x: expected a first dimension in a multiple"):
         layer(torch.zeros(3, 2))

@@ -2,37 +2,17 @@
 # SPDX-FileCopyrightText: The iris_c authors
 """Contexts of torch.distributed's ranks, of its subgroups and of device meshes."""
 
-import os
-
 import pytest
 import torch
 import torch.distributed as dist
+from process_groups import distributed, starts_ranks
 
 import iris_c.torch
 from iris_c.testing import run_ranks
 from iris_c.torch import _groups
 
-BACKEND = os.environ.get("IRIS_C_BACKEND", "cpu")
-pytestmark = pytest.mark.skipif(
-    BACKEND != "cpu" or os.environ.get("IRIS_C_TEST_TORCHRUN") == "1",
-    reason="starts ranks of its own, on the cpu",
-)
+pytestmark = starts_ranks
 HEAP = 16 << 20
-
-
-def distributed(body):
-    """Runs it between the beginning and the end of torch.distributed, by gloo."""
-
-    def run(store):
-        rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        dist.init_process_group("gloo", f"file://{store}", rank=rank, world_size=world)
-        try:
-            body(rank)
-            dist.barrier()
-        finally:
-            dist.destroy_process_group()
-
-    return run
 
 
 def summed(ctx, value):
@@ -86,7 +66,8 @@ def _by_group_and_mesh(rank):
     with pytest.raises(ValueError, match=r"ctx: expected a DeviceMesh of one dimension"):
         summed(mesh, 1)
     layer = iris_c.torch.ColumnParallelLinear(3, 4, ctx=mesh["tp"])
-    assert layer.weight.shape == (2, 3)
+    assert (layer.weight.shape, layer.weight.to_local().shape) == ((4, 3), (2, 3))
+    assert layer.weight.device_mesh == mesh["tp"]
     assert layer.group == tp
     with iris_c.Context(rank=rank, world_size=4, run_key="whole", heap_size=HEAP) as ctx:
         iris_c.torch.register(ctx, "whole")
@@ -152,8 +133,8 @@ def _two_nodes(rank):
         first = torch.autograd.grad(row(own).sin().sum(), own, create_graph=True)[0]
         penalty = torch.autograd.grad(first.square().sum(), row.weight)[0]
         whole = torch.autograd.grad(linear(x).sin().sum(), x, create_graph=True)[0]
-        expected = torch.autograd.grad(whole.square().sum(), linear.weight)[0].chunk(4, 1)[rank]
-        torch.testing.assert_close(penalty, expected, rtol=1e-4, atol=1e-5)
+        expected = torch.autograd.grad(whole.square().sum(), linear.weight)[0]
+        torch.testing.assert_close(penalty.full_tensor(), expected, rtol=1e-4, atol=1e-5)
         nodes.barrier()
 
 
