@@ -71,7 +71,7 @@ def functions_of_the_package(call) -> list[str]:
         ("operation, out", 6),
         ("operation", 9),
         ("operation, differentiated", 12),
-        ("layer", 17),
+        ("layer", 18),
     ],
 )
 def test_python_functions_of_a_call(calls, name, most):
