@@ -287,6 +287,35 @@ static PyObject *context_device_barrier(PyObject *object, PyTypeObject *cls, PyO
                    iris_context_device_barrier);
 }
 
+PyDoc_STRVAR(context_exchange_doc, "_exchange($self, value, /)\n--\n\n"
+                                   "Tell all ranks an int of 64 bits; return theirs, by rank.\n"
+                                   "\n"
+                                   "Collective. The hosts wait for each other, and for no device.");
+
+static PyObject *context_exchange(PyObject *object, PyObject *argument)
+{
+    const int count = iris_context_world_size(core(object));
+    int64_t value, values[IRIS_MAX_RANKS] = {0};
+    enum iris_status status;
+    PyObject *tuple;
+
+    if (iris_py_int64("value", argument, &value) < 0)
+        return NULL;
+    IRIS_PY_BEGIN_WAIT
+    status = iris_context_exchange(core(object), value, values);
+    IRIS_PY_END_WAIT(status)
+    if (status != IRIS_OK)
+        return iris_py_raise_for(object, status);
+    tuple = PyTuple_New(count);
+    for (int i = 0; tuple && i < count; i++) {
+        PyObject *item = PyLong_FromLongLong(values[i]);
+
+        if (!item || PyTuple_SetItem(tuple, i, item) < 0)
+            Py_CLEAR(tuple);
+    }
+    return tuple;
+}
+
 PyDoc_STRVAR(context_select_config_doc,
              "_select_config($self, operation, M, N, K, dtype, fields, /)\n--\n\n"
              "Fill the None fields of a config as a call would; returns its tuple.");
@@ -383,6 +412,7 @@ static PyMethodDef context_methods[] = {
      METH_METHOD | METH_FASTCALL | METH_KEYWORDS, context_barrier_doc},
     {"device_barrier", (PyCFunction)(void (*)(void))context_device_barrier,
      METH_METHOD | METH_FASTCALL | METH_KEYWORDS, context_device_barrier_doc},
+    {"_exchange", context_exchange, METH_O, context_exchange_doc},
     {"is_symmetric", iris_py_context_is_symmetric, METH_O, iris_py_is_symmetric_doc},
     {"is_reachable", iris_py_context_is_reachable, METH_O, iris_py_is_reachable_doc},
     {"allocate", (PyCFunction)(void (*)(void))iris_py_context_allocate,

@@ -35,6 +35,7 @@ struct iris_board_entry {
     uint32_t storage;   /* one that the rank can use, 0: none */
     uint32_t claims;    /* 1: and it will claim it, as that has room for any rank */
     uint32_t stages;    /* 1: the rank's results are staged: it needs that room */
+    int64_t value;      /* what an exchange tells */
 };
 
 struct iris_control {

@@ -124,6 +124,11 @@ enum iris_status iris_context_barrier(struct iris_context *ctx, void *stream);
  * before is complete and visible to what any rank enqueues after. No host synchronisation. */
 enum iris_status iris_context_device_barrier(struct iris_context *ctx, void *stream);
 
+/* Collective; may wait for the other ranks' hosts, and for no device. Tells all ranks `value`;
+ * `out` gets theirs, world_size of them by rank. IRIS_EINVAL with one text on every rank when one
+ * brings another call; the context stays usable. */
+enum iris_status iris_context_exchange(struct iris_context *ctx, int64_t value, int64_t *out);
+
 /* ---- allocations ---- */
 
 /* Collective; may wait. Uninitialised symmetric memory at one offset on all ranks. nbytes 0 gives

@@ -29,6 +29,7 @@ from iris_c.torch.functions import (
     matmul_replicated,
 )
 from iris_c.torch.layers import ColumnParallelLinear, RowParallelLinear
+from iris_c.torch.sequence import all_gather, copy_to_ranks, reduce_scatter, scatter
 from iris_c.torch.vocabulary import VocabParallelEmbedding
 
 __all__ = [
@@ -36,14 +37,18 @@ __all__ = [
     "Nodes",
     "RowParallelLinear",
     "VocabParallelEmbedding",
+    "all_gather",
     "all_gather_matmul",
     "all_reduce",
+    "copy_to_ranks",
     "gathered_matmul",
     "init",
     "matmul_all_gather",
     "matmul_all_reduce",
     "matmul_reduce_scatter",
     "matmul_replicated",
+    "reduce_scatter",
     "register",
+    "scatter",
     "vocab_parallel_cross_entropy",
 ]

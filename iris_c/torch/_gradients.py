@@ -17,8 +17,8 @@ operation whose gradient adds up the ranks':
     operation                                   from         to           its gradient
     own_copy        the same                    replicated   own          all_reduce
     all_reduce      the sum                     own          replicated   own_copy
-    own_rows        this rank's rows            replicated   own          all_gather_rows
-    all_gather_rows all rows                    own          replicated   own_rows
+    own_part        this rank's part            replicated   own          all_gather
+    all_gather      all parts                   own          replicated   own_part
     own_gathered    all parts                   own          own          reduce_scatter
     reduce_scatter  this rank's part of a sum   own          own          own_gathered
 """
@@ -55,13 +55,14 @@ def _own(grad: Tensor, group: str) -> Tensor:
     return copy
 
 
-def _rows(grad: Tensor, group: str) -> Tensor:
-    """This rank's rows of a replicated gradient; as _own."""
+def _part(grad: Tensor, dim: int, group: str) -> Tensor:
+    """This rank's part of a replicated gradient; as _own."""
     if torch.is_grad_enabled():
-        rows: Tensor = _ops.own_rows(grad, group)
-        return rows
+        part: Tensor = _ops.own_part(grad, dim, group)
+        return part
     ctx = context(group)
-    return grad.chunk(ctx.world_size)[ctx.rank]
+    size = grad.shape[dim] // ctx.world_size
+    return grad.narrow(dim, ctx.rank * size, size)
 
 
 def _linear(
@@ -99,8 +100,8 @@ def _all_reduce_gradient(grad: Tensor, op: str, group: str) -> Tensor:
 
 _linear("all_reduce", _all_reduce_gradient, _check_reduction)
 _linear("own_copy", lambda grad, group: _ops.all_reduce(grad, "sum", group))
-_linear("own_rows", _ops.all_gather_rows)
-_linear("all_gather_rows", _rows)
+_linear("own_part", _ops.all_gather)
+_linear("all_gather", _part)
 _linear("own_gathered", _ops.reduce_scatter)
 _linear("reduce_scatter", _ops.own_gathered)
 
@@ -193,7 +194,7 @@ _product("matmul_reduce_scatter", _backward_scattered_product)
 
 
 def _backward_gathered_product(ctx: Any, wanted: Wanted, grad: Tensor) -> Gradients:
-    return *_local_gradients(ctx, wanted, _rows(grad, *ctx.options)), None
+    return *_local_gradients(ctx, wanted, _part(grad, 0, *ctx.options)), None
 
 
 _product("matmul_all_gather", _backward_gathered_product)

@@ -247,27 +247,28 @@ def _(input: Tensor, group: str) -> Tensor:
     return torch.empty_like(input, memory_format=torch.contiguous_format)
 
 
-@operation("own_rows", mutates_args=())
-def _own_rows(input: Tensor, group: str) -> Tensor:
-    """This rank's part of the rows of a replicated tensor."""
-    output = _empty_part(input, 0, group)
-    return output.copy_(input.narrow(0, context(group).rank * output.shape[0], output.shape[0]))
+@operation("own_part", mutates_args=())
+def _own_part(input: Tensor, dim: int, group: str) -> Tensor:
+    """This rank's part, along `dim`, of a replicated tensor."""
+    output = _empty_part(input, dim, group)
+    size = output.shape[dim]
+    return output.copy_(input.narrow(dim, context(group).rank * size, size))
 
 
-@_own_rows.register_fake
-def _(input: Tensor, group: str) -> Tensor:
-    return _empty_part(input, 0, group)
+@_own_part.register_fake
+def _(input: Tensor, dim: int, group: str) -> Tensor:
+    return _empty_part(input, dim, group)
 
 
-@operation("all_gather_rows", mutates_args=())
-def _all_gather_rows(input: Tensor, group: str) -> Tensor:
-    """All ranks' rows, one below the other: a replicated tensor."""
-    return _gathered(input, 0, group)
+@operation("all_gather", mutates_args=())
+def _all_gather(input: Tensor, dim: int, group: str) -> Tensor:
+    """All ranks' parts, joined along `dim`: a replicated tensor."""
+    return _gathered(input, dim, group)
 
 
-@_all_gather_rows.register_fake
-def _(input: Tensor, group: str) -> Tensor:
-    return _empty_joined(input, 0, group)
+@_all_gather.register_fake
+def _(input: Tensor, dim: int, group: str) -> Tensor:
+    return _empty_joined(input, dim, group)
 
 
 @operation("own_gathered", mutates_args=())
@@ -284,10 +285,10 @@ def _(input: Tensor, dim: int, group: str) -> Tensor:
 @operation("reduce_scatter", mutates_args=())
 def _reduce_scatter(input: Tensor, dim: int, group: str) -> Tensor:
     """This rank's part, along `dim`, of the sum over ranks."""
-    input = input.transpose(0, dim).contiguous()
-    output = _empty_part(input, 0, group)
-    context(group).ccl.reduce_scatter(output, input, "sum")
-    return output.transpose(0, dim).contiguous()
+    output, world_size = _empty_part(input, dim, group), context(group).world_size
+    parts = input.unflatten(dim, (world_size, output.shape[dim])).movedim(dim, 0)
+    context(group).ccl.reduce_scatter(output, parts.contiguous(), "sum")
+    return output
 
 
 @_reduce_scatter.register_fake
@@ -296,17 +297,26 @@ def _(input: Tensor, dim: int, group: str) -> Tensor:
 
 
 def _gathered(input: Tensor, dim: int, group: str) -> Tensor:
-    input = input.transpose(0, dim).contiguous()
+    """The parts arrive one after the other; where `dim` is not the first dimension but for some
+    of size 1, they are joined by a copy."""
     ctx = context(group)
-    rows = [input.shape[0] * ctx.world_size, *input.shape[1:]]
-    output = _results.empty(ctx, input, *rows)
-    ctx.ccl.all_gather(output, input)
-    return output.transpose(0, dim).contiguous()
+    parts = _results.empty(ctx, input, ctx.world_size, *input.shape)
+    ctx.ccl.all_gather(parts, input.contiguous())
+    shape = list(input.shape)
+    shape[dim] *= ctx.world_size
+    return parts.movedim(0, dim).contiguous().view(shape)
 
 
 def _empty_part(input: Tensor, dim: int, group: str) -> Tensor:
-    shape = list(input.shape)
-    shape[dim] = shape[dim] // context(group).world_size
+    shape, world_size = list(input.shape), context(group).world_size
+    torch._check(
+        shape[dim] % world_size == 0,
+        lambda: (
+            f"input: expected a multiple of world_size {world_size} along dim={dim}, got "
+            f"{shape[dim]}"
+        ),
+    )
+    shape[dim] = shape[dim] // world_size
     return _empty(input, *shape)
 
 

@@ -45,6 +45,32 @@ def rows_of_all(world):
     return whole
 
 
+def moves(world, A):
+    """Between own and replicated tensors, along either dimension, in parts of equal sizes and
+    others."""
+    functions = iris_c.torch
+
+    def summed_parts(x):
+        return x.unflatten(0, (world, x.shape[0] // world)).sum(0)
+
+    for more in (0, 1, world + 1):
+        for dim in (0, 1):
+            size = (A[0] + more, A[1]) if dim == 0 else (A[0], A[1] + more)
+            name = f"dim {dim} of {size}"
+            yield from [
+                Case(f"all_gather, {name}", lambda x, dim=dim: functions.all_gather(x, dim).cos(),
+                     lambda x: torch.cat([x.cos()] * world), [(size, dim)], 0),
+                Case(f"all_gather replicated, {name}",
+                     lambda x, dim=dim: functions.all_gather(x, dim, replicated=True),
+                     lambda x: x, [(size, dim)], None),
+                Case(f"scatter, {name}", lambda x, dim=dim: functions.scatter(x, dim),
+                     lambda x: x, [(size, None)], dim),
+                Case(f"reduce_scatter, {name}",
+                     lambda x, dim=dim: functions.reduce_scatter(x, dim - 2),
+                     summed_parts, [((world * size[0], size[1]), 0)], dim),
+            ]  # fmt: skip
+
+
 def all_cases(world, extents=(2, 3, 2)):
     """`extents`: M, K and N, as multiples of `world`."""
     functions = iris_c.torch
@@ -102,8 +128,9 @@ def all_cases(world, extents=(2, 3, 2)):
              [(A, None), (B, 1), (bias, 0)], 1),
         Case("all_reduce sum", summed("sum"), summed_whole, [(A, 0)], None),
         Case("all_reduce avg", summed("avg"), lambda x: summed_whole(x) / world, [(A, 0)], None),
-        Case("own_copy", lambda x, w: x * torch.ops.iris_c.own_copy(w, "default").sin(),
+        Case("copy_to_ranks", lambda x, w: x * functions.copy_to_ranks(w).sin(),
              lambda x, w: x * w.sin(), [(A, 0), ((k,), None)], 0),
+        *moves(world, (m, k)),
         Case("one after the other",
              lambda a, b: functions.matmul_all_reduce(
                  functions.matmul_replicated(a, b).sin(), b.t()),
@@ -139,6 +166,14 @@ def result_shape(case):
     return case.whole(*(torch.zeros(shape, device="cpu") for shape, _ in case.given)).shape
 
 
+def part(tensor, ctx, dim):
+    """This rank's, as torch.chunk divides, and none where that has no more chunks."""
+    size = tensor.shape[dim]
+    step = -(-size // ctx.world_size)
+    start = min(ctx.rank * step, size)
+    return tensor.narrow(dim, start, min(step, size - start))
+
+
 class Side:
     """What differs between one process and the ranks: which part of a tensor is at hand."""
 
@@ -148,7 +183,7 @@ class Side:
     def part(self, tensor, dim):
         if self.ctx is None:
             return tensor
-        own = tensor if dim is None else tensor.chunk(self.ctx.world_size, dim)[self.ctx.rank]
+        own = tensor if dim is None else part(tensor, self.ctx, dim)
         return torch.empty(own.shape, dtype=torch.float32).copy_(own)  # where the ranks compute
 
     def tensors(self, case):

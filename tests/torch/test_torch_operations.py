@@ -54,8 +54,8 @@ def calls_of_gradients(ctx):
     ops, A = torch.ops.iris_c, drawn("A", M, K)
     return [
         (ops.own_copy, (A, "default")),
-        (ops.own_rows, (A, "default")),
-        (ops.all_gather_rows, (A, "default")),
+        (ops.own_part, (A, 1, "default")),
+        (ops.all_gather, (A, 1, "default")),
         *((ops.own_gathered, (A, dim, "default")) for dim in (0, 1)),
         *((ops.reduce_scatter, (A, dim, "default")) for dim in (0, 1)),
     ]

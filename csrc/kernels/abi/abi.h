@@ -82,7 +82,8 @@ enum iris_dtype {
     X(COMPARE_CLOCKS, 24, "compare_clocks")                                                        \
     X(SENDRECV, 25, "sendrecv")                                                                    \
     X(BATCH, 26, "batch")                                                                          \
-    X(COPY_MATRIX, 27, "copy_matrix")
+    X(COPY_MATRIX, 27, "copy_matrix")                                                              \
+    X(EXCHANGE, 28, "exchange")
 
 enum iris_operation {
 #define IRIS_OPERATION(name, value, text) IRIS_OP_##name = value,

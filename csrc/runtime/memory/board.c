@@ -15,6 +15,8 @@
 enum { IRIS_BOARD_CHECK = 64 };
 /* The first sleep of a wait; the longest is 64 times as long. */
 enum { IRIS_BOARD_NAP_NS = 20000 };
+/* How long an exchange looks before it sleeps. */
+enum { IRIS_BOARD_SPIN_NS = 20000 };
 _Static_assert(IRIS_BOARD_LEAD + IRIS_BOARD_CHECK < IRIS_BOARD_SLOTS,
                "a slot must not be overwritten while a slow rank still needs it");
 
@@ -170,44 +172,97 @@ static enum iris_status wait_for_claim(struct iris_context *ctx, uint64_t number
     }
 }
 
+/* Begins this rank's next call: numbers and describes it. *equal: no difference is known yet. */
+static enum iris_status post(struct iris_context *ctx, const struct iris_board_entry *description,
+                             bool *equal)
+{
+    const uint64_t number = ++ctx->op_number;
+    struct iris_control *control = ctx->control;
+
+    *equal = true;
+    if (number % IRIS_BOARD_CHECK == 0 && number > IRIS_BOARD_LEAD)
+        IRIS_TRY(wait_posted(ctx, number - IRIS_BOARD_LEAD));
+    control->entries[ctx->rank][number % IRIS_BOARD_SLOTS] = *description;
+    __atomic_store_n(&control->posted[ctx->rank].value, number, __ATOMIC_RELEASE);
+    if (ctx->debug)
+        IRIS_TRY(iris_bootstrap_agree(ctx->bootstrap, "debug", &description->signature,
+                                      sizeof description->signature, 0, equal, NULL));
+    if (IRIS_ABORT_REASON(iris_control_aborted(control, ctx->rank)) == IRIS_ABORT_MISMATCH)
+        *equal = false;
+    return IRIS_OK;
+}
+
 enum iris_status iris_board_settle(struct iris_context *ctx, const struct iris_board_offer *offer,
                                    struct iris_board_verdict *out)
 {
-    struct iris_control *control = ctx->control;
     const uint32_t signature = offer->signature;
-    const bool claims = offer->storage_id != 0 && offer->suits_all;
-    struct iris_board_entry *entry;
-    uint64_t number, seen;
-    bool equal = true;
+    const struct iris_board_entry description = {
+        .signature = signature,
+        .storage = offer->storage_id,
+        .claims = offer->storage_id != 0 && offer->suits_all,
+        .stages = offer->stages,
+    };
+    uint64_t seen;
+    bool equal;
 
     if (ctx->world_size == 1) {
         out->kind = offer->storage_id != 0 ? IRIS_BOARD_USE : IRIS_BOARD_MAKE;
         out->storage_id = offer->storage_id;
         return IRIS_OK;
     }
-    number = ++ctx->op_number;
-    if (number % IRIS_BOARD_CHECK == 0 && number > IRIS_BOARD_LEAD)
-        IRIS_TRY(wait_posted(ctx, number - IRIS_BOARD_LEAD));
-    entry = &control->entries[ctx->rank][number % IRIS_BOARD_SLOTS];
-    entry->signature = signature;
-    entry->storage = offer->storage_id;
-    entry->claims = claims;
-    entry->stages = offer->stages;
-    __atomic_store_n(&control->posted[ctx->rank].value, number, __ATOMIC_RELEASE);
-
-    if (ctx->debug)
-        IRIS_TRY(iris_bootstrap_agree(ctx->bootstrap, "debug", &signature, sizeof signature, 0,
-                                      &equal, NULL));
-    if (!equal ||
-        IRIS_ABORT_REASON(iris_control_aborted(control, ctx->rank)) == IRIS_ABORT_MISMATCH) {
+    IRIS_TRY(post(ctx, &description, &equal));
+    if (!equal) {
         out->kind = IRIS_BOARD_DIFFER;
         return IRIS_OK;
     }
-    if (!claims)
-        return wait_for_claim(ctx, number, signature, out);
-    seen = claim(ctx, number, claim_make(number, offer->storage_id, signature));
+    if (!description.claims)
+        return wait_for_claim(ctx, ctx->op_number, signature, out);
+    seen = claim(ctx, ctx->op_number, claim_make(ctx->op_number, offer->storage_id, signature));
     out->kind = (uint32_t)seen == signature ? IRIS_BOARD_USE : IRIS_BOARD_DIFFER;
     out->storage_id = claim_storage(seen);
+    return IRIS_OK;
+}
+
+/* Looks at the board again and again for a moment: hosts that are in step meet so. */
+static void spin_posted(const struct iris_context *ctx, uint64_t number)
+{
+    const uint64_t end = iris_clock_ns() + IRIS_BOARD_SPIN_NS;
+
+    while (missing_rank(ctx, number) >= 0 && iris_clock_ns() < end)
+        ;
+}
+
+enum iris_status iris_board_exchange(struct iris_context *ctx, uint32_t signature, int64_t value,
+                                     int64_t *out, enum iris_board_kind *kind)
+{
+    const struct iris_board_entry description = {.signature = signature, .value = value};
+    uint64_t number, seen;
+    bool equal;
+
+    *kind = IRIS_BOARD_USE;
+    if (ctx->world_size == 1) {
+        out[0] = value;
+        return IRIS_OK;
+    }
+    IRIS_TRY(post(ctx, &description, &equal));
+    number = ctx->op_number;
+    /* The claim names no storage that there can be. It tells a rank that brings another call, and
+     * leaves no old claim in the slot. */
+    seen = claim(ctx, number, claim_make(number, IRIS_MAX_STORAGE_ID, signature));
+    if (!equal || (uint32_t)seen != signature) {
+        *kind = IRIS_BOARD_DIFFER;
+        return IRIS_OK;
+    }
+    spin_posted(ctx, number);
+    IRIS_TRY(wait_posted(ctx, number));
+    for (int rank = 0; rank < ctx->world_size; ++rank) {
+        const struct iris_board_entry *entry =
+            &ctx->control->entries[rank][number % IRIS_BOARD_SLOTS];
+
+        if (entry->signature != signature)
+            *kind = IRIS_BOARD_DIFFER;
+        out[rank] = entry->value;
+    }
     return IRIS_OK;
 }
 

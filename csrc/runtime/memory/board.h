@@ -38,6 +38,12 @@ struct iris_board_offer {
 enum iris_status iris_board_settle(struct iris_context *ctx, const struct iris_board_offer *offer,
                                    struct iris_board_verdict *out);
 
+/* Describes this rank's next call, which uses no storage and tells all hosts a value; waits until
+ * all have described it, and fills `out` with the values, by rank. IRIS_BOARD_DIFFER: a rank brings
+ * another call; IRIS_BOARD_USE otherwise. IRIS_EPEER as above. Under ctx->op_lock. */
+enum iris_status iris_board_exchange(struct iris_context *ctx, uint32_t signature, int64_t value,
+                                     int64_t *out, enum iris_board_kind *kind);
+
 /* After IRIS_BOARD_MAKE: writes the new storage into the call's claim, so that no old claim can
  * stand in a slot for so long that the call's number comes round again. */
 void iris_board_claim_made(struct iris_context *ctx, uint32_t signature, uint32_t storage_id);
