@@ -201,8 +201,8 @@ class ColumnParallelLinear(_ParallelLinear):
         else:
             y = functions.matmul_replicated(rows, weight.t(), bias, ctx=self.group)
         if self.gather_output:
-            joined = torch.ops.iris_c.all_gather_rows(y.t(), self.group)
-            y = joined[: self.out_features].t().contiguous()
+            joined = torch.ops.iris_c.all_gather(y, 1, self.group)
+            y = joined[:, : self.out_features].contiguous()
         elif self._lacking:
             y = y[:, : y.shape[1] - self._lacking]
         return self._with_lead(y, lead)
@@ -278,5 +278,5 @@ class RowParallelLinear(_ParallelLinear):
         beyond = count * context(self.group).world_size - rows.shape[1]
         if beyond:
             rows = pad(rows, (0, beyond))
-        columns: torch.Tensor = torch.ops.iris_c.own_rows(rows.t(), self.group)
-        return columns.t()
+        columns: torch.Tensor = torch.ops.iris_c.own_part(rows, 1, self.group)
+        return columns
