@@ -16,6 +16,7 @@ docs/torch.md says what follows from that.
 Imports torch; ``import iris_c`` alone does not.
 """
 
+from iris_c.torch import random
 from iris_c.torch._groups import init, register
 from iris_c.torch._nodes import Nodes
 from iris_c.torch.cross_entropy import vocab_parallel_cross_entropy
@@ -47,6 +48,7 @@ __all__ = [
     "matmul_all_reduce",
     "matmul_reduce_scatter",
     "matmul_replicated",
+    "random",
     "reduce_scatter",
     "register",
     "scatter",

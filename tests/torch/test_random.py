@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: MIT
+# SPDX-FileCopyrightText: The iris_c authors
+"""Random numbers of regions where activations are divided, and of those where they are not."""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+import iris_c.torch
+from iris_c.testing import ranks
+from iris_c.torch import random
+
+SIZE = 4096
+
+
+def drawn():
+    return torch.rand(SIZE)
+
+
+def of_all(tensor):
+    """All ranks' tensors, one below the other, on every rank."""
+    return iris_c.torch.all_gather(tensor[None])
+
+
+def assert_equal_on_all(tensor):
+    for other in of_all(tensor):
+        assert torch.equal(other, tensor)
+
+
+def assert_unlike(tensors):
+    """Numbers of one generator each: no two have more in common than chance has."""
+    for i, one in enumerate(tensors):
+        for other in tensors[:i]:
+            correlation = torch.corrcoef(torch.stack([one, other]))[0, 1]
+            assert correlation.abs() < 6 / SIZE**0.5, correlation
+
+
+@ranks(1, 2, 3, 4)
+def test_ranks_draw_alike_outside_and_unlike_within(ctx):
+    iris_c.torch.register(ctx)
+    random.seed(3)
+    before = drawn()
+    torch.manual_seed(3)
+    assert torch.equal(before, drawn())
+    with random.fork():
+        first = drawn()
+        if ctx.rank == 1:
+            drawn()  # they need not draw equally much
+        second = drawn()
+    after = drawn()
+    with random.fork():
+        third = drawn()
+    assert_equal_on_all(before)
+    assert_equal_on_all(after)
+    assert_unlike([before, after, *of_all(first), *of_all(second), *of_all(third)])
+
+
+@ranks(2)
+def test_seeds(ctx):
+    """Equal ones give equal numbers, on each rank; one that is left open is one for all."""
+    iris_c.torch.register(ctx)
+
+    def numbers(seed, change=lambda: None):
+        assert random.seed(seed) == seed
+        change()
+        with random.fork():
+            return drawn()
+
+    one = numbers(5)
+    assert torch.equal(one, numbers(5))
+    assert_unlike([one, numbers(6), numbers(5, lambda: torch.rand(1))])
+    value = random.seed()
+    assert_equal_on_all(torch.tensor(value))
+    assert torch.initial_seed() == value
+    assert random.seed(ctx=ctx) != value
+
+
+@ranks(2)
+def test_regions_within_regions(ctx):
+    """Of the same context they are none, also with another's between; of others they are."""
+    iris_c.torch.register(ctx)
+    iris_c.torch.register(iris_c.Context(rank=0, world_size=1, run_key=f"alone {ctx.rank}",
+                                         heap_size=1 << 20), "alone")  # fmt: skip
+    found = []
+    for nested in ((), (None,), ("default",), ("alone",), ("alone", None)):
+        random.seed(1)
+        with random.fork():
+            first = drawn()
+            regions = [random.fork(name) for name in nested]
+            for region in regions:
+                region.__enter__()
+            found.append((first, drawn()))
+            for region in reversed(regions):
+                region.__exit__(None, None, None)
+        found[-1] += (drawn(),)
+    (first, plain, after), *others = found
+    for other, equal in zip(others, (True, True, False, False), strict=True):
+        assert torch.equal(other[0], first)
+        assert torch.equal(other[1], plain) == equal
+        assert torch.equal(other[2], after)
+    assert_unlike([plain, found[3][1]])
+    assert_equal_on_all(after)
+    random.seed(1)
+    with random.fork(enabled=False):
+        assert_equal_on_all(drawn())
+    with pytest.raises(KeyError), random.fork():
+        raise KeyError
+    assert_equal_on_all(drawn())
+    with random.fork():
+        assert_unlike(of_all(drawn()))  # an error has not left it inside
+    with pytest.raises(ValueError, match="group: expected the name of a context"):
+        random.fork("unknown").__enter__()
+    random.register_graph(None)  # nothing to do on the cpu
+    iris_c.torch._groups.context("alone").close()
+
+
+class Block(nn.Module):
+    """Dropout where the activations are divided, and where they are not."""
+
+    def __init__(self):
+        super().__init__()
+        self.up = iris_c.torch.ColumnParallelLinear(8, 60)
+        self.down = iris_c.torch.RowParallelLinear(60, 8)
+
+    def forward(self, x):
+        y = self.up(x)
+        with random.fork():
+            y = nn.functional.dropout(y.sin(), 0.5)
+        return nn.functional.dropout(self.down(y), 0.2)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@ranks(2, 3, deadline=120)
+def test_recomputation_draws_the_same(ctx, reentrant):
+    iris_c.torch.register(ctx)
+    random.seed(2)
+    blocks = nn.ModuleList([Block(), Block()])
+    x = torch.randn(SIZE // 64, 8)
+    found = []
+    for recompute in (False, True):
+        random.seed(9)
+        y = x.clone().requires_grad_()
+        given = y
+        for block in blocks:
+            y = checkpoint(block, y, use_reentrant=reentrant) if recompute else block(y)
+        assert_equal_on_all(y.detach())
+        y.square().sum().backward()
+        found.append([y.detach(), given.grad, *(p.grad.clone() for p in blocks.parameters())])
+        blocks.zero_grad()
+        assert_equal_on_all(drawn())
+    for plain, recomputed in zip(*found, strict=True):
+        assert torch.equal(plain, recomputed)
+
+
+@ranks(2, deadline=120)
+def test_masks_of_parts_are_unlike(ctx):
+    """Of divided activations, as a dropout makes them; a compiled model's too."""
+    iris_c.torch.register(ctx)
+    parts = torch.ones(SIZE)
+
+    def divided(x):
+        with random.fork():
+            return nn.functional.dropout(2 * x, 0.5)
+
+    for run in (divided, torch.compile(divided, backend="aot_eager")):
+        random.seed(4)
+        assert_unlike(of_all(run(parts)))
+        assert_equal_on_all(drawn())
