@@ -19,7 +19,6 @@ Imports torch; ``import iris_c`` alone does not.
 from iris_c.torch import random
 from iris_c.torch._groups import init, register
 from iris_c.torch._nodes import Nodes
-from iris_c.torch._token_gradients import TokenGradients, sequence_parallel
 from iris_c.torch.cross_entropy import vocab_parallel_cross_entropy
 from iris_c.torch.functions import (
     all_gather_matmul,
@@ -38,7 +37,6 @@ __all__ = [
     "ColumnParallelLinear",
     "Nodes",
     "RowParallelLinear",
-    "TokenGradients",
     "VocabParallelEmbedding",
     "all_gather",
     "all_gather_matmul",
@@ -54,6 +52,5 @@ __all__ = [
     "reduce_scatter",
     "register",
     "scatter",
-    "sequence_parallel",
     "vocab_parallel_cross_entropy",
 ]

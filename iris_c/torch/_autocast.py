@@ -10,12 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["in_autocast_dtype", "without_autocast"]
+__all__ = ["dtype_of_product", "in_autocast_dtype", "without_autocast"]
 
 
 def _is_on(device_type: str) -> bool:
     """Devices without autocast, as meta, are none that it may be asked about."""
     return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+
+
+def dtype_of_product(tensor: Tensor) -> torch.dtype:
+    """The dtype of an operand as a product has it: autocast's where that is on."""
+    if _is_on(tensor.device.type):
+        return torch.get_autocast_dtype(tensor.device.type)
+    return tensor.dtype
 
 
 def in_autocast_dtype(
