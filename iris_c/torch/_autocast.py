@@ -5,12 +5,18 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["dtype_of_product", "in_autocast_dtype", "without_autocast"]
+__all__ = [
+    "dtype_of_product",
+    "in_autocast_dtype",
+    "list_in_autocast_dtype",
+    "without_autocast",
+]
 
 
 def _is_on(device_type: str) -> bool:
@@ -33,6 +39,17 @@ def in_autocast_dtype(
         return A, B, bias
     dtype = torch.get_autocast_dtype(A.device.type)
     return A.to(dtype), B.to(dtype), None if bias is None else bias.to(dtype)
+
+
+def list_in_autocast_dtype(
+    A: Tensor, B: Sequence[Tensor], bias: Sequence[Tensor | None]
+) -> tuple[Tensor, list[Tensor], list[Tensor | None]]:
+    """The same of several products of A."""
+    if not isinstance(A, Tensor) or not _is_on(A.device.type):
+        return A, list(B), list(bias)
+    dtype = torch.get_autocast_dtype(A.device.type)
+    addends = [None if addend is None else addend.to(dtype) for addend in bias]
+    return A.to(dtype), [factor.to(dtype) for factor in B], addends
 
 
 def without_autocast(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:

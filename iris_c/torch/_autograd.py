@@ -10,8 +10,9 @@ itself below it, formulas of operations that can be differentiated again.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ from torch.autograd import forward_ad
 from iris_c.torch._autocast import without_autocast
 from iris_c.torch._library import kernels, library
 
-__all__ = ["differentiate", "refuse_to_differentiate"]
+__all__ = ["differentiate", "differentiate_lists", "refuse_to_differentiate"]
 
 
 def _bits(*keys: str) -> int:
@@ -87,6 +88,112 @@ def differentiate(
         (ctx, *tangents) -> the results' tangents; a tangent is None where an argument has none.
     """
     below = _below_autograd(name)
+    apply = _gradient(name, below, setup, backward, jvp)
+
+    def kernel(keyset: torch._C.DispatchKeySet, *arguments: Any) -> Any:
+        if _is_differentiated(arguments):
+            return apply(keyset, arguments)
+        return below(keyset, arguments)
+
+    _register(name, kernel)
+
+
+def differentiate_lists(
+    name: str,
+    setup: Callable[..., None],
+    backward: Callable[..., Sequence[Any]],
+    jvp: Callable[..., Any],
+) -> None:
+    """The same of an operation that takes lists of tensors, and returns one.
+
+    The formulas have lists where the operation has: of arguments, of what is wanted, of gradients
+    and of tangents. torch.autograd.Function knows tensors alone, so they pass it one by one.
+    """
+    run = _below_autograd(name)
+
+    def below(keyset: torch._C.DispatchKeySet, arguments: Sequence[Any]) -> Any:
+        lengths, *flat = arguments
+        return tuple(run(keyset, _nested(lengths, flat)))
+
+    def flat_setup(ctx: Any, wanted: Any, result: Any, lengths: Any, *flat: Any) -> None:
+        ctx.lengths = lengths
+        setup(ctx, _nested(lengths, wanted[1:]), result, *_nested(lengths, flat))
+
+    def flat_backward(ctx: Any, wanted: Any, *grads: Any) -> Any:
+        nested = backward(ctx, _nested(ctx.lengths, wanted[1:]), *grads)
+        return None, *_flat(nested)[1]
+
+    def flat_jvp(ctx: Any, _: None, *tangents: Any) -> Any:
+        return tuple(jvp(ctx, *_nested(ctx.lengths, tangents)))
+
+    apply = _gradient(name, below, flat_setup, flat_backward, flat_jvp)
+
+    def kernel(keyset: torch._C.DispatchKeySet, *arguments: Any) -> Any:
+        lengths, flat = _flat(arguments)
+        if _is_differentiated(flat):
+            return list(apply(keyset, (lengths, *flat)))
+        return run(keyset, arguments)
+
+    _register(name, kernel)
+    torch.library.register_vmap(f"iris_c::{name}", _one_by_one(name), lib=library)
+
+
+def _one_by_one(name: str) -> Callable[..., tuple[list[Tensor], list[int]]]:
+    """An operation over a batch, element by element, as torch has it of what takes no lists."""
+    operation = getattr(torch.ops.iris_c, name)
+
+    def run(info: Any, dims: Sequence[Any], *arguments: Any) -> tuple[list[Tensor], list[int]]:
+        lengths, flat = _flat(arguments)
+        # A tensor that is not of the batch has None; so has what stands for a list of such.
+        flat_dims: list[Any] = []
+        for dim, length in zip(dims, lengths, strict=True):
+            if length is None:
+                flat_dims.append(dim)
+            else:
+                flat_dims.extend([None] * length if dim is None else dim)
+        results = []
+        for i in range(info.batch_size):
+            element = [
+                x if dim is None else x.select(dim, i)
+                for x, dim in zip(flat, flat_dims, strict=True)
+            ]
+            results.append(operation(*_nested(lengths, element)))
+        stacked = [torch.stack(parts) for parts in zip(*results, strict=True)]
+        return stacked, [0] * len(stacked)
+
+    return run
+
+
+# The lengths of lists among arguments; None: no list.
+_Lengths: TypeAlias = tuple[int | None, ...]
+
+
+def _flat(arguments: Sequence[Any]) -> tuple[_Lengths, list[Any]]:
+    """The elements of lists in the place of the lists."""
+    lengths = tuple(len(x) if isinstance(x, list | tuple) else None for x in arguments)
+    flat: list[Any] = []
+    for value, length in zip(arguments, lengths, strict=True):
+        if length is None:
+            flat.append(value)
+        else:
+            flat.extend(value)
+    return lengths, flat
+
+
+def _nested(lengths: _Lengths, flat: Sequence[Any]) -> list[Any]:
+    """What _flat undoes."""
+    rest = iter(flat)
+    return [next(rest) if n is None else list(itertools.islice(rest, n)) for n in lengths]
+
+
+def _gradient(
+    name: str,
+    below: Callable[[torch._C.DispatchKeySet, Sequence[Any]], Any],
+    setup: Callable[..., None],
+    backward: Callable[..., Sequence[Tensor | None]],
+    jvp: Callable[..., Any],
+) -> Callable[[torch._C.DispatchKeySet, Sequence[Any]], Any]:
+    """A call of what is `below` Autograd that can be differentiated by these formulas."""
 
     class Gradient(torch.autograd.Function):
         @staticmethod
@@ -121,18 +228,16 @@ def differentiate(
     one_level: Callable[..., Any] = super(torch.autograd.Function, Gradient).apply
     Gradient.__name__ = Gradient.__qualname__ = f"GradientOf_{name}"
 
-    def kernel(keyset: torch._C.DispatchKeySet, *arguments: Any) -> Any:
-        if _is_differentiated(arguments):
-            call = _Call(keyset, torch.is_grad_enabled(), torch._C._is_fwd_grad_enabled())
-            if not torch._C._are_functorch_transforms_active():
-                return all_levels(call, *arguments)
-            # Function.apply would go through all levels of torch.func; the dispatcher has come to
-            # this one, and goes on to those below by itself.
-            with enable_single_level_autograd_function():
-                return one_level(call, *arguments)
-        return below(keyset, arguments)
+    def apply(keyset: torch._C.DispatchKeySet, arguments: Sequence[Any]) -> Any:
+        call = _Call(keyset, torch.is_grad_enabled(), torch._C._is_fwd_grad_enabled())
+        if not torch._C._are_functorch_transforms_active():
+            return all_levels(call, *arguments)
+        # Function.apply would go through all levels of torch.func; the dispatcher has come to
+        # this one, and goes on to those below by itself.
+        with enable_single_level_autograd_function():
+            return one_level(call, *arguments)
 
-    _register(name, kernel)
+    return apply
 
 
 def refuse_to_differentiate(name: str) -> None:

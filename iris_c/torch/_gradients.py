@@ -32,7 +32,11 @@ import torch
 from torch import Tensor
 
 import iris_c.torch._operations  # noqa: F401  (defines them)
-from iris_c.torch._autograd import differentiate, refuse_to_differentiate
+from iris_c.torch._autograd import (
+    differentiate,
+    differentiate_lists,
+    refuse_to_differentiate,
+)
 from iris_c.torch._groups import context
 
 _ops = torch.ops.iris_c
@@ -299,6 +303,137 @@ def _jvp_gathered_matmul(
 
 
 differentiate("gathered_matmul", _setup_product, _backward_gathered_matmul, _jvp_gathered_matmul)
+
+
+# ---- several products of one operand: what its gradient exchanges is exchanged once ----
+
+# Of lists, one for each B.
+Lists: TypeAlias = tuple[Any, ...]
+
+
+def _save_list(
+    ctx: Any, wanted: Lists, A: Tensor, B: Sequence[Tensor], bias: Sequence[Tensor | None]
+) -> None:
+    """As _save; which of them there are follows from what is wanted."""
+    ctx.save_for_backward(A if any(wanted[1]) else None, *(B if wanted[0] else [None] * len(B)))
+    ctx.save_for_forward(A, *B)
+    ctx.bias_shapes = [None if addend is None else addend.shape for addend in bias]
+
+
+def _as_one_product(
+    grads: Sequence[Tensor | None], B: Sequence[Tensor]
+) -> tuple[Tensor, Tensor] | None:
+    """Two matrices whose product is the sum of grad @ B.t(): side by side, so that it is added up
+    as a product is, and one exchange follows the product as it is computed. To join them moves
+    their elements, which are fewer than what an exchange apart from any product would move."""
+    used = [(grad, factor) for grad, factor in zip(grads, B, strict=True) if grad is not None]
+    if not used:
+        return None
+    if len(used) == 1:
+        return used[0][0], used[0][1].t()
+    return torch.cat([grad for grad, _ in used], 1), torch.cat([b for _, b in used], 1).t()
+
+
+def _factor_gradients(
+    ctx: Any, wanted: Lists, A: Tensor | None, grads: Sequence[Tensor | None]
+) -> tuple[list[Tensor | None], list[Tensor | None]]:
+    """Of the own factors and of their biases."""
+    factors = [
+        A.t() @ grad if A is not None and want and grad is not None else None
+        for want, grad in zip(wanted[1], grads, strict=True)
+    ]
+    biases = [
+        grad.sum_to_size(shape) if want and grad is not None else None
+        for want, grad, shape in zip(wanted[2], grads, ctx.bias_shapes, strict=True)
+    ]
+    return factors, biases
+
+
+def _setup_replicated_list(
+    ctx: Any, wanted: Lists, result: Any, A: Tensor, B: Any, bias: Any, group: str
+) -> None:
+    _save_list(ctx, wanted, A, B, bias)
+    ctx.options = (group,)
+
+
+def _backward_replicated_list(ctx: Any, wanted: Lists, *grads: Tensor | None) -> Lists:
+    A, *B = ctx.saved_tensors
+    grad_A = None
+    if wanted[0]:
+        pair = _as_one_product(grads, B)
+        grad_A = None if pair is None else _ops.matmul_all_reduce(*pair, None, *ctx.options)
+    own = None if A is None else _own(A, *ctx.options)
+    return grad_A, *_factor_gradients(ctx, wanted, own, grads), None
+
+
+def _jvp_replicated_list(
+    ctx: Any, tangent_A: Tangent, tangents_B: list[Tangent], tangents_bias: list[Tangent], *_: None
+) -> list[Tensor]:
+    A, *B = ctx.saved_tensors
+    tangent_A = torch.zeros_like(A) if tangent_A is None else tangent_A
+    tangents: list[Tensor] = _ops.matmul_replicated_list(tangent_A, B, tangents_bias, *ctx.options)
+    return [
+        tangent
+        if of_factor is None
+        else tangent + _ops.matmul_replicated(A, of_factor, None, *ctx.options)
+        for tangent, of_factor in zip(tangents, tangents_B, strict=True)
+    ]
+
+
+differentiate_lists(
+    "matmul_replicated_list",
+    _setup_replicated_list,
+    _backward_replicated_list,
+    _jvp_replicated_list,
+)
+
+
+def _setup_gathered_list(
+    ctx: Any, wanted: Lists, results: Any, A_shard: Tensor, B: Any, bias: Any, dim: int, group: str
+) -> None:
+    _save_list(ctx, wanted, results[-1], B, bias)
+    ctx.options = dim, group
+
+
+def _backward_gathered_list(ctx: Any, wanted: Lists, *of_results: Tensor | None) -> Lists:
+    joined, *B = ctx.saved_tensors
+    *grads, grad_joined = of_results
+    grad_A = None
+    if wanted[0]:
+        pair = _as_one_product(grads, B)
+        if grad_joined is None:
+            assert pair is not None  # there is a gradient of something
+            grad_A = _ops.matmul_reduce_scatter(*pair, None, *ctx.options)
+        else:
+            whole = grad_joined if pair is None else pair[0] @ pair[1] + grad_joined
+            grad_A = _ops.reduce_scatter(whole, *ctx.options)
+    return grad_A, *_factor_gradients(ctx, wanted, joined, grads), None, None
+
+
+def _jvp_gathered_list(
+    ctx: Any, tangent_A: Tangent, tangents_B: list[Tangent], tangents_bias: list[Tangent], *_: None
+) -> list[Tensor]:
+    joined, *B = ctx.saved_tensors
+    if tangent_A is None:
+        moved = [joined.new_zeros(joined.shape[0], b.shape[1]) for b in B]
+        tangents = [t if b is None else t + b for t, b in zip(moved, tangents_bias, strict=True)]
+        tangent_joined = torch.zeros_like(joined)
+    else:
+        *tangents, tangent_joined = _ops.all_gather_matmul_list(
+            tangent_A, B, tangents_bias, *ctx.options
+        )
+    return [
+        *(
+            tangent if of_factor is None else tangent + joined @ of_factor
+            for tangent, of_factor in zip(tangents, tangents_B, strict=True)
+        ),
+        tangent_joined,
+    ]
+
+
+differentiate_lists(
+    "all_gather_matmul_list", _setup_gathered_list, _backward_gathered_list, _jvp_gathered_list
+)
 
 
 # ---- those that write into given tensors ----

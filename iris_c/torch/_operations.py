@@ -9,6 +9,8 @@ _results.py. Gradients are in _gradients.py.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -153,6 +155,79 @@ def _(
     return _joined(A_shard, B, gather_dim, group)
 
 
+# ---- the same of several B, with one gathering ----
+
+
+def _expect_factors(columns: int, B: Sequence[Tensor], bias: Sequence[Tensor | None]) -> None:
+    if not B:
+        raise ValueError("B: expected one tensor or more, got an empty list")
+    if len(bias) != len(B):
+        raise ValueError(f"bias: expected {len(B)}, one for each of B, got {len(bias)}")
+    _expect_matrices(**{f"B[{i}]": factor for i, factor in enumerate(B)})
+    for i, factor in enumerate(B):
+        torch._check(
+            factor.shape[0] == columns,
+            lambda i=i, factor=factor: (
+                f"B[{i}]: expected {columns} rows, the columns of A, got {factor.shape[0]}"
+            ),
+        )
+
+
+@operation("all_gather_matmul_list", mutates_args=())
+def _all_gather_matmul_list(
+    A_shard: Tensor,
+    B: Sequence[Tensor],
+    bias: Sequence[Tensor | None],
+    gather_dim: int,
+    group: str,
+) -> list[Tensor]:
+    """The products, then the joined operand.
+
+    The widest B is multiplied while the operand arrives, the others when it is there: to join the
+    B's, so that one product could do, would move all their elements in each call.
+    """
+    results = _joined_list(A_shard, B, bias, gather_dim, group)
+    joined = results[-1]
+    first = max(range(len(B)), key=lambda i: B[i].shape[1])
+    ops(group).all_gather_matmul_hbm_buffer(
+        results[first], A_shard, B[first], bias[first], gather_dim, A_gathered=joined
+    )
+    with without_autocast(joined):
+        for i, (factor, addend) in enumerate(zip(B, bias, strict=True)):
+            if i != first:
+                _multiply(joined, factor, addend, results[i])
+    return results
+
+
+def _multiply(A: Tensor, B: Tensor, bias: Tensor | None, out: Tensor) -> None:
+    if bias is None:
+        torch.mm(A, B, out=out)
+    else:
+        torch.addmm(bias, A, B, out=out)
+
+
+def _joined_list(
+    A_shard: Tensor, B: Sequence[Tensor], bias: Sequence[Tensor | None], dim: int, group: str
+) -> list[Tensor]:
+    """Empty results."""
+    _expect_matrices(A_shard=A_shard)
+    _expect_dimension("gather_dim", dim)
+    joined = _empty_joined(A_shard, dim, group)
+    _expect_factors(joined.shape[1], B, bias)
+    return [*(_empty(A_shard, joined.shape[0], factor.shape[1]) for factor in B), joined]
+
+
+@_all_gather_matmul_list.register_fake
+def _(
+    A_shard: Tensor,
+    B: Sequence[Tensor],
+    bias: Sequence[Tensor | None],
+    gather_dim: int,
+    group: str,
+) -> list[Tensor]:
+    return _joined_list(A_shard, B, bias, gather_dim, group)
+
+
 # ---- the same without the joined operand, which takes time to store ----
 
 
@@ -208,6 +283,30 @@ def _matmul_replicated(A: Tensor, B: Tensor, bias: Tensor | None, group: str) ->
 @_matmul_replicated.register_fake
 def _(A: Tensor, B: Tensor, bias: Tensor | None, group: str) -> Tensor:
     return _empty_product(A, B)
+
+
+@operation("matmul_replicated_list", mutates_args=())
+def _matmul_replicated_list(
+    A: Tensor, B: Sequence[Tensor], bias: Sequence[Tensor | None], group: str
+) -> list[Tensor]:
+    """Of several B: the gradient of A is one sum over the ranks."""
+    results = _replicated_list(A, B, bias)
+    with without_autocast(A):
+        for factor, addend, result in zip(B, bias, results, strict=True):
+            _multiply(A, factor, addend, result)
+    return results
+
+
+def _replicated_list(A: Tensor, B: Sequence[Tensor], bias: Sequence[Tensor | None]) -> list[Tensor]:
+    """Empty products."""
+    _expect_matrices(A=A)
+    _expect_factors(A.shape[1], B, bias)
+    return [_empty(A, A.shape[0], factor.shape[1]) for factor in B]
+
+
+@_matmul_replicated_list.register_fake
+def _(A: Tensor, B: Sequence[Tensor], bias: Sequence[Tensor | None], group: str) -> list[Tensor]:
+    return _replicated_list(A, B, bias)
 
 
 # ---- sum over ranks ----

@@ -4,13 +4,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, overload
 
 import torch
 from torch import Tensor
 
 import iris_c.torch._gradients  # noqa: F401  (the operations, and their gradients)
-from iris_c.torch._autocast import in_autocast_dtype
+from iris_c.torch._autocast import in_autocast_dtype, list_in_autocast_dtype
 from iris_c.torch._groups import Named, name_of
 from iris_c.torch._reductions import reduction_name
 from iris_c.typing import Reduction
@@ -86,6 +87,18 @@ def matmul_reduce_scatter(
     return result
 
 
+def _listed(
+    B: Sequence[Tensor], bias: Sequence[Tensor | None] | None
+) -> tuple[Sequence[Tensor], Sequence[Tensor | None]]:
+    """Several factors, and a bias or None for each."""
+    if bias is not None and not isinstance(bias, list | tuple):
+        raise TypeError(
+            f"bias: expected a list beside a list of B, or None, got {type(bias).__name__}"
+        )
+    return B, [None] * len(B) if bias is None else bias
+
+
+@overload
 def all_gather_matmul(
     A_shard: Tensor,
     B: Tensor,
@@ -93,16 +106,42 @@ def all_gather_matmul(
     gather_dim: int = 0,
     *,
     ctx: Named = None,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def all_gather_matmul(
+    A_shard: Tensor,
+    B: Sequence[Tensor],
+    bias: Sequence[Tensor | None] | None = None,
+    gather_dim: int = 0,
+    *,
+    ctx: Named = None,
+) -> tuple[list[Tensor], Tensor]: ...
+def all_gather_matmul(
+    A_shard: Tensor,
+    B: Any,
+    bias: Any = None,
+    gather_dim: int = 0,
+    *,
+    ctx: Named = None,
+) -> Any:
     """Return A @ B + bias, and A: all ranks' A_shard, joined along `gather_dim`. Collective.
 
     Both results are this rank's own: matmul_reduce_scatter adds up the gradients of all ranks. The
     gradient of B uses the A that is there. The other parameters are those of matmul_all_reduce.
+
+    With a list of B, and one of biases or None, the first result is the list of products. A is
+    gathered once, while it is multiplied by the widest B, and its gradient is one
+    matmul_reduce_scatter.
     """
-    results: tuple[Tensor, Tensor] = torch.ops.iris_c.all_gather_matmul(
-        *in_autocast_dtype(A_shard, B, bias), _dimension("gather_dim", gather_dim), name_of(ctx)
+    dim = _dimension("gather_dim", gather_dim)
+    if isinstance(B, list | tuple):
+        *products, joined = torch.ops.iris_c.all_gather_matmul_list(
+            *list_in_autocast_dtype(A_shard, *_listed(B, bias)), dim, name_of(ctx)
+        )
+        return products, joined
+    return torch.ops.iris_c.all_gather_matmul(
+        *in_autocast_dtype(A_shard, B, bias), dim, name_of(ctx)
     )
-    return results
 
 
 def gathered_matmul(
@@ -151,22 +190,32 @@ def matmul_all_gather(
     return result
 
 
+@overload
+def matmul_replicated(
+    A: Tensor, B: Tensor, bias: Tensor | None = None, *, ctx: Named = None
+) -> Tensor: ...
+@overload
 def matmul_replicated(
     A: Tensor,
-    B: Tensor,
-    bias: Tensor | None = None,
+    B: Sequence[Tensor],
+    bias: Sequence[Tensor | None] | None = None,
     *,
     ctx: Named = None,
-) -> Tensor:
+) -> list[Tensor]: ...
+def matmul_replicated(A: Tensor, B: Any, bias: Any = None, *, ctx: Named = None) -> Any:
     """Return A @ B + bias of an A that is equal on all ranks and a B that is this rank's own.
 
     The forward pass communicates nothing. The gradient of A is computed by matmul_all_reduce, so
     the backward pass is collective. The other parameters are those of matmul_all_reduce.
+
+    With a list of B, and one of biases or None, the result is the list of products, and the
+    gradient of A is one matmul_all_reduce.
     """
-    result: Tensor = torch.ops.iris_c.matmul_replicated(
-        *in_autocast_dtype(A, B, bias), name_of(ctx)
-    )
-    return result
+    if isinstance(B, list | tuple):
+        return torch.ops.iris_c.matmul_replicated_list(
+            *list_in_autocast_dtype(A, *_listed(B, bias)), name_of(ctx)
+        )
+    return torch.ops.iris_c.matmul_replicated(*in_autocast_dtype(A, B, bias), name_of(ctx))
 
 
 def all_reduce(

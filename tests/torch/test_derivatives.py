@@ -45,6 +45,45 @@ def rows_of_all(world):
     return whole
 
 
+def several(world, A, n):
+    """Products of one operand: of two widths, one without a bias, and some that nothing uses."""
+    functions, k = iris_c.torch, A[1]
+    given = [((k, n), 1), ((k, 2 * n), 1), ((n,), 0), ((k, n), 1), ((n,), 0)]
+
+    def combined(products, b, d, e):
+        first, second, third = products
+        return (first * third + second[:, : first.shape[1]].sin()) / 8
+
+    def whole(a, b, c, d, e, f):
+        n = b.shape[1] // world
+        wide = torch.cat([part[:, :n] for part in (a @ c).chunk(world, 1)], 1)
+        return ((a @ b + d) * (a @ e + f) + wide.sin()) / 8
+
+    def gathered(dim, with_joined=False):
+        def function(a, b, c, d, e, f):
+            products, joined = functions.all_gather_matmul(a, [b, c, e], [d, None, f], dim)
+            result = combined(products, b, d, e)
+            return result * (joined.sin() @ b) if with_joined else result
+
+        return function
+
+    def replicated(a, b, c, d, e, f):
+        return combined(functions.matmul_replicated(a, [b, c, e], (d, None, f)), b, d, e)
+
+    def alone(a, b, c):
+        return functions.all_gather_matmul(a, (b, c))[0][1] + 0 * b.sum()
+
+    return [
+        Case("all_gather_matmul, several", gathered(0), whole, [(A, 0), *given], 1),
+        Case("all_gather_matmul columns, several", gathered(1), whole, [(A, 1), *given], 1),
+        Case("all_gather_matmul, several and the operand", gathered(0, True),
+             lambda a, b, *rest: whole(a, b, *rest) * (a.sin() @ b), [(A, 0), *given], 1),
+        Case("matmul_replicated, several", replicated, whole, [(A, None), *given], 1),
+        Case("all_gather_matmul, one of several", alone,
+             lambda a, b, c: a @ c + 0 * b.sum(), [(A, 0), *given[:2]], 1),
+    ]  # fmt: skip
+
+
 def moves(world, A):
     """Between own and replicated tensors, along either dimension, in parts of equal sizes and
     others."""
@@ -122,6 +161,7 @@ def all_cases(world, extents=(2, 3, 2)):
              lambda a, b, c: product(a, b, c) * (a.sin() @ b), [(A, 0), (B, 1), (bias, 0)], 1),
         Case("all_gather_matmul's operand alone", joined_alone,
              lambda a: torch.cat([a.cos()] * world), [(A, 0)], 0),
+        *several(world, (m, k), n),
         Case("matmul_all_gather", functions.matmul_all_gather, rows_of_all(world),
              [(A, 0), ((world * k, n), 0), ((m, n), 0)], None),
         Case("matmul_replicated", functions.matmul_replicated, product,

@@ -61,6 +61,19 @@ def calls_of_gradients(ctx):
     ]
 
 
+def calls_of_lists(ctx):
+    """The same of several products of one operand."""
+    ops, A = torch.ops.iris_c, drawn("A", M, K)
+    Bs = [drawn("B", K, N), drawn("C", K, 2 * N, requires_grad=False)]
+    wide = [drawn("D", K * ctx.world_size, N) for _ in Bs]
+    biases = [drawn("bias", N), None]
+    return [
+        (ops.all_gather_matmul_list, (A, Bs, biases, 0, "default")),
+        (ops.all_gather_matmul_list, (A, wide, [None, None], 1, "default")),
+        (ops.matmul_replicated_list, (A, Bs, biases, "default")),
+    ]
+
+
 def calls_with_out(ctx):
     """The same of those that write into given tensors."""
     ops, world = torch.ops.iris_c, ctx.world_size
@@ -76,7 +89,7 @@ def calls_with_out(ctx):
     ]
 
 
-@pytest.mark.parametrize("made", [calls, calls_with_out, calls_of_gradients])
+@pytest.mark.parametrize("made", [calls, calls_with_out, calls_of_gradients, calls_of_lists])
 @ranks(1, 2, deadline=300)
 def test_opcheck(ctx, made):
     iris_c.torch.register(ctx)
