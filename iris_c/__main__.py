@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: The iris_c authors
 """``python -m iris_c``: prints the environment, for bug reports; ``python -m iris_c selftest`` runs
-every operation on several ranks and checks it; ``python -m iris_c bench`` times some of them."""
+every operation on several ranks and checks it; ``python -m iris_c doctor`` looks for what is wrong
+with the machine; ``python -m iris_c bench`` times some operations."""
 
 import argparse
 import json
@@ -155,14 +156,48 @@ def _bench(options: argparse.Namespace) -> int:
     return 0
 
 
+def _matrix(rows: list[list[float]], decimals: int) -> list[str]:
+    """A row for each rank, a column for each that it wrote to."""
+    head = "".join(f"{peer:>9}" for peer in range(len(rows)))
+    lines = ["".join(f"{value:>9.{decimals}f}" if value else f"{'-':>9}" for value in row)
+             for row in rows]  # fmt: skip
+    return [f"{'':>6}{head}", *(f"{rank:>6}{line}" for rank, line in enumerate(lines))]
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from iris_c import doctor
+
+    result = doctor.run(options.backend, options.ranks, options.timeout)
+    problems = [finding for finding in result["findings"] if finding["remedy"]]
+    if options.json:
+        print(json.dumps({"info": report(), **result}))
+        return 1 if problems else 0
+    _info(options)
+    for finding in result["findings"]:
+        if not finding["remedy"]:
+            print(finding["what"])
+    if "rates" in result:
+        print("GB/s, from the rank of the row to that of the column:")
+        print("\n".join(_matrix(result["rates"], 1)))
+        print("us, of a signal there and back:")
+        print("\n".join(_matrix(result["round_trips"], 1)))
+    for finding in problems:
+        print(coloured(f"PROBLEM: {finding['what']}", RED))
+        print(f"  {finding['remedy']}")
+    if not problems:
+        print(coloured("no problem found", GREEN))
+    return 1 if problems else 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m iris_c", description=__doc__)
     commands = parser.add_subparsers(dest="command", title="commands")
     commands.add_parser("info", help="the environment; the default")
     test = commands.add_parser("selftest", help="every operation, checked")
+    doctor = commands.add_parser("doctor", help="drivers, limits and links, for bug reports")
     timed = commands.add_parser("bench", help="some operations, timed")
     timed.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
-    for command in (test, timed):
+    for command in (test, doctor, timed):
         command.add_argument(
             "--backend", choices=("hip", "cuda", "cpu"), help="default: what is there"
         )
@@ -173,7 +208,8 @@ def main() -> int:
     for command in (parser, *commands.choices.values()):
         command.add_argument("--json", action="store_true", help="for programs to read")
     options = parser.parse_args()
-    return {"selftest": _selftest, "bench": _bench}.get(options.command, _info)(options)
+    runs = {"selftest": _selftest, "bench": _bench, "doctor": _doctor}
+    return runs.get(options.command, _info)(options)
 
 
 if __name__ == "__main__":

@@ -35,12 +35,22 @@ struct iris_memory_handle {
     unsigned char bytes[64]; /* GPUs */
 };
 
+/* How a kernel sees what peers write while it runs. */
+enum iris_memory_kind {
+    IRIS_MEMORY_COHERENT,       /* host memory, and that of CUDA devices */
+    IRIS_MEMORY_UNCACHED,       /* HIP: no cache of the device holds it */
+    IRIS_MEMORY_FINE_GRAINED,   /* HIP: once it has fenced */
+    IRIS_MEMORY_COARSE_GRAINED, /* HIP: not before it ends */
+    IRIS_MEMORY_UNKNOWN         /* HIP does not tell */
+};
+
 /* A range of device memory. */
 struct iris_memory {
     struct iris_device *device; /* kept alive by it */
     void *data;
     size_t nbytes;
     bool imported;
+    enum iris_memory_kind kind; /* where it is not imported */
 };
 
 /* Constant facts about an open device. */

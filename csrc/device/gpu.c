@@ -80,8 +80,10 @@ static struct iris_device_traits traits_of(const struct gpu_device *gpu)
     };
 
     if (!cuda) {
-        traits.ticks_per_second = strcmp(gpu->arch, "gfx90a") == 0 ? 25000000 : 100000000;
-        traits.xcds = strcmp(gpu->arch, "gfx90a") == 0 ? 1 : 8;
+        const struct gpu_division division =
+            gpu_division_of(gpu->driver, gpu->ordinal, gpu->arch, gpu->compute_units);
+        traits.ticks_per_second = division.ticks_per_second;
+        traits.xcds = division.xcds;
     }
     return traits;
 }
@@ -113,7 +115,7 @@ static enum iris_status gpu_open(const struct iris_device_options *options,
     return IRIS_OK;
 fail_open:
     if (gpu->context != NULL)
-        (void)gpu->driver->primary_release(gpu->ordinal);
+        (void)GPU_SUCCEEDS(gpu->driver, primary_release, gpu->ordinal);
 fail:
     gpu_waiter_destroy(&gpu->waiter);
     pthread_mutex_destroy(&gpu->maps_lock);
@@ -165,7 +167,7 @@ static void gpu_identify(struct iris_device *device, char name[32])
     const struct gpu_device *gpu = as_gpu(device);
 
     memset(name, 0, 32);
-    if (gpu->driver->device_pci_id(name, 31, gpu->ordinal) != 0)
+    if (!GPU_SUCCEEDS(gpu->driver, device_pci_id, name, 31, gpu->ordinal))
         name[0] = '\0';
 }
 
@@ -174,9 +176,9 @@ static bool gpu_can_reach(struct iris_device *device, const char *name)
     const struct gpu_device *gpu = as_gpu(device);
     int peer, can = 0;
 
-    if (gpu->driver->device_by_pci_id(&peer, name) != 0 || peer == gpu->ordinal)
+    if (!GPU_SUCCEEDS(gpu->driver, device_by_pci_id, &peer, name) || peer == gpu->ordinal)
         return true;
-    return gpu->driver->can_access_peer(&can, gpu->ordinal, peer) == 0 && can != 0;
+    return GPU_SUCCEEDS(gpu->driver, can_access_peer, &can, gpu->ordinal, peer) && can != 0;
 }
 
 /* ---- launches, streams, events ---- */
@@ -341,7 +343,7 @@ static void gpu_event_destroy(struct iris_device *device, void *event)
 
     if (event == NULL || gpu_enter(as_gpu(device), &scope) != IRIS_OK)
         return;
-    (void)as_gpu(device)->driver->event_destroy(event);
+    (void)GPU_SUCCEEDS(as_gpu(device)->driver, event_destroy, event);
     gpu_leave(as_gpu(device), &scope);
 }
 

@@ -59,7 +59,7 @@ static enum iris_status watch_in_scope(const struct gpu_device *gpu, void *strea
     IRIS_TRY(GPU_CALL(gpu->driver, user_object_create, &object, arg, ended, 1, NO_DESTRUCTOR_SYNC));
     *watched = true;
     /* An object that the graph does not take is not released: that would tell of an end. */
-    (void)gpu->driver->graph_retain(graph, object, 1, MOVE_REFERENCES);
+    (void)GPU_SUCCEEDS(gpu->driver, graph_retain, graph, object, 1, MOVE_REFERENCES);
     return IRIS_OK;
 }
 

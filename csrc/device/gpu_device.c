@@ -31,7 +31,7 @@ void gpu_leave(const struct gpu_device *gpu, const struct gpu_scope *scope)
     if (!scope->entered)
         return;
     if (gpu->driver->platform == GPU_CUDA)
-        (void)gpu->driver->context_pop(&popped);
+        (void)GPU_SUCCEEDS(gpu->driver, context_pop, &popped);
     else
-        (void)gpu->driver->set_device(scope->previous);
+        (void)GPU_SUCCEEDS(gpu->driver, set_device, scope->previous);
 }

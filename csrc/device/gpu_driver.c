@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/process.h"
+#include "mapped_library.h"
 
 enum { CUDA_NOT_INITIALIZED = 3 };
 
@@ -24,10 +25,17 @@ static const struct symbol symbols[] = {
 #undef GPU_SYMBOL
 };
 
-/* The development link first: it is what the loader path of an installation points to. */
-static const char *const hip_libraries[] = {"libamdhip64.so", "libamdhip64.so.7",
-                                            "libamdhip64.so.6", "libamdhip64.so.5", NULL};
-static const char *const cuda_libraries[] = {"libcuda.so.1", NULL};
+static const struct {
+    const char *backend;
+    const char *stem;     /* of the library's files */
+    const char *files[5]; /* where none is mapped, in the order in which they are tried */
+} libraries[] = {
+    /* The development link first: it is what the loader path of an installation points to. */
+    [GPU_HIP] = {"hip",
+                 "libamdhip64",
+                 {"libamdhip64.so", "libamdhip64.so.7", "libamdhip64.so.6", "libamdhip64.so.5"}},
+    [GPU_CUDA] = {"cuda", "libcuda", {"libcuda.so.1"}},
+};
 
 static struct gpu_driver drivers[2]; /* bound when .library is set; never unloaded */
 /* What came of initialising it; under the process's lock. */
@@ -87,20 +95,45 @@ static enum iris_status bind_all(struct gpu_driver *driver, const char *file)
     return IRIS_OK;
 }
 
+/* The library that the process has mapped, since memory, streams and handles of one know nothing of
+ * those of another: torch's wheels bring one of their own, beside which the system's may lie. NULL:
+ * none is mapped. */
+static enum iris_status find_mapped(enum gpu_platform platform,
+                                    struct iris_mapped_libraries *mapped)
+{
+    iris_find_mapped_libraries(libraries[platform].stem, mapped);
+    if (mapped->count <= 1)
+        return IRIS_OK;
+    return IRIS_FAIL(IRIS_EDRIVER,
+                     "backend '%s': this process has mapped two GPU drivers, %s and %s, of which "
+                     "neither knows the other's memory; let the loader path lead to one of them",
+                     libraries[platform].backend, mapped->paths[0], mapped->paths[1]);
+}
+
 static enum iris_status load(struct gpu_driver *driver)
 {
-    const char *const *files = driver->platform == GPU_HIP ? hip_libraries : cuda_libraries;
+    const enum gpu_platform platform = driver->platform;
+    const char *const *files = libraries[platform].files;
+    struct iris_mapped_libraries mapped;
     const char *file = files[0];
     enum iris_status status;
 
+    IRIS_TRY(find_mapped(platform, &mapped));
+    if (mapped.count == 1) {
+        file = mapped.paths[0];
+        driver->library = dlopen(file, RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD);
+    }
     for (size_t i = 0; driver->library == NULL && files[i] != NULL; ++i) {
         file = files[i];
         driver->library = dlopen(file, RTLD_NOW | RTLD_LOCAL);
     }
     if (driver->library == NULL)
         return IRIS_FAIL(IRIS_EDRIVER, "backend '%s': cannot load %s: no GPU driver is installed",
-                         driver->platform == GPU_HIP ? "hip" : "cuda", files[0]);
-    status = bind_all(driver, file);
+                         libraries[platform].backend, files[0]);
+    /* A name that is not the mapped one's may have led to another file. */
+    status = find_mapped(platform, &mapped);
+    if (status == IRIS_OK)
+        status = bind_all(driver, file);
     if (status != IRIS_OK) {
         (void)dlclose(driver->library);
         driver->library = NULL;
@@ -173,10 +206,16 @@ enum iris_status gpu_driver_init(const struct gpu_driver *driver, int *count)
                          "backend '%s': this process was forked from one that uses the driver, "
                          "which a forked child cannot; start processes by \"spawn\" or "
                          "\"forkserver\"",
-                         driver->platform == GPU_HIP ? "hip" : "cuda");
+                         libraries[driver->platform].backend);
     IRIS_TRY(gpu_driver_check(driver, attempt.function, attempt.result));
     *count = attempt.count;
     return IRIS_OK;
+}
+
+void gpu_driver_forget_error(const struct gpu_driver *driver)
+{
+    if (driver->last_error != NULL)
+        (void)driver->last_error();
 }
 
 enum iris_status gpu_driver_fail(const struct gpu_driver *driver, const char *function,
@@ -184,6 +223,7 @@ enum iris_status gpu_driver_fail(const struct gpu_driver *driver, const char *fu
 {
     const char *name = NULL;
 
+    gpu_driver_forget_error(driver);
     if (driver->platform == GPU_HIP)
         name = driver->hip_error_name(result);
     else if (driver->cuda_error_name(result, &name) != 0)

@@ -49,6 +49,7 @@ struct gpu_launch_config {
 #define GPU_DRIVER_FUNCTIONS(X)                                                                    \
     X(init, "hipInit", "cuInit", (unsigned int flags))                                             \
     X(driver_version, "hipDriverGetVersion", "cuDriverGetVersion", (int *version))                 \
+    X(last_error, "?hipGetLastError", "", (void))                                                  \
     X(device_count, "hipGetDeviceCount", "cuDeviceGetCount", (int *count))                         \
     X(device_get, "hipDeviceGet", "cuDeviceGet", (int *device, int ordinal))                       \
     X(device_name, "hipDeviceGetName", "cuDeviceGetName", (char *name, int nbytes, int device))    \
@@ -90,6 +91,9 @@ struct gpu_launch_config {
     X(host_unregister, "hipHostUnregister", "cuMemHostUnregister", (void *data))                   \
     X(host_device_pointer, "hipHostGetDevicePointer", "cuMemHostGetDevicePointer_v2",              \
       (void **pointer, void *data, unsigned int flags))                                            \
+    X(pointer_info, "?hsa_amd_pointer_info", "",                                                   \
+      (const void *data, void *info, void *(*allocate)(size_t nbytes), uint32_t *agent_count,      \
+       void **agents))                                                                             \
     X(module_load, "hipModuleLoadData", "cuModuleLoadData", (void **module, const void *image))    \
     X(module_unload, "hipModuleUnload", "cuModuleUnload", (void *module))                          \
     X(module_function, "hipModuleGetFunction", "cuModuleGetFunction",                              \
@@ -151,6 +155,10 @@ bool gpu_driver_is_inherited(const struct gpu_driver *driver);
 #define GPU_NAME(driver, member) gpu_driver_name(driver, offsetof(struct gpu_driver, member))
 const char *gpu_driver_name(const struct gpu_driver *driver, size_t offset);
 
+/* Takes back what a call that failed leaves behind: HIP keeps a thread's last error until it is
+ * asked for it, and torch, which asks after each of its launches, would take ours for its own. */
+void gpu_driver_forget_error(const struct gpu_driver *driver);
+
 /* IRIS_EDRIVER with the function's name and the driver's name of the error. */
 enum iris_status gpu_driver_fail(const struct gpu_driver *driver, const char *function,
                                  gpu_result result);
@@ -162,6 +170,16 @@ static inline enum iris_status gpu_driver_check(const struct gpu_driver *driver,
                                                 gpu_result result)
 {
     return result == 0 ? IRIS_OK : gpu_driver_fail(driver, gpu_driver_name(driver, offset), result);
+}
+
+/* Calls a member of the table, which may fail; whether it has succeeded. */
+#define GPU_SUCCEEDS(driver, member, ...)                                                          \
+    gpu_driver_succeeded(driver, (driver)->member(__VA_ARGS__))
+static inline bool gpu_driver_succeeded(const struct gpu_driver *driver, gpu_result result)
+{
+    if (result != 0)
+        gpu_driver_forget_error(driver);
+    return result == 0;
 }
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * A device's architecture and its number of compute units.
+ * A device's architecture, its compute units, and how they are divided.
  */
 #include "gpu_facts.h"
 
@@ -11,7 +11,7 @@
 
 /* Numbers of the platforms' attributes. */
 enum { CUDA_MULTIPROCESSOR_COUNT = 16, CUDA_CAPABILITY_MAJOR = 75, CUDA_CAPABILITY_MINOR = 76 };
-enum { HIP_MULTIPROCESSOR_COUNT = 63 };
+enum { HIP_MULTIPROCESSOR_COUNT = 63, HIP_WALL_CLOCK_KHZ = 10017, HIP_XCC_COUNT = 10018 };
 
 static enum iris_status cuda_arch_of(const struct gpu_driver *driver, int device, char arch[32])
 {
@@ -62,4 +62,39 @@ enum iris_status gpu_compute_units_of(const struct gpu_driver *driver, int devic
                     driver->platform == GPU_CUDA ? CUDA_MULTIPROCESSOR_COUNT
                                                  : HIP_MULTIPROCESSOR_COUNT,
                     device);
+}
+
+/* Compute units of an XCD, of which an MI300X has eight, an MI300A six, and a partition of either
+ * as many as it is made of; and the clock's rate. */
+static const struct {
+    const char *arch;
+    int xcd_units; /* 0: not divided */
+    uint64_t ticks_per_second;
+} divisions[] = {
+    {"gfx90a", 0, 25000000},
+    {"gfx942", 38, 100000000},
+    {"gfx950", 32, 100000000},
+};
+
+struct gpu_division gpu_division_of(const struct gpu_driver *driver, int device, const char *arch,
+                                    int compute_units)
+{
+    struct gpu_division division = {.xcds = 1, .ticks_per_second = 100000000};
+    int value = 0;
+
+    for (size_t i = 0; i < sizeof divisions / sizeof divisions[0]; ++i) {
+        const int units = divisions[i].xcd_units;
+        if (strcmp(divisions[i].arch, arch) != 0)
+            continue;
+        division.ticks_per_second = divisions[i].ticks_per_second;
+        if (units != 0 && compute_units % units == 0 && compute_units > 0)
+            division.xcds = compute_units / units;
+    }
+    /* A driver that does not know an attribute fails, or leaves 0. */
+    if (GPU_SUCCEEDS(driver, device_attribute, &value, HIP_WALL_CLOCK_KHZ, device) && value > 0)
+        division.ticks_per_second = (uint64_t)value * 1000;
+    value = 0;
+    if (GPU_SUCCEEDS(driver, device_attribute, &value, HIP_XCC_COUNT, device) && value > 0)
+        division.xcds = value;
+    return division;
 }

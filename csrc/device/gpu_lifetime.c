@@ -25,7 +25,7 @@ void gpu_unreference(struct gpu_device *gpu)
         gpu_leave(gpu, &scope);
     }
     if (gpu->context != NULL)
-        (void)gpu->driver->primary_release(gpu->ordinal);
+        (void)GPU_SUCCEEDS(gpu->driver, primary_release, gpu->ordinal);
     pthread_mutex_destroy(&gpu->maps_lock);
     pthread_mutex_destroy(&gpu->kernels_lock);
     free(gpu);

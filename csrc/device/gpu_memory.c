@@ -9,12 +9,14 @@
 
 #include "gpu_device.h"
 #include "gpu_lifetime.h"
+#include "gpu_memory_kind.h"
 
 /* HIP and CUDA alike. */
 enum { HOST_REGISTER_PORTABLE = 1, HOST_REGISTER_MAPPED = 2 };
 enum { IPC_LAZY_ENABLE_PEER_ACCESS = 1 };
-/* Memory that peers write while a kernel reads it must bypass or snoop this GPU's caches. Uncached
- * memory came with ROCm 5.7 or so, fine-grained memory does everywhere. */
+/* Memory that peers write while a kernel reads it must not stay in this GPU's caches. Uncached
+ * memory never does; it came with ROCm 5.7 or so. Fine-grained memory, which there is everywhere,
+ * does until a fence: see iris_memory_kind. */
 enum { HIP_FINE_GRAINED = 1, HIP_UNCACHED = 3 };
 /* Drivers place smaller allocations inside a block of this size, and share the block. */
 enum { SHARE_GRANULARITY = 2 << 20 };
@@ -23,7 +25,7 @@ static enum iris_status allocate(const struct gpu_device *gpu, size_t nbytes, vo
 {
     if (gpu->driver->platform == GPU_CUDA)
         return GPU_CALL(gpu->driver, memory_allocate, data, nbytes);
-    if (gpu->driver->memory_allocate_flags(data, nbytes, HIP_UNCACHED) == 0)
+    if (GPU_SUCCEEDS(gpu->driver, memory_allocate_flags, data, nbytes, HIP_UNCACHED))
         return IRIS_OK;
     return GPU_CALL(gpu->driver, memory_allocate_flags, data, nbytes, HIP_FINE_GRAINED);
 }
@@ -36,6 +38,11 @@ static enum iris_status create_in_scope(const struct gpu_device *gpu, size_t nby
     struct gpu_ipc_handle ipc;
 
     IRIS_TRY(allocate(gpu, rounded, &memory->data));
+    memory->kind = gpu_memory_kind_of(gpu->driver, memory->data);
+    if (memory->kind == IRIS_MEMORY_COARSE_GRAINED)
+        return IRIS_FAIL(IRIS_EDRIVER,
+                         "the driver has no memory that peers may write while a kernel "
+                         "reads it");
     IRIS_TRY(GPU_CALL(gpu->driver, memory_set, memory->data, 0, nbytes, NULL));
     IRIS_TRY(GPU_CALL(gpu->driver, synchronize));
     IRIS_TRY(GPU_CALL(gpu->driver, ipc_get, &ipc, memory->data));
@@ -54,9 +61,9 @@ void gpu_memory_release(struct iris_memory *memory)
     /* Both calls fail harmlessly when the driver is shutting down with the process. */
     if (gpu_enter(gpu, &scope) == IRIS_OK) {
         if (memory->imported)
-            (void)gpu->driver->ipc_close(memory->data);
+            (void)GPU_SUCCEEDS(gpu->driver, ipc_close, memory->data);
         else
-            (void)gpu->driver->memory_free(memory->data);
+            (void)GPU_SUCCEEDS(gpu->driver, memory_free, memory->data);
         gpu_leave(gpu, &scope);
     }
     memory->data = NULL;
@@ -128,7 +135,7 @@ void gpu_host_unregister(struct iris_device *device, void *data)
 
     if (gpu_enter(as_gpu(device), &scope) != IRIS_OK)
         return;
-    (void)as_gpu(device)->driver->host_unregister(data);
+    (void)GPU_SUCCEEDS(as_gpu(device)->driver, host_unregister, data);
     gpu_leave(as_gpu(device), &scope);
 }
 

@@ -114,7 +114,7 @@ enum iris_status gpu_objects_load(const struct gpu_driver *driver, const char *d
 void gpu_objects_unload(struct gpu_objects *objects)
 {
     if (objects->module != NULL)
-        (void)objects->driver->module_unload(objects->module);
+        (void)GPU_SUCCEEDS(objects->driver, module_unload, objects->module);
     objects->module = NULL;
 }
 

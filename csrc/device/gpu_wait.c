@@ -146,15 +146,19 @@ static enum iris_status poll_stream(const struct gpu_device *gpu, void *stream)
     const uint64_t started = iris_clock_ns();
     uint64_t asked = 0;
     gpu_result result;
+    bool waited = false;
 
     while ((result = gpu->driver->stream_query(stream)) == NOT_READY) {
         const uint64_t now = iris_clock_ns();
 
+        waited = true;
         if (iris_wait_is_over(now, &asked))
             return interrupted();
         if (now - started > SPIN_NS)
             (void)nanosleep(&nap, NULL);
     }
+    if (waited) /* "not ready" is an error too */
+        gpu_driver_forget_error(gpu->driver);
     return gpu_driver_check(gpu->driver, offsetof(struct gpu_driver, stream_query), result);
 }
 

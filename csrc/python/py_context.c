@@ -459,6 +459,10 @@ static PyGetSetDef context_getset[] = {
     {"heap_size", context_get_heap_size, NULL, "int: bytes of the symmetric heap.", NULL},
     {"heap_used", context_get_heap_used, NULL,
      "int: bytes of this rank's live allocations and workspaces.", NULL},
+    {"memory_kind", iris_py_context_memory_kind, NULL,
+     "str: the heap's memory on this rank: 'shared' (cpu), 'device' (cuda), 'uncached', "
+     "'fine-grained' or 'unknown' (hip).",
+     NULL},
     {"local_size", iris_py_context_local_size, NULL, "int: bytes of the local arena.", NULL},
     {"local_used", iris_py_context_local_used, NULL,
      "int: bytes of the local arena that are allocated.", NULL},

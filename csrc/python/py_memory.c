@@ -218,6 +218,11 @@ PyObject *iris_py_context_local_size(PyObject *object, void *IRIS_UNUSED(closure
     return PyLong_FromSize_t(iris_context_local_size(core(object)));
 }
 
+PyObject *iris_py_context_memory_kind(PyObject *object, void *IRIS_UNUSED(closure))
+{
+    return PyUnicode_FromString(iris_context_memory_kind(core(object)));
+}
+
 PyObject *iris_py_context_local_used(PyObject *object, void *IRIS_UNUSED(closure))
 {
     return PyLong_FromSize_t(iris_context_local_used(core(object)));

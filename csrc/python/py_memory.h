@@ -23,6 +23,7 @@ PyObject *iris_py_context_watch_capture(PyObject *object, PyObject *ignored);
 
 /* Getters. */
 PyObject *iris_py_context_local_size(PyObject *object, void *closure);
+PyObject *iris_py_context_memory_kind(PyObject *object, void *closure);
 PyObject *iris_py_context_local_used(PyObject *object, void *closure);
 PyObject *iris_py_context_local_room(PyObject *object, void *closure);
 

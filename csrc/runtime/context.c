@@ -87,6 +87,20 @@ size_t iris_context_local_size(const struct iris_context *ctx)
     return ctx->local_size;
 }
 
+const char *iris_context_memory_kind(const struct iris_context *ctx)
+{
+    static const char *const names[] = {[IRIS_MEMORY_COHERENT] = "shared",
+                                        [IRIS_MEMORY_UNCACHED] = "uncached",
+                                        [IRIS_MEMORY_FINE_GRAINED] = "fine-grained",
+                                        [IRIS_MEMORY_COARSE_GRAINED] = "coarse-grained",
+                                        [IRIS_MEMORY_UNKNOWN] = "unknown"};
+    const enum iris_memory_kind kind = iris_heap_memory_kind(ctx->heap);
+
+    if (kind == IRIS_MEMORY_COHERENT && iris_device_traits(ctx->device)->is_gpu)
+        return "device";
+    return names[kind];
+}
+
 size_t iris_context_local_used(const struct iris_context *ctx)
 {
     return iris_heap_local_used(ctx->heap);

@@ -55,7 +55,8 @@ struct iris_context {
     struct iris_control *control;
     struct iris_heap *heap;
     uint64_t heap_size, local_size;
-    bool has_blas; /* the device multiplies by the vendor's library, on all ranks */
+    bool has_blas;    /* the device multiplies by the vendor's library, on all ranks */
+    bool has_packets; /* every rank's memory shows a packet without a fence */
     /* As given, for the context of the survivors. */
     int local_rank, num_threads;
     char *kernel_directory;

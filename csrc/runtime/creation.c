@@ -120,6 +120,20 @@ static enum iris_status agree_on_options(struct iris_context *ctx)
     return IRIS_OK;
 }
 
+/* Also the end of creation: nobody uses a heap that a peer has not mapped yet. */
+static enum iris_status agree_on_memory(struct iris_context *ctx)
+{
+    const enum iris_memory_kind own = iris_heap_memory_kind(ctx->heap);
+    enum iris_memory_kind all[IRIS_MAX_RANKS];
+
+    IRIS_TRY(iris_bootstrap_all_gather(ctx->bootstrap, "init done", &own, sizeof own, all));
+    ctx->has_packets = true;
+    for (int rank = 0; rank < ctx->world_size; ++rank)
+        if (all[rank] != IRIS_MEMORY_COHERENT && all[rank] != IRIS_MEMORY_UNCACHED)
+            ctx->has_packets = false;
+    return IRIS_OK;
+}
+
 /* What lies at offset 0 of the heap, before the blocks: the device barrier's control, zeros that
  * nobody writes, then the channels to the peers. */
 static uint64_t reserve(struct iris_context *ctx)
@@ -211,8 +225,7 @@ enum iris_status iris_context_create(const struct iris_context_options *options,
                                    &ctx->heap),
                   fail);
     iris_context_enlist(ctx);
-    /* Nobody uses a heap that a peer has not mapped yet. */
-    IRIS_TRY_GOTO(status, iris_bootstrap_barrier(ctx->bootstrap, "init done"), fail);
+    IRIS_TRY_GOTO(status, agree_on_memory(ctx), fail);
     iris_context_end_interruptible();
     *out = ctx;
     return IRIS_OK;

@@ -110,6 +110,10 @@ size_t iris_context_heap_size(const struct iris_context *ctx);
 size_t iris_context_heap_used(const struct iris_context *ctx);
 /* Bytes of the local arena, and of it of what is allocated, rounded. */
 size_t iris_context_local_size(const struct iris_context *ctx);
+/* Of the heap's memory on this rank: "shared" (cpu), "device" (cuda), and on hip "uncached",
+ * "fine-grained" or "unknown". Where some rank's is one of the last two, nothing goes as packets.
+ */
+const char *iris_context_memory_kind(const struct iris_context *ctx);
 size_t iris_context_local_used(const struct iris_context *ctx);
 /* The most that the local arena can give now in one piece, without waiting for the device. */
 size_t iris_context_local_room(const struct iris_context *ctx);

@@ -366,8 +366,55 @@ def test_a_missing_link_is_shown_as_a_matrix(emulated):
     assert text.count(matrix) >= 3
 
 
-def test_a_runtime_without_uncached_memory(emulated):
-    assert emulated("gfx90a", old_runtime=1).run(nothing, 2) == ["hip", "hip"]
+def sums_without_packets(ctx, memory, kind):
+    """Where packets could not be trusted none go; what asks for them is told so."""
+    assert ctx.memory_kind == kind
+    value = memory.ordinary(64, dtype=torch.float32).fill_(ctx.rank + 1)
+    result = memory.ordinary(64, dtype=torch.float32)
+    passed = memory.passed(result), memory.passed(value)
+    packets = iris_c.ccl.Config(all_reduce_variant="ll")
+    if kind == "uncached":
+        ctx.ccl.all_reduce(*passed, config=packets)
+    else:
+        with pytest.raises(ValueError, match=r"expected one without packets, .* got 'll' of all_"):
+            ctx.ccl.all_reduce(*passed, config=packets)
+    ctx.ccl.all_reduce(*passed)
+    assert memory.library.hipDeviceSynchronize() == 0
+    assert (result == 3).all()
+    operands = [
+        memory.ordinary(*shape, dtype=torch.float16) for shape in ((4, 64), (4, 32), (32, 64))
+    ]
+    operands[1].fill_(1), operands[2].fill_(1)
+    passed = [memory.passed(operand) for operand in operands]
+    if kind != "uncached":
+        with pytest.raises(ValueError, match="form: expected one that matmul_all_reduce has"):
+            ctx.ops.matmul_all_reduce(*passed, config=iris_c.FusedConfig(form="decode"))
+    ctx.ops.matmul_all_reduce(*passed)
+    assert memory.library.hipDeviceSynchronize() == 0
+    assert (operands[0] == 64).all()
+
+
+@pytest.mark.parametrize(
+    ("old_runtime", "kind"),
+    [(0, "uncached"), (1, "fine-grained"), (2, "fine-grained"), (3, "unknown")],
+)
+def test_which_memory_there_is(emulated, old_runtime, kind):
+    """Refused, given in silence instead, or not told: fences are kept where packets need none."""
+    emulated("gfx942", old_runtime=old_runtime).run(sums_without_packets, 2, kind)
+
+
+def xcds_of_a_product(ctx, memory):
+    return ctx.ops.select_config(4096, 4096, 4096, "float16").num_xcds
+
+
+@pytest.mark.parametrize(
+    ("compute_units", "told", "xcds"),
+    [(304, 0, 8), (228, 0, 6), (152, 0, 4), (38, 0, 1), (40, 0, 1), (304, 4, 4), (80, 4, 4)],
+)
+def test_how_a_device_is_divided(emulated, compute_units, told, xcds):
+    """MI300X, MI300A, partitions of either: as the driver says, else as the units tell."""
+    devices = emulated("gfx942", compute_units=compute_units, xcds=told)
+    assert devices.run(xcds_of_a_product, 1) == [xcds]
 
 
 def test_too_few_devices(emulated):

@@ -13,6 +13,7 @@ PARTS = (
     "csrc/device/blas_library.c",
     "csrc/device/gpu_device.c",
     "csrc/device/gpu_driver.c",
+    "csrc/device/mapped_library.c",
     "csrc/base/process.c",
     "csrc/base/status.c",
 )

@@ -238,3 +238,132 @@ def test_a_child_where_there_is_no_gpu_has_the_cpu(stand_in):
         FORKED, {**environment, "LD_LIBRARY_PATH": stand_in(), "STAND_IN_DEVICES": "0"}
     )
     assert done.stdout.count("backend='cpu'") == 2, done.stdout
+
+
+# ---- several drivers in one process ----
+
+TWO_DRIVERS = """
+import ctypes, sys
+for path in sys.argv[1:]:
+    ctypes.CDLL(path)  # as torch's wheels do, by its path
+import iris_c
+try:
+    iris_c.init(heap_size=1 << 20)
+except iris_c.BackendError as error:
+    print(error)
+"""
+FILES = {
+    "hip": ("libamdhip64.so.7", "libamdhip64.so.6", "libamdhip64-0a1b2c3d.so"),
+    "cuda": ("libcuda.so.1", "libcuda.so", "libcuda-0a1b2c3d.so"),
+}
+
+
+@pytest.fixture(scope="module")
+def drivers(tmp_path_factory):
+    """A library whose driver sees no device, and says so by an error of its own name."""
+
+    def build(backend, file, name):
+        directory = tmp_path_factory.mktemp("drivers")
+        source = directory / "driver.c"
+        symbols = HIP if backend == "hip" else CUDA
+        init, error_name = ("hipInit", "hipGetErrorName") if backend == "hip" else (
+            "cuInit", "cuGetErrorName")  # fmt: skip
+        functions = [f"int {f}(void) {{ return 0; }}" for f in map(without_mark, symbols)
+                     if f != init]  # fmt: skip
+        functions.append(f"int {init}(unsigned flags) {{ return 77; }}")
+        functions.append(
+            f'const char *{error_name}(int code) {{ return "{name}"; }}' if backend == "hip" else
+            f'int {error_name}(int code, const char **n) {{ *n = "{name}"; return 0; }}'
+        )  # fmt: skip
+        source.write_text("\n".join(functions))
+        subprocess.run(
+            ["cc", "-shared", "-fPIC", "-w", f"-Wl,-soname,{file}", str(source), "-o",
+             str(directory / file)],
+            check=True,
+        )  # fmt: skip
+        return directory / file
+
+    return build
+
+
+def said(backend, mapped, loader_path):
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_DRIVERS, *map(str, mapped)],
+        env={**ENVIRONMENT, "IRIS_C_BACKEND": backend, "LD_LIBRARY_PATH": str(loader_path)},
+        cwd="/", capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("backend", ["hip", "cuda"])
+def test_the_driver_that_is_mapped_is_the_one_that_is_used(drivers, backend):
+    first, second, renamed = FILES[backend]
+    unversioned = {"hip": "libamdhip64.so", "cuda": "libcuda.so.1"}[backend]
+    own = drivers(backend, unversioned, "THE_SYSTEMS")
+    assert "THE_SYSTEMS (77)" in said(backend, [], own.parent)
+    for file in (first, second, renamed):
+        brought = drivers(backend, file, "THE_WHEELS")
+        assert "THE_WHEELS (77)" in said(backend, [brought], own.parent), file
+
+
+@pytest.mark.parametrize("backend", ["hip", "cuda"])
+def test_two_mapped_drivers_are_an_error_that_names_both(drivers, backend):
+    first, second, renamed = FILES[backend]
+    paths = [drivers(backend, file, "EITHER") for file in (first, second, renamed)]
+    for pair in ((0, 1), (1, 0), (2, 0)):
+        text = said(backend, [paths[i] for i in pair], paths[0].parent)
+        assert f"backend '{backend}': this process has mapped two GPU drivers, " in text, text
+        for i in pair:
+            assert str(paths[i]) in text
+
+
+# ---- what a failed call leaves behind ----
+
+LAST_ERROR = """
+#include <string.h>
+static _Thread_local int last;
+static int fail(int code) { last = code; return code; }
+int hipGetLastError(void) { int code = last; last = 0; return code; }
+int hipPeekAtLastError(void) { return last; }
+const char *hipGetErrorName(int code) { return "STAND_IN"; }
+int hipGetDeviceCount(int *count) { *count = 1; return 0; }
+int hipDeviceGet(int *device, int ordinal) { *device = ordinal; return 0; }
+int hipDeviceGetAttribute(int *value, int attribute, int device)
+{
+    if (attribute > 10000)
+        return fail(1); /* of an age that does not know it */
+    *value = 304;
+    return 0;
+}
+int hipGetDevicePropertiesR0600(char *properties, int device)
+{
+    strcpy(properties + 1000, "gfx942:sramecc+:xnack-");
+    return 0;
+}
+"""
+
+
+def test_failed_calls_leave_no_error_for_others(tmp_path):
+    """HIP keeps the last one, and torch would take it for its own."""
+    own = set(re.findall(r"(hip\w+)\(", LAST_ERROR))
+    rest = [f"int {f}(void) {{ return 0; }}" for f in map(without_mark, HIP) if f not in own]
+    (tmp_path / "driver.c").write_text(LAST_ERROR + "\n".join(rest))
+    path = tmp_path / "libamdhip64.so.7"
+    subprocess.run(["cc", "-shared", "-fPIC", "-w", "driver.c", "-o", str(path)], cwd=tmp_path,
+                   check=True)  # fmt: skip
+    program = f"""
+import ctypes, iris_c, iris_c.environment
+driver = ctypes.CDLL({str(path)!r})
+iris_c.environment.KERNEL_DIRECTORY = {str(tmp_path)!r}
+driver.hipDeviceGetAttribute(ctypes.byref(ctypes.c_int()), 10018, 0)
+assert driver.hipPeekAtLastError() == 1
+driver.hipGetLastError()
+try:
+    iris_c.init(heap_size=1 << 20)
+except iris_c.BackendError as error:
+    print(error)
+print("left:", driver.hipPeekAtLastError())
+"""
+    done = run_python(program, {**ENVIRONMENT, "IRIS_C_BACKEND": "hip"})
+    assert "iris_gfx942.hsaco (No such file" in done.stdout, done.stdout + done.stderr
+    assert "left: 0" in done.stdout

@@ -42,6 +42,16 @@ IRIS_FUNCTION uint64_t iris_round_up(uint64_t value, uint64_t multiple)
     return (value + multiple - 1) / multiple * multiple;
 }
 
+/* A work-group's place among all of a launch, from 0. Where the hardware gives work-groups to XCDs
+ * in turn, those of one XCD stand side by side, since neighbouring tiles share operands in its L2;
+ * not where they cannot be dealt evenly. */
+IRIS_FUNCTION int32_t iris_place_in_order(int32_t index, int32_t count, int32_t xcds)
+{
+    if (xcds <= 1 || count % xcds != 0)
+        return index;
+    return index % xcds * (count / xcds) + index / xcds;
+}
+
 IRIS_FUNCTION struct iris_schedule iris_schedule_make(int64_t M, int64_t N, int32_t block_m,
                                                       int32_t block_n, int32_t group_size_m,
                                                       int32_t world_size)

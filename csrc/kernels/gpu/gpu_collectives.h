@@ -23,13 +23,10 @@ IRIS_INLINE work_group whole_block(int32_t threads)
     return {block_index(), block_count(threads), thread_index(), threads, 0, &word};
 }
 
-/* The work-group's place in the tile order. Where the hardware gives work-groups to XCDs in
- * turn, each XCD gets neighbouring tiles, which share operands in its L2. */
+/* The work-group's place in the tile order. */
 IRIS_INLINE int64_t first_tile(work_group wg, int32_t xcds)
 {
-    if (xcds <= 1 || wg.count % xcds != 0)
-        return wg.index;
-    return wg.index % xcds * (wg.count / xcds) + wg.index / xcds;
+    return iris_place_in_order(wg.index, wg.count, xcds);
 }
 
 template <typename T, iris_variant kVariant, result kResult>

@@ -350,6 +350,11 @@ struct iris_device *iris_heap_device(const struct iris_heap *heap)
     return heap->memory[heap->rank].device;
 }
 
+enum iris_memory_kind iris_heap_memory_kind(const struct iris_heap *heap)
+{
+    return heap->memory[heap->rank].kind;
+}
+
 /* Whether the range lies in the first `room` bytes after the reserved ones. */
 static bool is_within(const struct iris_heap *heap, const void *data, size_t nbytes, uint64_t room)
 {

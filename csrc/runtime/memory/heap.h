@@ -78,6 +78,8 @@ uint64_t iris_heap_used(const struct iris_heap *heap);
 /* The device that the heap's memory keeps, also when the context is closed. NULL on the cpu, whose
  * functions do not look at it. */
 struct iris_device *iris_heap_device(const struct iris_heap *heap);
+/* Of this rank's. */
+enum iris_memory_kind iris_heap_memory_kind(const struct iris_heap *heap);
 /* Of this rank's memory: whether peers may write there when told where it is; and whether it is
  * besides a part of the symmetric heap, at the same offset on all ranks. */
 bool iris_heap_is_reachable(const struct iris_heap *heap, const void *data, size_t nbytes);

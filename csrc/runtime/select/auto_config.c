@@ -82,6 +82,7 @@ static enum iris_status select_on(const char *arch, const struct iris_config *co
                                      .compute_units = chip->compute_units,
                                      .max_work_groups = chip->max_work_groups,
                                      .has_blas = chip->is_gpu,
+                                     .has_packets = true,
                                      .explanation = explanation};
     if (IRIS_IS_PRODUCT(desc->operation) && desc->operation != IRIS_OP_MATMUL_ALL_REDUCE &&
         desc->M % world_size != 0)

@@ -160,6 +160,7 @@ struct iris_select_target iris_select_target_of(const struct iris_context *ctx)
         .max_work_groups = ctx->ops->max_work_groups(ctx->device),
         .cores = traits->cores,
         .has_blas = ctx->has_blas,
+        .has_packets = ctx->has_packets,
     };
 }
 

@@ -24,9 +24,9 @@ static bool has_decode(const struct iris_select_target *on, const struct iris_op
     const bool gathers = desc->operation == IRIS_OP_MATMUL_ALL_GATHER;
     const int64_t rows = gathers ? desc->share_m : desc->M;
 
-    (void)on;
-    return !IRIS_IS_GATHERED_PRODUCT(desc->operation) && desc->dtype != IRIS_DTYPE_F32 &&
-           rows <= IRIS_DECODE_MAX_ROWS && desc->N <= LARGEST && desc->K <= LARGEST;
+    return on->has_packets && !IRIS_IS_GATHERED_PRODUCT(desc->operation) &&
+           desc->dtype != IRIS_DTYPE_F32 && rows <= IRIS_DECODE_MAX_ROWS && desc->N <= LARGEST &&
+           desc->K <= LARGEST;
 }
 
 /* Of each form: which calls it can run. */

@@ -22,8 +22,9 @@ struct iris_select_target {
     const char *backend; /* for messages */
     int world_size;
     int xcds, compute_units, max_work_groups; /* of the device that is there, or the chip's */
-    bool has_blas; /* all ranks have the vendor's library of products in their processes */
-    int cores;     /* of the cpu: no more work-groups than these, whatever was asked; 0: no bound */
+    bool has_blas;    /* all ranks have the vendor's library of products in their processes */
+    bool has_packets; /* all ranks' memory shows packets without fences; see iris_memory_kind */
+    int cores; /* of the cpu: no more work-groups than these, whatever was asked; 0: no bound */
     struct iris_explanation *explanation; /* NULL, or: gets what was weighed */
 };
 

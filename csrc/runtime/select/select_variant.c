@@ -52,6 +52,8 @@ static enum iris_variant choose_all_reduce(const struct iris_select_target *on,
 
     if (desc->local.in_place && !only_packets)
         return IRIS_VARIANT_TWO_SHOT;
+    if (!on->has_packets && !only_packets)
+        return IRIS_VARIANT_TWO_SHOT;
     if (!chip->is_gpu)
         return nbytes <= CPU_ONE_SHOT ? IRIS_VARIANT_ONE_SHOT : IRIS_VARIANT_TWO_SHOT;
     weigh_all_reduce(on, (double)nbytes, IRIS_VARIANT_LL, &decision);
@@ -92,8 +94,8 @@ static enum iris_variant choose_all_gather(const struct iris_select_target *on,
 
     if (asked == IRIS_VARIANT_LL)
         return IRIS_VARIANT_LL;
-    if (asked == IRIS_VARIANT_TWO_SHOT || !on->chip->is_gpu || on->world_size == 1 ||
-        desc->M > MOST_GATHERED_BY_PACKETS / on->world_size)
+    if (asked == IRIS_VARIANT_TWO_SHOT || !on->chip->is_gpu || !on->has_packets ||
+        on->world_size == 1 || desc->M > MOST_GATHERED_BY_PACKETS / on->world_size)
         return IRIS_VARIANT_NONE;
     for (size_t i = 0; i < sizeof variants / sizeof variants[0]; ++i) {
         iris_all_gather_seconds(on, (double)desc->M, variants[i], terms);
@@ -188,8 +190,8 @@ static enum iris_status check_all_reduce(const struct iris_op_desc *desc)
     return IRIS_OK;
 }
 
-enum iris_status iris_select_variant(const struct iris_select_target *on,
-                                     const struct iris_config *config, struct iris_op_desc *desc)
+static enum iris_status select_variant(const struct iris_select_target *on,
+                                       const struct iris_config *config, struct iris_op_desc *desc)
 {
     const uint64_t nbytes = (uint64_t)desc->M * (uint64_t)desc->N * iris_dtype_nbytes(desc->dtype);
 
@@ -239,4 +241,16 @@ enum iris_status iris_select_variant(const struct iris_select_target *on,
         desc->variant = IRIS_VARIANT_NONE;
         return IRIS_OK;
     }
+}
+
+enum iris_status iris_select_variant(const struct iris_select_target *on,
+                                     const struct iris_config *config, struct iris_op_desc *desc)
+{
+    IRIS_TRY(select_variant(on, config, desc));
+    if (on->has_packets || !iris_is_by_packets(desc->variant))
+        return IRIS_OK;
+    return IRIS_FAIL(IRIS_EINVAL,
+                     "all_reduce_variant: expected one without packets, which some rank's memory "
+                     "does not show without fences, got '%s' of %s",
+                     iris_variant_name(desc->variant), iris_operation_name(desc->operation));
 }

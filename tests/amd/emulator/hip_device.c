@@ -14,7 +14,7 @@
 
 #include "hip_double.h"
 
-enum { MAX_DEVICES = 16, ATTRIBUTE_MULTIPROCESSOR_COUNT = 63 };
+enum { MAX_DEVICES = 16, ATTRIBUTE_MULTIPROCESSOR_COUNT = 63, ATTRIBUTE_XCC_COUNT = 10018 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct device devices[MAX_DEVICES];
@@ -120,10 +120,16 @@ HIP_API hip_result hipDeviceGetName(char *name, int nbytes, int device)
 HIP_API hip_result hipDeviceGetAttribute(int *value, int attribute, int device)
 {
     (void)device;
-    if (attribute != ATTRIBUTE_MULTIPROCESSOR_COUNT)
+    switch (attribute) {
+    case ATTRIBUTE_MULTIPROCESSOR_COUNT:
+        *value = number_of("EMULATOR_COMPUTE_UNITS", 4);
+        return HIP_SUCCESS;
+    case ATTRIBUTE_XCC_COUNT: /* 0: of an age that does not know it */
+        *value = number_of("EMULATOR_XCDS", 0);
+        return *value > 0 ? HIP_SUCCESS : HIP_INVALID_VALUE;
+    default:
         return HIP_INVALID_VALUE;
-    *value = number_of("EMULATOR_COMPUTE_UNITS", 4);
-    return HIP_SUCCESS;
+    }
 }
 
 HIP_API hip_result hipDeviceGetPCIBusId(char *id, int nbytes, int device)

@@ -4,7 +4,8 @@
  * Device memory is an anonymous file mapped into the process; another process opens it through
  * /proc/<pid>/fd, which is what an inter-process handle says.
  *
- * EMULATOR_OLD_RUNTIME=1: uncached allocations are refused, as by runtimes before them.
+ * EMULATOR_OLD_RUNTIME: 1: uncached allocations are refused, as by runtimes before them; 2: they
+ * get fine-grained memory in silence; 3: and no runtime tells.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -23,6 +24,7 @@ struct block {
     void *data;
     size_t nbytes;
     int fd;
+    unsigned int flags; /* as asked for */
 };
 
 struct handle {
@@ -39,6 +41,13 @@ struct handle_content {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct block blocks[MAX_BLOCKS];
 
+static int age_of_runtime(void)
+{
+    const char *age = getenv("EMULATOR_OLD_RUNTIME");
+
+    return age != NULL ? atoi(age) : 0;
+}
+
 static struct block *find_block(const void *data)
 {
     for (int i = 0; i < MAX_BLOCKS; ++i)
@@ -48,7 +57,7 @@ static struct block *find_block(const void *data)
 }
 
 /* Maps the file, on success owns the descriptor. */
-static hip_result add_block(void **data, size_t nbytes, int fd, bool own)
+static hip_result add_block(void **data, size_t nbytes, int fd, bool own, unsigned int flags)
 {
     struct block *block;
     hip_result result = HIP_OUT_OF_MEMORY;
@@ -59,7 +68,7 @@ static hip_result add_block(void **data, size_t nbytes, int fd, bool own)
     pthread_mutex_lock(&lock);
     block = find_block(NULL);
     if (block != NULL && region_add(mapped, nbytes)) {
-        *block = (struct block){mapped, nbytes, own ? fd : -1};
+        *block = (struct block){mapped, nbytes, own ? fd : -1, flags};
         *data = mapped;
         result = HIP_SUCCESS;
     }
@@ -83,7 +92,7 @@ static hip_result remove_block(void *data, bool own)
         (void)munmap(data, block->nbytes);
         if (own)
             (void)close(block->fd);
-        *block = (struct block){NULL, 0, -1};
+        *block = (struct block){NULL, 0, -1, 0};
         result = HIP_SUCCESS;
     }
     pthread_mutex_unlock(&lock);
@@ -92,7 +101,7 @@ static hip_result remove_block(void *data, bool own)
 
 HIP_API hip_result hipExtMallocWithFlags(void **data, size_t nbytes, unsigned int flags)
 {
-    const char *old = getenv("EMULATOR_OLD_RUNTIME");
+    const int age = age_of_runtime();
     const size_t rounded = (nbytes + 4095) / 4096 * 4096;
     hip_result result;
     int fd;
@@ -101,15 +110,17 @@ HIP_API hip_result hipExtMallocWithFlags(void **data, size_t nbytes, unsigned in
     if (is_any_stream_capturing())
         return HIP_CAPTURE_UNSUPPORTED;
     if ((flags != FLAG_DEFAULT && flags != FLAG_FINE_GRAINED && flags != FLAG_UNCACHED) ||
-        (flags == FLAG_UNCACHED && old != NULL && *old == '1'))
+        (flags == FLAG_UNCACHED && age == 1))
         return HIP_INVALID_VALUE;
+    if (flags == FLAG_UNCACHED && age >= 2)
+        flags = FLAG_FINE_GRAINED;
     if (nbytes == 0)
         return HIP_SUCCESS;
     fd = memfd_create("emulated-gpu", MFD_CLOEXEC);
     if (fd < 0)
         return HIP_OUT_OF_MEMORY;
-    result =
-        ftruncate(fd, (off_t)rounded) == 0 ? add_block(data, rounded, fd, true) : HIP_OUT_OF_MEMORY;
+    result = ftruncate(fd, (off_t)rounded) == 0 ? add_block(data, rounded, fd, true, flags)
+                                                : HIP_OUT_OF_MEMORY;
     if (result != HIP_SUCCESS) {
         (void)close(fd);
         return result;
@@ -117,6 +128,37 @@ HIP_API hip_result hipExtMallocWithFlags(void **data, size_t nbytes, unsigned in
     if (rounded <= 1 << 20)
         memset(*data, 0xa5, rounded); /* what was there before */
     return HIP_SUCCESS;
+}
+
+/* Of the HSA runtime below HIP: the start of its answer, in which the flags of the pool stand. */
+struct pointer_info {
+    uint32_t nbytes;
+    int32_t type;
+    uint64_t addresses[2], size, user_data, owner;
+    uint32_t flags;
+};
+
+HIP_API int hsa_amd_pointer_info(const void *data, struct pointer_info *info,
+                                 void *(*allocate)(size_t), uint32_t *agent_count, void **agents)
+{
+    enum { FINE_GRAINED = 2, COARSE_GRAINED = 4, EXTENDED_SCOPE_FINE_GRAINED = 8 };
+    const struct block *block;
+
+    (void)allocate;
+    (void)agent_count;
+    (void)agents;
+    if (info->nbytes < sizeof *info || age_of_runtime() == 3)
+        return 1;
+    info->nbytes = sizeof *info;
+    info->flags = 0;
+    pthread_mutex_lock(&lock);
+    block = find_block(data);
+    if (block != NULL)
+        info->flags = block->flags == FLAG_UNCACHED       ? EXTENDED_SCOPE_FINE_GRAINED
+                      : block->flags == FLAG_FINE_GRAINED ? FINE_GRAINED
+                                                          : COARSE_GRAINED;
+    pthread_mutex_unlock(&lock);
+    return 0;
 }
 
 HIP_API hip_result hipMalloc(void **data, size_t nbytes)
@@ -165,7 +207,7 @@ HIP_API hip_result hipIpcOpenMemHandle(void **data, struct handle handle, unsign
     fd = open(path, O_RDWR | O_CLOEXEC);
     if (fd < 0)
         return HIP_INVALID_HANDLE;
-    result = add_block(data, content.nbytes, fd, false);
+    result = add_block(data, content.nbytes, fd, false, FLAG_DEFAULT);
     (void)close(fd);
     return result;
 }
