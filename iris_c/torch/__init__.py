@@ -17,6 +17,7 @@ Imports torch; ``import iris_c`` alone does not.
 """
 
 from iris_c.torch import random
+from iris_c.torch._compile import compile_pass
 from iris_c.torch._groups import init, register
 from iris_c.torch._nodes import Nodes
 from iris_c.torch.cross_entropy import vocab_parallel_cross_entropy
@@ -41,6 +42,7 @@ __all__ = [
     "all_gather",
     "all_gather_matmul",
     "all_reduce",
+    "compile_pass",
     "copy_to_ranks",
     "gathered_matmul",
     "init",

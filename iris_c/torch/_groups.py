@@ -20,7 +20,20 @@ import iris_c
 from iris_c.environment import DEFAULT_TIMEOUT, context_options
 from iris_c.torch._nodes import Nodes
 
-__all__ = ["Named", "context", "init", "mesh", "name_of", "ops", "process_group", "register"]
+__all__ = [
+    "Named",
+    "context",
+    "init",
+    "mesh",
+    "name_of",
+    "name_of_torch_group",
+    "ops",
+    "process_group",
+    "register",
+    "registered",
+    "torch_group",
+    "world_size",
+]
 
 DEFAULT = "default"
 # How functions and layers are told their context: as such, by name, as None for the default, or
@@ -35,6 +48,8 @@ _ops: dict[str, Any] = {}
 _process_groups: dict[str, dist.ProcessGroup] = {}
 _meshes: dict[str, DeviceMesh] = {}
 _numbers = itertools.count()
+# What the name of a context begins with that is named after torch.distributed's process group.
+_OF_TORCH = "process group "
 
 
 def register(
@@ -95,10 +110,17 @@ def _forget(name: str, closed: weakref.ref[iris_c.Context | Nodes]) -> None:
 
 
 def context(name: str) -> iris_c.Context | Nodes:
-    """The context of that name."""
+    """The context of that name. One that is named after a process group is made at its first use,
+    if the group has none yet, which is collective."""
     try:
         return _contexts[name]
     except KeyError:
+        group = torch_group(name)
+        there = None if group is None else registered(group)
+        if there is not None:
+            return register(there, name, process_group=group)
+        if group is not None and name not in _closed:
+            return init(group, name=name)
         if name in _closed:
             raise RuntimeError(f"group: the context named {name!r} is closed") from None
         known = ", ".join(repr(known) for known in _contexts) or "none"
@@ -106,6 +128,15 @@ def context(name: str) -> iris_c.Context | Nodes:
             f"group: expected the name of a context (known: {known}), got {name!r}; call "
             "iris_c.torch.init or iris_c.torch.register first"
         ) from None
+
+
+def world_size(name: str) -> int:
+    """The number of ranks of the context of that name, which need not have been made yet."""
+    ctx = _contexts.get(name)
+    if ctx is not None:
+        return ctx.world_size
+    group = torch_group(name)
+    return context(name).world_size if group is None else dist.get_world_size(group)
 
 
 def ops(name: str) -> Any:
@@ -139,16 +170,46 @@ def name_of(ctx: Named) -> str:
 
 def _name_of_group(given: dist.ProcessGroup | DeviceMesh) -> str:
     found = _process_group("ctx", given)
-    wanted = "" if found is None else found.group_name
-    for name in _contexts:
-        group = process_group(name)
-        if group is not None and group.group_name == wanted:
-            if isinstance(given, DeviceMesh):
-                _meshes[name] = given
-            return name
-    name = f"process group {wanted}"
-    init(given, name=name)
+    assert found is not None
+    name = _registered_name(found)
+    if name is None:
+        name = name_of_torch_group(found.group_name)
+        init(given, name=name)
+    elif isinstance(given, DeviceMesh):
+        _meshes[name] = given
     return name
+
+
+def _registered_name(group: dist.ProcessGroup) -> str | None:
+    for name in _contexts:
+        known = process_group(name)
+        if known is not None and known.group_name == group.group_name:
+            return name
+    return None
+
+
+def registered(group: dist.ProcessGroup) -> iris_c.Context | Nodes | None:
+    """The context that has the ranks of a process group, if there is one."""
+    name = _registered_name(group)
+    return None if name is None else _contexts[name]
+
+
+def name_of_torch_group(group_name: str) -> str:
+    """The name of the context of the process group that torch.distributed knows by that name, the
+    same in each process and each run. `context` makes the context where there is none."""
+    return _OF_TORCH + group_name
+
+
+def torch_group(name: str) -> dist.ProcessGroup | None:
+    """The process group that the context of that name is named after, if it is."""
+    if not (name.startswith(_OF_TORCH) and dist.is_available() and dist.is_initialized()):
+        return None
+    try:
+        resolve: Any = dist.distributed_c10d._resolve_process_group  # type: ignore[attr-defined]
+        group: dist.ProcessGroup = resolve(name.removeprefix(_OF_TORCH))
+    except (RuntimeError, ValueError):
+        return None
+    return group
 
 
 def process_group(name: str) -> dist.ProcessGroup | None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from iris_c.torch import _results
 from iris_c.torch._autocast import without_autocast
-from iris_c.torch._groups import context, ops
+from iris_c.torch._groups import context, ops, world_size
 from iris_c.torch._library import operation
 
 
@@ -84,7 +84,7 @@ def _share(A: Tensor, B: Tensor, dim: int, group: str) -> Tensor:
     """An empty share of A @ B."""
     _expect_matrices(A=A, B=B)
     _expect_dimension("dim", dim)
-    shape, world = [A.shape[0], B.shape[1]], context(group).world_size
+    shape, world = [A.shape[0], B.shape[1]], world_size(group)
     torch._check(
         shape[dim] % world == 0,
         lambda: (
@@ -130,7 +130,7 @@ def _gathered_product(A_shard: Tensor, B: Tensor, dim: int, group: str) -> Tenso
     """An empty product."""
     _expect_matrices(A_shard=A_shard, B=B)
     _expect_dimension("gather_dim", dim)
-    times = context(group).world_size if dim == 0 else 1
+    times = world_size(group) if dim == 0 else 1
     return _empty(A_shard, A_shard.shape[0] * times, B.shape[1])
 
 
@@ -266,7 +266,7 @@ def _matmul_all_gather(A: Tensor, B: Tensor, bias: Tensor | None, group: str) ->
 
 @_matmul_all_gather.register_fake
 def _(A: Tensor, B: Tensor, bias: Tensor | None, group: str) -> Tensor:
-    return _empty_product(A, B, context(group).world_size)
+    return _empty_product(A, B, world_size(group))
 
 
 # ---- C = A @ B of an A that is equal on all ranks: only the gradient is shared ----
@@ -407,19 +407,18 @@ def _gathered(input: Tensor, dim: int, group: str) -> Tensor:
 
 
 def _empty_part(input: Tensor, dim: int, group: str) -> Tensor:
-    shape, world_size = list(input.shape), context(group).world_size
+    shape, world = list(input.shape), world_size(group)
     torch._check(
-        shape[dim] % world_size == 0,
+        shape[dim] % world == 0,
         lambda: (
-            f"input: expected a multiple of world_size {world_size} along dim={dim}, got "
-            f"{shape[dim]}"
+            f"input: expected a multiple of world_size {world} along dim={dim}, got {shape[dim]}"
         ),
     )
-    shape[dim] = shape[dim] // world_size
+    shape[dim] = shape[dim] // world
     return _empty(input, *shape)
 
 
 def _empty_joined(input: Tensor, dim: int, group: str) -> Tensor:
     shape = list(input.shape)
-    shape[dim] = shape[dim] * context(group).world_size
+    shape[dim] = shape[dim] * world_size(group)
     return _empty(input, *shape)

@@ -1,0 +1,457 @@
+# SPDX-License-Identifier: MIT
+# SPDX-FileCopyrightText: The iris_c authors
+"""Which products and collectives become one operation in compiled graphs, and that they compute
+what they did: results and gradients beside the same function without compilation."""
+
+import torch
+import torch.distributed as dist
+import torch.distributed._functional_collectives as collectives
+from compiled_graphs import Compiled
+from process_groups import distributed, starts_ranks
+from torch.nn import functional as F
+
+from iris_c.testing import run_ranks
+from iris_c.torch import _groups
+
+pytestmark = starts_ranks
+
+AR, RS, MAG = "matmul_all_reduce", "matmul_reduce_scatter", "matmul_all_gather"
+AGM, GM = "all_gather_matmul", "gathered_matmul"
+CASES = {}
+
+
+def case(shapes, hits, *, gradient_hits=None, dynamic=None, dtype=torch.float32, scale=1):
+    """A function of tensors of these shapes, and what is to be in its graphs: without gradients,
+    and with them. In shapes, "w" stands for the number of ranks."""
+
+    def note(function):
+        CASES[function.__name__] = function, shapes, hits, gradient_hits, dynamic, dtype, scale
+        return function
+
+    return note
+
+
+def all_reduce(x, op="sum", group=None):
+    return collectives.all_reduce(x, op, group or dist.group.WORLD)
+
+
+def scatter(x, dim, op="sum", group=None):
+    return collectives.reduce_scatter_single(x, op, dim, group or dist.group.WORLD)
+
+
+def gather(x, dim, group=None):
+    return collectives.all_gather_single(x, dim, group or dist.group.WORLD)
+
+
+# ---- product, then all-reduce ----
+
+
+@case([(6, 8), (8, 5)], {AR: 1}, gradient_hits={AR: 1})
+def summed(x, w):
+    return all_reduce(x @ w)
+
+
+@case([(2, 3, 8), (8, 5)], {AR: 1}, gradient_hits={AR: 1}, dynamic=True)
+def summed_3d(x, w):
+    return all_reduce(x @ w) + 1
+
+
+@case([(2, 3, 8), (5, 8), (5,)], {AR: 1}, gradient_hits={AR: 1})
+def summed_with_bias(x, w, b):
+    return all_reduce(F.linear(x, w, b))
+
+
+@case([(2, 3, 8), (8, 5), (5,)], {AR: 1}, gradient_hits={AR: 1})
+def summed_with_added_bias(x, w, b):
+    return all_reduce(x @ w + b)
+
+
+@case([(2, 3, 8), (6, 8)], {AR: 1}, gradient_hits={AR: 1})
+def summed_in_another_shape(x, w):
+    return all_reduce(F.linear(x, w).view(2, 3, 2, 3).permute(0, 2, 1, 3)).relu()
+
+
+@case([(6, 8), (5, 8)], {AR: 1}, gradient_hits={AR: 1}, dtype=torch.bfloat16)
+def summed_of_cast_weight(x, w):
+    return all_reduce(F.linear(x, w.float().to(torch.bfloat16)).t())
+
+
+@case([(6, 8), (8, 5)], {AR: 1})
+def summed_in_place(x, w):
+    y = x @ w
+    dist.all_reduce(y)
+    return y * 2
+
+
+@case([(6, 8), (8, 8), (8, 5)], {AR: 2}, gradient_hits={AR: 3})
+def summed_twice(x, w, v):
+    return all_reduce(all_reduce(x @ w) @ v)
+
+
+@case([(6, 8), (8, 5)], {AR: 1})
+def summed_of_changed_input(x, w):
+    x.add_(1)
+    y = all_reduce(x @ w)
+    x.mul_(2)
+    return y
+
+
+# ---- product, then reduce-scatter ----
+
+
+@case([("w", 3, 8), (8, 5)], {RS: 1}, gradient_hits={RS: 1, AGM: 1})
+def scattered_rows(x, w):
+    return scatter(x @ w, 0)
+
+
+@case([(2, "3w", 8), (4, 8), (4,)], {RS: 1}, gradient_hits={RS: 1, AGM: 1})
+def scattered_sequence(x, w, b):
+    return scatter(F.linear(x, w, b), 1)
+
+
+@case([(1, "3w", 8), (4, 8)], {RS: 1}, gradient_hits={RS: 1, AGM: 1})
+def scattered_sequence_of_one(x, w):
+    return scatter(F.linear(x, w), 1)
+
+
+@case([(2, 3, 8), (8, "2w"), ("2w",)], {RS: 1}, gradient_hits={RS: 1, AGM: 1})
+def scattered_columns(x, w, b):
+    return scatter(x @ w + b, 2)
+
+
+@case([(6, 8), (8, "2w")], {RS: 1}, gradient_hits={RS: 1, AGM: 1})
+def scattered_columns_as_rows(x, w):
+    return scatter((x @ w).t(), 0)
+
+
+@case([(2, "2w", 8), (8, 5)], {RS: 1}, dynamic=True)
+def scattered_sequence_of_any_length(x, w):
+    return scatter(x @ w, 1)
+
+
+@case([("2w", 8), (8, 5)], {RS: 1}, dynamic=True)
+def scattered_rows_of_any_number(x, w):
+    return scatter(x @ w, 0)
+
+
+# ---- gather, then product ----
+
+
+@case([(3, 8), (8, 5)], {GM: 1}, gradient_hits={AGM: 1, RS: 1})
+def gathered_rows(x, w):
+    return gather(x, 0) @ w
+
+
+@case([(2, 3, 8), (5, 8), (5,)], {GM: 1}, gradient_hits={AGM: 1, RS: 1})
+def gathered_sequence(x, w, b):
+    return F.linear(gather(x, 1), w, b)
+
+
+@case([(2, 3, 4), ("4w", 5)], {GM: 1}, gradient_hits={AGM: 1, RS: 1})
+def gathered_columns(x, w):
+    return gather(x, 2) @ w
+
+
+@case([(3, 8), (8, 5)], {GM: 1}, gradient_hits={AGM: 1, RS: 1}, dynamic=True)
+def gathered_rows_of_any_number(x, w):
+    return gather(x, 0) @ w
+
+
+@case([(2, 3, 8), (8, 5)], {GM: 1}, dynamic=True)
+def gathered_sequence_of_any_length(x, w):
+    return gather(x, 1) @ w
+
+
+@case([(6, 8), (3, 8), ("3w",)], {GM: 1}, gradient_hits={AGM: 1, RS: 1})
+def gathered_weight(x, w, b):
+    return F.linear(x, gather(w, 0), b)
+
+
+@case([(6, "2w"), (2, 5)], {GM: 1})
+def gathered_second_operand(x, w):
+    return x @ gather(w, 0)
+
+
+@case([(2, 3, 8), (8, 4), (8, 6)], {AGM: 1})
+def gathered_for_two(x, w, v):
+    x = gather(x, 1)
+    return x @ w, x @ v
+
+
+@case([(2, 3, 8), (8, 4), (8, 6)], {AGM: 1})
+def gathered_twice_for_two(x, w, v):
+    return gather(x, 1) @ w, gather(x, 1) @ v
+
+
+@case([(2, 3, 4), ("4w", 4), ("4w", 6)], {AGM: 1})
+def gathered_columns_for_two(x, w, v):
+    x = gather(x, 2)
+    return x @ w + 1, x @ v, x.sin()
+
+
+@case([(3, 8), (8, 8)], {AGM: 1})
+def gathered_and_used(x, w):
+    x = gather(x, 0)
+    return x.cos(), x @ w + x
+
+
+@case([(3, 8), (8, 8)], {AGM: 1})
+def gathered_for_one_after_another(x, w):
+    """The first product is needed for the second's operand."""
+    x = gather(x, 0)
+    return x @ (x.t() @ (x @ w))
+
+
+# ---- product, then gather ----
+
+
+@case([(3, 8), (8, 5), (5,)], {MAG: 1})
+def product_gathered(x, w, b):
+    return gather(torch.addmm(b, x, w), 0)
+
+
+@case([(2, 3, 8), (5, 8)], {MAG: 1})
+def product_gathered_in_columns(x, w):
+    return gather(F.linear(x, w), 2)
+
+
+# ---- all of them ----
+
+
+@case([(2, 2, 8), (8, 6), (6, 8)], {GM: 1, RS: 1}, gradient_hits={AGM: 2, RS: 2})
+def a_sequence_parallel_mlp(x, w, v):
+    return x + scatter(F.gelu(gather(x, 1) @ w) @ v, 1)
+
+
+# ---- what is left as it is ----
+
+
+@case([(6, 8), (8, 5)], {})
+def product_used_besides(x, w):
+    y = x @ w
+    return all_reduce(y), y.sum()
+
+
+@case([(6, 8), (8, 5)], {})
+def view_of_product_used_besides(x, w):
+    y = x @ w
+    return all_reduce(y), y.view(5, 6) * 2
+
+
+@case([(6, 8), (8, 5)], {})
+def largest(x, w):
+    return all_reduce(x @ w, "max")
+
+
+@case([("w", 8), (8, 5)], {})
+def least_scattered(x, w):
+    return scatter(x @ w, 0, "min")
+
+
+@case([(6, 8), (8, 5)], {}, dtype=torch.float64)
+def of_float64(x, w):
+    return all_reduce(x @ w)
+
+
+@case([(6, 8), (8, 5)], {}, dtype=torch.int64, scale=9)
+def of_integers(x, w):
+    return all_reduce(x @ w)
+
+
+@case([(2, 6, 8), (2, 8, 5)], {})
+def of_batches(x, w):
+    return all_reduce(torch.bmm(x, w))
+
+
+@case([(6, 8), (8, 5)], {})
+def changed_before_the_sum(x, w):
+    return all_reduce((x @ w).relu())
+
+
+@case([(6, 8), (8, 5)], {})
+def cast_before_the_sum(x, w):
+    return all_reduce((x @ w).double())
+
+
+@case([(6, 8), (8, 5)], {})
+def part_of_a_product(x, w):
+    return all_reduce((x @ w)[1:])
+
+
+@case([(6, 8), (8, 5), (6, 5)], {})
+def with_a_whole_matrix_added(x, w, b):
+    return all_reduce(torch.addmm(b, x, w))
+
+
+@case([(6, 8), (8, 5), (5,)], {})
+def with_a_scaled_bias(x, w, b):
+    return all_reduce(torch.addmm(b, x, w, beta=2, alpha=0.5))
+
+
+@case([(6, 6), (6, 6), (6,)], {})
+def with_a_bias_of_rows(x, w, b):
+    return all_reduce((x @ w).t() + b)
+
+
+@case([(0, 8), (8, 5)], {})
+def of_no_rows(x, w):
+    return all_reduce(x @ w)
+
+
+@case([(6, 8), (8, "4w")], {})
+def heads_scattered_inside(x, w):
+    """The parts are neither rows nor columns of the product."""
+    return scatter((x @ w).view(6, 4, -1), 2)
+
+
+@case([(2, 3, 8), (8, 5)], {})
+def parts_put_together_in_another_order(x, w):
+    parts = gather(x, 0).chunk(dist.get_world_size())
+    return torch.cat(parts[::-1], 1) @ w
+
+
+@case([("2w", "2w", 4), (4, 5)], {})
+def parts_of_another_dimension(x, w):
+    return scatter(torch.cat((x @ w).chunk(dist.get_world_size(), 0), 1), 0)
+
+
+@case([(3, 8)], {})
+def gathered_without_a_product(x):
+    return gather(x, 0).sin()
+
+
+@case([(3, 8)], {})
+def times_itself(x):
+    x = gather(x, 0)
+    return x.t() @ x
+
+
+@case([(2, 3, 4), (2, "3w", 5)], {})
+def gathered_inner_dimension_in_another_order(x, y):
+    """Rows that are not in the order of the ranks are what is summed over."""
+    return gather(x, 1).flatten(0, 1).t() @ y.flatten(0, 1)
+
+
+def sized(shape, world):
+    return [size if isinstance(size, int) else int(size[:-1] or 1) * world for size in shape]
+
+
+def tensors(name, world, gradient=False):
+    _, shapes, _, _, _, dtype, scale = CASES[name]
+    generator = torch.Generator().manual_seed(dist.get_rank() + 10)
+    drawn = [torch.randn(sized(s, world), generator=generator, dtype=torch.float64) for s in shapes]
+    return [(x * scale).to(dtype).requires_grad_(gradient) for x in drawn]
+
+
+def close(actual, expected):
+    tolerance = {torch.bfloat16: 0.2, torch.float16: 0.02, torch.float32: 1e-4}
+    for one, other in zip(actual, expected, strict=True):
+        limit = tolerance.get(other.dtype, 1e-9)
+        torch.testing.assert_close(one, other, rtol=limit, atol=limit)
+
+
+def outputs(result):
+    return list(result) if isinstance(result, tuple) else [result]
+
+
+def gradients(function, args):
+    results = outputs(function(*args))
+    generator = torch.Generator().manual_seed(dist.get_rank() + 50)
+    weights = [torch.randn(x.shape, generator=generator).to(x.dtype) for x in results]
+    found = torch.autograd.grad(results, args, weights)
+    return [x.detach() for x in (*results, *found)]
+
+
+def faults_of(name, world):
+    """What is wrong with a case, if anything is."""
+    function, _, hits, gradient_hits, dynamic, _, _ = CASES[name]
+    compiled = Compiled(function, dynamic=dynamic)
+    with torch.no_grad():
+        close(outputs(compiled(*tensors(name, world))), outputs(function(*tensors(name, world))))
+    found = []
+    if compiled.hits != hits:
+        found.append(f"{name}: {compiled.hits}, not {hits}, in\n{compiled}")
+    if gradient_hits is not None:
+        expected = gradients(function, tensors(name, world, True))
+        compiled = Compiled(function, dynamic=dynamic)
+        close(gradients(compiled, tensors(name, world, True)), expected)
+        if compiled.hits != gradient_hits:
+            found.append(f"{name}: {compiled.hits}, not {gradient_hits}, in\n{compiled}")
+    return found
+
+
+@distributed
+def _results(rank, names):
+    found = []
+    for name in names:
+        try:
+            found += faults_of(name, dist.get_world_size())
+        except AssertionError as error:
+            raise AssertionError(name) from error
+    assert not found, "\n".join(found)
+
+
+def test_of_two_ranks(tmp_path):
+    run_ranks((__name__, "_results"), 2, str(tmp_path / "store"), list(CASES), deadline=300)
+
+
+FOR_FOUR = [
+    "summed_with_bias",
+    "scattered_sequence",
+    "scattered_columns",
+    "gathered_for_two",
+    "gathered_weight",
+    "product_gathered",
+    "a_sequence_parallel_mlp",
+    "parts_put_together_in_another_order",
+]
+
+
+@distributed
+def _results_of_four(rank, names):
+    _results.__wrapped__(rank, names)
+    _in_groups_of_two(rank)
+    _means(rank)
+
+
+def _in_groups_of_two(rank):
+    """Each group has its context; a gather by one, whose parts are those of another number of
+    ranks, is none that a fused operation does."""
+    mesh = dist.init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "tp"))
+    x, w = torch.randn(4, 8), torch.randn(8, 5)
+
+    def of_both(x, w):
+        y = all_reduce(x @ w, group=(mesh, 1))
+        return all_reduce(y @ w.t(), group=mesh["dp"].get_group())
+
+    compiled = Compiled(of_both)
+    close([compiled(x, w)], [of_both(x, w)])
+    assert compiled.hits == {AR: 2}
+    names = sorted(name for name in _groups._contexts if name.startswith("process group"))
+    assert len(names) == 3, names  # and the world's
+    assert [_groups.context(name).world_size for name in names].count(2) == 2
+
+    def in_other_parts(x, w):
+        parts = gather(x, 0, mesh["tp"].get_group()).chunk(4)
+        return torch.cat(parts, 1) @ torch.cat([w] * 4)
+
+    compiled = Compiled(in_other_parts)
+    close([compiled(x, w)], [in_other_parts(x, w)])
+    assert compiled.hits == {}
+
+
+def _means(rank):
+    """A mean of float16 may be a number where the sum is none."""
+    for dtype, hits in ((torch.float32, {AR: 1, RS: 1}), (torch.float16, {})):
+        x, w = torch.randn(4, 8).to(dtype), torch.randn(8, 5).to(dtype)
+
+        def function(x, w):
+            return all_reduce(x @ w, "avg"), scatter(x @ w.abs(), 0, "avg")
+
+        compiled = Compiled(function)
+        close(compiled(x, w), function(x, w))
+        assert compiled.hits == hits
+
+
+def test_of_four_ranks(tmp_path):
+    run_ranks((__name__, "_results_of_four"), 4, str(tmp_path / "store"), FOR_FOUR, deadline=300)
