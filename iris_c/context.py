@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import numbers
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
-from iris_c import _C, _checks
+from iris_c import _C, _checks, objects
+from iris_c._logging import log
 from iris_c.bound import BoundCcl, BoundOps
 from iris_c.environment import DEFAULT_TIMEOUT, context_options
 from iris_c.fill import NumpyFiller, TorchFiller
@@ -68,6 +70,8 @@ class Context(_C.Context):
         self._pools = None
         self._at_close = []
         self.source = source
+        log(self, logging.DEBUG, "joined: backend %s, heap of %d bytes, ranks from %s",
+            self.backend, self.heap_size, source)  # fmt: skip
         return self
 
     def __init__(self, **options: Any) -> None:
@@ -199,6 +203,7 @@ class Context(_C.Context):
             "ranks": survivors.ranks,
         }
         survivors.source = f"survivors {survivors.ranks}"
+        log(survivors, logging.WARNING, "ranks %s of %d go on", survivors.ranks, self.world_size)
         return survivors
 
     def close(self) -> None:
@@ -206,6 +211,8 @@ class Context(_C.Context):
 
         Not collective. A second call does nothing.
         """
+        if not self.closed:
+            log(self, logging.DEBUG, "closes")
         try:
             self._close_groups()
             super().close()
@@ -256,6 +263,30 @@ class Context(_C.Context):
     def get_heap_bases(self) -> Any:
         """Address of each rank's heap as mapped in this process: int64, (world_size,)."""
         return _filler().addresses(self, self._heap_bases())
+
+    def broadcast_object(self, obj: Any = None, src: int = 0) -> Any:
+        """Return the object that rank `src` passes; what the others pass is not looked at.
+
+        Collective. For small things that pickle: settings, paths, a seed. The hosts wait for each
+        other, within the context's timeout, and for no device. On `src` the result is `obj` itself.
+
+        Parameters
+        ----------
+        obj : object
+        src : int
+            Equal on all ranks.
+
+        Raises
+        ------
+        ValueError, TypeError
+            `src` is no rank, or not the same on all ranks.
+        RuntimeError
+            Another rank could not pickle the object, or make it of what arrived. The rank itself
+            raises what pickle raised. The context goes on.
+        PeerError
+            A rank did not call it in time, or died.
+        """
+        return objects.broadcast(self, obj, src)
 
     # ---- tensors in the heap ----
 

@@ -8,6 +8,8 @@
  */
 #include "py_context.h"
 
+#include <string.h>
+
 #include "base/wait.h"
 #include "py_common.h"
 #include "py_config.h"
@@ -316,6 +318,43 @@ static PyObject *context_exchange(PyObject *object, PyObject *argument)
     return tuple;
 }
 
+PyDoc_STRVAR(context_broadcast_doc,
+             "_broadcast($self, data, nbytes, src, /)\n--\n\n"
+             "Return the bytes that rank `src` gives as `data`; the others give None.\n"
+             "\n"
+             "Collective; `nbytes` and `src` are equal on all ranks. Waits for no device.");
+
+static PyObject *context_broadcast(PyObject *object, PyObject *args)
+{
+    PyObject *data, *size, *source, *result;
+    int64_t nbytes, src;
+    enum iris_status status;
+
+    if (!PyArg_ParseTuple(args, "OOO:_broadcast", &data, &size, &source) ||
+        iris_py_int64("nbytes", size, &nbytes) < 0 || iris_py_int64("src", source, &src) < 0)
+        return NULL;
+    if (nbytes < 0 || (PyBytes_Check(data) && PyBytes_Size(data) != nbytes)) {
+        PyErr_Format(PyExc_ValueError, "nbytes: expected the size of data, got %lld",
+                     (long long)nbytes);
+        return NULL;
+    }
+    /* Nobody else has these bytes yet: they are filled while the GIL is released. */
+    result = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)nbytes);
+    if (!result)
+        return NULL;
+    if (PyBytes_Check(data))
+        memcpy(PyBytes_AsString(result), PyBytes_AsString(data), (size_t)nbytes);
+    IRIS_PY_BEGIN_WAIT
+    status = iris_context_broadcast(core(object), PyBytes_AsString(result), (size_t)nbytes,
+                                    src < 0 || src > IRIS_MAX_RANKS ? -1 : (int)src);
+    IRIS_PY_END_WAIT(status)
+    if (status != IRIS_OK) {
+        Py_DECREF(result);
+        return iris_py_raise_for(object, status);
+    }
+    return result;
+}
+
 PyDoc_STRVAR(context_select_config_doc,
              "_select_config($self, operation, M, N, K, dtype, fields, /)\n--\n\n"
              "Fill the None fields of a config as a call would; returns its tuple.");
@@ -413,6 +452,7 @@ static PyMethodDef context_methods[] = {
     {"device_barrier", (PyCFunction)(void (*)(void))context_device_barrier,
      METH_METHOD | METH_FASTCALL | METH_KEYWORDS, context_device_barrier_doc},
     {"_exchange", context_exchange, METH_O, context_exchange_doc},
+    {"_broadcast", context_broadcast, METH_VARARGS, context_broadcast_doc},
     {"is_symmetric", iris_py_context_is_symmetric, METH_O, iris_py_is_symmetric_doc},
     {"is_reachable", iris_py_context_is_reachable, METH_O, iris_py_is_reachable_doc},
     {"allocate", (PyCFunction)(void (*)(void))iris_py_context_allocate,

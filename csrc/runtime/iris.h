@@ -132,6 +132,11 @@ enum iris_status iris_context_device_barrier(struct iris_context *ctx, void *str
  * `out` gets theirs, world_size of them by rank. IRIS_EINVAL with one text on every rank when one
  * brings another call; the context stays usable. */
 enum iris_status iris_context_exchange(struct iris_context *ctx, int64_t value, int64_t *out);
+/* Collective; may wait for the other ranks' hosts, and for no device. Gives all ranks the `nbytes`,
+ * equal on all, that `bytes` holds on rank `src`. Meant for small things: 8 KiB take one round of
+ * the bootstrap's channel. IRIS_EPEER when a rank does not come in time. */
+enum iris_status iris_context_broadcast(struct iris_context *ctx, void *bytes, size_t nbytes,
+                                        int src);
 
 /* ---- allocations ---- */
 
