@@ -30,12 +30,14 @@ from iris_c.torch.functions import (
     matmul_reduce_scatter,
     matmul_replicated,
 )
+from iris_c.torch.kv_heads import KVParallelLinear
 from iris_c.torch.layers import ColumnParallelLinear, RowParallelLinear
 from iris_c.torch.sequence import all_gather, copy_to_ranks, reduce_scatter, scatter
 from iris_c.torch.vocabulary import VocabParallelEmbedding
 
 __all__ = [
     "ColumnParallelLinear",
+    "KVParallelLinear",
     "Nodes",
     "RowParallelLinear",
     "VocabParallelEmbedding",

@@ -139,6 +139,11 @@ def world_size(name: str) -> int:
     return context(name).world_size if group is None else dist.get_world_size(group)
 
 
+def is_name_of(name: str, ctx: iris_c.Context | Nodes) -> bool:
+    """Whether a context is known by this name."""
+    return _contexts.get(name) is ctx
+
+
 def ops(name: str) -> Any:
     """The fused operations of the context of that name, bound to it."""
     try:

@@ -25,6 +25,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from iris_c.torch import _groups
+from iris_c.torch._replicas import mesh_of_copies
 
 __all__ = ["DividedModule", "Part", "bounds", "is_distributed"]
 
@@ -45,6 +46,8 @@ class Part(NamedTuple):
         This rank's range of that dimension; 0 and 0 without one.
     group : str
         The name of the context whose ranks have the parts.
+    copies : int
+        How many neighbouring ranks have this very part.
     """
 
     shape: tuple[int, ...]
@@ -52,6 +55,7 @@ class Part(NamedTuple):
     start: int
     stop: int
     group: str
+    copies: int = 1
 
     def of(self, whole: Tensor) -> Tensor:
         """This rank's part of a whole tensor, as a view."""
@@ -94,6 +98,7 @@ class DividedModule(nn.Module):
     """
 
     group: str
+    copies = 1  # of each part of what is divided, on neighbouring ranks
     _parts: dict[str, Part]
     _local_shapes: dict[str, tuple[int, ...]]
 
@@ -110,13 +115,16 @@ class DividedModule(nn.Module):
         if "_parts" not in self.__dict__:
             self._parts, self._local_shapes = {}, {}
         ctx = _groups.context(self.group)
-        start, stop = (0, 0) if dim is None else bounds(shape[dim], ctx.world_size, ctx.rank)
-        part = self._parts[name] = Part(shape, dim, start, stop, self.group)
+        copies, start, stop = 1, 0, 0
+        if dim is not None:
+            copies = self.copies
+            start, stop = bounds(shape[dim], ctx.world_size // copies, ctx.rank // copies)
+        part = self._parts[name] = Part(shape, dim, start, stop, self.group, copies)
         self._local_shapes[name] = part.local_shape
         local = torch.empty(part.local_shape, device=device, dtype=dtype)
-        mesh = _mesh(self.group)
+        mesh = _mesh(part)
         if mesh is not None:
-            local = _distributed(local, shape, mesh, _placements(dim))
+            local = _distributed(local, shape, mesh, _placements(part))
         self.register_parameter(name, nn.Parameter(local))
         self._mark()
 
@@ -204,13 +212,16 @@ class DividedModule(nn.Module):
 
 # ---- DTensors ----
 
-# By the dimension that is divided, on a mesh of one dimension.
-_known_placements: dict[int | None, tuple[Any, ...]] = {}
+# By the dimension that is divided, and whether a mesh has another one, of copies.
+_known_placements: dict[tuple[int | None, bool], tuple[Any, ...]] = {}
 
 
-def _mesh(group: str) -> Any:
-    """The mesh of a context's ranks, where torch.distributed has one."""
+def _mesh(part: Part) -> Any:
+    """The mesh of the ranks that have the parts, where torch.distributed has one."""
+    group = part.group
     mesh = _groups.mesh(group)
+    if mesh is not None and part.copies > 1:
+        return mesh_of_copies(group, part.copies)
     if mesh is None and dist.is_available() and dist.is_initialized():
         if _groups.context(group).world_size > 1:
             warnings.warn(
@@ -222,12 +233,14 @@ def _mesh(group: str) -> Any:
     return mesh
 
 
-def _placements(dim: int | None) -> tuple[Any, ...]:
-    if dim not in _known_placements:
+def _placements(part: Part) -> tuple[Any, ...]:
+    key = part.dim, part.copies > 1
+    if key not in _known_placements:
         from torch.distributed.tensor import Replicate, Shard
 
-        _known_placements[dim] = (Replicate() if dim is None else Shard(dim),)
-    return _known_placements[dim]
+        divided = Replicate() if part.dim is None else Shard(part.dim)
+        _known_placements[key] = (divided, Replicate()) if part.copies > 1 else (divided,)
+    return _known_placements[key]
 
 
 def _distributed(local: Tensor, shape: tuple[int, ...], mesh: Any, placements: Any) -> Any:
@@ -248,8 +261,8 @@ def _stored(parameter: Any) -> Tensor:
 
 def _to_local(value: Any, part: Part) -> Tensor:
     """This rank's part of a DTensor, also of one that has been computed and lies elsewise."""
-    placements = _placements(part.dim)
-    if value.placements != placements and value.device_mesh.ndim == 1:
+    placements = _placements(part)
+    if value.placements != placements and value.device_mesh.ndim == len(placements):
         value = value.redistribute(placements=placements)
     local: Tensor = value.to_local(grad_placements=placements)
     return local
