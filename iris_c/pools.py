@@ -139,25 +139,26 @@ class Pools:
             self._release(self._device, pool.id)
 
     def empty(self, ctx: _C.Context, shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
-        """An uninitialised tensor of like's dtype and device, in the arena if it has room."""
+        """An uninitialised tensor of the dtype and device of a strided one, in the arena if it has
+        room."""
         # Another thread is at it, or this one, in a handler of a signal.
         if not self._lock.acquire(blocking=False):
-            return torch.empty(shape, dtype=like.dtype, device=like.device)
+            return like.new_empty(shape)
         try:
             pool = self._pool_for(ctx, shape, like.element_size())
             if pool is not None:
-                number = pool.id
-                self._begin(self._device, number)
+                device, number = self._device, pool.id
+                self._begin(device, number)
                 try:
-                    return torch.empty(shape, dtype=like.dtype, device=like.device)
+                    return like.new_empty(shape)
                 finally:
-                    self._end(self._device, number)
-                    self._release(self._device, number)
+                    self._end(device, number)
+                    self._release(device, number)
         except torch.OutOfMemoryError:
             self._patience = PATIENCE
         finally:
             self._lock.release()
-        return torch.empty(shape, dtype=like.dtype, device=like.device)
+        return like.new_empty(shape)
 
     def _pool_for(
         self, ctx: _C.Context, shape: tuple[int, ...], element_size: int

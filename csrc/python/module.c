@@ -31,7 +31,8 @@ static int module_exec(PyObject *module)
         PyModule_AddFunctions(module, iris_py_matmul_methods) < 0 ||
         PyModule_AddFunctions(module, iris_py_gather_matmul_methods) < 0 ||
         PyModule_AddFunctions(module, iris_py_rmsnorm_methods) < 0 ||
-        PyModule_AddFunctions(module, iris_py_message_methods) < 0)
+        PyModule_AddFunctions(module, iris_py_message_methods) < 0 ||
+        PyModule_AddFunctions(module, iris_py_kernel_methods) < 0)
         return -1;
     return PyModule_AddIntConstant(module, "MAX_RANKS", IRIS_MAX_RANKS);
 }

@@ -14,5 +14,6 @@ extern PyMethodDef iris_py_gather_matmul_methods[];
 extern PyMethodDef iris_py_ccl_methods[]; /* collectives */
 extern PyMethodDef iris_py_rmsnorm_methods[];
 extern PyMethodDef iris_py_message_methods[];
+extern PyMethodDef iris_py_kernel_methods[]; /* for torch's dispatcher */
 
 #endif

@@ -55,6 +55,7 @@
     X(input_split_sizes)                                                                           \
     X(output_split_sizes)                                                                          \
     X(peer)                                                                                        \
+    X(raw_repr)                                                                                    \
     X(residual)                                                                                    \
     X(residual_out)                                                                                \
     X(value)                                                                                       \

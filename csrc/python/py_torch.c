@@ -230,6 +230,36 @@ static int check_gradients(const struct iris_py_state *state, struct iris_py_tor
     return -1;
 }
 
+/* Whether a tensor, or one of a list or tuple of such, requires a gradient; -1: error. */
+static int any_requires_gradient(const struct iris_py_torch *torch, PyObject *object)
+{
+    const bool is_list = PyList_Check(object);
+    const Py_ssize_t count = is_list                 ? PyList_Size(object)
+                             : PyTuple_Check(object) ? PyTuple_Size(object)
+                                                     : 0;
+    int found = 0;
+
+    if (PyType_IsSubtype(Py_TYPE(object), (PyTypeObject *)torch->tensor_type))
+        return requires_gradient(torch, object);
+    for (Py_ssize_t i = 0; found == 0 && i < count; i++) /* borrowed elements */
+        found = any_requires_gradient(torch, is_list ? PyList_GetItem(object, i)
+                                                     : PyTuple_GetItem(object, i));
+    return found;
+}
+
+int iris_py_torch_is_differentiated(struct iris_py_state *state, PyObject *arguments)
+{
+    struct iris_py_torch_modes modes = {.are_known = false};
+    const int loaded = load(state);
+    const int known = loaded > 0 ? find_modes(state, &modes) : loaded;
+
+    if (known < 0)
+        return -1;
+    if (modes.has_tangents || !modes.records_gradients)
+        return modes.has_tangents;
+    return any_requires_gradient(&state->torch, arguments);
+}
+
 int iris_py_torch_check_values(struct iris_py_state *state, struct iris_py_torch_modes *modes,
                                const char *argument, PyObject *object, enum iris_dtype dtype)
 {

@@ -33,6 +33,10 @@ struct iris_py_torch_modes {
 int iris_py_torch_check_values(struct iris_py_state *state, struct iris_py_torch_modes *modes,
                                const char *argument, PyObject *object, enum iris_dtype dtype);
 
+/* Whether a call of these arguments may be differentiated: one of the tensors among them requires a
+ * gradient, which is recorded, or there is a level of forward differentiation. -1: error. */
+int iris_py_torch_is_differentiated(struct iris_py_state *state, PyObject *arguments);
+
 /* Tells autograd that those of the tensors which are `written`, so many, were written. Keeps a
  * raised exception, and is then not heard of if it fails. */
 int iris_py_torch_increment(struct iris_py_state *state, const struct iris_py_tensor *tensors,

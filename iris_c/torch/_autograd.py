@@ -19,6 +19,7 @@ from torch import Tensor
 from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 
+from iris_c import _C
 from iris_c.torch._autocast import without_autocast
 from iris_c.torch._library import kernels, library
 
@@ -48,7 +49,10 @@ class _Call(NamedTuple):
 
 
 def _register(name: str, kernel: Callable[..., Any]) -> None:
-    library.impl(name, kernel, "Autograd", with_keyset=True)
+    """A function of a keyset and arguments, which calls come to that have more to pass than the
+    operation's own kernel."""
+    direct = _C._kernel(kernels[name], kernel, _EXTRAORDINARY)
+    library.impl(name, direct, "Autograd", with_keyset=True)
 
 
 def _below_autograd(name: str) -> Callable[[torch._C.DispatchKeySet, Sequence[Any]], Any]:

@@ -39,11 +39,26 @@ DEFAULT = "default"
 # How functions and layers are told their context: as such, by name, as None for the default, or
 # by the ranks that it has.
 Named: TypeAlias = iris_c.Context | Nodes | dist.ProcessGroup | DeviceMesh | str | None
-# The open ones. Of the closed ones only the names are left.
-_contexts: dict[str, iris_c.Context | Nodes] = {}
+
+
+class _Contexts(dict[str, "iris_c.Context | Nodes"]):
+    def __missing__(self, name: str) -> iris_c.Context | Nodes:
+        return _found(name)
+
+
+class _Bound(dict[str, Any]):
+    def __missing__(self, name: str) -> Any:
+        bound = self[name] = _contexts[name].ops
+        return bound
+
+
+# The open ones; what is asked for and not there is looked for. Of the closed ones only the names
+# are left.
+_contexts = _Contexts()
 _closed: set[str] = set()
-# The ops of those that have been asked for them: to bind them takes a part of a small call.
-_ops: dict[str, Any] = {}
+# The fused operations of those that have been asked for them, bound: to do so, or to call a
+# function of Python that did, takes a part of a small call.
+ops = _Bound()
 # Of contexts whose ranks are known to be those of a process group, and of a mesh.
 _process_groups: dict[str, dist.ProcessGroup] = {}
 _meshes: dict[str, DeviceMesh] = {}
@@ -99,7 +114,7 @@ def register(
 
 def _drop(name: str) -> None:
     """Let nothing be known of the context that has that name."""
-    for known in (_contexts, _ops, _process_groups, _meshes):
+    for known in (_contexts, ops, _process_groups, _meshes):
         known.pop(name, None)
 
 
@@ -112,22 +127,24 @@ def _forget(name: str, closed: weakref.ref[iris_c.Context | Nodes]) -> None:
 def context(name: str) -> iris_c.Context | Nodes:
     """The context of that name. One that is named after a process group is made at its first use,
     if the group has none yet, which is collective."""
-    try:
-        return _contexts[name]
-    except KeyError:
-        group = torch_group(name)
-        there = None if group is None else registered(group)
-        if there is not None:
-            return register(there, name, process_group=group)
-        if group is not None and name not in _closed:
-            return init(group, name=name)
-        if name in _closed:
-            raise RuntimeError(f"group: the context named {name!r} is closed") from None
-        known = ", ".join(repr(known) for known in _contexts) or "none"
-        raise ValueError(
-            f"group: expected the name of a context (known: {known}), got {name!r}; call "
-            "iris_c.torch.init or iris_c.torch.register first"
-        ) from None
+    return _contexts[name]
+
+
+def _found(name: str) -> iris_c.Context | Nodes:
+    """The context of a name that none has."""
+    group = torch_group(name)
+    there = None if group is None else registered(group)
+    if there is not None:
+        return register(there, name, process_group=group)
+    if name in _closed:
+        raise RuntimeError(f"group: the context named {name!r} is closed")
+    if group is not None:
+        return init(group, name=name)
+    known = ", ".join(repr(known) for known in _contexts) or "none"
+    raise ValueError(
+        f"group: expected the name of a context (known: {known}), got {name!r}; call "
+        "iris_c.torch.init or iris_c.torch.register first"
+    )
 
 
 def world_size(name: str) -> int:
@@ -142,15 +159,6 @@ def world_size(name: str) -> int:
 def is_name_of(name: str, ctx: iris_c.Context | Nodes) -> bool:
     """Whether a context is known by this name."""
     return _contexts.get(name) is ctx
-
-
-def ops(name: str) -> Any:
-    """The fused operations of the context of that name, bound to it."""
-    try:
-        return _ops[name]
-    except KeyError:
-        bound = _ops[name] = context(name).ops
-        return bound
 
 
 def name_of(ctx: Named) -> str:

@@ -40,10 +40,20 @@ def _expect_dimension(name: str, dim: int) -> None:
         raise ValueError(f"{name}: expected 0 or 1, got {dim}")
 
 
+def _product_shape(A: Tensor, B: Tensor) -> tuple[int, int]:
+    """Rows and columns of A @ B."""
+    try:
+        (M, _), (_, N) = A.shape, B.shape
+    except ValueError:
+        _expect_matrices(A=A, B=B)
+        raise
+    return M, N
+
+
 def _empty_product(A: Tensor, B: Tensor, times: int = 1) -> Tensor:
     """Of `times` as many rows as A has."""
-    _expect_matrices(A=A, B=B)
-    return _empty(A, A.shape[0] * times, B.shape[1])
+    M, N = _product_shape(A, B)
+    return _empty(A, M * times, N)
 
 
 # ---- C = sum over ranks of A_r @ B_r ----
@@ -53,15 +63,14 @@ def _empty_product(A: Tensor, B: Tensor, times: int = 1) -> Tensor:
 def _matmul_all_reduce_out(
     C: Tensor, A: Tensor, B: Tensor, bias: Tensor | None, group: str
 ) -> None:
-    ops(group).matmul_all_reduce(C, A, B, bias, True)
+    ops[group].matmul_all_reduce(C, A, B, bias, True)
 
 
 @operation("matmul_all_reduce", mutates_args=())
 def _matmul_all_reduce(A: Tensor, B: Tensor, bias: Tensor | None, group: str) -> Tensor:
-    _expect_matrices(A=A, B=B)
-    ctx = context(group)
-    C = _results.empty(ctx, A, A.shape[0], B.shape[1])
-    ops(group).matmul_all_reduce(C, A, B, bias, True)
+    M, N = _product_shape(A, B)
+    C = _results.empty(context(group), A, M, N)
+    ops[group].matmul_all_reduce(C, A, B, bias, True)
     return C
 
 
@@ -77,7 +86,7 @@ def _(A: Tensor, B: Tensor, bias: Tensor | None, group: str) -> Tensor:
 def _matmul_reduce_scatter_out(
     C: Tensor, A: Tensor, B: Tensor, bias: Tensor | None, dim: int, group: str
 ) -> None:
-    ops(group).matmul_reduce_scatter(C, A, B, bias, dim)
+    ops[group].matmul_reduce_scatter(C, A, B, bias, dim)
 
 
 def _share(A: Tensor, B: Tensor, dim: int, group: str) -> Tensor:
@@ -101,7 +110,7 @@ def _matmul_reduce_scatter(
     A: Tensor, B: Tensor, bias: Tensor | None, dim: int, group: str
 ) -> Tensor:
     C = _share(A, B, dim, group)
-    ops(group).matmul_reduce_scatter(C, A, B, bias, dim)
+    ops[group].matmul_reduce_scatter(C, A, B, bias, dim)
     return C
 
 
@@ -123,7 +132,7 @@ def _all_gather_matmul_out(
     gather_dim: int,
     group: str,
 ) -> None:
-    ops(group).all_gather_matmul_hbm_buffer(C, A_shard, B, bias, gather_dim, A_gathered=A_gathered)
+    ops[group].all_gather_matmul_hbm_buffer(C, A_shard, B, bias, gather_dim, A_gathered=A_gathered)
 
 
 def _gathered_product(A_shard: Tensor, B: Tensor, dim: int, group: str) -> Tensor:
@@ -144,7 +153,7 @@ def _all_gather_matmul(
     A_shard: Tensor, B: Tensor, bias: Tensor | None, gather_dim: int, group: str
 ) -> tuple[Tensor, Tensor]:
     C, joined = _joined(A_shard, B, gather_dim, group)
-    ops(group).all_gather_matmul_hbm_buffer(C, A_shard, B, bias, gather_dim, A_gathered=joined)
+    ops[group].all_gather_matmul_hbm_buffer(C, A_shard, B, bias, gather_dim, A_gathered=joined)
     return C, joined
 
 
@@ -189,7 +198,7 @@ def _all_gather_matmul_list(
     results = _joined_list(A_shard, B, bias, gather_dim, group)
     joined = results[-1]
     first = max(range(len(B)), key=lambda i: B[i].shape[1])
-    ops(group).all_gather_matmul_hbm_buffer(
+    ops[group].all_gather_matmul_hbm_buffer(
         results[first], A_shard, B[first], bias[first], gather_dim, A_gathered=joined
     )
     with without_autocast(joined):
@@ -236,7 +245,7 @@ def _gathered_matmul(
     A_shard: Tensor, B: Tensor, bias: Tensor | None, gather_dim: int, group: str
 ) -> Tensor:
     C = _gathered_product(A_shard, B, gather_dim, group)
-    ops(group).all_gather_matmul_hbm_buffer(C, A_shard, B, bias, gather_dim)
+    ops[group].all_gather_matmul_hbm_buffer(C, A_shard, B, bias, gather_dim)
     return C
 
 
@@ -252,15 +261,15 @@ def _(A_shard: Tensor, B: Tensor, bias: Tensor | None, gather_dim: int, group: s
 def _matmul_all_gather_out(
     C: Tensor, A: Tensor, B: Tensor, bias: Tensor | None, group: str
 ) -> None:
-    ops(group).matmul_all_gather(C, A, B, bias, True)
+    ops[group].matmul_all_gather(C, A, B, bias, True)
 
 
 @operation("matmul_all_gather", mutates_args=())
 def _matmul_all_gather(A: Tensor, B: Tensor, bias: Tensor | None, group: str) -> Tensor:
-    _expect_matrices(A=A, B=B)
+    M, N = _product_shape(A, B)
     ctx = context(group)
-    C = _results.empty(ctx, A, A.shape[0] * ctx.world_size, B.shape[1])
-    ops(group).matmul_all_gather(C, A, B, bias, True)
+    C = _results.empty(ctx, A, M * ctx.world_size, N)
+    ops[group].matmul_all_gather(C, A, B, bias, True)
     return C
 
 

@@ -249,7 +249,7 @@ def noted_gathers(monkeypatch):
 
             return noted
 
-    monkeypatch.setattr(_operations, "ops", lambda group: Noted(real(group)))
+    monkeypatch.setattr(_operations, "ops", {"default": Noted(real["default"])})
     return found
 
 
