@@ -5,6 +5,7 @@ every operation on several ranks and checks it; ``python -m iris_c doctor`` look
 with the machine; ``python -m iris_c bench`` times some operations."""
 
 import argparse
+import dataclasses
 import json
 import os
 import platform
@@ -137,7 +138,63 @@ def _selftest(options: argparse.Namespace) -> int:
     return 1 if wrong else 0
 
 
+def _shape(text: str) -> tuple[int, ...]:
+    """4096x8192x1024, or 1048576."""
+    try:
+        return tuple(int(size) for size in text.lower().split("x"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected sizes, as 4096x8192x1024 or 1048576, got {text!r}"
+        ) from None
+
+
+def _nbytes(text: str) -> int:
+    """8, 64K, 128M or 1G."""
+    units = {"K": 10, "M": 20, "G": 30}
+    unit = text[-1:].upper()
+    digits = text[:-1] if unit in units else text
+    if not digits.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected bytes, as 8, 64K or 128M, got {text!r}")
+    return int(digits) << units.get(unit, 0)
+
+
+def _factor(text: str) -> int:
+    if not text.isdecimal() or int(text) < 2:
+        raise argparse.ArgumentTypeError(f"expected an int, 2 or more, got {text!r}")
+    return int(text)
+
+
+def _bench_one(options: argparse.Namespace) -> int:
+    """One operation of the caller's own shapes: every row, whoever is faster."""
+    from iris_c import comparison, testing
+
+    shapes = list(options.shape or ())
+    if options.max_bytes is not None:
+        element = 4 if options.dtype == "float32" else 2
+        nbytes = options.min_bytes
+        while nbytes <= options.max_bytes:
+            shapes.append((nbytes // element,))
+            nbytes *= options.factor
+    try:
+        if not shapes:
+            raise ValueError("shape: expected one or more, by --shape or --max-bytes, got none")
+        rows = testing.benchmark(
+            options.op, shapes, ranks=options.ranks, dtype=options.dtype, peer=options.peer,
+            backend=options.backend, timeout=options.timeout, repeats=options.repeats,
+        )  # fmt: skip
+    except (ValueError, testing.RankFailure) as error:
+        print(error, file=sys.stderr)
+        return 1
+    if options.json:
+        print(json.dumps([dataclasses.asdict(row) for row in rows]))
+    else:
+        print(comparison.table(rows))
+    return 1 if any(row.wrong or row.peer_wrong for row in rows) else 0
+
+
 def _bench(options: argparse.Namespace) -> int:
+    if options.op is not None:
+        return _bench_one(options)
     from iris_c import bench
 
     result = bench.run(options.backend, options.ranks, options.timeout, options.dtype)
@@ -197,6 +254,14 @@ def main() -> int:
     doctor = commands.add_parser("doctor", help="drivers, limits and links, for bug reports")
     timed = commands.add_parser("bench", help="some operations, timed")
     timed.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
+    timed.add_argument("--op", help="this operation alone, of the shapes that follow; needs torch")
+    shape = "of the product; of a collective the elements of its larger tensor"
+    timed.add_argument("--shape", type=_shape, nargs="+", metavar="MxNxK", help=shape)
+    timed.add_argument("--min-bytes", type=_nbytes, default=8, help="of a collective: %(default)s")
+    timed.add_argument("--max-bytes", type=_nbytes, help="sizes from the least to this one")
+    timed.add_argument("--factor", type=_factor, default=2, help="between them: %(default)s")
+    timed.add_argument("--peer", choices=("torch",), help="time torch, with its collectives, too")
+    timed.add_argument("--repeats", type=int, default=5, help="runs of calls: %(default)s")
     for command in (test, doctor, timed):
         command.add_argument(
             "--backend", choices=("hip", "cuda", "cpu"), help="default: what is there"

@@ -13,7 +13,7 @@ import functools
 import logging
 import numbers
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from iris_c import _C, _checks, objects
 from iris_c._logging import log
@@ -21,6 +21,9 @@ from iris_c.bound import BoundCcl, BoundOps
 from iris_c.environment import DEFAULT_TIMEOUT, context_options
 from iris_c.fill import NumpyFiller, TorchFiller
 from iris_c.typing import DType, HeapTensor
+
+if TYPE_CHECKING:
+    from iris_c.comparison import Row
 
 __all__ = ["Context", "init"]
 
@@ -287,6 +290,55 @@ class Context(_C.Context):
             A rank did not call it in time, or died.
         """
         return objects.broadcast(self, obj, src)
+
+    def bench(
+        self,
+        op: str,
+        shape: int | Sequence[int],
+        *,
+        dtype: DType = "float32",
+        peer: str | None = None,
+        process_group: Any = None,
+        repeats: int = 5,
+        seconds: float = 0.02,
+    ) -> Row:
+        """Time an operation of one shape, beside torch and torch.distributed if asked. Collective.
+
+        Results of random inputs are compared with float64 first. Needs torch, and room in the heap
+        for the result. Calls are queued one behind the other, as a program queues them.
+
+        Parameters
+        ----------
+        op : str
+            matmul_all_reduce, matmul_reduce_scatter, all_gather_matmul, matmul_all_gather,
+            all_reduce, reduce_scatter, all_gather, all_to_all or broadcast.
+        shape : int or sequence of int
+            M, N and K of the product A (M, K) @ B (K, N): of matmul_all_reduce and
+            matmul_reduce_scatter each rank's; of the others M are all ranks' rows. Of a collective,
+            the elements of the larger of its two tensors.
+        dtype : torch.dtype or str
+            float32, float16 or bfloat16.
+        peer : 'torch' or None
+            What to time in turns with it: torch.mm, and the collective of torch.distributed, which
+            is initialised (NCCL, RCCL or Gloo).
+        process_group : torch.distributed.ProcessGroup or None
+            For `peer`, this context's ranks. None: the group that iris_c.torch knows of.
+        repeats : int
+            Runs of calls; the time is the median of them, each that of the slowest rank.
+        seconds : float
+            How long a run takes about.
+
+        Returns
+        -------
+        iris_c.comparison.Row
+            Equal on all ranks.
+        """
+        from iris_c import comparison
+
+        return comparison.bench(
+            self, op, shape, dtype=dtype, peer=peer, process_group=process_group,
+            repeats=repeats, seconds=seconds,
+        )  # fmt: skip
 
     # ---- tensors in the heap ----
 

@@ -31,9 +31,10 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
+    from iris_c.comparison import Row
     from iris_c.context import Context
 
-__all__ = ["RankFailure", "preload", "ranks", "run_ranks", "seed_of", "use_device"]
+__all__ = ["RankFailure", "benchmark", "preload", "ranks", "run_ranks", "seed_of", "use_device"]
 
 _context = multiprocessing.get_context("forkserver")
 _preloaded = ["numpy", "torch", "pytest", "iris_c", "iris_c._C"]
@@ -286,6 +287,84 @@ def _verdict(
     if complaints:
         raise RankFailure("\n\n".join(complaints))
     return [rank.outcome[1] for rank in running if rank.outcome is not None]
+
+
+def _bench_body(
+    ctx: Context, op: str, shapes: Sequence[tuple[int, ...]], options: dict[str, Any], store: str
+) -> list[Row]:
+    """A rank of `benchmark`: its rows."""
+    if options["peer"] is None:
+        return [ctx.bench(op, shape, **options) for shape in shapes]
+    import torch.distributed as dist
+
+    backend = "gloo" if ctx.backend == "cpu" else "nccl"
+    dist.init_process_group(backend, f"file://{store}", rank=ctx.rank, world_size=ctx.world_size)
+    try:
+        options["process_group"] = dist.group.WORLD
+        return [ctx.bench(op, shape, **options) for shape in shapes]
+    finally:
+        dist.destroy_process_group()
+
+
+def benchmark(
+    op: str,
+    shapes: Sequence[int | Sequence[int]],
+    *,
+    ranks: int = 2,
+    dtype: Any = "float32",
+    peer: str | None = None,
+    backend: str | None = None,
+    timeout: float = 30.0,
+    repeats: int = 5,
+    seconds: float = 0.02,
+    deadline: float = 600.0,
+) -> list[Row]:
+    """Time an operation of several shapes on new processes, one for each rank.
+
+    Parameters
+    ----------
+    op, dtype, peer, repeats, seconds
+        Those of `Context.bench`; torch.distributed is initialised for `peer`.
+    shapes : sequence
+        Shapes as `Context.bench` takes them.
+    ranks : int
+    backend : str or None
+        'cpu', 'cuda' or 'hip'. None: what is there.
+    timeout : float
+        As in `iris_c.init`.
+    deadline : float
+        Seconds after which ranks that are not done are killed.
+
+    Returns
+    -------
+    list of iris_c.comparison.Row
+        For each shape; ``print(iris_c.comparison.table(rows))`` prints them.
+
+    Raises
+    ------
+    ValueError
+        What is asked for cannot be timed.
+    RankFailure
+        A rank raised, died or missed the deadline.
+    """
+    from iris_c import comparison
+
+    given = [(shape,) if isinstance(shape, int) else tuple(shape) for shape in shapes]
+    dtype = str(dtype).rpartition(".")[2]
+    for shape in given:
+        comparison.check_case(op, shape, dtype, ranks)
+    if not given:
+        return []
+    options = {"dtype": dtype, "peer": peer, "repeats": repeats, "seconds": seconds}
+    init = {"heap_size": comparison.heap_size_of(given, ranks), "timeout": timeout}
+    environment = {} if backend is None else {"IRIS_C_BACKEND": backend}
+    with tempfile.TemporaryDirectory(prefix="iris_c-bench-") as directory:
+        store = os.path.join(directory, "store")
+        rows: list[Row] = run_ranks(
+            _bench_body, ranks, op, given, options, store, init=init, deadline=deadline,
+            environment=environment,
+        )[0]  # fmt: skip
+        return rows
 
 
 def _run_in_this_process(
