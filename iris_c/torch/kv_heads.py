@@ -65,7 +65,6 @@ class KVParallelLinear(ColumnParallelLinear):
         self.heads, self.copies = heads, max(1, world_size // heads)
         self._copies_group = name_of_copies(group, self.copies) if self.copies > 1 else group
         super().__init__(in_features, out_features, bias, ctx=group, **options)
-        self._lacking = 0  # all parts are of one size
 
     def _local(self, name: str) -> Tensor | None:
         """As DividedModule's; its gradient is the sum of those of all copies."""

@@ -62,7 +62,8 @@ class _ParallelLinear(DividedModule, nn.Linear):
             dim = 0 if self.divided == 0 else None
             self._divide("bias", (out_features,), dim, device=device, dtype=dtype)
         # Rows, or columns, that the largest part of the weight has and this rank's has not.
-        largest, _ = bounds(shape[self.divided], context(self.group).world_size, 1)
+        parts = context(self.group).world_size // self.copies
+        largest, _ = bounds(shape[self.divided], parts, 1)
         self._lacking = largest - self._local_shapes["weight"][self.divided]
         self.reset_parameters()
 
@@ -175,10 +176,21 @@ class ColumnParallelLinear(_ParallelLinear):
         out_features: int,
         bias: bool = True,
         *,
+        ctx: Named = None,
+        sequence_parallel: bool = False,
         gather_output: bool = False,
-        **options: Any,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(in_features, out_features, bias, **options)
+        super().__init__(
+            in_features,
+            out_features,
+            bias,
+            ctx=ctx,
+            sequence_parallel=sequence_parallel,
+            device=device,
+            dtype=dtype,
+        )
         self.gather_output = gather_output
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -242,10 +254,21 @@ class RowParallelLinear(_ParallelLinear):
         out_features: int,
         bias: bool = True,
         *,
+        ctx: Named = None,
+        sequence_parallel: bool = False,
         input_is_parallel: bool = True,
-        **options: Any,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(in_features, out_features, bias, **options)
+        super().__init__(
+            in_features,
+            out_features,
+            bias,
+            ctx=ctx,
+            sequence_parallel=sequence_parallel,
+            device=device,
+            dtype=dtype,
+        )
         self.input_is_parallel = input_is_parallel
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
