@@ -82,8 +82,8 @@ def fork(ctx: Named = None, *, enabled: bool = True) -> Iterator[None]:
     Raises
     ------
     RuntimeError
-        A graph is captured with which `register_graph` has not been called; raised by torch, where
-        a number is drawn.
+        A graph is captured with which `register_graph` has not been called; raised here, or by
+        torch where a number is drawn.
     """
     group = name_of(ctx)
     if not enabled or group in _inside:
@@ -142,9 +142,14 @@ def _on_gpu(group: str, rank: int) -> Iterator[None]:
     """A generator's seed and offset are numbers of the host, so that no device is waited for. While
     a graph is captured neither may be asked for or changed: the region goes on where the generator
     of the last one has stopped."""
+    capturing = torch.cuda.is_current_stream_capturing()
+    if capturing and (group, _device_index(group)) not in _generators:
+        raise RuntimeError(
+            "fork: expected register_graph to be called with the graph before its capture begins"
+        )
     inner = _generator(group, rank)
     generator = torch.cuda.default_generators[inner.device.index]
-    if not torch.cuda.is_current_stream_capturing():
+    if not capturing:
         offset = generator.get_offset()
         inner.manual_seed(_own_seed(generator.initial_seed(), offset, rank))
         generator.set_offset(offset + 4)  # a draw's least
@@ -156,10 +161,14 @@ def _on_gpu(group: str, rank: int) -> Iterator[None]:
         generator.graphsafe_set_state(outer)
 
 
+def _device_index(group: str) -> int:
+    index = torch.device(context(group).device).index
+    return torch.cuda.current_device() if index is None else index
+
+
 def _generator(group: str, rank: int) -> torch.Generator:
     """What the regions of a group draw from on its GPU. A new one cannot be made in a capture."""
-    device = torch.device(context(group).device)
-    index = torch.cuda.current_device() if device.index is None else device.index
+    index = _device_index(group)
     if (group, index) not in _generators:
         torch.cuda.init()
         made = torch.Generator(torch.device("cuda", index))

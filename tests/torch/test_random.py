@@ -167,3 +167,112 @@ def test_masks_of_parts_are_unlike(ctx):
         random.seed(4)
         assert_unlike(of_all(run(parts)))
         assert_equal_on_all(drawn())
+
+
+class Generator:
+    """What a GPU's generator offers, and what it refuses while a graph is captured."""
+
+    capturing = False
+
+    def __init__(self, device=None, state=None):
+        self.device, self.state = device, state or {"seed": 0, "offset": 0}
+
+    def _changed(self, **values):
+        assert not Generator.capturing
+        self.state.update(values)
+        return self
+
+    def manual_seed(self, seed):
+        return self._changed(seed=seed, offset=0)
+
+    def set_offset(self, offset):
+        assert offset % 4 == 0
+        return self._changed(offset=offset)
+
+    def initial_seed(self):
+        assert not Generator.capturing
+        return self.state["seed"]
+
+    def get_offset(self):
+        assert not Generator.capturing
+        return self.state["offset"]
+
+    def graphsafe_get_state(self):
+        return Generator(self.device, self.state)
+
+    def graphsafe_set_state(self, other):
+        self.state = other.state
+
+    def draw(self):
+        self.state["offset"] += 4
+        return self.state["seed"], self.state["offset"]
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A device of this rank's number, which is as that of torch's on a GPU."""
+    device = torch.device("cuda", 0)
+
+    class Context:
+        rank, backend = 0, "cuda"
+
+    Context.device = device
+    generator = Generator(device)
+    monkeypatch.setattr(random, "context", lambda name: Context)
+    monkeypatch.setattr(random, "name_of", lambda ctx: "gpu")
+    monkeypatch.setattr(random, "_generators", {})
+    monkeypatch.setattr(torch, "Generator", Generator)
+    monkeypatch.setattr(torch.cuda, "default_generators", (generator,))
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: Generator.capturing)
+    monkeypatch.setattr(Generator, "capturing", False)
+    generator.context = Context
+    return generator
+
+
+def test_regions_of_gpus(gpu):
+    """The same rules, by seeds and offsets alone."""
+
+    def region(rank, draws):
+        gpu.context.rank = rank
+        with random.fork():
+            return [gpu.draw() for _ in range(draws)]
+
+    found = []
+    for rank in (0, 1):
+        gpu.manual_seed(7)
+        first = gpu.draw()
+        found.append((first, region(rank, 1 + rank), gpu.draw(), region(rank, 1)))
+        assert gpu.state == {"seed": 7, "offset": 4 * 4}  # whatever was drawn within
+    assert found[0][0] == found[1][0]
+    assert found[0][2] == found[1][2]
+    seeds = [draws[0][0] for numbers in found for draws in (numbers[1], numbers[3])]
+    assert len({7, *seeds}) == 5
+    gpu.manual_seed(7)
+    gpu.draw()
+    assert region(1, 2) == found[1][1]  # recomputation
+
+
+def test_regions_of_captured_graphs(gpu, monkeypatch):
+    monkeypatch.setattr(Generator, "capturing", True)
+    with pytest.raises(RuntimeError, match="fork: expected register_graph to be called"):
+        random.fork().__enter__()
+    monkeypatch.setattr(Generator, "capturing", False)
+    registered = []
+
+    class Graph:
+        register_generator_state = staticmethod(registered.append)
+
+    for rank in (0, 1):
+        gpu.context.rank = rank
+        random._generators.clear()
+        gpu.manual_seed(7)
+        random.register_graph(Graph)
+    assert registered[0].state["seed"] != registered[1].state["seed"]
+    monkeypatch.setattr(Generator, "capturing", True)
+    with random.fork():
+        assert gpu.state is registered[1].state
+    with random.fork():
+        assert gpu.draw() == (registered[1].state["seed"], 4)
+    assert gpu.state["seed"] == 7
+    assert not random._inside
