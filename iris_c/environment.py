@@ -14,6 +14,7 @@ IRIS_C_NUM_THREADS      threads of a rank on the cpu; without it OMP_NUM_THREADS
                         divided by the ranks on this node
 IRIS_C_TIMEOUT          seconds of the timeout where the program leaves it at its default
 IRIS_C_LOCAL_SIZE       bytes of the local arena where the program leaves them open
+IRIS_C_GROUP_HEAP_SIZE  bytes of the heap of a process group of iris_c.torch.backend
 IRIS_C_DEBUG            0, 1 or config; 1: the ranks compare every call before it starts;
                         config: calls write to stderr what they have chosen, and among what
 IRIS_C_CPU_ISA          avx512, avx2 or generic: at most this instruction set on the cpu

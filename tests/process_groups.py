@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: The iris_c authors
-"""Bodies of ranks that need torch.distributed, by gloo and a file store."""
+"""Bodies of ranks that need torch.distributed, by gloo or another backend, and a file store."""
 
 import functools
 import os
@@ -16,14 +16,17 @@ starts_ranks = pytest.mark.skipif(
 )
 
 
-def distributed(body):
+def distributed(body=None, *, backend="gloo", **options):
     """Makes of body(rank, *args) what run_ranks runs with the path of a new file and the args:
     the body, between the beginning and the end of torch.distributed."""
+    if body is None:
+        return functools.partial(distributed, backend=backend, **options)
 
     @functools.wraps(body)
     def run(store, *args):
         rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        dist.init_process_group("gloo", f"file://{store}", rank=rank, world_size=world)
+        place = {"rank": rank, "world_size": world}
+        dist.init_process_group(backend, f"file://{store}", **place, **options)
         try:
             body(rank, *args)
             dist.barrier()

@@ -11,6 +11,7 @@ import os
 import socket
 import uuid
 import weakref
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import torch.distributed as dist
@@ -22,6 +23,7 @@ from iris_c.torch._nodes import Nodes
 
 __all__ = [
     "Named",
+    "before_use",
     "context",
     "init",
     "mesh",
@@ -48,7 +50,9 @@ class _Contexts(dict[str, "iris_c.Context | Nodes"]):
 
 class _Bound(dict[str, Any]):
     def __missing__(self, name: str) -> Any:
-        bound = self[name] = _contexts[name].ops
+        bound = context(name).ops
+        if name not in _before_use:  # then it is to be missed again
+            self[name] = bound
         return bound
 
 
@@ -62,6 +66,8 @@ ops = _Bound()
 # Of contexts whose ranks are known to be those of a process group, and of a mesh.
 _process_groups: dict[str, dist.ProcessGroup] = {}
 _meshes: dict[str, DeviceMesh] = {}
+# What a context's other user has to do before an operation may use it.
+_before_use: dict[str, Callable[[], object]] = {}
 _numbers = itertools.count()
 # What the name of a context begins with that is named after torch.distributed's process group.
 _OF_TORCH = "process group "
@@ -101,8 +107,11 @@ def register(
             "process_group: expected the context's ranks, of which this is {} of {}; there it is "
             "{} of {}".format(ctx.rank, ctx.world_size, *_place(group))
         )
+    wait = next((_before_use.get(other) for other in _contexts if _contexts[other] is ctx), None)
     _drop(name)
     _contexts[name] = ctx
+    if wait is not None:
+        _before_use[name] = wait
     if group is not None:
         _process_groups[name] = group
     if isinstance(process_group, DeviceMesh):
@@ -114,7 +123,7 @@ def register(
 
 def _drop(name: str) -> None:
     """Let nothing be known of the context that has that name."""
-    for known in (_contexts, ops, _process_groups, _meshes):
+    for known in (_contexts, ops, _process_groups, _meshes, _before_use):
         known.pop(name, None)
 
 
@@ -124,9 +133,18 @@ def _forget(name: str, closed: weakref.ref[iris_c.Context | Nodes]) -> None:
         _closed.add(name)
 
 
+def before_use(name: str, wait: Callable[[], object]) -> None:
+    """Have `wait` called before an operation uses the context of that name: the calls that others
+    make of it, in another thread or on another stream, come first on all ranks then."""
+    _before_use[name] = wait
+    ops.pop(name, None)
+
+
 def context(name: str) -> iris_c.Context | Nodes:
     """The context of that name. One that is named after a process group is made at its first use,
     if the group has none yet, which is collective."""
+    if name in _before_use:
+        _before_use[name]()
     return _contexts[name]
 
 
@@ -139,7 +157,7 @@ def _found(name: str) -> iris_c.Context | Nodes:
     if name in _closed:
         raise RuntimeError(f"group: the context named {name!r} is closed")
     if group is not None:
-        return init(group, name=name)
+        return _make(group, group, name)
     known = ", ".join(repr(known) for known in _contexts) or "none"
     raise ValueError(
         f"group: expected the name of a context (known: {known}), got {name!r}; call "
@@ -187,10 +205,16 @@ def _name_of_group(given: dist.ProcessGroup | DeviceMesh) -> str:
     name = _registered_name(found)
     if name is None:
         name = name_of_torch_group(found.group_name)
-        init(given, name=name)
+        _make(given, found, name)
     elif isinstance(given, DeviceMesh):
         _meshes[name] = given
     return name
+
+
+def _make(given: Any, group: dist.ProcessGroup, name: str) -> iris_c.Context | Nodes:
+    """The context of a process group, given as such or as a mesh, that has none. Collective."""
+    own = getattr(group, "iris_context", None)  # of a group of this package's own backend
+    return init(given, name=name) if own is None else register(own(), name, process_group=given)
 
 
 def _registered_name(group: dist.ProcessGroup) -> str | None:
@@ -229,7 +253,7 @@ def process_group(name: str) -> dist.ProcessGroup | None:
     """The process group that has the ranks of the context of that name, if there is one."""
     if not (dist.is_available() and dist.is_initialized()):
         return None
-    ctx = context(name)
+    ctx = _contexts[name]
     if name in _process_groups:
         return _process_groups[name]
     whole = isinstance(ctx, Nodes) or ctx.ranks == tuple(range(ctx.world_size))
@@ -244,7 +268,7 @@ def mesh(name: str) -> DeviceMesh | None:
     if group is None:
         return None
     if name not in _meshes:
-        device_type = "cpu" if context(name).backend == "cpu" else "cuda"
+        device_type = "cpu" if _contexts[name].backend == "cpu" else "cuda"
         _meshes[name] = DeviceMesh.from_group(group, device_type)
     return _meshes[name]
 
