@@ -51,14 +51,17 @@ UNSET = timedelta(milliseconds=-1)
 
 def create(given: Any, options: Any) -> ProcessGroupIris:
     """What torch.distributed calls for a new process group of the backend."""
+    timeout = given.timeout
+    if isinstance(timeout, int | float):
+        timeout = timedelta(seconds=timeout)
+    options = checked(options)
+    meeting.arrive(given.store, given.group_rank, given.group_size, timeout)
     return ProcessGroupIris(
         given.store,
         given.group_rank,
         given.group_size,
-        timedelta(seconds=given.timeout)
-        if isinstance(given.timeout, int | float)
-        else given.timeout,
-        checked(options),
+        timeout,
+        options,
         is_world=not given.global_ranks_in_group,
     )
 

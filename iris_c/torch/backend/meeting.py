@@ -19,7 +19,7 @@ import iris_c
 from iris_c.environment import context_options
 from iris_c.torch.backend.options import Options
 
-__all__ = ["MOST_SECONDS", "make_context", "monitored_barrier"]
+__all__ = ["MOST_SECONDS", "arrive", "make_context", "monitored_barrier"]
 
 MOST_SECONDS = 1e9  # that a context may wait
 
@@ -35,6 +35,22 @@ def missing(store: Store, keys: Sequence[str], timeout: timedelta) -> list[int]:
     except RuntimeError:
         return [rank for rank, key in enumerate(keys) if not store.check([key])]
     return []
+
+
+def arrive(store: Store, rank: int, size: int, timeout: timedelta) -> None:
+    """Wait until all ranks have come to the making of the group. Collective.
+
+    For "cpu:gloo,cuda:iris" torch has made a group of gloo's by then, which it drops at once: it
+    must not do so while a peer still connects.
+    """
+    keys = [f"arrival/{each}" for each in range(size)]
+    store.set(keys[rank], "")
+    absent = missing(store, keys, timeout)
+    if absent:
+        raise dist.DistBackendError(
+            f"iris: Timed out after {timeout.total_seconds():g} s: {ranks_text(absent)} of {size} "
+            "did not come to the making of the process group"
+        )
 
 
 def make_context(
