@@ -134,6 +134,63 @@ def scattered_rows_of_any_number(x, w):
     return scatter(x @ w, 0)
 
 
+# ---- sums of products ----
+
+
+@case([(12, 2), (2, 16), (12, 3), (3, 16), (12, 2), (2, 16)], {AR: 1})
+def sum_of_three_sums(x, w, y, v, z, u):
+    return all_reduce(x @ w) + all_reduce(y @ v) + all_reduce(z @ u)
+
+
+@case([(2, "8w", 2), (24, 2), (24,), (2, "8w", 2), (24, 2), (24,)], {RS: 1})
+def sum_of_scattered_sequences(x, w, b, y, v, c):
+    return (scatter(F.linear(x, w, b), 1) + scatter(F.linear(y, v, c), 1)).relu()
+
+
+@case([(24, 8, 20), (20, 2), (20, 2), (20, 2)], {AGM: 1}, gradient_hits={AGM: 1, RS: 1})
+def gathered_for_three_and_back(x, w, v, u):
+    """The gradients of what is gathered are added up before they are scattered."""
+    x = gather(x, 1)
+    return (x @ w).sin() * (x @ v) + x @ u
+
+
+@case([(12, 2), (2, 16), (12, 2), (2, 16), (16,)], {AR: 1}, dynamic=True)
+def sum_of_products(x, w, y, v, b):
+    return all_reduce(x @ w + torch.addmm(b, y, v)).relu()
+
+
+@case([(12, 2), (2, 16), (12, 2), (2, 16), (12, 16)], {})
+def sum_of_products_and_more(x, w, y, v, z):
+    return all_reduce(x @ w + y @ v + z)
+
+
+@case([(12, 2), (2, 16), (12, 2), (2, 16)], {AR: 2})
+def sum_of_a_sum_and_one_turned_over(x, w, y, v):
+    return all_reduce(x @ w).reshape(16, 12) + all_reduce(y @ v).t()
+
+
+@case([(12, 2), (2, 16), (12, 2), (2, 16)], {AR: 2})
+def sum_of_sums_used_besides(x, w, y, v):
+    y = all_reduce(y @ v)
+    return all_reduce(x @ w) + y, y
+
+
+@case([(12, 2), (2, 16), (12, 2), (2, 16)], {AR: 2})
+def scaled_sum_of_sums(x, w, y, v):
+    return torch.add(all_reduce(x @ w), all_reduce(y @ v), alpha=2)
+
+
+@case([(12, 2), (2, 16)], {AR: 1})
+def sum_of_a_sum_and_itself(x, w):
+    y = all_reduce(x @ w)
+    return y + y
+
+
+@case([(2, 64), (64, 3), (2, 64), (64, 3)], {AR: 2})
+def sum_of_long_products(x, w, y, v):
+    return all_reduce(x @ w) + all_reduce(y @ v)
+
+
 # ---- gather, then product ----
 
 

@@ -7,6 +7,7 @@ beside it become one operation of torch.ops.iris_c.
     products.py    a node that is a product
     groups.py      which process groups have, or can have, a context
     reductions.py  product, then all-reduce or reduce-scatter
+    sums.py        sums of products, and of such as one product
     gathers.py     all-gather, then products; product, then all-gather
     fusion.py      all of them, on a graph
     installed.py   the pass in Inductor's configuration

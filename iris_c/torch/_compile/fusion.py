@@ -12,13 +12,16 @@ import iris_c.torch._gradients  # noqa: F401  (the operations)
 from iris_c.torch._compile.gathers import fuse_gathers
 from iris_c.torch._compile.graphs import FUSED, sort
 from iris_c.torch._compile.reductions import fuse_reductions
+from iris_c.torch._compile.sums import join_products, join_sums
 
 __all__ = ["fuse", "fused_operations"]
 
 
 def fuse(graph: Graph) -> None:
     """Put fused operations into a graph of aten and _c10d_functional, of one pass or of both."""
+    join_products(graph)
     fuse_reductions(graph)
+    join_sums(graph)
     fuse_gathers(graph, _backward(graph))
     sort(graph)
 

@@ -142,6 +142,12 @@ def _parts(node: Node, world_size: int) -> Parts:
     return Parts(tensor, dim, [*nodes, node])
 
 
+def parts_behind(node: Node, world_size: int) -> Node:
+    """What a reduce-scatter of a node scatters, if nobody else uses it."""
+    tensor, _, between = _parts(node, world_size)
+    return tensor if all(user in between for user in users(tensor)) else node
+
+
 def parts_of(pieces: list[Node]) -> tuple[Node, int, list[Node]] | None:
     """What these are the equal parts of, all of them and in order: the tensor, the dimension, and
     the nodes that divide it."""
