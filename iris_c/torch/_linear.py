@@ -178,6 +178,8 @@ class Linear(abc.ABC):
             return "the weight is no DTensor"
         if weight.device_mesh != self.mesh or weight.placements != (self.weight_layout,):
             return f"the weight is {weight.placements} on {weight.device_mesh}"
+        if weight.dtype not in _DTYPES:
+            return f"the weight is of {weight.dtype}"
         return None
 
     def _note(self, operation: str, module: nn.Linear, why: str = "") -> None:
