@@ -10,8 +10,7 @@ gradient of a rank's rows needs no exchange, or with sequence_parallel the gathe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -19,23 +18,12 @@ from torch.nn import functional
 
 import iris_c.torch._gradients  # noqa: F401  (the operations, and their gradients)
 from iris_c.torch._groups import Named, context, name_of
+from iris_c.torch._parameters import DividedModule
 
-__all__ = ["VocabParallelEmbedding", "share"]
-
-
-def share(size: int, ctx: Named = None) -> range:
-    """Which of `size` rows a rank has: those that torch.chunk, and DTensor's Shard, give it.
-
-    All ranks but the last ones have size / world_size rows, rounded up. Of few rows the last
-    ranks may have none.
-    """
-    own = context(name_of(ctx))
-    rows = -(-size // own.world_size)
-    first = min(size, own.rank * rows)
-    return range(first, min(size, first + rows))
+__all__ = ["VocabParallelEmbedding"]
 
 
-class VocabParallelEmbedding(nn.Embedding):
+class VocabParallelEmbedding(DividedModule, nn.Embedding):
     """An embedding whose rows are divided among the ranks.
 
     Every rank passes the same ids (...); the result (..., embedding_dim) is equal on all ranks.
@@ -43,8 +31,8 @@ class VocabParallelEmbedding(nn.Embedding):
     then a multiple of world_size: as row-parallel layers have it.
 
     The table is divided as torch.chunk divides it, so num_embeddings need not be a multiple of
-    world_size. `weight` has this rank's rows; num_embeddings and padding_idx are those of the
-    whole table.
+    world_size. It is an nn.Embedding whose num_embeddings and padding_idx are those of the whole
+    table; so is the shape of `weight` where it is a DTensor.
 
     Parameters
     ----------
@@ -93,15 +81,14 @@ class VocabParallelEmbedding(nn.Embedding):
         self.scale_grad_by_freq = self.sparse = False
         self.sequence_parallel = sequence_parallel
         self.group = name_of(ctx)
-        self.weight = nn.Parameter(
-            torch.empty(len(self.rows), embedding_dim, device=device, dtype=dtype)
-        )
+        self._divide("weight", (num_embeddings, embedding_dim), 0, device=device, dtype=dtype)
         self.reset_parameters()
 
     @property
     def rows(self) -> range:
         """The ids whose rows this rank has."""
-        return share(self.num_embeddings, self.group)
+        part = self._parts["weight"]
+        return range(part.start, part.stop)
 
     def reset_parameters(self) -> None:
         """Draw the table as torch.nn.Embedding does.
@@ -109,21 +96,14 @@ class VocabParallelEmbedding(nn.Embedding):
         Every rank draws the whole table and keeps its part, so ranks with equal generators get
         parts of one table, which does not depend on the number of ranks.
         """
-        if self.weight.is_meta:
-            return
-        self._take(
-            nn.Embedding(
-                self.num_embeddings,
-                self.embedding_dim,
-                self.padding_idx,
-                device=self.weight.device,
-                dtype=self.weight.dtype,
-            )
+        whole = nn.Embedding(
+            self.num_embeddings,
+            self.embedding_dim,
+            self.padding_idx,
+            device=self.weight.device,
+            dtype=self.weight.dtype,
         )
-
-    @torch.no_grad()
-    def _take(self, whole: nn.Embedding) -> None:
-        self.weight.copy_(whole.weight[self.rows.start : self.rows.stop])
+        self._take("weight", whole.weight)
 
     @classmethod
     def from_embedding(
@@ -157,7 +137,7 @@ class VocabParallelEmbedding(nn.Embedding):
             dtype=embedding.weight.dtype,
         )
         own.to_empty(device=embedding.weight.device)
-        own._take(embedding)
+        own._take("weight", embedding.weight)
         own.weight.requires_grad_(embedding.weight.requires_grad)
         return own.train(embedding.training)
 
@@ -199,7 +179,8 @@ class VocabParallelEmbedding(nn.Embedding):
         """What this rank's rows say of the ids, and zeros of those that it has no rows of."""
         if ids.dtype not in (torch.int64, torch.int32):
             raise TypeError(f"input: expected int64 or int32, got {ids.dtype}")
-        own, weight, padding = self.rows, self.weight, None
+        own, weight, padding = self.rows, self._local("weight"), None
+        assert weight is not None
         if self.padding_idx is not None and self.padding_idx in own:
             padding = self.padding_idx - own.start
         if len(own) == 0:  # one row of zeros, of which the gradient knows
@@ -220,14 +201,6 @@ class VocabParallelEmbedding(nn.Embedding):
                 f"{int(ids.min())} to {int(ids.max())}"
             ) from None
         return found.masked_fill(missing.unsqueeze(-1), 0.0)
-
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
-        """Takes a table as this rank has it, or a whole one."""
-        table = state_dict.get(prefix + "weight")
-        if table is not None and tuple(table.shape) == (self.num_embeddings, self.embedding_dim):
-            own = table[self.rows.start : self.rows.stop]
-            state_dict = {**state_dict, prefix + "weight": own}
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
         return (

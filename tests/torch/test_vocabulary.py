@@ -4,13 +4,13 @@
 
 import pytest
 import torch
+from process_groups import distributed, starts_ranks
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import iris_c.torch
-from iris_c.testing import ranks
-from iris_c.torch import VocabParallelEmbedding, vocab_parallel_cross_entropy
-from iris_c.torch.vocabulary import share
+from iris_c.testing import ranks, run_ranks
+from iris_c.torch import ColumnParallelLinear, VocabParallelEmbedding, vocab_parallel_cross_entropy
 
 WIDTH = 6
 
@@ -97,19 +97,16 @@ def test_dtypes_and_derivatives(ctx):
 
 
 class Model(nn.Module):
-    """Looks up, mixes, and computes logits by the table itself."""
+    """Looks up, mixes, and computes logits by the same table."""
 
-    def __init__(self, table, mixer, ctx=None):
+    def __init__(self, table, mixer, head, loss):
         super().__init__()
-        self.table, self.mixer, self.ctx = table, mixer, ctx
+        self.table, self.mixer, self.head, self.loss = table, mixer, head, loss
+        head.weight = table.weight
 
     def forward(self, ids, target):
-        x = self.mixer(self.table(ids)).tanh()
-        if self.ctx is None:
-            return nn.functional.cross_entropy((x @ self.table.weight.t()).flatten(0, 1),
-                                               target.flatten())  # fmt: skip
-        logits = iris_c.torch.copy_to_ranks(x) @ self.table.weight.t()
-        return vocab_parallel_cross_entropy(logits, target)
+        logits = self.head(self.mixer(self.table(ids)).tanh())
+        return self.loss(logits.flatten(0, 1), target.flatten())
 
 
 @ranks(2, 3, 4, deadline=120)
@@ -117,10 +114,14 @@ def test_training_with_tied_weights_stays_the_whole_models(ctx):
     """Of a vocabulary that is not a multiple, and frequent padding."""
     iris_c.torch.register(ctx)
     torch.manual_seed(1)
-    whole = Model(nn.Embedding(29, WIDTH, padding_idx=4), nn.Linear(WIDTH, WIDTH))
+    whole = Model(nn.Embedding(29, WIDTH, padding_idx=4), nn.Linear(WIDTH, WIDTH),
+                  nn.Linear(WIDTH, 29), nn.functional.cross_entropy)  # fmt: skip
     mixer = nn.Linear(WIDTH, WIDTH)
     mixer.load_state_dict(whole.mixer.state_dict())
-    model = Model(VocabParallelEmbedding.from_embedding(whole.table), mixer, ctx)
+    table = VocabParallelEmbedding.from_embedding(whole.table)
+    head = ColumnParallelLinear.from_linear(whole.head)
+    model = Model(table, mixer, head, vocab_parallel_cross_entropy)
+    assert model.head.weight is model.table.weight
     optimizers = [torch.optim.AdamW(m.parameters(), lr=1e-2) for m in (whole, model)]
     for _ in range(5):
         ids, target = torch.randint(29, (2, 3, 8))
@@ -133,6 +134,7 @@ def test_training_with_tied_weights_stays_the_whole_models(ctx):
         model.table.weight, own_rows(whole.table.weight, ctx), atol=1e-4, rtol=0
     )
     torch.testing.assert_close(model.mixer.weight, whole.mixer.weight, atol=1e-4, rtol=0)
+    torch.testing.assert_close(model.head.bias, own_rows(whole.head.bias, ctx), atol=1e-4, rtol=0)
 
 
 @ranks(2, 3)
@@ -163,7 +165,8 @@ def test_how_tables_are_made(ctx):
     assert not frozen.weight.requires_grad
     assert not frozen(ids_of(13, 4)).requires_grad
     assert torch.equal(frozen.weight, part(whole.weight, ctx))
-    assert share(50257, ctx) == (range(25129), range(25129, 50257))[ctx.rank]
+    large = VocabParallelEmbedding(50257, 2, device="meta")
+    assert large.rows == (range(25129), range(25129, 50257))[ctx.rank]
     meta = VocabParallelEmbedding(13, WIDTH, device="meta")
     assert meta(torch.zeros(4, dtype=torch.int64, device="meta")).shape == (4, WIDTH)
     meta.to_empty(device=ctx.device).reset_parameters()
@@ -213,3 +216,41 @@ def test_mistakes_are_named(ctx):
     with pytest.raises(TypeError, match="embedding: expected a whole"):
         VocabParallelEmbedding.from_embedding(table)
     assert table(torch.tensor([0, 4])).shape == (2, WIDTH)
+
+
+@distributed
+def _as_a_dtensor(rank):
+    """Where torch.distributed knows the ranks the table is one tensor for all that asks."""
+    from torch.distributed.tensor import DTensor, Shard
+
+    with iris_c.torch.init(heap_size=16 << 20) as ctx:
+        whole = whole_table(13, 3)
+        with torch.no_grad():
+            whole.weight[0] = 1.0
+        for sequence_parallel in (False, True):
+            table = VocabParallelEmbedding.from_embedding(
+                whole, sequence_parallel=sequence_parallel
+            )
+            assert isinstance(table.weight, DTensor)
+            assert table.weight.placements == (Shard(0),)
+            assert torch.equal(table.weight.full_tensor(), whole.weight)
+            ids = ids_of(13, 6, 2)
+            whole.zero_grad()
+            whole(ids).sin().sum().backward()
+            table(ids).sin().sum().backward()
+            torch.testing.assert_close(table.weight.grad.full_tensor(), whole.weight.grad)
+            norms = [nn.utils.clip_grad_norm_(m.parameters(), 0.1) for m in (whole, table)]
+            torch.testing.assert_close(norms[1].full_tensor(), norms[0])
+            torch.optim.SGD(table.parameters(), 0.5).step()
+            whole_state = {"weight": whole.weight - 0.5 * whole.weight.grad}
+            torch.testing.assert_close(table.weight.full_tensor(), whole_state["weight"])
+            nn.init.zeros_(table.weight)
+            table.load_state_dict(whole_state)
+            torch.testing.assert_close(table.weight.full_tensor(), whole_state["weight"])
+        assert len(table.rows) == (5, 5, 3)[rank]
+        ctx.barrier()
+
+
+@starts_ranks
+def test_tables_are_dtensors(tmp_path):
+    run_ranks((__name__, "_as_a_dtensor"), 3, str(tmp_path / "store"), deadline=120)
