@@ -20,6 +20,7 @@ from iris_c.torch import random
 from iris_c.torch._compile import compile_pass
 from iris_c.torch._groups import init, register
 from iris_c.torch._nodes import Nodes
+from iris_c.torch._token_gradients import TokenGradients, sequence_parallel
 from iris_c.torch.cross_entropy import vocab_parallel_cross_entropy
 from iris_c.torch.functions import (
     all_gather_matmul,
@@ -40,6 +41,7 @@ __all__ = [
     "KVParallelLinear",
     "Nodes",
     "RowParallelLinear",
+    "TokenGradients",
     "VocabParallelEmbedding",
     "all_gather",
     "all_gather_matmul",
@@ -56,5 +58,6 @@ __all__ = [
     "reduce_scatter",
     "register",
     "scatter",
+    "sequence_parallel",
     "vocab_parallel_cross_entropy",
 ]

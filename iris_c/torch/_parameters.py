@@ -25,6 +25,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from iris_c.torch import _groups
+from iris_c.torch._parts import bounds
 from iris_c.torch._replicas import mesh_of_copies
 
 __all__ = ["DividedModule", "Part", "bounds", "is_distributed"]
@@ -72,13 +73,6 @@ class Part(NamedTuple):
         if self.dim is not None:
             shape[self.dim] = self.stop - self.start
         return tuple(shape)
-
-
-def bounds(size: int, world_size: int, rank: int) -> tuple[int, int]:
-    """The rank's range of a dimension, as torch.chunk divides it: the first ranks have
-    ceil(size / world_size) each, the last ones the rest, or nothing."""
-    step = -(-size // world_size)
-    return min(rank * step, size), min((rank + 1) * step, size)
 
 
 def is_distributed(tensor: Any) -> bool:

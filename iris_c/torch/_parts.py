@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+import iris_c
 from iris_c.torch._groups import context
 from iris_c.torch._nodes import Nodes
 
@@ -37,16 +38,27 @@ def agreed_sizes(size: int, sizes: Sequence[int] | None, group: str) -> list[int
     """
     ctx = context(group)
     if sizes is None:
-        # Over several nodes there is no gathering at all, as the operation will say.
-        if ctx.world_size == 1 or torch.compiler.is_compiling() or isinstance(ctx, Nodes):
+        if ctx.world_size == 1 or torch.compiler.is_compiling():
             return None
-        sizes = ctx._exchange(int(size))
+        sizes = _told(ctx, int(size))
     elif len(sizes) != ctx.world_size or any(s < 0 for s in sizes) or sizes[ctx.rank] != size:
         raise ValueError(
             f"sizes: expected {ctx.world_size} sizes, one of each rank, this rank's being {size}, "
             f"got {list(sizes)}"
         )
     return None if all(s == sizes[0] for s in sizes) else list(sizes)
+
+
+def _told(ctx: iris_c.Context | Nodes, size: int) -> Sequence[int]:
+    """All ranks' sizes."""
+    if not isinstance(ctx, Nodes):
+        return ctx._exchange(size)
+    # The hosts of several nodes have no memory in common, but a network that devices use.
+    own = torch.tensor([size], device=ctx.device)
+    sizes = own.new_empty(ctx.world_size)
+    ctx.ccl.all_gather(sizes, own)
+    told: list[int] = sizes.tolist()
+    return told
 
 
 def filled(x: Tensor, dim: int, size: int) -> Tensor:
