@@ -556,6 +556,10 @@ class ProcessGroupIris(dist.ProcessGroup):
         if not isinstance(lane, HostLane | DeviceLane):
             return self._noted(lane.barrier(opts))
 
+        if own_time is not None and isinstance(lane, HostLane):
+            timed = self._monitored(own_time, True)  # which needs no context, nor waits for one
+            return self._noted(lane.run("barrier", None, lambda: timed(None), [], [], opts.asyncOp))
+
         def elsewhere() -> None:
             self._elsewhere(device.type, "barrier").barrier(opts).wait()
 

@@ -41,21 +41,21 @@ class HostLane:
     def run(
         self,
         name: str,
-        call: Call,
+        call: Call | None,
         other: Callable[[], object],
         read: Sequence[torch.Tensor],
         written: Sequence[torch.Tensor],
         in_background: bool,
     ) -> HostWork:
-        """Have `call` carried out, or `other` if there can be no context.
+        """Have `call` carried out, or `other` if there can be no context, or `call` is None.
 
         It reads and writes these tensors.
         """
 
         def carry_out() -> None:
             with torch.inference_mode():  # what autograd and the caller's own mode make of it
-                own = self._met()
-                if own is None:
+                own = None if call is None else self._met()
+                if call is None or own is None:
                     other()
                 else:
                     call(own)
