@@ -283,6 +283,7 @@ def _(A: Tensor, B: Tensor, bias: Tensor | None, group: str) -> Tensor:
 
 @operation("matmul_replicated", mutates_args=())
 def _matmul_replicated(A: Tensor, B: Tensor, bias: Tensor | None, group: str) -> Tensor:
+    context(group)  # which only the gradient needs; a wrong name is an error now
     _expect_matrices(A=A, B=B)
     # Autocast has changed what an operation is given; it would change the result besides.
     with without_autocast(A):
@@ -299,6 +300,7 @@ def _matmul_replicated_list(
     A: Tensor, B: Sequence[Tensor], bias: Sequence[Tensor | None], group: str
 ) -> list[Tensor]:
     """Of several B: the gradient of A is one sum over the ranks."""
+    context(group)
     results = _replicated_list(A, B, bias)
     with without_autocast(A):
         for factor, addend, result in zip(B, bias, results, strict=True):
@@ -347,6 +349,7 @@ def _(input: Tensor, op: str, group: str) -> Tensor:
 @operation("own_copy", mutates_args=())
 def _own_copy(input: Tensor, group: str) -> Tensor:
     """A replicated tensor, as an operand of this rank's own."""
+    context(group)
     return input.clone(memory_format=torch.contiguous_format)
 
 

@@ -66,8 +66,8 @@ def vocab_parallel_cross_entropy(
         Of 0 to 1: how much of the target is spread evenly over all classes.
     reduction : 'mean', 'sum' or 'none'
         The mean is that of the rows that are not ignored.
-    ctx : Context, str or None
-        The context, or the name of a registered one. None: the one named 'default'.
+    ctx : Context, str, ProcessGroup, DeviceMesh or None
+        The ranks. None: the context named 'default'.
 
     Raises
     ------

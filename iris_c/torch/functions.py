@@ -42,8 +42,8 @@ def matmul_all_reduce(
         This rank's factors: 2-D, float32, float16 or bfloat16, any strides.
     bias : Tensor or None
         Broadcasts to (M, N), is equal on all ranks and is added once.
-    ctx : Context, str or None
-        The context, or the name of a registered one. None: the one named 'default'.
+    ctx : Context, str, ProcessGroup, DeviceMesh or None
+        The ranks. None: the context named 'default'.
     out : Tensor or None
         The tensor to write into; such a call has no gradient. None: a new one.
 

@@ -92,8 +92,8 @@ class _ParallelLinear(DividedModule, nn.Linear):
         Parameters
         ----------
         linear : torch.nn.Linear
-        ctx : Context, str or None
-            The context, or the name of a registered one. None: the one named 'default'.
+        ctx : Context, str, ProcessGroup, DeviceMesh or None
+            The ranks. None: the context named 'default'.
         **options
             The constructor's: sequence_parallel, and gather_output or input_is_parallel.
         """
@@ -158,8 +158,8 @@ class ColumnParallelLinear(_ParallelLinear):
         Sizes of the whole layer. out_features is divided as torch.chunk does.
     bias : bool
         Whether the layer adds b.
-    ctx : Context, str or None
-        The context, or the name of a registered one. None: the one named 'default'.
+    ctx : Context, str, ProcessGroup, DeviceMesh or None
+        The ranks. None: the context named 'default'.
     sequence_parallel : bool
         Whether the first dimension of the input is divided among the ranks.
     gather_output : bool
@@ -235,8 +235,8 @@ class RowParallelLinear(_ParallelLinear):
         Sizes of the whole layer. in_features is divided as torch.chunk does.
     bias : bool
         Whether the layer adds b.
-    ctx : Context, str or None
-        The context, or the name of a registered one. None: the one named 'default'.
+    ctx : Context, str, ProcessGroup, DeviceMesh or None
+        The ranks. None: the context named 'default'.
     sequence_parallel : bool
         Whether the first dimension of the output is divided among the ranks.
     input_is_parallel : bool

@@ -44,8 +44,8 @@ def seed(value: int | None = None, *, ctx: Named = None) -> int:
     value : int or None
         As torch.manual_seed takes it, equal on all ranks. None: one that rank 0 draws, which is
         collective.
-    ctx : Context, str or None
-        The context, or the name of a registered one. None: the one named 'default'.
+    ctx : Context, str, ProcessGroup, DeviceMesh or None
+        The ranks. None: the context named 'default'.
 
     Returns
     -------
@@ -74,8 +74,8 @@ def fork(ctx: Named = None, *, enabled: bool = True) -> Iterator[None]:
 
     Parameters
     ----------
-    ctx : Context, str or None
-        The context, or the name of a registered one. None: the one named 'default'.
+    ctx : Context, str, ProcessGroup, DeviceMesh or None
+        The ranks. None: the context named 'default'.
     enabled : bool
         False: as if the statement were not there.
 
@@ -110,8 +110,8 @@ def register_graph(graph: Any, ctx: Named = None) -> None:
     ----------
     graph : torch.cuda.CUDAGraph
         Before its capture begins.
-    ctx : Context, str or None
-        The context, or the name of a registered one. None: the one named 'default'.
+    ctx : Context, str, ProcessGroup, DeviceMesh or None
+        The ranks. None: the context named 'default'.
     """
     group = name_of(ctx)
     if context(group).backend != "cpu":

@@ -43,8 +43,8 @@ class VocabParallelEmbedding(DividedModule, nn.Embedding):
     max_norm, norm_type, scale_grad_by_freq, sparse
         Those of torch.nn.Embedding, here for calls that name them: they must have torch's defaults,
         since each is about all ids of a call and a rank sees some.
-    ctx : Context, str or None
-        The context, or the name of a registered one. None: the one named 'default'.
+    ctx : Context, str, ProcessGroup, DeviceMesh or None
+        The ranks. None: the context named 'default'.
     sequence_parallel : bool
         Whether the first dimension of the result is divided among the ranks.
     device, dtype
@@ -117,8 +117,8 @@ class VocabParallelEmbedding(DividedModule, nn.Embedding):
         ----------
         embedding : torch.nn.Embedding
             With the options that this class takes.
-        ctx : Context, str or None
-            The context, or the name of a registered one. None: the one named 'default'.
+        ctx : Context, str, ProcessGroup, DeviceMesh or None
+            The ranks. None: the context named 'default'.
         sequence_parallel : bool
         """
         if isinstance(embedding, VocabParallelEmbedding):
