@@ -8,10 +8,12 @@ import torch.distributed as dist
 import torch.distributed._functional_collectives as collectives
 from compiled_graphs import Compiled
 from process_groups import distributed, starts_ranks
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 
 from iris_c.testing import run_ranks
 from iris_c.torch import _groups
+from iris_c.torch._compile.fusion import fuse, fused_operations
 
 pytestmark = starts_ranks
 
@@ -446,6 +448,54 @@ def _results(rank, names):
         except AssertionError as error:
             raise AssertionError(name) from error
     assert not found, "\n".join(found)
+
+
+def overwritten_before_the_product(x, w):
+    gathered = gather(x, 0)
+    x.zero_()
+    return gathered @ w
+
+
+def overwritten_before_the_sum(x, w):
+    product = x @ w
+    product.view(-1).zero_()
+    return all_reduce(product)
+
+
+def bias_overwritten_before_the_product(x, w, b):
+    y = gather(x, 0)
+    b[0].fill_(3)
+    return torch.addmm(b, y, w), y
+
+
+def overwritten_afterwards(x, w):
+    y = all_reduce(x @ w)
+    x.zero_()
+    return y
+
+
+@distributed
+def _overwritten(rank):
+    """In graphs that are not made functional, as compiled ones are."""
+    for function, hits in (
+        (overwritten_before_the_product, {}),
+        (overwritten_before_the_sum, {}),
+        (bias_overwritten_before_the_product, {}),
+        (overwritten_afterwards, {AR: 1}),
+    ):
+        count = function.__code__.co_argcount
+        args = [torch.randn(shape) for shape in ((6, 8), (8, 5), (5,))[:count]]
+        traced = make_fx(function, tracing_mode="fake")(*[x.clone() for x in args])
+        expected = traced(*[x.clone() for x in args])
+        fuse(traced.graph)
+        traced.graph.lint()
+        traced.recompile()
+        assert fused_operations(traced.graph) == hits, traced.graph
+        close(outputs(traced(*[x.clone() for x in args])), outputs(expected))
+
+
+def test_of_overwritten_operands(tmp_path):
+    run_ranks((__name__, "_overwritten"), 2, str(tmp_path / "store"), deadline=120)
 
 
 def test_of_two_ranks(tmp_path):
