@@ -226,7 +226,7 @@ def gathered_weight(x, w, b):
     return F.linear(x, gather(w, 0), b)
 
 
-@case([(6, "2w"), (2, 5)], {GM: 1})
+@case([(6, "2w"), (2, 5)], {GM: 1}, gradient_hits={RS: 1})
 def gathered_second_operand(x, w):
     return x @ gather(w, 0)
 
@@ -254,11 +254,11 @@ def gathered_and_used(x, w):
     return x.cos(), x @ w + x
 
 
-@case([(3, 8), (8, 8)], {AGM: 1})
-def gathered_for_one_after_another(x, w):
-    """The first product is needed for the second's operand."""
+@case([(3, 8), (8, 2), (2, 16)], {AGM: 1})
+def gathered_for_one_after_another(x, w, v):
+    """The larger product needs the smaller one's result, and what is gathered besides."""
     x = gather(x, 0)
-    return x @ (x.t() @ (x @ w))
+    return x @ (x.t() @ (x @ w) @ v)
 
 
 # ---- product, then gather ----
@@ -295,6 +295,17 @@ def product_used_besides(x, w):
 def view_of_product_used_besides(x, w):
     y = x @ w
     return all_reduce(y), y.view(5, 6) * 2
+
+
+@case([(6, 8), (8, 5)], {})
+def product_used_besides_its_view(x, w):
+    y = x @ w
+    return all_reduce(y.view(5, 6)), y.sin()
+
+
+@case([(12, 2), (2, 16), (12, 2), (2, 16)], {AR: 2})
+def sum_of_sums_of_other_dimensions(x, w, y, v):
+    return all_reduce(x @ w).view(-1, 1) + all_reduce(y @ v).view(1, -1)
 
 
 @case([(6, 8), (8, 5)], {})
