@@ -218,15 +218,20 @@ def _make(given: Any, group: dist.ProcessGroup, name: str) -> iris_c.Context | N
 
 
 def _registered_name(group: dist.ProcessGroup) -> str | None:
-    for name in _contexts:
+    for name, ctx in _contexts.items():
         known = process_group(name)
+        # A group may have the name of an earlier one, of other ranks.
         if known is not None and known.group_name == group.group_name:
-            return name
+            if _place(group) == (ctx.rank, ctx.world_size):
+                return name
     return None
 
 
 def registered(group: dist.ProcessGroup) -> iris_c.Context | Nodes | None:
     """The context that has the ranks of a process group, if there is one."""
+    own = name_of_torch_group(group.group_name)
+    if own in _contexts and _process_groups.get(own) is not group:
+        _drop(own)  # that of an earlier group, which is gone
     name = _registered_name(group)
     return None if name is None else _contexts[name]
 

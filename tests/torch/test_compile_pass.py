@@ -3,6 +3,9 @@
 """Which products and collectives become one operation in compiled graphs, and that they compute
 what they did: results and gradients beside the same function without compilation."""
 
+import os
+
+import pytest
 import torch
 import torch.distributed as dist
 import torch.distributed._functional_collectives as collectives
@@ -11,6 +14,7 @@ from process_groups import distributed, starts_ranks
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 
+import iris_c.torch
 from iris_c.testing import run_ranks
 from iris_c.torch import _groups
 from iris_c.torch._compile.fusion import fuse, fused_operations
@@ -511,6 +515,37 @@ def test_of_overwritten_operands(tmp_path):
 
 def test_of_two_ranks(tmp_path):
     run_ranks((__name__, "_results"), 2, str(tmp_path / "store"), list(CASES), deadline=300)
+
+
+def _in_worlds_after_another(store):
+    """The second world's group has the first one's name; there it is the other ranks' turn. In the
+    third there is a context for it already, which is taken, and whose end is told."""
+    rank = int(os.environ["RANK"])
+    function, shapes = CASES["scattered_rows"][:2]
+    torch.manual_seed(rank)
+    args = [torch.randn(sized(shape, 2)) for shape in shapes]
+    for turn in range(3):
+        place = 1 - rank if turn == 1 else rank
+        dist.init_process_group("gloo", f"file://{store}{turn}", rank=place, world_size=2)
+        if turn == 2:
+            ctx = iris_c.torch.init(heap_size=1 << 24)
+            names = set(_groups._contexts)
+        compiled = Compiled(function)
+        close([compiled(*args)], [function(*args) + 0])
+        assert compiled.hits == {RS: 1}
+        if turn == 2:
+            assert _groups.context("process group " + dist.group.WORLD.group_name) is ctx
+            assert len(names | set(_groups._contexts)) <= len(names) + 1
+            dist.barrier()
+            ctx.close()
+            with pytest.raises(RuntimeError, match=r"named 'process group .' is closed"):
+                compiled(*args)
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def test_of_groups_of_one_name(tmp_path):
+    run_ranks((__name__, "_in_worlds_after_another"), 2, str(tmp_path / "store"), deadline=120)
 
 
 FOR_FOUR = [
