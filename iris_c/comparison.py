@@ -351,7 +351,7 @@ def _peer_group(ctx: Context, peer: str | None, process_group: Any) -> tuple[str
 
     from iris_c.torch import _groups
 
-    group = process_group
+    group = _groups._process_group("process_group", process_group)
     if group is None:
         group = _groups.process_group(_groups.name_of(ctx))
     if group is None or dist.get_world_size(group) != ctx.world_size:

@@ -49,14 +49,14 @@ def vocab_parallel_cross_entropy(
 ) -> Tensor:
     """Return torch's cross_entropy of logits whose last dimension is divided. Collective.
 
-    The result is float32, as is what is computed of logits of 16 bits, and equal on all ranks. The
-    gradient of `logits_shard` is this rank's part; it is computed without an exchange.
+    The result is equal on all ranks; of logits of 16 bits it is float32, as is what it is computed
+    in. The gradient of `logits_shard` is this rank's part; it needs no exchange.
 
     Parameters
     ----------
     logits_shard : Tensor
-        This rank's part (..., V_r) of the logits: float32, float16 or bfloat16. The ranks' parts
-        follow each other in rank order and may be of any sizes, also 0.
+        This rank's part (..., V_r) of the logits: float32, float64, float16 or bfloat16. The ranks'
+        parts follow each other in rank order and may be of any sizes, also 0.
     target : Tensor
         The right class of each row (...), of 0 to V - 1 or `ignore_index`: int64 or int32, equal on
         all ranks.
@@ -92,8 +92,10 @@ def vocab_parallel_cross_entropy(
 
 
 def _check(logits: Tensor, target: Tensor, label_smoothing: float, reduction: str) -> None:
-    if logits.dtype not in (torch.float32, torch.float16, torch.bfloat16):
-        raise TypeError(f"logits_shard: expected float32, float16 or bfloat16, got {logits.dtype}")
+    if logits.dtype not in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
+        raise TypeError(
+            f"logits_shard: expected float32, float64, float16 or bfloat16, got {logits.dtype}"
+        )
     if target.dtype not in (torch.int64, torch.int32):
         raise TypeError(f"target: expected int64 or int32, got {target.dtype}")
     if logits.dim() == 0 or logits.shape[:-1] != target.shape:
@@ -121,7 +123,8 @@ def _check(logits: Tensor, target: Tensor, label_smoothing: float, reduction: st
 def _vocabulary_terms(
     logits: Tensor, target: Tensor, ignore_index: int, smoothed: bool, group: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Of rows of logits (N, V_r) and their targets (N,), float32, and equal on all ranks:
+    """Of rows of logits (N, V_r) and their targets (N,), equal on all ranks, in the dtype that
+    `_computed` says:
 
     - the logarithm of the sum of exp(x - m), the target's x - m, and, if `smoothed`, the mean of
       x - m: (N,) each. The second is 0 where the target is `ignore_index`.
@@ -133,7 +136,7 @@ def _vocabulary_terms(
     """
     with torch.no_grad(), without_autocast(logits):
         ctx, (count, own) = context(group), logits.shape
-        x = logits.float()
+        x = logits.to(_computed(logits))
         # Largest logits, and sizes.
         news = x.new_zeros(count + ctx.world_size)
         news[count + ctx.rank] = own
@@ -147,11 +150,11 @@ def _vocabulary_terms(
         terms = x.new_zeros(3 if smoothed else 2, count)
         terms[1] = _chosen(x, place)
         if smoothed:
-            terms[2] = x.sum(1) / classes.float()
+            terms[2] = x.sum(1) / classes.to(x.dtype)
         terms[0] = x.exp_().sum(1)
         terms = _reduced(terms, "sum", ctx)
         mean = terms[2].clone() if smoothed else terms.new_zeros(0)
-        return terms[0].log(), terms[1].clone(), mean, largest.clone(), classes.float(), place
+        return terms[0].log(), terms[1].clone(), mean, largest.clone(), classes.to(x.dtype), place
 
 
 @_vocabulary_terms.register_fake
@@ -160,8 +163,13 @@ def _(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     count = logits.shape[0]
     sizes = ((count,), (count,), (count if smoothed else 0,), (count,), ())
-    terms = [logits.new_empty(size, dtype=torch.float32) for size in sizes]
+    terms = [logits.new_empty(size, dtype=_computed(logits)) for size in sizes]
     return *terms, logits.new_empty(count, dtype=torch.int64)  # type: ignore[return-value]
+
+
+def _computed(logits: Tensor) -> torch.dtype:
+    """The dtype of what is computed of these logits."""
+    return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
 def _reduced(values: Tensor, op: str, ctx: Any) -> Tensor:
@@ -227,9 +235,10 @@ def _backward(
         return _own(values, ctx.group).unsqueeze(1)
 
     if grad_log_sum is None:
-        grad = torch.zeros_like(logits, dtype=torch.float32)
+        grad = torch.zeros_like(logits, dtype=log_sum.dtype)
     else:
-        shares = (logits.float() - largest.unsqueeze(1) - column(log_sum)).exp()
+        x = logits.to(log_sum.dtype)
+        shares = (x - largest.unsqueeze(1) - column(log_sum)).exp()
         grad = shares * column(grad_log_sum)
         del shares  # as large as the logits
     if grad_mean is not None and grad_mean.shape[0] > 0:
@@ -244,8 +253,8 @@ def _backward(
 def _jvp(ctx: Any, tangent: Tensor, *_: None) -> tuple[Tensor | None, ...]:
     """The same by rows: sums over the ranks, in one message."""
     logits, log_sum, largest, classes, place = ctx.saved_tensors
-    change, log_sum = tangent.float(), _ops.own_copy(log_sum, ctx.group)
-    shares = (logits.float() - largest.unsqueeze(1) - log_sum.unsqueeze(1)).exp()
+    x, change = logits.to(log_sum.dtype), tangent.to(log_sum.dtype)
+    shares = (x - largest.unsqueeze(1) - _ops.own_copy(log_sum, ctx.group).unsqueeze(1)).exp()
     terms = torch.stack([(shares * change).sum(1), _chosen(change, place), change.sum(1) / classes])
     log_sum, margin, mean = _ops.all_reduce(terms, "sum", ctx.group).unbind()
     return log_sum, margin, mean if ctx.smoothed else mean[:0], None, None, None

@@ -123,6 +123,11 @@ class VocabParallelEmbedding(DividedModule, nn.Embedding):
         """
         if isinstance(embedding, VocabParallelEmbedding):
             raise TypeError("embedding: expected a whole torch.nn.Embedding, got a rank's part")
+        if type(embedding).forward is not nn.Embedding.forward:
+            raise TypeError(
+                "embedding: expected one that looks up as torch.nn.Embedding does, got "
+                f"{type(embedding).__name__}, which has a forward of its own"
+            )
         own = cls(
             embedding.num_embeddings,
             embedding.embedding_dim,

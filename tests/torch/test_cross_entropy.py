@@ -132,6 +132,31 @@ def test_sixteen_bits_are_computed_in_float32(ctx):
         torch.testing.assert_close(mine.grad, own(wide.grad, sizes, ctx).to(dtype))
 
 
+@ranks(2)
+def test_float64_stays_so(ctx):
+    """Also in derivatives, and forward mode: to its own rounding."""
+    iris_c.torch.register(ctx)
+    sizes = [5, 3]
+    x, target = drawn(ROWS, 8).double().requires_grad_(), targets(8)
+    mine = leaf(x, sizes, ctx)
+    for smoothing in (0.0, 0.1):
+
+        def torchs(x, smoothing=smoothing):
+            return cross_entropy(x, target, label_smoothing=smoothing)
+
+        def ours(x, smoothing=smoothing):
+            return vocab_parallel_cross_entropy(x, target, label_smoothing=smoothing)
+
+        close = {"rtol": 1e-13, "atol": 1e-15}
+        torch.testing.assert_close(ours(mine), torchs(x), **close)
+        expected = torch.func.grad(torchs)(x.detach())
+        got = torch.func.grad(ours)(mine.detach())
+        torch.testing.assert_close(got, own(expected, sizes, ctx), **close)
+        _, expected = torch.func.jvp(torchs, (x.detach(),), (x.detach().sin(),))
+        _, got = torch.func.jvp(ours, (mine.detach(),), (mine.detach().sin(),))
+        torch.testing.assert_close(got, expected, **close)
+
+
 @ranks(1, 2, 3, deadline=120)
 def test_derivatives_of_any_order_and_mode(ctx):
     """The gradient of a gradient penalty, a tangent, and a tangent of a gradient."""
@@ -229,8 +254,8 @@ def test_mistakes_are_named(ctx):
             IndexError, match=f"target: expected 0 to 9 or ignore_index -100, got {wrong}"
         ):
             loss(x, bad)
-    for dtype in (torch.float64, torch.int64):
-        with pytest.raises(TypeError, match="logits_shard: expected float32, float16 or bfloat16"):
+    for dtype in (torch.complex64, torch.int64):
+        with pytest.raises(TypeError, match="logits_shard: expected float32, float64, float16 or"):
             loss(x.to(dtype), target)
     for dtype in (torch.float32, torch.bool, torch.uint8):
         with pytest.raises(TypeError, match="target: expected int64 or int32, got"):

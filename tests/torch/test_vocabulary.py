@@ -188,6 +188,13 @@ def test_compiles(ctx):
         torch.testing.assert_close(*grads)
 
 
+class Scaled(nn.Embedding):
+    """As some models have it."""
+
+    def forward(self, input):
+        return 8 * super().forward(input)
+
+
 @ranks(2, 3)
 def test_mistakes_are_named(ctx):
     """On every rank, whichever has the rows; and the context goes on."""
@@ -213,6 +220,8 @@ def test_mistakes_are_named(ctx):
     for wrong in (5, -6):
         with pytest.raises(ValueError, match=f"padding_idx: expected None or .* got {wrong}"):
             VocabParallelEmbedding(5, WIDTH, padding_idx=wrong)
+    with pytest.raises(TypeError, match=r"embedding: expected .* got Scaled, which has a forward"):
+        VocabParallelEmbedding.from_embedding(Scaled(5, WIDTH))
     with pytest.raises(TypeError, match="embedding: expected a whole"):
         VocabParallelEmbedding.from_embedding(table)
     assert table(torch.tensor([0, 4])).shape == (2, WIDTH)
