@@ -28,7 +28,7 @@ from iris_c.torch import _groups
 from iris_c.torch._parts import bounds
 from iris_c.torch._replicas import mesh_of_copies
 
-__all__ = ["DividedModule", "Part", "bounds", "is_distributed"]
+__all__ = ["DividedModule", "Part", "is_distributed"]
 
 # Types of what a rank has as it is.
 _PLAIN = (nn.Parameter, Tensor)
@@ -95,6 +95,7 @@ class DividedModule(nn.Module):
     copies = 1  # of each part of what is divided, on neighbouring ranks
     _parts: dict[str, Part]
     _local_shapes: dict[str, tuple[int, ...]]
+    _removed: dict[str, bool]  # requires_grad of parameters that have been removed
 
     def _divide(
         self,
@@ -107,7 +108,7 @@ class DividedModule(nn.Module):
     ) -> None:
         """Registers an uninitialised parameter of this whole shape, divided along `dim`."""
         if "_parts" not in self.__dict__:
-            self._parts, self._local_shapes = {}, {}
+            self._parts, self._local_shapes, self._removed = {}, {}, {}
         ctx = _groups.context(self.group)
         copies, start, stop = 1, 0, 0
         if dim is not None:
@@ -120,7 +121,6 @@ class DividedModule(nn.Module):
         if mesh is not None:
             local = _distributed(local, shape, mesh, _placements(part))
         self.register_parameter(name, nn.Parameter(local))
-        self._mark()
 
     def _local(self, name: str) -> Tensor | None:
         """This rank's tensor of a parameter, for computation: the parameter gets its gradient."""
@@ -132,11 +132,7 @@ class DividedModule(nn.Module):
         if type(value) not in _PLAIN and hasattr(value, "device_mesh"):
             value = _to_local(value, self._parts[name])
         if value.shape != self._local_shapes[name]:
-            part = self._parts[name]
-            raise ValueError(
-                f"{name}: expected this rank's part, of shape {part.local_shape}, or a DTensor of "
-                f"shape {part.shape}, got shape {tuple(value.shape)}"
-            )
+            raise _not_a_part(name, value, self._parts[name])
         tensor: Tensor = value
         return tensor
 
@@ -162,10 +158,30 @@ class DividedModule(nn.Module):
 
     def _mark(self) -> None:
         """Lets plain parameters say what they are part of."""
-        for name, part in self._parts.items():
+        for name, part in self.__dict__.get("_parts", {}).items():
             parameter = self._parameters.get(name)
             if parameter is not None and not is_distributed(parameter):
                 parameter.part = part  # type: ignore[attr-defined]
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """As torch.nn.Module does. What is no part, and no whole DTensor, is refused."""
+        part = self.__dict__.get("_parts", {}).get(name)
+        if part is not None and param is not None:
+            _check(name, param, part)
+            if hasattr(param, "_st_info"):
+                # DistributedDataParallel, which takes no DTensors, puts the parts in their place
+                # and would let DTensors that are no parameters stand there after the first call,
+                # and forgets which are frozen. The parts serve as they are.
+                del param._st_info
+                param.requires_grad_(self._removed.pop(name, True))
+        super().register_parameter(name, param)
+        self._mark()
+
+    def __delattr__(self, name: str) -> None:
+        parameter = self._parameters.get(name)
+        if parameter is not None and name in self._parts:
+            self._removed[name] = parameter.requires_grad
+        super().__delattr__(name)
 
     def _apply(self, *args: Any, **options: Any) -> Any:
         result = super()._apply(*args, **options)  # type: ignore[no-untyped-call]
@@ -175,6 +191,20 @@ class DividedModule(nn.Module):
     def __setstate__(self, state: Any) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._mark()  # torch copies a Parameter without its attributes
+
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        """DTensors also of parameters that are none, as DistributedDataParallel leaves them."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        for name, part in self._parts.items():
+            value = destination.get(prefix + name)
+            if value is None or is_distributed(value) or value.shape != part.local_shape:
+                continue
+            mesh = _mesh(part)
+            if mesh is not None:
+                whole = _distributed(value.detach(), part.shape, mesh, _placements(part))
+                destination[prefix + name] = whole
 
     def _load_from_state_dict(
         self,
@@ -202,6 +232,21 @@ class DividedModule(nn.Module):
             loaded, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
         self._mark()
+
+
+def _check(name: str, parameter: Any, part: Part) -> None:
+    """What stands for a parameter is this rank's part of it or, as a DTensor, the whole; FSDP2 has
+    DTensors that are parts of parts."""
+    shapes = (part.local_shape, part.shape) if is_distributed(parameter) else (part.local_shape,)
+    if parameter.shape not in shapes:
+        raise _not_a_part(name, parameter, part)
+
+
+def _not_a_part(name: str, value: Any, part: Part) -> ValueError:
+    return ValueError(
+        f"{name}: expected this rank's part, of shape {part.local_shape}, or a DTensor of the "
+        f"whole, of shape {part.shape}, got a {type(value).__name__} of shape {tuple(value.shape)}"
+    )
 
 
 # ---- DTensors ----

@@ -26,11 +26,11 @@ from typing import Any, Self
 
 import torch
 from torch import nn
-from torch.nn.functional import pad
 
 from iris_c.torch import functions
 from iris_c.torch._groups import Named, context, name_of
-from iris_c.torch._parameters import DividedModule, bounds
+from iris_c.torch._parameters import DividedModule
+from iris_c.torch._parts import bounds, filled
 
 __all__ = ["ColumnParallelLinear", "RowParallelLinear"]
 
@@ -61,10 +61,9 @@ class _ParallelLinear(DividedModule, nn.Linear):
         if bias:
             dim = 0 if self.divided == 0 else None
             self._divide("bias", (out_features,), dim, device=device, dtype=dtype)
-        # Rows, or columns, that the largest part of the weight has and this rank's has not.
+        # The divided dimension of the largest part, to which all ranks' are filled up.
         parts = context(self.group).world_size // self.copies
-        largest, _ = bounds(shape[self.divided], parts, 1)
-        self._lacking = largest - self._local_shapes["weight"][self.divided]
+        _, self._largest = bounds(shape[self.divided], parts, 0)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -194,15 +193,13 @@ class ColumnParallelLinear(_ParallelLinear):
         self.gather_output = gather_output
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        (rows, lead), weight, bias = (
-            self._rows(x, self.in_features),
-            self._local("weight"),
-            self._local("bias"),
-        )
+        rows, lead = self._rows(x, self.in_features)
+        weight, bias = self._local("weight"), self._local("bias")
         assert weight is not None
-        if self._lacking:
-            weight = pad(weight, (0, 0, 0, self._lacking))
-            bias = None if bias is None else pad(bias, (0, self._lacking))
+        mine = weight.shape[0]
+        if mine != self._largest:
+            weight = filled(weight, 0, self._largest)
+            bias = None if bias is None else filled(bias, 0, self._largest)
         if self.sequence_parallel:
             # The joined input, which takes time to store, is what the weight's gradient needs.
             if weight.requires_grad and torch.is_grad_enabled():
@@ -213,10 +210,10 @@ class ColumnParallelLinear(_ParallelLinear):
         else:
             y = functions.matmul_replicated(rows, weight.t(), bias, ctx=self.group)
         if self.gather_output:
-            joined = torch.ops.iris_c.all_gather(y, 1, self.group)
-            y = joined[:, : self.out_features].contiguous()
-        elif self._lacking:
-            y = y[:, : y.shape[1] - self._lacking]
+            y = torch.ops.iris_c.all_gather(y, 1, self.group)
+            y = y[:, : self.out_features].contiguous()  # what has been filled up is at the end
+        elif mine != self._largest:
+            y = y[:, :mine].contiguous()
         return self._with_lead(y, lead)
 
 
@@ -276,13 +273,14 @@ class RowParallelLinear(_ParallelLinear):
         assert weight is not None
         if self.input_is_parallel:
             rows, lead = self._rows(x, weight.shape[1])
-            if self._lacking:
-                rows = pad(rows, (0, self._lacking))
+            if weight.shape[1] != self._largest:
+                rows = filled(rows, 1, self._largest)
         else:
             rows, lead = self._rows(x, self.in_features)
-            rows = self._own_columns(rows, weight.shape[1] + self._lacking)
-        if self._lacking:
-            weight = pad(weight, (0, self._lacking))
+            rows = filled(rows, 1, self._largest * context(self.group).world_size)
+            rows = torch.ops.iris_c.own_part(rows, 1, self.group)
+        if weight.shape[1] != self._largest:
+            weight = filled(weight, 1, self._largest)
         if self.sequence_parallel:
             world_size = context(self.group).world_size
             if lead[0] % world_size != 0:
@@ -295,11 +293,3 @@ class RowParallelLinear(_ParallelLinear):
         else:
             y = functions.matmul_all_reduce(rows, weight.t(), bias, ctx=self.group)
         return self._with_lead(y, lead)
-
-    def _own_columns(self, rows: torch.Tensor, count: int) -> torch.Tensor:
-        """This rank's columns of what all ranks have alike, with zeros up to `count`."""
-        beyond = count * context(self.group).world_size - rows.shape[1]
-        if beyond:
-            rows = pad(rows, (0, beyond))
-        columns: torch.Tensor = torch.ops.iris_c.own_part(rows, 1, self.group)
-        return columns
