@@ -10,6 +10,7 @@ derivatives, and are traced, as any other.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -19,7 +20,16 @@ import iris_c
 from iris_c.torch._groups import context
 from iris_c.torch._nodes import Nodes
 
-__all__ = ["agreed_sizes", "bounds", "filled", "joined_of", "part_of", "spread"]
+__all__ = [
+    "Sizes",
+    "agreed_sizes",
+    "bounds",
+    "checked_sequence_dim",
+    "filled",
+    "joined_of",
+    "part_of",
+    "spread",
+]
 
 
 def bounds(size: int, world_size: int, rank: int) -> tuple[int, int]:
@@ -29,18 +39,37 @@ def bounds(size: int, world_size: int, rank: int) -> tuple[int, int]:
     return min(rank * step, size), min((rank + 1) * step, size)
 
 
-def agreed_sizes(size: int, sizes: Sequence[int] | None, group: str) -> list[int] | None:
-    """All ranks' sizes of a divided dimension, of which this rank has `size`; None: all are equal.
+def checked_sequence_dim(dim: int) -> int:
+    """A dimension that a sequence may have, which is not the last one."""
+    if isinstance(dim, bool) or not isinstance(dim, int):
+        raise TypeError(f"sequence_dim: expected an int, got {type(dim).__name__}")
+    if dim == -1:
+        raise ValueError("sequence_dim: expected another dimension than the last, got -1")
+    return dim
+
+
+# All ranks' sizes of a divided dimension: told, or all equal, or (None) to be found.
+Sizes: TypeAlias = Sequence[int] | Literal["equal"] | None
+
+
+def agreed_sizes(x: Tensor, size: int, sizes: Sizes, group: str) -> list[int] | None:
+    """All ranks' sizes of a dimension of `x`, of which this rank has `size`; None: all are equal.
 
     Collective if `sizes` is None: the hosts tell each other, without waiting for a device. While
-    torch.compile traces they cannot; sizes count as equal then, and ranks that have others get
-    the core's error.
+    torch.compile traces, and of tensors without values, they do not; sizes count as equal then,
+    and ranks that have others get the core's error.
     """
     ctx = context(group)
     if sizes is None:
         if ctx.world_size == 1 or torch.compiler.is_compiling():
             return None
+        if x.is_meta or type(x).__name__ == "FakeTensor":
+            return None
         sizes = _told(ctx, int(size))
+    elif isinstance(sizes, str):
+        if sizes != "equal":
+            raise ValueError(f"sizes: expected sizes, None or 'equal', got {sizes!r}")
+        return None
     elif len(sizes) != ctx.world_size or any(s < 0 for s in sizes) or sizes[ctx.rank] != size:
         raise ValueError(
             f"sizes: expected {ctx.world_size} sizes, one of each rank, this rank's being {size}, "

@@ -12,7 +12,10 @@ features; the one in front of the other needs a single exchange:
 
 Where no gradient of the weight will be wanted, gathered_matmul takes all_gather_matmul's place.
 
-With sequence_parallel what stands between the pairs is divided along the first dimension.
+With sequence_parallel what stands between the pairs is divided along one dimension. Ranks exchange
+rows of matrices, so it is moved in front of the others: of a column-parallel layer's input, a
+rank's part, by a copy; its output is moved back as a view, without one, which a row-parallel layer
+moves forth again. The row-parallel layer's output, a rank's part, is copied into order.
 
 All ranks multiply matrices of equal sizes: where the ranks' parts of the weight differ in size, the
 smaller ones are filled up with zeros as they are used. What the parameters are, _parameters.py
@@ -22,6 +25,7 @@ says.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
@@ -30,7 +34,7 @@ from torch import nn
 from iris_c.torch import functions
 from iris_c.torch._groups import Named, context, name_of
 from iris_c.torch._parameters import DividedModule
-from iris_c.torch._parts import bounds, filled
+from iris_c.torch._parts import Sizes, agreed_sizes, bounds, checked_sequence_dim, filled, joined_of
 
 __all__ = ["ColumnParallelLinear", "RowParallelLinear"]
 
@@ -48,12 +52,14 @@ class _ParallelLinear(DividedModule, nn.Linear):
         *,
         ctx: Named = None,
         sequence_parallel: bool = False,
+        sequence_dim: int = 0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super(nn.Linear, self).__init__()  # nn.Linear's would make the whole weight
         self.in_features, self.out_features = in_features, out_features
         self.sequence_parallel = sequence_parallel
+        self.sequence_dim = checked_sequence_dim(sequence_dim)
         self.group = name_of(ctx)
         shape = (out_features, in_features)
         self._divide("weight", shape, self.divided, device=device, dtype=dtype)
@@ -112,13 +118,16 @@ class _ParallelLinear(DividedModule, nn.Linear):
         return layer.train(linear.training)
 
     def _rows(self, x: torch.Tensor, features: int) -> tuple[torch.Tensor, list[int]]:
-        """`x` as a matrix of so many columns, also of no rows, and its dimensions but the last. A
+        """`x` as a matrix of so many columns, also of no rows, and its dimensions but the last,
+        with that of the sequence in front if it is divided: its rows are what ranks exchange. A
         matrix is itself: another view of it would take as long as a small product."""
-        least = 2 if self.sequence_parallel else 1
+        dim = self.sequence_dim
+        least = (dim + 2 if dim >= 0 else -dim) if self.sequence_parallel else 1
         if x.dim() < least:
+            which = f" and sequence_dim={dim}" if self.sequence_parallel and dim != 0 else ""
             raise ValueError(
                 f"x: expected {least} or more dimensions with sequence_parallel="
-                f"{self.sequence_parallel}, got shape {tuple(x.shape)}"
+                f"{self.sequence_parallel}{which}, got shape {tuple(x.shape)}"
             )
         if x.shape[-1] != features:
             raise ValueError(
@@ -126,19 +135,24 @@ class _ParallelLinear(DividedModule, nn.Linear):
             )
         if x.dim() == 2:
             return x, [x.shape[0]]
+        if self.sequence_parallel and dim != 0:
+            x = x.movedim(dim, 0)
         lead = list(x.shape[:-1])
         return x.reshape(math.prod(lead), features), lead
 
-    @staticmethod
-    def _with_lead(y: torch.Tensor, lead: list[int]) -> torch.Tensor:
-        """The matrix `y` with these dimensions instead of its rows."""
-        return y if len(lead) == 1 else y.view(*lead, y.shape[1])
+    def _with_lead(self, y: torch.Tensor, lead: list[int]) -> torch.Tensor:
+        """The matrix `y` with these dimensions instead of its rows, in the input's order."""
+        if len(lead) == 1:
+            return y
+        y = y.view(*lead, y.shape[1])
+        return y.movedim(0, self.sequence_dim) if self.sequence_parallel else y
 
     def extra_repr(self) -> str:
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, "
             f"bias={self.bias is not None}, world_size={context(self.group).world_size}, "
             f"sequence_parallel={self.sequence_parallel}"
+            + (f", sequence_dim={self.sequence_dim}" if self.sequence_dim != 0 else "")
         )
 
 
@@ -147,9 +161,10 @@ class ColumnParallelLinear(_ParallelLinear):
 
     The input x (..., in_features) is the same on all ranks, and the output (..., this rank's
     out_features) is this rank's, which a row-parallel layer takes as its input. With
-    `sequence_parallel` each rank passes its part of the first dimension of x, and the output has
-    the whole dimension. It is an nn.Linear whose in_features and out_features, as the shapes of
-    `weight` and `bias`, are those of the whole layer.
+    `sequence_parallel` each rank passes its part of a dimension of x, the first by default, and the
+    output has the whole dimension. Parts may differ in size, and be empty. It is an nn.Linear
+    whose in_features and out_features, as the shapes of `weight` and `bias`, are those of the whole
+    layer.
 
     Parameters
     ----------
@@ -160,7 +175,12 @@ class ColumnParallelLinear(_ParallelLinear):
     ctx : Context, str, ProcessGroup, DeviceMesh or None
         The ranks. None: the context named 'default'.
     sequence_parallel : bool
-        Whether the first dimension of the input is divided among the ranks.
+        Whether a dimension of the input is divided among the ranks.
+    sequence_dim : int
+        Which one. Negative ones count from the last, which is that of the features.
+    sequence_sizes : sequence of int, 'equal' or None
+        All ranks' sizes of that dimension, as in iris_c.torch.all_gather: None finds them in each
+        call, or under torch.compile takes them for equal.
     gather_output : bool
         Whether all ranks get the whole output (..., out_features), equal on all.
     device, dtype
@@ -177,6 +197,8 @@ class ColumnParallelLinear(_ParallelLinear):
         *,
         ctx: Named = None,
         sequence_parallel: bool = False,
+        sequence_dim: int = 0,
+        sequence_sizes: Sizes = None,
         gather_output: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -187,28 +209,28 @@ class ColumnParallelLinear(_ParallelLinear):
             bias,
             ctx=ctx,
             sequence_parallel=sequence_parallel,
+            sequence_dim=sequence_dim,
             device=device,
             dtype=dtype,
         )
         self.gather_output = gather_output
+        self.sequence_sizes = sequence_sizes
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        rows, lead = self._rows(x, self.in_features)
+        return column_products([self], x)[0]
+
+    def _factors(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """What an input is multiplied by, and what is added: of one size on all ranks."""
         weight, bias = self._local("weight"), self._local("bias")
         assert weight is not None
-        mine = weight.shape[0]
-        if mine != self._largest:
+        if weight.shape[0] != self._largest:
             weight = filled(weight, 0, self._largest)
             bias = None if bias is None else filled(bias, 0, self._largest)
-        if self.sequence_parallel:
-            # The joined input, which takes time to store, is what the weight's gradient needs.
-            if weight.requires_grad and torch.is_grad_enabled():
-                y, _ = functions.all_gather_matmul(rows, weight.t(), bias, 0, ctx=self.group)
-            else:
-                y = functions.gathered_matmul(rows, weight.t(), bias, 0, ctx=self.group)
-            lead[0] *= context(self.group).world_size
-        else:
-            y = functions.matmul_replicated(rows, weight.t(), bias, ctx=self.group)
+        return weight.t(), bias
+
+    def _finished(self, y: torch.Tensor, lead: list[int]) -> torch.Tensor:
+        """The output, of a product and the input's dimensions but the last."""
+        mine = self._local_shapes["weight"][0]
         if self.gather_output:
             y = torch.ops.iris_c.all_gather(y, 1, self.group)
             y = y[:, : self.out_features].contiguous()  # what has been filled up is at the end
@@ -217,14 +239,48 @@ class ColumnParallelLinear(_ParallelLinear):
         return self._with_lead(y, lead)
 
 
+def column_products(layers: Sequence[ColumnParallelLinear], x: torch.Tensor) -> list[torch.Tensor]:
+    """The outputs of layers, alike but for their parameters, for one input. Each way there is one
+    exchange for all of them."""
+    first = layers[0]
+    group = first.group
+    rows, lead = first._rows(x, first.in_features)
+    factors = [layer._factors() for layer in layers]
+    weights, biases = [weight for weight, _ in factors], [bias for _, bias in factors]
+    if not first.sequence_parallel:
+        if len(layers) == 1:
+            products = [functions.matmul_replicated(rows, weights[0], biases[0], ctx=group)]
+        else:
+            products = functions.matmul_replicated(rows, weights, biases, ctx=group)
+        return [layer._finished(y, lead) for layer, y in zip(layers, products, strict=True)]
+    sizes = agreed_sizes(x, lead[0], first.sequence_sizes, group)
+    each = math.prod(lead[1:])  # rows of a token
+    if sizes is None:
+        lead[0] *= context(group).world_size
+    else:
+        rows = filled(rows, 0, max(sizes) * each)
+        lead[0] = sum(sizes)
+    if len(layers) > 1:
+        products, _ = functions.all_gather_matmul(rows, weights, biases, 0, ctx=group)
+    # The joined input, which takes time to store, is what the weight's gradient needs.
+    elif weights[0].requires_grad and torch.is_grad_enabled():
+        products = [functions.all_gather_matmul(rows, weights[0], biases[0], 0, ctx=group)[0]]
+    else:
+        products = [functions.gathered_matmul(rows, weights[0], biases[0], 0, ctx=group)]
+    if sizes is not None:
+        products = [joined_of(y, 0, [size * each for size in sizes]) for y in products]
+    return [layer._finished(y, lead) for layer, y in zip(layers, products, strict=True)]
+
+
 class RowParallelLinear(_ParallelLinear):
     """A linear layer y = x @ W^T + b whose input features are divided among the ranks.
 
     The input is this rank's (..., its in_features), which a column-parallel layer returns; the
     output (..., out_features) is the same on all ranks. With `sequence_parallel` the output is this
-    rank's part of the first dimension, whose size is then a multiple of world_size. Every rank has
-    the whole b. It is an nn.Linear whose in_features and out_features, as the shapes of `weight`
-    and `bias`, are those of the whole layer.
+    rank's part of a dimension, the first by default, which is divided as torch.chunk does, with
+    empty parts for the last ranks where it has none. Every rank has the whole b.
+    It is an nn.Linear whose in_features and out_features, as the shapes of `weight` and `bias`, are
+    those of the whole layer.
 
     Parameters
     ----------
@@ -235,7 +291,9 @@ class RowParallelLinear(_ParallelLinear):
     ctx : Context, str, ProcessGroup, DeviceMesh or None
         The ranks. None: the context named 'default'.
     sequence_parallel : bool
-        Whether the first dimension of the output is divided among the ranks.
+        Whether a dimension of the output is divided among the ranks.
+    sequence_dim : int
+        Which one. Negative ones count from the last, which is that of the features.
     input_is_parallel : bool
         Whether each rank passes its own input features. False: all pass the same x (...,
         in_features), of which each takes its own.
@@ -253,6 +311,7 @@ class RowParallelLinear(_ParallelLinear):
         *,
         ctx: Named = None,
         sequence_parallel: bool = False,
+        sequence_dim: int = 0,
         input_is_parallel: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -263,6 +322,7 @@ class RowParallelLinear(_ParallelLinear):
             bias,
             ctx=ctx,
             sequence_parallel=sequence_parallel,
+            sequence_dim=sequence_dim,
             device=device,
             dtype=dtype,
         )
@@ -282,14 +342,26 @@ class RowParallelLinear(_ParallelLinear):
         if weight.shape[1] != self._largest:
             weight = filled(weight, 1, self._largest)
         if self.sequence_parallel:
-            world_size = context(self.group).world_size
-            if lead[0] % world_size != 0:
-                raise ValueError(
-                    f"x: expected a first dimension in a multiple of world_size {world_size}, got "
-                    f"shape {tuple(x.shape)}"
-                )
-            y = functions.matmul_reduce_scatter(rows, weight.t(), bias, 0, ctx=self.group)
-            lead[0] //= world_size
-        else:
-            y = functions.matmul_all_reduce(rows, weight.t(), bias, ctx=self.group)
+            y = self._scattered(rows, weight.t(), bias, lead)
+            return self._with_lead(y, lead).contiguous()
+        y = functions.matmul_all_reduce(rows, weight.t(), bias, ctx=self.group)
         return self._with_lead(y, lead)
+
+    def _scattered(
+        self,
+        rows: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        lead: list[int],
+    ) -> torch.Tensor:
+        """This rank's part of the sum, by tokens. `lead` becomes its own."""
+        ctx, total = context(self.group), lead[0]
+        if total % ctx.world_size == 0:
+            lead[0] = total // ctx.world_size
+            return functions.matmul_reduce_scatter(rows, weight, bias, 0, ctx=self.group)
+        each = math.prod(lead[1:])  # rows of a token
+        rows = filled(rows, 0, -(-total // ctx.world_size) * ctx.world_size * each)
+        y = functions.matmul_reduce_scatter(rows, weight, bias, 0, ctx=self.group)
+        start, stop = bounds(total, ctx.world_size, ctx.rank)
+        lead[0] = stop - start
+        return y.narrow(0, 0, lead[0] * each)

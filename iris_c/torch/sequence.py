@@ -52,7 +52,7 @@ def all_gather(
     x: Tensor,
     dim: int = 0,
     *,
-    sizes: Sequence[int] | None = None,
+    sizes: _parts.Sizes = None,
     replicated: bool = False,
     ctx: Named = None,
 ) -> Tensor:
@@ -64,10 +64,10 @@ def all_gather(
         This rank's part, of any dtype. Parts may differ in size along `dim`, and be empty.
     dim : int
         The dimension that is divided; negative ones count from the last.
-    sizes : sequence of int or None
+    sizes : sequence of int, 'equal' or None
         All ranks' sizes along `dim`. None: the hosts of the ranks tell each other, and wait for
-        each other, not for their devices. Under torch.compile None says that all are equal; where
-        they are not, all ranks get a ValueError.
+        each other, not for their devices. Under torch.compile None is 'equal'. Where sizes that
+        are to be equal are not, all ranks get a ValueError.
     replicated : bool
         What is computed from the result. False: each rank computes something of its own, as a
         column-parallel layer does, so the gradients of all are summed (reduce_scatter). True: all
@@ -77,7 +77,7 @@ def all_gather(
         The ranks. None: the context named 'default'.
     """
     dim, group = _dimension(x, dim), name_of(ctx)
-    known = _parts.agreed_sizes(x.shape[dim], sizes, group)
+    known = _parts.agreed_sizes(x, x.shape[dim], sizes, group)
     if known is not None:
         x = _parts.filled(x, dim, max(known))
     gather = torch.ops.iris_c.all_gather if replicated else torch.ops.iris_c.own_gathered

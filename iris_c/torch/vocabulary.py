@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-import iris_c.torch._gradients  # noqa: F401  (the operations, and their gradients)
+from iris_c.torch import functions, sequence
 from iris_c.torch._groups import Named, context, name_of
 from iris_c.torch._parameters import DividedModule
+from iris_c.torch._parts import checked_sequence_dim
 
 __all__ = ["VocabParallelEmbedding"]
 
@@ -27,8 +28,8 @@ class VocabParallelEmbedding(DividedModule, nn.Embedding):
     """An embedding whose rows are divided among the ranks.
 
     Every rank passes the same ids (...); the result (..., embedding_dim) is equal on all ranks.
-    With `sequence_parallel` the result is this rank's part of the first dimension, whose size is
-    then a multiple of world_size: as row-parallel layers have it.
+    With `sequence_parallel` the result is this rank's part of a dimension, the first by default, as
+    row-parallel layers have it.
 
     The table is divided as torch.chunk divides it, so num_embeddings need not be a multiple of
     world_size. It is an nn.Embedding whose num_embeddings and padding_idx are those of the whole
@@ -46,7 +47,9 @@ class VocabParallelEmbedding(DividedModule, nn.Embedding):
     ctx : Context, str, ProcessGroup, DeviceMesh or None
         The ranks. None: the context named 'default'.
     sequence_parallel : bool
-        Whether the first dimension of the result is divided among the ranks.
+        Whether a dimension of the result is divided among the ranks.
+    sequence_dim : int
+        Which one. Negative ones count from the last, which is that of the features.
     device, dtype
         Device and dtype of the table.
 
@@ -70,6 +73,7 @@ class VocabParallelEmbedding(DividedModule, nn.Embedding):
         *,
         ctx: Named = None,
         sequence_parallel: bool = False,
+        sequence_dim: int = 0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -80,6 +84,7 @@ class VocabParallelEmbedding(DividedModule, nn.Embedding):
         self.max_norm, self.norm_type = None, norm_type
         self.scale_grad_by_freq = self.sparse = False
         self.sequence_parallel = sequence_parallel
+        self.sequence_dim = checked_sequence_dim(sequence_dim)
         self.group = name_of(ctx)
         self._divide("weight", (num_embeddings, embedding_dim), 0, device=device, dtype=dtype)
         self.reset_parameters()
@@ -107,7 +112,12 @@ class VocabParallelEmbedding(DividedModule, nn.Embedding):
 
     @classmethod
     def from_embedding(
-        cls, embedding: nn.Embedding, *, ctx: Named = None, sequence_parallel: bool = False
+        cls,
+        embedding: nn.Embedding,
+        *,
+        ctx: Named = None,
+        sequence_parallel: bool = False,
+        sequence_dim: int = 0,
     ) -> Self:
         """Return this rank's part of an embedding that every rank has as a whole.
 
@@ -120,6 +130,7 @@ class VocabParallelEmbedding(DividedModule, nn.Embedding):
         ctx : Context, str, ProcessGroup, DeviceMesh or None
             The ranks. None: the context named 'default'.
         sequence_parallel : bool
+        sequence_dim : int
         """
         if isinstance(embedding, VocabParallelEmbedding):
             raise TypeError("embedding: expected a whole torch.nn.Embedding, got a rank's part")
@@ -138,6 +149,7 @@ class VocabParallelEmbedding(DividedModule, nn.Embedding):
             embedding.sparse,
             ctx=ctx,
             sequence_parallel=sequence_parallel,
+            sequence_dim=sequence_dim,
             device="meta",
             dtype=embedding.weight.dtype,
         )
@@ -159,25 +171,29 @@ class VocabParallelEmbedding(DividedModule, nn.Embedding):
         *,
         ctx: Named = None,
         sequence_parallel: bool = False,
+        sequence_dim: int = 0,
     ) -> Self:
         """Return this rank's part of a given table, (num_embeddings, embedding_dim)."""
         whole = nn.Embedding.from_pretrained(
             embeddings, freeze, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse
         )
-        return cls.from_embedding(whole, ctx=ctx, sequence_parallel=sequence_parallel)
+        return cls.from_embedding(
+            whole, ctx=ctx, sequence_parallel=sequence_parallel, sequence_dim=sequence_dim
+        )
 
     def forward(self, input: Tensor) -> Tensor:
-        world_size = context(self.group).world_size
-        if self.sequence_parallel and (input.dim() == 0 or input.shape[0] % world_size != 0):
+        dim = self.sequence_dim
+        least = (dim + 1 if dim >= 0 else -dim - 1) if self.sequence_parallel else 0
+        if input.dim() < least:
             raise ValueError(
-                f"input: expected a first dimension in a multiple of world_size {world_size} with "
-                f"sequence_parallel, got shape {tuple(input.shape)}"
+                f"input: expected {least} or more dimensions with sequence_parallel=True and "
+                f"sequence_dim={dim}, got shape {tuple(input.shape)}"
             )
         found = self._found(input)
         if self.sequence_parallel:
-            result: Tensor = torch.ops.iris_c.reduce_scatter(found, 0, self.group)
+            result = sequence.reduce_scatter(found, dim, ctx=self.group)
         else:
-            result = torch.ops.iris_c.all_reduce(found, "sum", self.group)
+            result = functions.all_reduce(found, ctx=self.group)
         return result
 
     def _found(self, ids: Tensor) -> Tensor:
