@@ -45,7 +45,17 @@ from iris_c.torch._groups import context, name_of
 from iris_c.torch._parts import bounds, filled
 from iris_c.torch.sequence import scatter
 
-__all__ = ["Column", "Linear", "Row", "calls_of", "layer_of", "log", "place", "reason"]
+__all__ = [
+    "Column",
+    "Linear",
+    "Row",
+    "calls_of",
+    "column_of",
+    "layer_of",
+    "log",
+    "place",
+    "reason",
+]
 
 log = logging.getLogger("iris_c.torch.parallel")
 
@@ -254,7 +264,8 @@ class Column(Linear):
             return self._output_of(module, product)
         layout = self.layout_of(input)
         if isinstance(layout, Shard):
-            return self._output_of(module, self.gathered(module, input, layout)[0])
+            (product,), _ = self._gathered([module], input, layout)
+            return self._output_of(module, product)
         if not isinstance(layout, Replicate):
             self._note("redistribution by torch", module, f"the input is {layout}")
             input = self._with_layout(input, Replicate())
@@ -275,23 +286,30 @@ class Column(Linear):
             product = product.view(*local.shape[:-1], product.shape[1])
         return self._output_of(module, product)
 
-    def ahead(self, module: nn.Linear, input: Tensor, layout: Placement) -> DTensor | None:
-        """The whole of an input that the ranks have parts of, gathered beside the product with
-        this layer, which is kept for when the layer is called with it. None if that cannot be."""
-        if self._refusal(module, input) is not None:
+    def ahead(
+        self, modules: Sequence[nn.Linear], input: Tensor, layout: Placement
+    ) -> DTensor | None:
+        """The whole of an input that the ranks have parts of, gathered beside its products with
+        layers, which each keeps for when it is called with that tensor.
+
+        None if that cannot be. `modules` run as this one does, which is the first one's.
+        """
+        if self._refusal(modules[0], input) is not None:
             return None
         layout = _counted(
             input.placements[0] if isinstance(input, DTensor) else layout, input.dim()
         )
         if not isinstance(layout, Shard) or layout.dim == input.dim() - 1:
             return None
-        product, joined = self.gathered(module, input, layout, store=True)
+        fit = [module for module in modules if self._refusal_of_weight(module) is None]
+        products, joined = self._gathered(fit, input, layout, store=True)
         assert joined is not None
-        # Each layer that takes it has a part of its gradient, which the product's adds up.
+        # Each layer that takes it has a part of its gradient, which the products' adds up.
         whole = DTensor.from_local(
             joined, self.mesh, (Replicate(),), run_check=False, grad_placements=(Partial(),)
         )
-        self._ahead = whole, product
+        for module, product in zip(fit, products, strict=True):
+            column_of(module)._ahead = whole, product
         return whole
 
     def forget(self) -> bool:
@@ -299,38 +317,42 @@ class Column(Linear):
         unused, self._ahead = self._ahead is not None, None
         return unused
 
-    def gathered(
-        self, module: nn.Linear, input: Tensor, layout: Shard, store: bool = False
-    ) -> tuple[Tensor, Tensor | None]:
-        """This rank's output features for an input that the ranks have parts of; and the whole
-        input, this rank's own, if it is to be stored or the weight's gradient needs it."""
+    def _gathered(
+        self, modules: Sequence[nn.Linear], input: Tensor, layout: Shard, store: bool = False
+    ) -> tuple[Sequence[Tensor], Tensor | None]:
+        """This rank's output features of layers for an input that the ranks have parts of; and the
+        whole input, this rank's own, if it is to be stored or a weight's gradient needs it."""
         local, dim = _local(input), layout.dim
-        weight, bias = self._parameters(module)
+        weights, biases = zip(*map(self._parameters, modules), strict=True)
         of_features = int(dim == local.dim() - 1)
         size = local.shape[dim] * self.world_size
         if isinstance(input, DTensor):
             size = input.shape[dim]
         if of_features:
-            local = self._with_equal_features(module, local)
-            weight = filled(weight, 1, local.shape[dim] * self.world_size)
+            local = self._with_equal_features(modules[0], local)
+            weights = [filled(weight, 1, local.shape[dim] * self.world_size) for weight in weights]
         else:
             local = filled(local, dim, self._part(size))
+        stored = store or (torch.is_grad_enabled() and any(w.requires_grad for w in weights))
+        for module in modules:
+            column_of(module)._note("all_gather_matmul" if stored else "gathered_matmul", module)
+        operands = [weight.t() for weight in weights], biases
+        options: Any = {"gather_dim": of_features, "ctx": self.group}
         lead, joined = local.shape[:-1], None
-        if store or (module.weight.requires_grad and torch.is_grad_enabled()):
-            self._note("all_gather_matmul", module)
-            product, joined = functions.all_gather_matmul(
-                _rows(local), weight.t(), bias, of_features, ctx=self.group
-            )
+        if len(modules) > 1:
+            products, joined = functions.all_gather_matmul(_rows(local), *operands, **options)
+        elif stored:
+            ((weight,), (bias,)) = operands
+            product, joined = functions.all_gather_matmul(_rows(local), weight, bias, **options)
+            products = [product]
         else:
-            self._note("gathered_matmul", module)
-            product = functions.gathered_matmul(
-                _rows(local), weight.t(), bias, of_features, ctx=self.group
-            )
+            ((weight,), (bias,)) = operands
+            products = [functions.gathered_matmul(_rows(local), weight, bias, **options)]
         if of_features:
-            return product.view(*lead, product.shape[1]), None
+            return [product.view(*lead, product.shape[1]) for product in products], None
         if joined is not None:
             joined = self._in_order(joined, lead, dim, size)
-        return self._in_order(product, lead, dim, size), joined
+        return [self._in_order(product, lead, dim, size) for product in products], joined
 
     def _in_order(self, rows: Tensor, lead: torch.Size, dim: int, size: int) -> Tensor:
         """Rows of all ranks' parts, rank after rank, as a tensor whose dimension `dim` is whole."""
@@ -362,6 +384,13 @@ class Column(Linear):
         features = module.weight.shape[0]
         output = transposed[:features].t().contiguous().view(*input.shape[:-1], features)
         return self._output(output, Replicate(), output.shape)
+
+
+def column_of(module: nn.Linear) -> Column:
+    """How a column-parallel layer runs."""
+    linear = layer_of(module)
+    assert isinstance(linear, Column)
+    return linear
 
 
 class Row(Linear):

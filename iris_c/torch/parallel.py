@@ -36,7 +36,17 @@ from torch.distributed.tensor.parallel import (
 )
 from torch.distributed.tensor.placement_types import Placement, Shard
 
-from iris_c.torch._linear import Column, Linear, Row, calls_of, layer_of, log, place, reason
+from iris_c.torch._linear import (
+    Column,
+    Linear,
+    Row,
+    calls_of,
+    column_of,
+    layer_of,
+    log,
+    place,
+    reason,
+)
 
 __all__ = [
     "ColwiseParallel",
@@ -128,16 +138,17 @@ class RowwiseParallel(style.RowwiseParallel):
 class PrepareModuleInput(style.PrepareModuleInput):
     """torch's PrepareModuleInput; an input is gathered beside the product that it is for.
 
-    Where an input is to become Replicate from Shard, and the module has a layer that a
+    Where an input is to become Replicate from Shard, and the module has layers that a
     ColwiseParallel of this package was applied to, it is gathered by the all_gather_matmul of the
-    first such layer. That layer has its result when it is called with the very tensor; all others
-    take the gathered input as torch's would.
+    first such layer and of those beside it that have as many input features: queries, keys and
+    values, for example. They have their results when they are called with the very tensor; all
+    else takes the gathered input as torch's would.
 
     Parameters
     ----------
     fuse : bool
-        False: the input is gathered alone, for modules whose first column-parallel layer takes
-        something else. A warning names those.
+        False: the input is gathered alone, for modules whose column-parallel layers take something
+        else. A warning names those.
     **layouts
         As of torch's PrepareModuleInput.
     """
@@ -159,9 +170,10 @@ class PrepareModuleInput(style.PrepareModuleInput):
             return prepared_with_kwargs(args, kwargs, device_mesh)
 
         def forget(module: nn.Module, args: Any, output: Any) -> None:
-            layer = _first_column(module, device_mesh)
-            if layer is not None and _column(layer).forget():
-                _warn_of_unused(module, layer)
+            layers = _columns(module, device_mesh)
+            unused = [layer for layer in layers if column_of(layer).forget()]
+            if unused:
+                _warn_of_unused(module, unused)
 
         module.register_forward_pre_hook(prepare, with_kwargs=True)
         vars(module)[_PREPARED] = True
@@ -185,15 +197,14 @@ class PrepareModuleInput(style.PrepareModuleInput):
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], mesh: DeviceMesh
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments, one of which may have been gathered beside a product."""
-        layer = _first_column(module, mesh)
-        if layer is None:
+        layers = _columns(module, mesh)
+        if not layers:
             return args, kwargs
+        ahead = column_of(layers[0]).ahead
         for key, layout in self._to_gather(kwargs):
             positional: dict[int | str, Any] = dict(enumerate(args))
             input = (positional | kwargs).get(key)
-            whole = (
-                _column(layer).ahead(layer, input, layout) if isinstance(input, Tensor) else None
-            )
+            whole = ahead(layers, input, layout) if isinstance(input, Tensor) else None
             if whole is not None and isinstance(key, str):
                 return args, kwargs | {key: whole}
             if whole is not None:
@@ -214,36 +225,32 @@ class PrepareModuleInput(style.PrepareModuleInput):
 _PREPARED, _WARNED = "_iris_c_prepared", "_iris_c_warned"
 
 
-def _column(layer: nn.Linear) -> Column:
-    linear = layer_of(layer)
-    assert isinstance(linear, Column)
-    return linear
-
-
-def _first_column(module: nn.Module, mesh: DeviceMesh) -> nn.Linear | None:
-    """The first column-parallel layer among a module's parts that takes a replicated input; but
-    none of a part that prepares its inputs itself."""
+def _columns(module: nn.Module, mesh: DeviceMesh) -> list[nn.Linear]:
+    """The first column-parallel layer among a module's parts that takes a replicated input, and
+    those beside it with as many input features; but none of a part that prepares its inputs."""
+    found: list[nn.Linear] = []
     for child in module.children():
         linear = layer_of(child)
         if isinstance(child, nn.Linear) and isinstance(linear, Column):
             if isinstance(linear.input_layout, Replicate) and linear.mesh == mesh:
-                return child
-        elif _PREPARED not in vars(child):
-            found = _first_column(child, mesh)
-            if found is not None:
-                return found
-    return None
+                if not found or child.in_features == found[0].in_features:
+                    found.append(child)
+        elif not found and _PREPARED not in vars(child):
+            nested = _columns(child, mesh)
+            if nested:
+                return nested
+    return found
 
 
-def _warn_of_unused(module: nn.Module, layer: nn.Module) -> None:
+def _warn_of_unused(module: nn.Module, layers: list[nn.Linear]) -> None:
     """Once for each module."""
     if _WARNED not in vars(module):
         vars(module)[_WARNED] = True
         log.warning(
             "%s: what it was given was multiplied in %s while it was gathered, for nothing, since "
-            "that layer took something else; give its PrepareModuleInput fuse=False",
+            "they took something else; give its PrepareModuleInput fuse=False",
             type(module).__name__,
-            layer,
+            layers,
         )
 
 

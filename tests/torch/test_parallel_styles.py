@@ -305,12 +305,13 @@ def parallelized(plan, styles, mesh, **last):
 
 # Of a step of two layers in the tutorial's plan.
 TUTORIAL_OPERATIONS = {
-    # A gathered input for attention, MLP and output, forward; two of each layer backward.
-    "all_gather_matmul": 2 + 2 + 1 + 4,
-    # Two of each layer forward; the gradient of the output layer's input.
-    "matmul_reduce_scatter": 4 + 1,
-    # The gradients of inputs that several products have taken, and of the biases of w2.
-    "reduce_scatter": 4,
+    # The input of attention, with queries, keys and values, and that of the MLP with w1 and w3.
+    "all_gather_matmul_list": 2 + 2,
+    # That of the output layer; the gradients of wo and w2.
+    "all_gather_matmul": 1 + 4,
+    # wo and w2; the gradients of what has been gathered.
+    "matmul_reduce_scatter": 4 + 5,
+    # The gradients of the biases of w2.
     "all_reduce": 2,
 }
 
@@ -336,13 +337,8 @@ def check_tutorial(mesh, ids):
         assert set(ran) == {n for n, m in model.named_modules() if isinstance(m, nn.Linear)}
         for name, calls in ran.items():
             (operation,) = calls
-            assert operation == (
-                "matmul_reduce_scatter"
-                if name.endswith(("wo", "w2"))
-                else "linear"  # of the input that wq and w1 have gathered
-                if name.endswith(("wk", "wv", "w3"))
-                else "all_gather_matmul"
-            )
+            row = name.endswith(("wo", "w2"))
+            assert operation == ("matmul_reduce_scatter" if row else "all_gather_matmul")
     return model
 
 
