@@ -323,7 +323,8 @@ class Column(Linear):
         """This rank's output features of layers for an input that the ranks have parts of; and the
         whole input, this rank's own, if it is to be stored or a weight's gradient needs it."""
         local, dim = _local(input), layout.dim
-        weights, biases = zip(*map(self._parameters, modules), strict=True)
+        parameters = [self._parameters(module) for module in modules]
+        weights, biases = [w for w, _ in parameters], [b for _, b in parameters]
         of_features = int(dim == local.dim() - 1)
         size = local.shape[dim] * self.world_size
         if isinstance(input, DTensor):
