@@ -22,6 +22,7 @@ import sys
 import harness
 import torch
 import torch.distributed as dist
+import torch.distributed._symmetric_memory as symm_mem
 from torch import nn
 from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.distributed.tensor.parallel import (
@@ -94,7 +95,7 @@ def runs_of(model, x, training: bool):
     # Options that differ, if only in what they say of a default, keep the compiled functions apart.
     compiled = {"inductor": {}, "ours": {"_micro_pipeline_tp": False}}
     if x.is_cuda:
-        torch.distributed._symmetric_memory.enable_symm_mem_for_group(dist.group.WORLD.group_name)
+        symm_mem.enable_symm_mem_for_group(dist.group.WORLD.group_name)
         compiled["micro-pipelined"] = {"_micro_pipeline_tp": True}
     runs = {"eager": (lambda: body(model), {})}
     for name, options in compiled.items():
