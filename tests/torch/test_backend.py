@@ -6,6 +6,7 @@ import functools
 import logging
 import operator
 import threading
+import time
 from datetime import timedelta
 
 import pytest
@@ -112,9 +113,10 @@ def _reductions(rank):
         mine = torch.full((3,), 5 + rank, dtype=dtype)
         dist.all_reduce(mine, dist.ReduceOp.AVG)
         assert mine.tolist() == [(5 * world + world * (world - 1) // 2) // world] * 3
-    big = torch.tensor([2**63 + rank, rank], dtype=torch.uint64)
-    dist.all_reduce(big, dist.ReduceOp.MAX)
-    assert big.tolist() == [2**63 + world - 1, world - 1]
+    for op, expected in ((dist.ReduceOp.MAX, 2**63 + 5), (dist.ReduceOp.MIN, 1)):
+        big = torch.tensor([rank or 2**63 + 5], dtype=torch.uint64)
+        dist.all_reduce(big, op)
+        assert big.tolist() == [expected]
     wrapping = torch.full((2,), 30000, dtype=torch.int16)
     dist.all_reduce(wrapping)
     assert wrapping.tolist() == [(30000 * world + 32768) % 65536 - 32768] * 2
@@ -284,10 +286,13 @@ def _groups_and_names(rank):
     assert _groups.context(_groups.name_of(dist.group.WORLD)) is ctx
     assert iris_c.torch.all_reduce(torch.ones(3), ctx=dist.group.WORLD).tolist() == [4] * 3
     mesh = dist.init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "tp"))
-    work = dist.all_reduce(torch.ones(1 << 16), group=mesh["tp"].get_group(), async_op=True)
-    column = iris_c.torch.matmul_all_reduce(torch.ones(2, 3), torch.ones(3, 2), ctx=mesh["tp"])
-    assert column.unique().tolist() == [6]
-    work.wait()
+    for _ in range(2):  # the context is found, and made, and later used while a call is under way
+        if rank % 2:
+            time.sleep(0.3)
+        work = dist.all_reduce(torch.ones(1 << 16), group=mesh["tp"].get_group(), async_op=True)
+        product = iris_c.torch.matmul_all_reduce(torch.ones(2, 3), torch.ones(3, 2), ctx=mesh["tp"])
+        assert product.unique().tolist() == [6]
+        work.wait()
     name = _groups.name_of(mesh["tp"])
     assert _groups.mesh(name) == mesh["tp"]
     ctx = _groups.context(name)
@@ -329,6 +334,10 @@ def _works(rank):
     second = dist.all_reduce(torch.ones(2), async_op=True)
     assert called.wait().unique().tolist() == [world * world]
     second.wait()
+    if rank == 1:
+        time.sleep(0.3)  # it is called back, on the others, when the second is still in the queue
+    first, second = (dist.all_reduce(torch.ones(2), async_op=True) for _ in range(2))
+    assert first.get_future().then(lambda _: second.wait()).wait()
     seen = []
     callers = [
         threading.Thread(target=lambda g=g: seen.append(sums_of(g, 20))) for g in (None, other)

@@ -60,7 +60,7 @@ class HostLane:
                 else:
                     call(own)
 
-        return self._turns.run(carry_out, HostWork(name, written), in_background)
+        return self._turns.run(carry_out, HostWork(name, written, self._turns.help), in_background)
 
     def _met(self) -> Collectives | None:
         if self._meet is not None:

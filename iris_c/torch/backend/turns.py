@@ -8,7 +8,8 @@ the worker, a thread that the first such call starts. So `async_op=True` returns
 ranks' calls still meet in the order in which each rank made them.
 
 What a completed call's future calls back runs in the worker. A call that it makes runs there and
-then: it would wait for itself in the queue.
+then, and one in the queue that it waits for is carried out meanwhile, with those before it: else
+the worker would wait for itself.
 """
 
 from __future__ import annotations
@@ -63,6 +64,15 @@ class Turns:
                 if not inside:
                     self._let_go()
         return work
+
+    def help(self, work: HostWork) -> None:
+        """Carry out what waits, up to `work`, if this thread is the one that would do so later."""
+        while not work.is_completed():
+            with self._changed:
+                if self._owner != threading.get_ident() or not self._waiting:
+                    return
+                call, next_work = self._waiting.popleft()
+            self._carry_out(call, next_work)
 
     def drain(self) -> None:
         """Wait until nothing is under way and nothing waits, but in a call of this thread."""

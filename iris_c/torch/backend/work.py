@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -45,10 +45,24 @@ class HostWork(_Work):
     """A collective on the cpu, which this thread or the group's worker carries out.
 
     `finish` and `fail` end it, once; what a waiter sees is what the thread that ended it wrote.
+
+    Parameters
+    ----------
+    name : str
+    tensors : sequence of torch.Tensor
+        What it writes.
+    before_waiting : function
+        Called with the work by a thread that is about to wait for it.
     """
 
-    def __init__(self, name: str, tensors: Sequence[torch.Tensor]) -> None:
+    def __init__(
+        self,
+        name: str,
+        tensors: Sequence[torch.Tensor],
+        before_waiting: Callable[[HostWork], object],
+    ) -> None:
         super().__init__(name, tensors)
+        self._before_waiting = before_waiting
         self._ended = threading.Event()
         self._lock = threading.Lock()
         self._error: BaseException | None = None
@@ -84,6 +98,7 @@ class HostWork(_Work):
 
         A `timeout` that passes raises torch.distributed.DistBackendError, and ends nothing.
         """
+        self._before_waiting(self)
         seconds = timeout.total_seconds() if timeout else None
         if not self._ended.wait(seconds):
             raise dist.DistBackendError(
