@@ -274,7 +274,7 @@ class Column(Linear):
             # What else uses this tensor has a part of its gradient too: torch adds the parts up
             # when all are there, once.
             local = input.to_local(grad_placements=(Partial(),))
-        if isinstance(self.output_layout, Replicate) and not torch.is_grad_enabled():
+        if isinstance(self.output_layout, Replicate) and not _wants_gradient(module, input):
             return self._gathered_output(module, local)
         weight, bias = self._parameters(module)
         if isinstance(input, DTensor):
@@ -452,6 +452,13 @@ class Row(Linear):
             return whole
         parts = (before, self.world_size, within // self.world_size, whole.shape[-1])
         return whole.reshape(parts).transpose(0, 1)
+
+
+def _wants_gradient(module: nn.Linear, input: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(
+        tensor is not None and tensor.requires_grad
+        for tensor in (input, module.weight, module.bias)
+    )
 
 
 def _counted(layout: Placement, dims: int) -> Placement:

@@ -355,8 +355,10 @@ def check_megatron(mesh, ids):
     with torch.no_grad(), Seen() as seen:
         logits = model(ids)
     assert seen.count["matmul_all_gather"] == 1
-    model.requires_grad_()
     torch.testing.assert_close(logits, model(ids).detach(), rtol=1e-4, atol=1e-5)
+    with Seen() as seen:
+        assert torch.equal(model.requires_grad_(False)(ids), logits)
+    assert seen.count["matmul_all_gather"] == 1
 
 
 def check_checkpoint(mesh, model, folder):
