@@ -17,6 +17,7 @@ Imports torch; ``import iris_c`` alone does not.
 """
 
 from iris_c.torch import random
+from iris_c.torch._clipping import clip_grad_norm_
 from iris_c.torch._compile import compile_pass
 from iris_c.torch._groups import init, register
 from iris_c.torch._nodes import Nodes
@@ -46,6 +47,7 @@ __all__ = [
     "all_gather",
     "all_gather_matmul",
     "all_reduce",
+    "clip_grad_norm_",
     "compile_pass",
     "copy_to_ranks",
     "gathered_matmul",

@@ -260,6 +260,27 @@ def _conversions(mesh):
 
 
 @on_a_mesh
+def _clipping(mesh):
+    """Of models whose other parameters are ordinary tensors, or FSDP2's on another mesh, or all
+    ordinary ones of DistributedDataParallel."""
+    from torch.distributed.fsdp import fully_shard
+
+    for wrap in ("nothing", "fsdp", "ddp"):
+        for order in (2.0, 3.0, float("inf")):
+            whole, model = (nn.Sequential(nn.LayerNorm(WIDTH), *m) for m in models(hidden=5))
+            if wrap == "fsdp":
+                fully_shard(model, mesh=mesh["dp"])
+            elif wrap == "ddp":
+                model = nn.parallel.DistributedDataParallel(model, device_mesh=mesh["dp"])
+            for m in (whole, model):
+                m(batch(0)).square().sum().backward()
+            norm = nn.utils.clip_grad_norm_(whole.parameters(), 0.5, order)
+            assert norm > 0.5
+            close(iris_c.torch.clip_grad_norm_(model.parameters(), 0.5, order), norm)
+            close(iris_c.torch.clip_grad_norm_(model.parameters(), 0.5, order), 0 * norm + 0.5)
+
+
+@on_a_mesh
 def _traced(mesh):
     for dynamic in (None, True):
         whole, model = models(hidden=13)
@@ -278,6 +299,7 @@ def _traced(mesh):
         ("_optimizers", 4),
         ("_fsdp", 4),
         ("_data_parallel", 4),
+        ("_clipping", 4),
         ("_conversions", 2),
         ("_traced", 2),
     ],
@@ -300,6 +322,17 @@ def test_checkpoints_go_to_other_numbers_of_ranks(tmp_path):
 
 def _without_mesh(ctx):
     iris_c.torch.register(ctx)
+    whole, model = (nn.Sequential(nn.LayerNorm(WIDTH), *m) for m in models(hidden=5))
+    for m in (whole, model):
+        m(batch(0)).square().sum().backward()
+    expected = nn.utils.clip_grad_norm_(whole.parameters(), 0.5)
+    close(iris_c.torch.clip_grad_norm_(model.parameters(), 0.5), expected)
+    close(model[3].bias.grad, whole[3].bias.grad)
+    model[0].weight.grad.fill_(float("nan"))
+    with pytest.raises(RuntimeError, match=r"parameters: expected a finite norm of gradients"):
+        iris_c.torch.clip_grad_norm_(model.parameters(), 0.5, error_if_nonfinite=True)
+    with pytest.raises(ValueError, match=r"norm_type: expected more than 0, got 0"):
+        iris_c.torch.clip_grad_norm_(model.parameters(), 0.5, 0)
     layer = ColumnParallelLinear(WIDTH, 5)
     for module in (layer, copy.deepcopy(layer), layer.half(), layer.to_empty(device="cpu")):
         part = module.weight.part
