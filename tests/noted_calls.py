@@ -28,6 +28,11 @@ class _Noted:
 def noted_calls(monkeypatch):
     """The names of the core's operations and collectives that are called from now on."""
     calls, context = [], _operations.context
-    monkeypatch.setattr(_operations, "ops", lambda name: _Noted(context(name), calls).ops)
+
+    class Ops:
+        def __getitem__(self, name):
+            return _Noted(context(name), calls).ops
+
+    monkeypatch.setattr(_operations, "ops", Ops())
     monkeypatch.setattr(_operations, "context", lambda name: _Noted(context(name), calls))
     return calls

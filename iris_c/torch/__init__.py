@@ -35,6 +35,7 @@ from iris_c.torch.functions import (
 from iris_c.torch.kv_heads import KVParallelLinear
 from iris_c.torch.layers import ColumnParallelLinear, RowParallelLinear
 from iris_c.torch.sequence import all_gather, copy_to_ranks, reduce_scatter, scatter
+from iris_c.torch.shared_inputs import SharedInput, fuse_inputs
 from iris_c.torch.vocabulary import VocabParallelEmbedding
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "KVParallelLinear",
     "Nodes",
     "RowParallelLinear",
+    "SharedInput",
     "TokenGradients",
     "VocabParallelEmbedding",
     "all_gather",
@@ -50,6 +52,7 @@ __all__ = [
     "clip_grad_norm_",
     "compile_pass",
     "copy_to_ranks",
+    "fuse_inputs",
     "gathered_matmul",
     "init",
     "matmul_all_gather",

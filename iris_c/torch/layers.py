@@ -215,8 +215,12 @@ class ColumnParallelLinear(_ParallelLinear):
         )
         self.gather_output = gather_output
         self.sequence_sizes = sequence_sizes
+        self._shared: Any = None  # see shared_inputs.py
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self._shared is not None:
+            output: torch.Tensor = self._shared.product(self, x)
+            return output
         return column_products([self], x)[0]
 
     def _factors(self) -> tuple[torch.Tensor, torch.Tensor | None]:
