@@ -226,6 +226,25 @@ def test_what_is_installed_is_taken_away():
     assert repr(hits) == "<iris_c.torch.compile_pass {'matmul_all_reduce': 2}>"
 
 
+@distributed
+def _lengths(rank):
+    """One graph for inputs of several lengths, without recompilation."""
+    for name, hits in (("mlp", {AR: 1}), ("sequence", {GM: 1, RS: 1})):
+        model, x = parallel(name)
+        compiled = Compiled(model)
+        with torch.no_grad():
+            for length in (1, 2, 3):
+                longer = torch.cat([x] * length, 1)
+                torch._dynamo.mark_dynamic(longer, 1)
+                close(local(compiled(longer)), local(model(longer)))
+        assert compiled.hits == hits, f"{name}: {compiled.hits} in\n{compiled}"
+        assert len(compiled.graphs) == 1
+
+
+def test_lengths(tmp_path):
+    run_ranks((__name__, "_lengths"), 2, str(tmp_path / "store"), deadline=200)
+
+
 def test_graphs_of_two_ranks(tmp_path):
     names = ["mlp", "sequence", "columns", "block"]
     run_ranks((__name__, "_graphs"), 2, str(tmp_path / "store"), names, deadline=300)

@@ -29,6 +29,7 @@ from iris_c.torch._compile.graphs import (
     depends,
     equal,
     erase_unused,
+    hands_on,
     is_call,
     number_of,
     only_user,
@@ -175,7 +176,7 @@ def _operands(gather: Gather) -> list[Operand]:
     for path, layout in ways:
         last = path[-1]
         for user in users(last):
-            if is_call(user, *RESHAPING):
+            if hands_on(user):
                 following = layout.then(user)
                 if following is not None:
                     ways.append(([*path, user], following))

@@ -47,6 +47,17 @@ def is_call(node: Any, *targets: Any) -> bool:
     return isinstance(node, Node) and node.op == "call_function" and node.target in targets
 
 
+def hands_on(node: Any) -> bool:
+    """Whether a node has the elements of its first argument, all of them."""
+    if is_call(node, *RESHAPING):
+        return True
+    # DTensor cuts off what it has padded, of which there may be nothing.
+    if not is_call(node, aten.slice.Tensor) or len(node.args) != 4:
+        return False
+    source, start = node.args[0], node.args[2]
+    return start == 0 and same_shape(value(node).shape, value(source).shape)
+
+
 # ---- sizes ----
 
 
