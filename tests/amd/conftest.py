@@ -42,11 +42,12 @@ def programs(shared):
 
 @pytest.fixture(scope="session")
 def emulated(library, programs):
-    """``emulated(arch, **behaviour)``: GPUs that run the installed package's code objects, or of
-    other `kernels`, a folder, those whose names match `only`."""
+    """``emulated(arch, **behaviour)``: GPUs that run the installed package's code objects, or what
+    a `mutated` folder of programs makes of them."""
 
-    def make(arch, kernels=gpus.KERNELS, only=".*", **behaviour):
-        program.prepare(pathlib.Path(kernels) / f"iris_{arch}.hsaco", programs, only)
-        return gpus.Gpus(library, programs, kernels, arch, **behaviour)
+    def make(arch, mutated=None, **behaviour):
+        if mutated is None:
+            program.prepare(gpus.KERNELS / f"iris_{arch}.hsaco", programs)
+        return gpus.Gpus(library, mutated or programs, gpus.KERNELS, arch, **behaviour)
 
     return make

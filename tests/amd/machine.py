@@ -108,6 +108,10 @@ def object_text(kernels, arch: str, arguments: int = 8, lds: int = 0) -> str:
     )
 
 
+def kernel_names(path) -> list[str]:
+    return list(amd_objects.metadata(path))
+
+
 class HipError(RuntimeError):
     """A HIP call did not succeed."""
 

@@ -1,20 +1,22 @@
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: The iris_c authors
-"""Takes parts of the memory order out of a code object's machine code.
+"""Takes parts out of a code object's machine code, as the emulator reads it: of its disassembly.
 
-In the machine code and not in the source, because the compiler puts in waits of its own where it
-happens to have a reason: the source without a wait often still has it.
+Not of the source, because the compiler puts in waits of its own where it happens to have a reason:
+the source without a wait often still has it.
+
+A mutant is a function from a kernel's instructions to what is left of them.
 """
 
 from __future__ import annotations
 
 import pathlib
-import struct
+import re
 
 import amd_objects
+import program
 
-NOP = struct.pack("<I", 0xBF800000)
-SC0_SC1, SC1 = 0xC000, 0x8000  # in the first word of buffer_wbl2 and buffer_inv
+SCOPES = ("sc0", "sc1", "glc")
 
 
 def _is_wait(x) -> bool:
@@ -34,79 +36,120 @@ def _waits_after_write_backs(code) -> set[int]:
     return found
 
 
+def _unscoped(x):
+    """At the scope of a work-group."""
+    return x._replace(operands=" ".join(t for t in x.operands.split() if t not in SCOPES))
+
+
+def _without(*names):
+    return lambda code: [x for x in code if x.name not in names]
+
+
+def _at_work_group_scope(*names):
+    """Of accesses that have a scope: those without one are not meant for other devices."""
+
+    def edit(code):
+        scoped = lambda x: x.name in names and any(x.has(scope) for scope in SCOPES)  # noqa: E731
+        return [_unscoped(x) if scoped(x) else x for x in code]
+
+    return edit
+
+
 def _drain(code):
-    """All waits for stores but those for write-backs. Loads of the emulator need none."""
+    """All waits for stores but those for write-backs."""
     kept = _waits_after_write_backs(code)
-    return [x for x in code if _is_wait(x) and x.address not in kept], _erase
+    return [_counting_loads(x) if _is_wait(x) and x.address not in kept else x for x in code]
+
+
+def _counting_loads(x):
+    """The wait asks for nothing that a counter of memory says."""
+    return x._replace(operands=_without_counter(x.operands, "vmcnt"))
+
+
+def _without_counter(operands: str, counter: str) -> str:
+    """expcnt(0), which nothing here counts, stands for a wait that is not there."""
+    return re.sub(rf"{counter}\(\d+\)", "", operands).strip() or "expcnt(0)"
 
 
 def _wait(code):
     dropped = _waits_after_write_backs(code)
-    return [x for x in code if x.address in dropped], _erase
-
-
-def _write_back(code):
-    return [x for x in code if x.name == "buffer_wbl2"], _erase
+    return [x for x in code if x.address not in dropped]
 
 
 def _scope(code):
     """System scope becomes agent scope; gfx90a writes back and drops L2 at system scope alone."""
-    names = ("buffer_wbl2", "buffer_inv", "buffer_invl2")
-    return [x for x in code if x.name in names], _weaken
+    found = []
+    for x in code:
+        if x.name in ("buffer_wbl2", "buffer_inv", "buffer_invl2"):
+            if not x.has("sc0", "sc1"):
+                continue
+            x = x._replace(operands="sc1")
+        found.append(x)
+    return found
 
 
-def _invalidate(code):
-    names = ("buffer_inv", "buffer_invl2", "buffer_wbinvl1_vol")
-    return [x for x in code if x.name in names], _erase
+def _lds_waits(code):
+    return [
+        x._replace(operands=_without_counter(x.operands, "lgkmcnt")) if x.name == "s_waitcnt" else x
+        for x in code
+    ]
 
 
-def _matrix(code):
-    return [x for x in code if x.name.startswith("v_mfma_")], _erase
+def _load_waits(code):
+    """Waits for all memory stay, as they are those of the protocol too."""
+    return [_counting_loads(x) if x.name == "s_waitcnt" and not _is_wait(x) else x for x in code]
 
 
-def _erase(x, image, at) -> None:
-    nbytes = 8 if x.name.startswith(("buffer_", "v_mfma_")) else 4
-    image[at : at + nbytes] = NOP * (nbytes // 4)
+def barrier(number: int):
+    """Without the barrier of that number in the kernel's code."""
+
+    def edit(code):
+        places = [i for i, x in enumerate(code) if x.name == "s_barrier"]
+        return [x for i, x in enumerate(code) if number >= len(places) or i != places[number]]
+
+    return edit
 
 
-def _weaken(x, image, at) -> None:
-    if not x.has("sc0", "sc1"):
-        _erase(x, image, at)
-        return
-    (word,) = struct.unpack_from("<I", image, at)
-    assert word & SC0_SC1 == SC0_SC1
-    struct.pack_into("<I", image, at, word & ~SC0_SC1 | SC1)
-
-
-MUTANTS = {
+# What only adversarial memory shows.
+ORDER = {
     "drain": _drain,
     "wait for the write-back": _wait,
-    "write-back": _write_back,
+    "write-back": _without("buffer_wbl2"),
     "scope": _scope,
-    "invalidate": _invalidate,
+    "invalidate": _without("buffer_inv", "buffer_invl2", "buffer_wbinvl1_vol"),
 }
-OTHERS = {"matrix": _matrix}
+# Accesses at the scope of a work-group.
+SCOPE = {
+    "packet stores": _at_work_group_scope("global_store_dwordx2"),
+    "packet loads": _at_work_group_scope("global_load_dwordx2"),
+    "flag stores": _at_work_group_scope("global_store_dword"),
+    "flag loads": _at_work_group_scope("global_load_dword"),
+}
+# What is wrong whatever the memory does.
+CODE = {
+    "waits for LDS and scalars": _lds_waits,
+    "waits for loads": _load_waits,
+    "s_nops": _without("s_nop"),
+    "barriers": _without("s_barrier"),
+}
+OTHERS = {"matrix": lambda code: [x for x in code if not x.name.startswith("v_mfma_")]}
+MUTANTS = {**ORDER, **SCOPE, **CODE, **OTHERS}
 
 
-def _file_offset(image: bytes, address: int) -> int:
-    """Where the byte at an address lies in an ELF file."""
-    (first,) = struct.unpack_from("<Q", image, 32)
-    size, count = struct.unpack_from("<HH", image, 54)
-    for i in range(count):
-        kind, _, offset, start, _, nbytes = struct.unpack_from("<IIQQQQ", image, first + i * size)
-        if kind == 1 and start <= address < start + nbytes:
-            return offset + address - start
-    raise ValueError(f"{address:#x} is in no segment")
-
-
-def mutate(source, name: str, target, kernels: str = ".*") -> int:
-    """Writes the object without the named part of the matching kernels; how often it was there."""
-    image = bytearray(pathlib.Path(source).read_bytes())
+def prepare(source, edit, directory, kernels: str = ".*", changed: str = ".*") -> int:
+    """Decodes the matching kernels of the object into the folder, with `edit`, a mutant's name or
+    function, applied to those that match `changed`; returns how many instructions differ."""
+    edit = MUTANTS[edit] if isinstance(edit, str) else edit
     changes = 0
-    for code in amd_objects.instructions(source, kernels).values():
-        chosen, change = {**MUTANTS, **OTHERS}[name](code)
-        for x in chosen:
-            change(x, image, _file_offset(image, x.address))
-        changes += len(chosen)
-    pathlib.Path(target).write_bytes(image)
+
+    def counted(kernel, code):
+        nonlocal changes
+        if not re.fullmatch(changed, kernel):
+            return code
+        left = {x.address: x for x in edit(code)}
+        changes += sum(left.get(x.address) != x for x in code)
+        return list(left.values())
+
+    pathlib.Path(directory).mkdir(exist_ok=True)
+    program.prepare(source, directory, kernels, counted)
     return changes

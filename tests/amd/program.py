@@ -31,8 +31,8 @@ BITS = {"sc0": 1, "glc": 1, "sc1": 2, "nt": 4, "slc": 4}
 PRESERVE = 8
 HEADER, NAME, MAGIC = struct.Struct("<8sIIII"), struct.Struct("<48s"), b"IRISAMD1"
 ALL_OUTSTANDING = 0xFFFFFFFF
-# Instructions whose one operand is a number that matters to timing alone, or a branch's distance.
-IGNORED_OPERANDS = re.compile(r"s_(nop|sleep|branch|cbranch_\w+)$")
+# Instructions whose one operand is a number that matters to time alone, or a branch's distance.
+IGNORED_OPERANDS = re.compile(r"s_(sleep|branch|cbranch_\w+)$")
 
 
 class UnknownSyntax(ValueError):
@@ -113,6 +113,8 @@ class Record:
         self.word, self.offset, self.bits, self.operands = 0, [0, 0], 0, []
         if self.name == "s_waitcnt":
             self._wait(operands)
+        elif self.name == "s_nop":
+            self.word = int(operands, 0)
         elif not IGNORED_OPERANDS.match(self.name):
             if name.endswith("_dpp"):
                 raise UnknownSyntax(name)
@@ -126,10 +128,11 @@ class Record:
     def _wait(self, text: str) -> None:
         counts = dict(re.findall(r"(\w+)\((\d+)\)", text))
         if text.strip() == "0":
-            counts = {"vmcnt": "0"}
+            counts = {"vmcnt": "0", "lgkmcnt": "0"}
         if not counts or not set(counts) <= {"vmcnt", "lgkmcnt", "expcnt"}:
             raise UnknownSyntax(f"s_waitcnt {text}")
         self.word = int(counts.get("vmcnt", ALL_OUTSTANDING))
+        self.offset[0] = int(counts.get("lgkmcnt", -1))
 
     def _parse(self, text: str) -> None:
         operands, modifiers = _split(text)
@@ -167,18 +170,24 @@ def _record(name: str, operands: str) -> Record:
     return Record(name, operands)
 
 
-def decode(path, kernels: str = ".*") -> bytes:
-    """The contents of the file that emulator/program.c reads for these kernels of the object."""
+def decode(path, kernels: str = ".*", edit=None) -> bytes:
+    """The contents of the file that emulator/program.c reads for these kernels of the object, after
+    `edit(kernel, its instructions)` has changed them."""
     image = pathlib.Path(path).read_bytes()
     code = amd_objects.instructions(path, kernels)
-    rows = []
+    rows, places = [], {}
     for symbol, instructions in code.items():
+        left = instructions if edit is None else edit(symbol, instructions)
+        # A branch to what has gone leads to what follows it.
+        at = len(rows)
         for instruction in instructions:
+            places[instruction.address] = at
+            at += at - len(rows) < len(left) and left[at - len(rows)].address == instruction.address
+        for instruction in left:
             try:
                 rows.append((instruction, _record(instruction.name, instruction.operands)))
             except UnknownSyntax as error:
                 raise UnknownSyntax(f"{symbol} at {instruction.address:#x}: {error}") from None
-    places = {instruction.address: i for i, (instruction, _) in enumerate(rows)}
     names = {name: i for i, name in enumerate(sorted({record.name for _, record in rows}))}
     described = {kernel: x for kernel, x in amd_objects.metadata(path).items() if kernel in code}
     chunks = [HEADER.pack(MAGIC, len(names), len(rows), len(described), len(image))]
@@ -205,12 +214,12 @@ def decode(path, kernels: str = ".*") -> bytes:
     return b"".join([*chunks, image])
 
 
-def prepare(path, directory, kernels: str = ".*") -> pathlib.Path:
+def prepare(path, directory, kernels: str = ".*", edit=None) -> pathlib.Path:
     """Decodes the object into the folder, once: the file's name is made of its contents. With
-    `kernels`, only those, for an object of which no others will run."""
+    `kernels`, only those, for a folder from which no others will run; with `edit`, changed."""
     image = pathlib.Path(path).read_bytes()
     target = pathlib.Path(directory) / f"{zlib.crc32(image):08x}.program"
-    return made_once(target, lambda part: part.write_bytes(decode(path, kernels)))
+    return made_once(target, lambda part: part.write_bytes(decode(path, kernels, edit)))
 
 
 def names(path) -> set[str]:

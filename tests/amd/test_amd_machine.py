@@ -49,6 +49,7 @@ def test_global_accesses(gpu, tmp_path, width):
     v_mov_b32_e32 v2, s4
     v_mov_b32_e32 v3, s5
     v_add_co_u32_e32 v2, vcc, v2, v1
+    s_nop 1
     v_addc_co_u32_e32 v3, vcc, 0, v3, vcc
     s_waitcnt vmcnt(0)
     {store} v[2:3], {data}, off offset:2048

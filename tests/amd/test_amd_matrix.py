@@ -55,7 +55,7 @@ def body(name, operand_registers, result_registers):
                           span("a", 16, registers), span("v", 48, result_registers)])  # fmt: skip
     lines += ["s_waitcnt vmcnt(0)",
               "s_mov_b64 exec, 1", "s_nop 7",  # the unit works on all lanes whatever the mask
-              f"{name} {operands}", "s_nop 15",
+              f"{name} {operands}", "s_nop 15", "s_nop 3",
               "s_mov_b64 exec, -1", f"v_add_u32_e32 v2, {RESULT_AT:#x}, v1"]  # fmt: skip
     for i in range(result_registers):
         lines.append(f"global_store_dword v2, v{32 + i}, s[4:5] offset:{256 * (i % 8)}")

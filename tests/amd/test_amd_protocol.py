@@ -7,7 +7,6 @@ import ctypes
 import json
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
 import time
@@ -17,7 +16,6 @@ import device_tensor
 import gpus
 import machine
 import mutants
-import program
 import pytest
 import torch
 
@@ -452,17 +450,14 @@ def test_selftest(environment, arch):
     assert "on 3 ranks, backend hip: all right" in done.stdout
 
 
-def test_selftest_finds_what_is_wrong(environment, programs, tmp_path):
+def test_selftest_finds_what_is_wrong(environment, tmp_path):
     """With matrix instructions missing from one kernel."""
-    package = tmp_path / "iris_c"
-    shutil.copytree(pathlib.Path(iris_c.__file__).parent, package)
-    target = package / "kernels/iris_gfx942.hsaco"
-    changed = mutants.mutate(
-        gpus.KERNELS / target.name, "matrix", target, "iris_MATMUL_ALL_REDUCE_RING_F16"
-    )
+    changed = mutants.prepare(
+        gpus.KERNELS / "iris_gfx942.hsaco", "matrix", tmp_path,
+        changed="iris_MATMUL_ALL_REDUCE_RING_F16",
+    )  # fmt: skip
     assert changed > 0
-    program.prepare(target, programs)
-    started = {**environment("gfx942"), "PYTHONPATH": str(tmp_path)}
+    started = {**environment("gfx942"), "EMULATOR_PROGRAMS": str(tmp_path)}
     done = python(started, "-m", "iris_c", "selftest", "--backend", "hip", "--json")
     assert done.returncode == 1, done.stderr
     wrong = [row for row in json.loads(done.stdout)["rows"] if not row["ok"]]

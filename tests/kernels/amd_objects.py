@@ -83,8 +83,8 @@ def _instructions(path: str, contents: int, kernels: str) -> dict[str, list[Inst
             if match:
                 mnemonic, operands, address, label, offset = match.groups()
                 target = None
-                if label is not None and "branch" in mnemonic:
-                    target = labels[label] + int(offset or "0", 16)
+                if "branch" in mnemonic:  # where symbols are, the operand is one
+                    target = labels[label or operands] + int(offset or "0", 16)
                 code.append(Instruction(int(address, 16), mnemonic, operands, target))
         elif match := LABEL.match(line):
             code = found[match.group(2)] = []

@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include "cache.h"
+#include "checks.h"
 
 /* Instructions that a wave runs before the next one's turn. */
 enum { SLICE = 2048, RANDOM_SLICE = 97, IDLE_PERIOD = 8 };
@@ -29,7 +30,7 @@ static uint32_t number_of(const char *name, uint32_t otherwise)
 
 bool device_open(struct device *device, const char *arch)
 {
-    const char *order = getenv("EMULATOR_ORDER");
+    const char *order = getenv("EMULATOR_ORDER"), *resident = getenv("EMULATOR_RESIDENT");
 
     memset(device, 0, sizeof *device);
     (void)snprintf(device->arch, sizeof device->arch, "%s", arch);
@@ -40,6 +41,8 @@ bool device_open(struct device *device, const char *arch)
     device->dies = device->gfx90a ? 1 : MAX_DIES;
     device->flushes_subnormals = device->gfx90a;
     device->adversarial = number_of("EMULATOR_ADVERSARIAL", 0) != 0;
+    device->checks = number_of("EMULATOR_CHECKS", 1) != 0;
+    device->evicts = device->gfx90a || number_of("EMULATOR_EVICTIONS", 1) != 0;
     device->seed = number_of("EMULATOR_SEED", 1);
     device->idle_rounds = number_of("EMULATOR_IDLE_ROUNDS", 0);
     device->random = device->seed * 2654435761u | 1;
@@ -48,6 +51,12 @@ bool device_open(struct device *device, const char *arch)
         device->order = ORDER_REVERSED;
     if (order != NULL && strcmp(order, "random") == 0)
         device->order = ORDER_RANDOM;
+    device->starved_ms = number_of("EMULATOR_STARVED_MS", 5000);
+    device->residency = RESIDENT_ALL;
+    if (resident != NULL && strcmp(resident, "half") == 0)
+        device->residency = RESIDENT_HALF;
+    if (resident != NULL && strcmp(resident, "one") == 0)
+        device->residency = RESIDENT_ONE;
     pthread_mutex_init(&device->lock, NULL);
     return memory_open(device);
 }
@@ -131,12 +140,20 @@ static bool set_up_group(struct dispatch *dispatch, uint32_t index)
         group->wave[i].group = group;
         set_registers(&group->wave[i], i * LANES);
     }
-    return true;
+    return checks_begin(group);
+}
+
+static uint32_t places_of(enum residency residency, uint32_t groups)
+{
+    if (residency == RESIDENT_ONE)
+        return 1;
+    return residency == RESIDENT_HALF && groups > 1 ? groups / 2 : groups;
 }
 
 static bool set_up(struct dispatch *dispatch)
 {
     dispatch->groups = dispatch->grid[0] * dispatch->grid[1] * dispatch->grid[2];
+    dispatch->places = places_of(dispatch->device->residency, dispatch->groups);
     dispatch->waves_per_group = (dispatch->block + LANES - 1) / LANES;
     dispatch->group = calloc(dispatch->groups, sizeof *dispatch->group);
     dispatch->waiting = calloc(dispatch->groups, sizeof *dispatch->waiting);
@@ -153,6 +170,7 @@ static void tear_down(struct dispatch *dispatch)
     for (uint32_t i = 0; dispatch->group != NULL && i < dispatch->groups; ++i) {
         struct work_group *group = &dispatch->group[i];
         memory_end(group);
+        checks_end(group);
         free(group->wave);
         free(group->lds);
     }
@@ -176,7 +194,8 @@ static void run_wave(struct wave *w, uint32_t slice)
         const struct instruction *in = &code[w->pc++];
         if (dispatch->profile != NULL)
             ++dispatch->profile[in - code];
-        in->run(w, in);
+        if (w->checks == NULL || checks_issue(w, in))
+            in->run(w, in);
     }
     memory_stir(w);
     if (w->state != WAVE_ENDED)
@@ -213,8 +232,10 @@ static bool run_group(struct work_group *group, uint32_t slice)
     if (at_barrier > 0 && at_barrier == group->waves - group->ended) {
         busy = true;
         for (uint32_t i = 0; i < group->waves; ++i)
-            if (group->wave[i].state == WAVE_AT_BARRIER)
+            if (group->wave[i].state == WAVE_AT_BARRIER) {
                 group->wave[i].state = WAVE_RUNS;
+                checks_barrier(&group->wave[i]);
+            }
     }
     return busy;
 }
@@ -227,16 +248,32 @@ static bool all_ended(const struct dispatch *dispatch)
     return true;
 }
 
+/* Lets groups begin while there are places. */
+static void admit(struct dispatch *dispatch)
+{
+    uint32_t resident = 0;
+
+    for (uint32_t i = 0; i < dispatch->started; ++i)
+        resident += dispatch->group[i].ended < dispatch->group[i].waves;
+    while (resident < dispatch->places && dispatch->started < dispatch->groups) {
+        ++dispatch->started;
+        ++resident;
+    }
+}
+
 static bool run_round(struct dispatch *dispatch)
 {
     struct device *device = dispatch->device;
     const uint32_t slice = device->order == ORDER_RANDOM ? RANDOM_SLICE : SLICE;
     bool busy = false;
 
-    for (uint32_t i = 0; i < dispatch->groups && !dispatch->failed; ++i) {
-        uint32_t index = device->order == ORDER_REVERSED ? dispatch->groups - 1 - i : i;
+    if (dispatch->started < dispatch->groups)
+        admit(dispatch);
+    const uint32_t count = dispatch->started;
+    for (uint32_t i = 0; i < count && !dispatch->failed; ++i) {
+        uint32_t index = device->order == ORDER_REVERSED ? count - 1 - i : i;
         if (device->order == ORDER_RANDOM)
-            index = next_random(&device->random) % dispatch->groups;
+            index = next_random(&device->random) % count;
         busy = run_group(&dispatch->group[index], slice) || busy;
     }
     return busy;
@@ -244,10 +281,17 @@ static bool run_round(struct dispatch *dispatch)
 
 static void describe_deadlock(struct dispatch *dispatch)
 {
-    int used = snprintf(dispatch->message, sizeof dispatch->message, "%s: deadlock, waves are at",
+    const uint32_t outside = dispatch->groups - dispatch->started;
+    int used = snprintf(dispatch->message, sizeof dispatch->message, "%s: deadlock,",
                         dispatch->kernel->name);
 
-    for (uint32_t i = 0; i < dispatch->groups && used < (int)sizeof dispatch->message - 40; ++i)
+    if (outside > 0)
+        used += snprintf(dispatch->message + used, sizeof dispatch->message - (size_t)used,
+                         " %u of %u work-groups wait for a place that none of the others gives up,",
+                         outside, dispatch->groups);
+    used += snprintf(dispatch->message + used, sizeof dispatch->message - (size_t)used,
+                     " waves are at");
+    for (uint32_t i = 0; i < dispatch->started && used < (int)sizeof dispatch->message - 40; ++i)
         for (uint32_t k = 0; k < dispatch->group[i].waves; ++k) {
             const struct wave *w = &dispatch->group[i].wave[k];
             if (w->state != WAVE_ENDED && used < (int)sizeof dispatch->message - 40)
@@ -256,10 +300,29 @@ static void describe_deadlock(struct dispatch *dispatch)
         }
 }
 
+static uint64_t now_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+/* Whether a dispatch that has been idle for so many rounds, since then, is given up. */
+static bool is_stuck(const struct dispatch *dispatch, uint32_t idle, uint64_t since)
+{
+    const struct device *device = dispatch->device;
+
+    if (dispatch->started < dispatch->groups)
+        return now_ms() - since > device->starved_ms;
+    return device->idle_rounds != 0 && idle > device->idle_rounds;
+}
+
 static enum dispatch_result run(struct dispatch *dispatch)
 {
     struct device *device = dispatch->device;
     const struct timespec pause = {0, 50000};
+    uint64_t since = now_ms();
     uint32_t idle = 0;
 
     while (!all_ended(dispatch)) {
@@ -269,10 +332,11 @@ static enum dispatch_result run(struct dispatch *dispatch)
             return DISPATCH_FAULT;
         if (busy || dispatch->progress != before) {
             idle = 0;
+            since = now_ms();
             continue;
         }
         ++idle;
-        if (device->idle_rounds != 0 && idle > device->idle_rounds) {
+        if (is_stuck(dispatch, idle, since)) {
             describe_deadlock(dispatch);
             return DISPATCH_DEADLOCK;
         }
@@ -281,7 +345,7 @@ static enum dispatch_result run(struct dispatch *dispatch)
             memory_idle(device);
             pthread_mutex_unlock(&device->lock);
         }
-        if (device->idle_rounds == 0)
+        if (device->idle_rounds == 0 || dispatch->started < dispatch->groups)
             (void)nanosleep(&pause, NULL); /* all wait for a peer */
     }
     return DISPATCH_OK;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * A device, and the run of one kernel on it: all work-groups resident, their waves in turn.
+ * A device, and the run of one kernel on it: its resident work-groups, their waves in turn.
  */
 #ifndef EMULATOR_DISPATCH_H
 #define EMULATOR_DISPATCH_H
@@ -16,6 +16,9 @@
 
 enum { WAITING_BUCKETS = 256, HISTORY = 4096 };
 
+/* All, half of them (one at least), or one. A place is given up by a group that ends. */
+enum residency { RESIDENT_ALL, RESIDENT_HALF, RESIDENT_ONE };
+
 enum order { ORDER_FORWARD, ORDER_REVERSED, ORDER_RANDOM };
 
 struct device {
@@ -25,11 +28,17 @@ struct device {
     bool flushes_subnormals, gfx90a;
     /* How it behaves. */
     bool adversarial;
+    bool checks; /* those of checks.h */
+    bool evicts; /* dirty lines by chance; adversarial memory only */
     enum order order;
     uint32_t seed;
     /* Rounds without progress after which a dispatch is given up as deadlocked; 0: never, for
      * devices whose peers may make the progress. */
     uint32_t idle_rounds;
+    /* How many work-groups of a launch are resident at a time, and for how long none may get
+     * anywhere while others wait for a place. */
+    enum residency residency;
+    uint32_t starved_ms;
     uint32_t random;      /* state of the generator */
     pthread_mutex_t lock; /* held while a wave runs when memory is adversarial */
     struct cache *l2[MAX_DIES];
@@ -58,6 +67,7 @@ struct dispatch {
     const void *kernarg; /* in a region, as the packet */
     struct dispatch_packet *packet;
     uint32_t groups, waves_per_group;
+    uint32_t places, started; /* groups from 0 on begin in order */
     struct work_group *group;
     uint32_t (*waiting)[WAITING_BUCKETS]; /* see memory.c; one row per work-group */
     uint64_t progress;                    /* stores, atomics, ends */

@@ -2,11 +2,13 @@
  * SPDX-FileCopyrightText: The iris_c authors
  *
  * Modules and launches. EMULATOR_PROGRAMS names the folder with the objects' decoded instructions.
- * EMULATOR_PROFILE names a file to which every launch adds lines "kernel address count".
+ * EMULATOR_PROFILE names a file to which every launch adds lines "kernel address count",
+ * EMULATOR_COUNTS a folder, to a file of which it adds lines "instruction count".
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "hip_double.h"
 
@@ -14,7 +16,7 @@ enum { MAX_KERNARG = 4096, PACKET_AT = MAX_KERNARG - 64, MAX_BLOCK = 1024, MAX_L
 
 /* A kernel of a module, as hipModuleGetFunction returns it. */
 struct function {
-    const struct program *program;
+    struct program *program;
     const struct kernel *kernel;
     struct function *next;
 };
@@ -68,7 +70,9 @@ HIP_API hip_result hipModuleUnload(struct module *module)
 HIP_API hip_result hipModuleGetFunction(void **function, struct module *module, const char *name)
 {
     char message[512];
-    const struct kernel *kernel = program_kernel(module->program, name, message);
+    const struct device *device = current_device();
+    const struct kernel *kernel =
+        program_kernel(module->program, name, device == NULL || device->checks, message);
     struct function *made;
 
     if (kernel == NULL) {
@@ -82,6 +86,12 @@ HIP_API hip_result hipModuleGetFunction(void **function, struct module *module, 
     module->functions = made;
     *function = made;
     return HIP_SUCCESS;
+}
+
+/* Not HIP: program_nops of a kernel. */
+HIP_API uint32_t emulator_nops(const struct function *function, uint32_t *needed)
+{
+    return program_nops(function->program, function->kernel, needed);
 }
 
 struct launch_task {
@@ -106,10 +116,38 @@ static void write_profile(const struct dispatch *dispatch, const char *path)
         (void)fclose(file);
 }
 
+/* Each process has a file of its own. */
+static void write_counts(const struct dispatch *dispatch, const char *directory)
+{
+    const struct program *program = dispatch->program;
+    uint64_t *counts = calloc(program->name_count, sizeof *counts);
+    char path[4096];
+
+    (void)snprintf(path, sizeof path, "%s/%ld", directory, (long)getpid());
+    for (uint32_t i = 0; counts != NULL && i < program->instructions; ++i)
+        if (dispatch->profile[i] != 0)
+            counts[(program->instruction[i].name - program->names[0]) /
+                   (ptrdiff_t)sizeof program->names[0]] += dispatch->profile[i];
+    FILE *file = counts != NULL ? fopen(path, "a") : NULL;
+    for (uint32_t i = 0; file != NULL && i < program->name_count; ++i)
+        if (counts[i] != 0)
+            (void)fprintf(file, "%s %llu\n", program->names[i], (unsigned long long)counts[i]);
+    if (file != NULL)
+        (void)fclose(file);
+    free(counts);
+}
+
+/* The variable's value, NULL if it is empty. */
+static const char *setting(const char *name)
+{
+    const char *value = getenv(name);
+    return value != NULL && *value != '\0' ? value : NULL;
+}
+
 static void run_launch(struct task *task)
 {
     const struct launch_task *launch = (struct launch_task *)task;
-    const char *const profile = getenv("EMULATOR_PROFILE");
+    const char *const profile = setting("EMULATOR_PROFILE"), *counts = setting("EMULATOR_COUNTS");
     void *kernarg = aligned_alloc(4096, MAX_KERNARG);
     struct dispatch dispatch = {
         .device = launch->device,
@@ -135,11 +173,13 @@ static void run_launch(struct task *task)
     };
     if (!region_add(kernarg, MAX_KERNARG))
         abort();
-    if (profile != NULL && *profile != '\0')
+    if (profile != NULL || counts != NULL)
         dispatch.profile = calloc(launch->program->instructions, sizeof *dispatch.profile);
     result = dispatch_run(&dispatch);
-    if (dispatch.profile != NULL)
+    if (dispatch.profile != NULL && profile != NULL)
         write_profile(&dispatch, profile);
+    if (dispatch.profile != NULL && counts != NULL)
+        write_counts(&dispatch, counts);
     free(dispatch.profile);
     if (result != DISPATCH_OK) {
         (void)fprintf(stderr, "emulator: %s\n", dispatch.message);

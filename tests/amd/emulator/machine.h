@@ -12,6 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "effects.h"
+
 enum { LANES = 64, VECTOR_REGISTERS = 512, FIRST_ACCUMULATOR = 256, SCALAR_REGISTERS = 128 };
 enum { VCC = 106, M0 = 124, EXEC = 126 };
 enum { MAX_OPERANDS = 5 };
@@ -53,12 +55,14 @@ struct instruction {
     handler run;
     const char *name;
     uint32_t address;
-    uint32_t target; /* of a branch: an index */
-    uint32_t word;   /* s_waitcnt: vmcnt; v_pk_*: selects; bitop3; s_sleep, s_nop */
-    int32_t offset[2];
+    uint32_t target;   /* of a branch: an index */
+    uint32_t word;     /* s_waitcnt: vmcnt; v_pk_*: selects; bitop3; s_nop: cycles less one */
+    int32_t offset[2]; /* s_waitcnt: lgkmcnt, or -1 */
     uint32_t bits;
     uint32_t operands;
     struct operand operand[MAX_OPERANDS];
+    struct effects effects;
+    bool is_nop, ends, jumps, always; /* of the flow: a branch jumps, perhaps always */
 };
 
 /* What an instruction's name stands for. `operands` is their number; -1: any. */
@@ -75,6 +79,8 @@ extern const struct operation scalar_operations[], vector_operations[], memory_o
 enum wave_state { WAVE_RUNS, WAVE_SLEEPS, WAVE_AT_BARRIER, WAVE_ENDED };
 
 struct pending_store;
+struct checks;
+struct races;
 
 struct wave {
     struct work_group *group;
@@ -88,6 +94,7 @@ struct wave {
     struct pending_store *first_pending, *last_pending;
     uint64_t write_back_until; /* die clock; 0: none */
     uint64_t write_back_issued;
+    struct checks *checks; /* NULL if there are none */
     uint32_t s[SCALAR_REGISTERS];
     uint32_t v[VECTOR_REGISTERS][LANES];
 };
@@ -100,6 +107,7 @@ struct work_group {
     uint32_t index;
     uint8_t *lds;
     struct cache *l1; /* adversarial memory only */
+    struct races *races;
     uint32_t waves, ended;
     struct wave *wave;
 };

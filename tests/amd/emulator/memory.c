@@ -385,13 +385,13 @@ void memory_stir(struct wave *w)
     const bool rests = w->state == WAVE_ENDED || w->state == WAVE_AT_BARRIER;
     if (by_chance(w, rests ? 64 : 16))
         LET_GO_IF(w, by_chance(w, 4));
-    if (by_chance(w, 16))
+    if (device_of(w)->evicts && by_chance(w, 16))
         cache_evict(l2_of(w), 8, &device_of(w)->random);
 }
 
 void memory_idle(struct device *device)
 {
-    for (uint32_t die = 0; device->adversarial && die < device->dies; ++die)
+    for (uint32_t die = 0; device->evicts && device->adversarial && die < device->dies; ++die)
         cache_evict(device->l2[die], 4, &device->random);
 }
 

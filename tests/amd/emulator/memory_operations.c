@@ -5,6 +5,7 @@
  */
 #include <string.h>
 
+#include "checks.h"
 #include "dispatch.h"
 #include "machine.h"
 #include "memory.h"
@@ -145,13 +146,16 @@ static void buffer_wbinvl1_vol(struct wave *w, const struct instruction *in)
 
 /* ---- LDS ---- */
 
-static uint8_t *lds_at(struct wave *w, uint32_t address, uint32_t nbytes)
+/* NULL with a fault. `written` is what will be written there, if anything. */
+static uint8_t *lds_at(struct wave *w, uint32_t address, uint32_t nbytes, const void *written)
 {
     const struct dispatch *dispatch = w->group->dispatch;
     const uint32_t size = dispatch->kernel->lds_nbytes + dispatch->dynamic_lds;
 
-    if (address <= size && nbytes <= size - address)
+    if (address <= size && nbytes <= size - address) {
+        checks_lds(w, address, nbytes, written);
         return w->group->lds + address;
+    }
     fault(w, "%u bytes at %#x of %u bytes of LDS", nbytes, address, size);
     return NULL;
 }
@@ -167,7 +171,8 @@ static void lds_read(struct wave *w, const struct instruction *in, int parts, ui
         const uint32_t address = w->v[in->operand[1].index][l];
         uint32_t words[4] = {0};
         for (int part = 0; part < parts; ++part) {
-            const uint8_t *from = lds_at(w, address + (uint32_t)in->offset[part] * unit, nbytes);
+            const uint8_t *from =
+                lds_at(w, address + (uint32_t)in->offset[part] * unit, nbytes, NULL);
             if (from != NULL)
                 memcpy(&words[(uint32_t)part * registers], from, nbytes);
         }
@@ -183,10 +188,10 @@ static void lds_write(struct wave *w, const struct instruction *in, int parts, u
     {
         const uint32_t address = w->v[in->operand[0].index][l];
         for (int part = 0; part < parts; ++part) {
-            uint8_t *to = lds_at(w, address + (uint32_t)in->offset[part] * unit, nbytes);
             uint32_t words[4];
             for (uint32_t i = 0; i < (nbytes + 3) / 4; ++i)
                 words[i] = w->v[in->operand[1 + part].index + i][l];
+            uint8_t *to = lds_at(w, address + (uint32_t)in->offset[part] * unit, nbytes, words);
             if (to != NULL)
                 memcpy(to, words, nbytes);
         }

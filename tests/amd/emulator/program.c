@@ -85,6 +85,11 @@ static const struct operation *find_operation(const char *name)
     return NULL;
 }
 
+bool program_knows(const char *name)
+{
+    return find_operation(name) != NULL;
+}
+
 /* A kernel's code ends where another's begins. */
 static uint32_t end_of(const struct program *program, const struct kernel *kernel)
 {
@@ -96,12 +101,22 @@ static uint32_t end_of(const struct program *program, const struct kernel *kerne
     return end;
 }
 
-static bool decode(struct program *program, const struct kernel *kernel, char message[512])
+static void set_flow(struct instruction *in)
+{
+    in->is_nop = strcmp(in->name, "s_nop") == 0;
+    in->ends = strcmp(in->name, "s_endpgm") == 0;
+    in->always = strcmp(in->name, "s_branch") == 0;
+    in->jumps = in->always || strncmp(in->name, "s_cbranch", 9) == 0;
+}
+
+static bool decode(struct program *program, const struct kernel *kernel, bool checks,
+                   char message[512])
 {
     const struct file_instruction *from = program->encoded;
     /* Once: the kernel may be running. */
     const bool is_decoded = program->instruction[kernel->entry].run != NULL;
     const uint32_t end = is_decoded ? 0 : end_of(program, kernel);
+    char hazard[400];
 
     for (uint32_t i = kernel->entry; i < end; ++i) {
         struct instruction *to = &program->instruction[i];
@@ -128,8 +143,15 @@ static bool decode(struct program *program, const struct kernel *kernel, char me
                            to->name, to->address);
             return false;
         }
+        to->effects = effects_of(to);
+        set_flow(to);
     }
-    return true;
+    if (is_decoded || !checks ||
+        hazards_absent(program->instruction, kernel->entry, end, program->arch, hazard, 400))
+        return true;
+    program->instruction[kernel->entry].run = NULL;
+    (void)snprintf(message, 512, "%s: %s", kernel->name, hazard);
+    return false;
 }
 
 static bool read_file(struct program *program, const void *object, size_t object_size,
@@ -152,6 +174,7 @@ static bool read_file(struct program *program, const void *object, size_t object
     }
     program->instructions = header->instructions;
     program->kernels = header->kernels;
+    program->name_count = header->names;
     program->names = calloc(header->names + 1, sizeof *program->names);
     program->kernel = calloc(header->kernels + 1, sizeof *program->kernel);
     program->instruction = calloc(header->instructions + 1, sizeof *program->instruction);
@@ -206,12 +229,22 @@ size_t object_nbytes(const void *object, const char *arch)
     return header->e_shoff + (size_t)header->e_shnum * header->e_shentsize;
 }
 
+static enum architecture architecture_of(const Elf64_Ehdr *header)
+{
+    const uint32_t machine = header->e_flags & 0xff;
+
+    if (machine == machine_of("gfx90a"))
+        return ARCH_GFX90A;
+    return machine == machine_of("gfx942") ? ARCH_GFX942 : ARCH_GFX950;
+}
+
 static bool load_segments(struct program *program, const uint8_t *object)
 {
     const Elf64_Ehdr *header = (const void *)object;
     const Elf64_Phdr *segment = (const void *)(object + header->e_phoff);
     size_t end = 0;
 
+    program->arch = architecture_of(header);
     for (int i = 0; i < header->e_phnum; ++i)
         if (segment[i].p_type == PT_LOAD && segment[i].p_vaddr + segment[i].p_memsz > end)
             end = segment[i].p_vaddr + segment[i].p_memsz;
@@ -314,11 +347,36 @@ void program_free(struct program *program)
     free(program);
 }
 
-const struct kernel *program_kernel(struct program *program, const char *name, char message[512])
+const struct kernel *program_kernel(struct program *program, const char *name, bool checks,
+                                    char message[512])
 {
     for (uint32_t i = 0; i < program->kernels; ++i)
         if (strcmp(program->kernel[i].name, name) == 0)
-            return decode(program, &program->kernel[i], message) ? &program->kernel[i] : NULL;
+            return decode(program, &program->kernel[i], checks, message) ? &program->kernel[i]
+                                                                         : NULL;
     (void)snprintf(message, 512, "%.400s: no such kernel", name);
     return NULL;
+}
+
+uint32_t program_nops(struct program *program, const struct kernel *kernel, uint32_t *needed)
+{
+    uint32_t end = end_of(program, kernel), count = 0;
+    char hazard[400];
+
+    while (program->instruction[end - 1].is_nop) /* padding */
+        --end;
+    *needed = 0;
+    for (uint32_t i = kernel->entry; i < end; ++i) {
+        struct instruction *in = &program->instruction[i];
+        /* Between two memory accesses it is for XNACK, see hazards.h. */
+        if (!in->is_nop ||
+            (in[-1].effects.unit == UNIT_MEMORY && in[1].effects.unit == UNIT_MEMORY))
+            continue;
+        ++count;
+        --in->word;
+        *needed += !hazards_absent(program->instruction, kernel->entry, end, program->arch, hazard,
+                                   sizeof hazard);
+        ++in->word;
+    }
+    return count;
 }

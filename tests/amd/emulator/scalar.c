@@ -6,6 +6,7 @@
  */
 #include <time.h>
 
+#include "checks.h"
 #include "dispatch.h"
 #include "machine.h"
 #include "memory.h"
@@ -220,6 +221,7 @@ static void nothing(struct wave *w, const struct instruction *in)
 static void s_waitcnt(struct wave *w, const struct instruction *in)
 {
     memory_wait(w, in->word);
+    checks_wait(w, (int32_t)in->word, in->offset[0]);
 }
 
 static void s_barrier(struct wave *w, const struct instruction *in)
@@ -253,7 +255,9 @@ static void s_memrealtime(struct wave *w, const struct instruction *in)
 static void s_load(struct wave *w, const struct instruction *in, uint32_t words)
 {
     const uint64_t address = scalar64(w, &in->operand[1]) + scalar32(w, &in->operand[2]);
-    memory_load_scalar(w, address & ~UINT64_C(3), &w->s[in->operand[0].index], words * 4);
+
+    if (checks_scalar_load(w, address & ~UINT64_C(3), words * 4))
+        memory_load_scalar(w, address & ~UINT64_C(3), &w->s[in->operand[0].index], words * 4);
 }
 
 #define S_LOAD(name, words)                                                                        \
