@@ -230,21 +230,39 @@ static int check_gradients(const struct iris_py_state *state, struct iris_py_tor
     return -1;
 }
 
-/* Whether a tensor, or one of a list or tuple of such, requires a gradient; -1: error. */
-static int any_requires_gradient(const struct iris_py_torch *torch, PyObject *object)
+static bool is_tensor(const struct iris_py_torch *torch, PyObject *object)
 {
-    const bool is_list = PyList_Check(object);
-    const Py_ssize_t count = is_list                 ? PyList_Size(object)
-                             : PyTuple_Check(object) ? PyTuple_Size(object)
-                                                     : 0;
+    return PyType_IsSubtype(Py_TYPE(object), (PyTypeObject *)torch->tensor_type);
+}
+
+/* Calls ask(torch, element) for the elements of a list or a tuple until one does not answer 0; what
+ * is neither has none. To ask may run Python, which may change a list: the element is held. */
+static int ask_elements(const struct iris_py_torch *torch, PyObject *object,
+                        int (*ask)(const struct iris_py_torch *torch, PyObject *element))
+{
     int found = 0;
 
-    if (PyType_IsSubtype(Py_TYPE(object), (PyTypeObject *)torch->tensor_type))
-        return requires_gradient(torch, object);
-    for (Py_ssize_t i = 0; found == 0 && i < count; i++) /* borrowed elements */
-        found = any_requires_gradient(torch, is_list ? PyList_GetItem(object, i)
-                                                     : PyTuple_GetItem(object, i));
+    if (!PyList_Check(object) && !PyTuple_Check(object))
+        return 0;
+    for (Py_ssize_t i = 0; found == 0 && i < PySequence_Size(object); i++) {
+        PyObject *element = PySequence_GetItem(object, i);
+        found = element != NULL ? ask(torch, element) : -1;
+        Py_XDECREF(element);
+    }
     return found;
+}
+
+static int tensor_requires_gradient(const struct iris_py_torch *torch, PyObject *object)
+{
+    return is_tensor(torch, object) ? requires_gradient(torch, object) : 0;
+}
+
+/* Whether an argument, a tensor or a list of tensors among others, requires a gradient; -1: error.
+ */
+static int argument_requires_gradient(const struct iris_py_torch *torch, PyObject *argument)
+{
+    return is_tensor(torch, argument) ? requires_gradient(torch, argument)
+                                      : ask_elements(torch, argument, tensor_requires_gradient);
 }
 
 int iris_py_torch_is_differentiated(struct iris_py_state *state, PyObject *arguments)
@@ -257,7 +275,7 @@ int iris_py_torch_is_differentiated(struct iris_py_state *state, PyObject *argum
         return -1;
     if (modes.has_tangents || !modes.records_gradients)
         return modes.has_tangents;
-    return any_requires_gradient(&state->torch, arguments);
+    return ask_elements(&state->torch, arguments, argument_requires_gradient);
 }
 
 int iris_py_torch_check_values(struct iris_py_state *state, struct iris_py_torch_modes *modes,
