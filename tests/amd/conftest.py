@@ -2,14 +2,36 @@
 # SPDX-FileCopyrightText: The iris_c authors
 """The emulator, built once, and the code objects of the installed package, decoded once."""
 
+import os
 import pathlib
+import shutil
+import tempfile
 
 import amd_objects
 import gpus
+import instruction_table
 import machine
 import program
 import pytest
 from once import made_once
+
+
+def pytest_configure(config):
+    """`make test-amd` counts what runs: the processes that test inherit the folder's name."""
+    if "IRIS_C_TEST_AMD_SEEDS" in os.environ and not hasattr(config, "workerinput"):
+        os.environ["EMULATOR_COUNTS"] = tempfile.mkdtemp(prefix="iris_c-counts-")
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    counts = os.environ.get("EMULATOR_COUNTS")
+    if counts is None or hasattr(config, "workerinput"):
+        return
+    if os.listdir(counts):
+        library = machine.build(pathlib.Path(counts) / "hip")
+        terminalreporter.section("instructions that ran on emulated GPUs")
+        for line in instruction_table.lines(counts, library):
+            terminalreporter.write_line(line)
+    shutil.rmtree(counts)
 
 
 def pytest_collection_modifyitems(items):

@@ -36,6 +36,11 @@ def _waits_after_write_backs(code) -> set[int]:
     return found
 
 
+def _idle(x):
+    """As long, and nothing else."""
+    return x._replace(name="s_nop", operands="0")
+
+
 def _unscoped(x):
     """At the scope of a work-group."""
     return x._replace(operands=" ".join(t for t in x.operands.split() if t not in SCOPES))
@@ -105,7 +110,8 @@ def barrier(number: int):
 
     def edit(code):
         places = [i for i, x in enumerate(code) if x.name == "s_barrier"]
-        return [x for i, x in enumerate(code) if number >= len(places) or i != places[number]]
+        gone = places[number] if number < len(places) else -1
+        return [_idle(x) if i == gone else x for i, x in enumerate(code)]
 
     return edit
 
@@ -130,7 +136,7 @@ CODE = {
     "waits for LDS and scalars": _lds_waits,
     "waits for loads": _load_waits,
     "s_nops": _without("s_nop"),
-    "barriers": _without("s_barrier"),
+    "barriers": lambda code: [_idle(x) if x.name == "s_barrier" else x for x in code],
 }
 OTHERS = {"matrix": lambda code: [x for x in code if not x.name.startswith("v_mfma_")]}
 MUTANTS = {**ORDER, **SCOPE, **CODE, **OTHERS}

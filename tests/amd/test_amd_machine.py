@@ -2,11 +2,11 @@
 # SPDX-FileCopyrightText: The iris_c authors
 """The emulated machine: memory instructions, waves and work-groups, and what it refuses."""
 
-import pathlib
 import re
 import struct
 
 import gpus
+import instruction_table
 import machine
 import numpy
 import program
@@ -263,24 +263,21 @@ def test_another_architecture_is_refused(library, programs, tmp_path):
 
 
 def test_every_instruction_of_the_objects_is_tested(programs):
-    here = pathlib.Path(__file__).parent
-    files = ("test_amd_instructions.py", "test_amd_matrix.py", "test_amd_machine.py")
-    text = " ".join((here / name).read_text() for name in files).replace("\\n", " ")
-    written = set(re.findall(r"\b(?:v|s|ds|global|buffer)_\w+", text))
-    written |= {re.sub(r"_(e32|e64|sdwa)$", "", name) for name in written}
-    for relation in ("lt", "eq", "le", "gt", "ne", "ge"):
-        written |= {f"v_cmp_{relation}_{kind}" for kind in ("u32", "i32", "u64", "i64")}
-    for width in LOADS:
-        written.add(f"global_load_{width}")
-    written |= {f"v_mfma_f32_{n}x{n}x{k}_{kind}" for n, k in ((32, 2), (32, 8), (32, 16))
-                for kind in ("f32", "f16", "bf16")}  # fmt: skip
-    for relation in ("lg", "eq", "le", "gt", "lt", "ge"):
-        written |= {f"s_cmp_{relation}_{kind}" for kind in ("u32", "i32")}
-    # By every kernel that runs, the cache controls by test_amd_memory_order.py.
-    by_kernels = {
-        "s_load_dword", "s_memrealtime", "buffer_wbl2", "buffer_inv", "buffer_invl2",
-        "buffer_wbinvl1_vol",
-    }  # fmt: skip
     for arch in machine.ARCHES:
         names = program.names(program.prepare(gpus.KERNELS / f"iris_{arch}.hsaco", programs))
-        assert names <= written | by_kernels, sorted(names - written - by_kernels)
+        untested = names - set(instruction_table.tests())
+        assert not untested, sorted(untested)
+
+
+def test_the_table_of_instructions(library, programs, tmp_path):
+    """What ran, how often, and how true its emulation is."""
+    counts = tmp_path / "counts"
+    counts.mkdir()
+    with machine.Machine(library, programs, "gfx942", EMULATOR_COUNTS=str(counts)) as gpu:
+        body = "v_rcp_f32_e32 v1, v0\nv_mov_b32_e32 v2, 0\nv_mov_b32_e32 v3, 0\ns_endpgm"
+        run(gpu, tmp_path, body, gpu.array(numpy.zeros(4, dtype=numpy.uint32)), block=128)
+    lines = instruction_table.lines(counts, library)
+    table = {line.split()[0]: line.split()[1:] for line in lines}
+    assert table["v_mov_b32"] == ["4", "exact", "test_amd_instructions.py"]
+    assert table["v_rcp_f32"][:2] == ["2", "approximate:"]
+    assert instruction_table.status(library, "v_sin_f32") == "refused"

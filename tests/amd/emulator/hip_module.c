@@ -26,6 +26,27 @@ struct module {
     struct function *functions;
 };
 
+/* The variable's value, NULL if it is empty. */
+static const char *setting(const char *name)
+{
+    const char *value = getenv(name);
+    return value != NULL && *value != '\0' ? value : NULL;
+}
+
+/* On stderr, and in the file of EMULATOR_LOG: what several processes say at once is hard to catch.
+ */
+static void complain(const char *message)
+{
+    const char *path = setting("EMULATOR_LOG");
+    FILE *file = path != NULL ? fopen(path, "a") : NULL;
+
+    (void)fprintf(stderr, "emulator: %s\n", message);
+    if (file == NULL)
+        return;
+    (void)fprintf(file, "%s\n", message);
+    (void)fclose(file);
+}
+
 HIP_API hip_result hipModuleLoadData(void **module, const void *image)
 {
     const struct device *device = current_device();
@@ -43,7 +64,7 @@ HIP_API hip_result hipModuleLoadData(void **module, const void *image)
         made->program = program_load(image, nbytes, directory, message);
     if (made->program == NULL) {
         if (nbytes != 0)
-            (void)fprintf(stderr, "emulator: %s\n", message);
+            complain(message);
         free(made);
         return HIP_NO_BINARY;
     }
@@ -76,7 +97,7 @@ HIP_API hip_result hipModuleGetFunction(void **function, struct module *module, 
     struct function *made;
 
     if (kernel == NULL) {
-        (void)fprintf(stderr, "emulator: %s\n", message);
+        complain(message);
         return HIP_NOT_FOUND;
     }
     made = malloc(sizeof *made);
@@ -137,13 +158,6 @@ static void write_counts(const struct dispatch *dispatch, const char *directory)
     free(counts);
 }
 
-/* The variable's value, NULL if it is empty. */
-static const char *setting(const char *name)
-{
-    const char *value = getenv(name);
-    return value != NULL && *value != '\0' ? value : NULL;
-}
-
 static void run_launch(struct task *task)
 {
     const struct launch_task *launch = (struct launch_task *)task;
@@ -182,7 +196,7 @@ static void run_launch(struct task *task)
         write_counts(&dispatch, counts);
     free(dispatch.profile);
     if (result != DISPATCH_OK) {
-        (void)fprintf(stderr, "emulator: %s\n", dispatch.message);
+        complain(dispatch.message);
         set_sticky_result(result == DISPATCH_DEADLOCK ? HIP_LAUNCH_TIMEOUT : HIP_LAUNCH_FAILURE);
     }
     (void)region_remove(kernarg);
