@@ -9,6 +9,8 @@ import re
 
 import amd_build
 import amd_objects
+import control_flow
+import mutants
 import pytest
 
 import iris_c
@@ -121,6 +123,31 @@ def test_memory_order(read):
     target, _, kernels = read
     found = [text for kernel in kernels.values() for text in complaints(kernel, target)]
     assert not found, "\n".join(found[:20])
+
+
+def test_packets_have_system_scope(read):
+    """All words of packets, and not one without it is overlooked in any kernel."""
+    target, _, kernels = read
+    senders = [kernel for name, kernel in kernels.items() if "_LL_" in name]
+    assert len(senders) > 10
+    for kernel in senders:
+        found = amd_objects.packet_violations(kernel, target)
+        assert not found, "\n".join(found[:5])
+        for name in ("packet loads", "packet stores"):
+            if (target, name) == ("gfx90a", "packet stores"):
+                continue  # they have no scope there
+            changed = control_flow.Kernel(kernel.name, mutants.MUTANTS[name](kernel.code))
+            assert amd_objects.packet_violations(changed, target), f"{kernel.name}: {name}"
+
+
+def test_flags_have_system_scope(read):
+    """The rules of `violations` notice stores of signals without it."""
+    target, _, kernels = read
+    if target == "gfx90a":
+        return
+    name = "iris_ALL_REDUCE_TWO_SHOT_F32"
+    changed = control_flow.Kernel(name, mutants.MUTANTS["flag stores"](kernels[name].code))
+    assert any("a signal without sc0 sc1" in x for x in amd_objects.violations(changed, target))
 
 
 @pytest.mark.parametrize("name", amd_build.MUTANTS)
