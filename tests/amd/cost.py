@@ -2,21 +2,24 @@
 # SPDX-FileCopyrightText: The iris_c authors
 """A cost model of the products' main loops, for machines that cannot be timed here.
 
-python tests/amd/cost.py [--listing] [ARCH ...]
+python tests/amd/cost.py [--kernel REGEX] [--listing] [ARCH ...]
 
-prints a table for all dtypes, and with --listing the loops, each instruction with the cycle in
-which it issues.
+prints what the model says of the installed package's code objects. It reads the loop over K of a
+kernel from the disassembly and replays it for all waves of the work-groups on a compute unit:
 
-The emulator counts how often each instruction runs in two products that differ in K alone; the
-difference, per step of K, is the main loop as one wave executes it, in the order of the code. The
-model issues it in order, one wave per SIMD: an instruction takes 4 cycles to issue (a product of
-whole registers 16, a taken branch 16), MFMA occupies the matrix unit for as long as its peak rate
-says, the next MFMA waits for the unit, and everything else runs in its shadow. Memory is free but
-for its issue: what a wait would add is shown as the distance in cycles between the first load and
-the wait for it, beside the latencies of L2 (about 500 cycles) and LDS (about 64).
+issue     Each wave in order. A SIMD issues one instruction in 4 cycles, a taken branch in 16.
+matrix    A SIMD has one matrix unit, which an MFMA holds for as long as its peak rate says. What
+          reads a result, other than the next sum in the same registers, waits until it is there.
+LDS       One for all waves, which serves one access after the other, each in the cycles that
+          its bank conflicts take (lds_banks.py); the data is there LDS_LATENCY later.
+memory    Loads answer in order after a latency that is given: how long it is on a chip at work
+          nobody knows beforehand, so there are four of them. Bandwidth is unlimited.
+waits     s_waitcnt waits for its counts (vmcnt, lgkmcnt), s_barrier for the work-group's waves.
 
-MFMA of a 32 x 32 block, cycles: 2 M N K over the operations per cycle of a SIMD, which are AMD's
-peak rates of a compute unit (CDNA 2, 3 and 4 white papers) over four.
+No chip has confirmed it: ratios are worth more than absolute numbers.
+
+MFMA's cycles: 2 M N K over the operations per cycle of a SIMD, which are AMD's peak rates of a
+compute unit (CDNA 2, 3 and 4 white papers) over four.
 """
 
 from __future__ import annotations
@@ -24,16 +27,15 @@ from __future__ import annotations
 import argparse
 import collections
 import dataclasses
+import functools
 import pathlib
 import re
 import sys
-import tempfile
+import typing
 
 import amd_objects
-import gpus
-import machine
-import program
-import torch
+import control_flow
+import lds_banks
 
 # Operations per cycle of one SIMD.
 RATES = {
@@ -41,186 +43,308 @@ RATES = {
     "gfx942": {"f32": 64, "f16": 512, "bf16": 512},
     "gfx950": {"f32": 64, "f16": 1024, "bf16": 1024},
 }
-WAVES = 4
-STEP = {torch.float32: 16, torch.float16: 32, torch.bfloat16: 32}
-ISSUE, SLOW, TAKEN = 4, 16, 16
-SLOW_NAMES = re.compile(r"v_(mul_lo|mul_hi|mad_u64|mad_i64)")
-WIDTH = {"ushort": 2, "ubyte": 1, "dword": 4, "dwordx2": 8, "dwordx3": 12, "dwordx4": 16}
+LDS_BYTES = {"gfx90a": 65536, "gfx942": 65536, "gfx950": 163840}
+REGISTERS = 512  # of a lane on a SIMD, vector and accumulation registers together
+SIMDS = WAVES = 4  # a work-group has one wave on each SIMD
+ISSUE, TAKEN = 4, 16
+LDS_LATENCY = 64
+LATENCIES = (500, 700, 900, 1200)
+STAGGER = 200  # between the starts of two work-groups of a launch
+ROUNDS, WARM_UP = 14, 6
 
 
-def product(ctx, memory, dtype, K, transposed):
-    """One tile by one work-group."""
-    A = memory.heap(128, K, dtype=dtype)
-    B = memory.heap(128, K, dtype=dtype).t() if transposed else memory.heap(K, 128, dtype=dtype)
-    C = memory.heap(128, 128, dtype=dtype)
-    A.fill_(1)
-    B.fill_(1)
-    ctx.ops.matmul_all_reduce(*(memory.passed(t) for t in (C, A, B)))
-    assert memory.library.hipDeviceSynchronize() == 0
-    assert (C == K).all()
+class Operation(typing.NamedTuple):
+    """What the model knows of an instruction."""
+
+    kind: str  # matrix, lds, memory, wait, barrier, branch or other
+    cycles: int = 0  # of the matrix unit or LDS
+    results: frozenset = frozenset()  # registers of an MFMA's result
+    operands: frozenset = frozenset()  # registers that must not wait for an MFMA's result
+    vmcnt: int | None = None
+    lgkmcnt: int | None = None
 
 
-@dataclasses.dataclass
-class Loop:
-    """What one wave executes per step of K, and what the model says of it."""
-
-    code: list  # (instruction, times per step)
-    issued: list = dataclasses.field(default_factory=list)  # the cycle of each instruction
-    matrix: int = 0
-    matrix_cycles: int = 0
-    cycles: int = 0
-    instructions: float = 0
-    lds_bytes: float = 0
-    global_bytes: float = 0
-    load_distance: int = 0
-    kinds: collections.Counter = dataclasses.field(default_factory=collections.Counter)
-
-    @property
-    def utilisation(self) -> float:
-        return self.matrix_cycles / self.cycles
-
-
-def _counts(path) -> tuple[set[str], collections.Counter]:
-    """The kernels that ran, and how often the instruction at each address."""
-    kernels, counts = set(), collections.Counter()
-    for line in pathlib.Path(path).read_text().splitlines():
-        kernel, address, count = line.split()
-        kernels.add(kernel)
-        counts[int(address, 16)] += int(count)
-    return kernels, counts
-
-
-def profile(make, arch, dtype, transposed, directory) -> Loop:
-    """``make(arch, **behaviour)`` gives emulated GPUs."""
-    step, steps = STEP[dtype], (10, 26)
-    totals = []
-    for count in steps:
-        path = pathlib.Path(directory) / f"{arch}-{count}.profile"
-        path.write_text("")
-        make(arch, compute_units=1, profile=path).run(product, 1, dtype, step * count, transposed)
-        kernels, counts = _counts(path)
-        totals.append(counts)
-    read = amd_objects.instructions(gpus.KERNELS / f"iris_{arch}.hsaco", "|".join(sorted(kernels)))
-    code = {x.address: x for kernel in read.values() for x in kernel}
-    more = (steps[1] - steps[0]) * WAVES
-    loop = []
-    for address in sorted(totals[1]):
-        times = (totals[1][address] - totals[0][address]) / more
-        if times > 0:
-            loop.append((code[address], times))
-    # Begin after the barrier, where all of the group's waves do.
-    barrier = next(i for i, (x, _) in enumerate(loop) if x.name == "s_barrier")
-    return estimate(Loop(loop[barrier + 1 :] + loop[: barrier + 1]), arch)
-
-
-def _matrix_cycles(name: str, arch: str) -> int:
+def matrix_cycles(name: str, arch: str) -> int:
     m, n, k, kind = re.match(r"v_mfma_f32_(\d+)x(\d+)x(\d+)_?(bf16|f16|f32)", name).groups()
     return 2 * int(m) * int(n) * int(k) // RATES[arch][kind]
 
 
-def _kind(name: str) -> str:
-    for prefix, kind in (("v_mfma", "mfma"), ("ds_", "lds"), ("global_", "global"),
-                         ("s_waitcnt", "wait"), ("s_", "scalar"), ("v_", "vector")):  # fmt: skip
-        if name.startswith(prefix):
-            return kind
-    return "other"
+def operation(instruction, arch: str, lds_cycles: int = 0) -> Operation:
+    name, text = instruction.name, instruction.operands
+    if name.startswith("v_mfma"):
+        result, first, second, added = text.split(", ")[:4]
+        # The sum before is passed on inside the unit, register by register.
+        operands = [first, second] + ([] if added == result else [added])
+        return Operation("matrix", matrix_cycles(name, arch),
+                         frozenset(lds_banks.registers(result)),
+                         frozenset(lds_banks.registers(", ".join(operands))))  # fmt: skip
+    operands = frozenset(lds_banks.registers(text))
+    if name.startswith("ds_"):
+        return Operation("lds", lds_cycles, operands=operands)
+    if re.match(r"(global|buffer|flat|scratch)_(load|store|atomic)", name):
+        return Operation("memory", operands=operands)
+    if name == "s_waitcnt":
+        counts = {key: int(value) for key, value in re.findall(r"(\w+cnt)\((\d+)\)", text)}
+        return Operation("wait", vmcnt=counts.get("vmcnt"), lgkmcnt=counts.get("lgkmcnt"))
+    if name == "s_barrier":
+        return Operation("barrier")
+    if instruction.target is not None:
+        return Operation("branch")
+    return Operation("other", operands=operands)
 
 
-def _bytes(name: str) -> int:
-    """Of one lane."""
-    match = re.match(r"ds_(?:read|write)(2?)_b(\d+)", name)
-    if match:
-        return int(match.group(2)) // 8 * (2 if match.group(1) else 1)
-    match = re.match(r"global_(?:load|store)_(\w+)", name)
-    return WIDTH.get(match.group(1), 0) if match else 0
+class Replay(typing.NamedTuple):
+    cycles: float  # per round of the loop, of which each work-group does one
+    busy: float  # the matrix units' part of the time
 
 
-def estimate(loop: Loop, arch: str) -> Loop:
-    clock = unit_free = 0.0
-    first_load = None
-    for number, (x, times) in enumerate(loop.code):
-        kind = _kind(x.name)
-        loop.kinds[kind] += times
-        loop.instructions += times
-        if kind == "mfma":
-            cycles = _matrix_cycles(x.name, arch)
-            clock = max(clock, unit_free)
-            unit_free = clock + cycles * times
-            loop.matrix += times
-            loop.matrix_cycles += cycles * times
-        loop.issued.append(clock)
-        following = loop.code[(number + 1) % len(loop.code)][0].address
-        taken = x.target is not None and following == x.target != x.address + 4
-        clock += times * (SLOW if SLOW_NAMES.match(x.name) else TAKEN if taken else ISSUE)
-        if kind == "lds":
-            loop.lds_bytes += 64 * times * _bytes(x.name)
-        if kind == "global":
-            loop.global_bytes += 64 * times * _bytes(x.name)
-            if first_load is None:
-                first_load = clock
-    loop.cycles = max(clock, unit_free)
-    if first_load is not None:  # to the first wait for it, perhaps in the next round
-        clock, passed = 0.0, False
-        doubled = [*loop.code, *loop.code]
-        begin = next(i for i, (x, _) in enumerate(doubled) if _kind(x.name) == "global")
-        unit_free = 0.0
-        for x, times in doubled[begin:]:
-            if x.name == "s_waitcnt" and "vmcnt" in x.operands and passed:
-                break
-            passed = True
-            if _kind(x.name) == "mfma":
-                clock = max(clock, unit_free)
-                unit_free = clock + _matrix_cycles(x.name, arch) * times
-            clock += ISSUE * times
-        loop.load_distance = int(clock)
-    return loop
+@dataclasses.dataclass
+class _Wave:
+    group: int
+    simd: int
+    clock: float
+    place: int = 0
+    step: int = 0
+    waits: bool = False  # at a barrier
+    memory: list = dataclasses.field(default_factory=list)  # when each access is complete
+    lds: list = dataclasses.field(default_factory=list)
+    results: dict = dataclasses.field(default_factory=dict)  # when MFMA's registers are there
 
 
-def table(make, arches, dtypes, directory, listing=False):
-    """Rows of text."""
-    yield (
-        f"{'arch':<7} {'dtype':<9} {'B':<5} {'instr':>6} {'mfma':>5} {'vector':>6} {'scalar':>6} "
-        f"{'lds':>4} {'global':>6} {'wait':>4}  {'cycles':>6} {'mfma %':>6}  {'LDS B':>6} "
-        f"{'mem B':>6}  {'load to wait':>12}"
+def _counted(complete: list, count: int | None) -> float:
+    """When no more than `count` accesses are outstanding."""
+    return complete[-count - 1] if count is not None and len(complete) > count else 0.0
+
+
+class ComputeUnit:
+    """Replays a loop for `groups` work-groups of `waves` waves."""
+
+    def __init__(self, loop, groups=1, latency=500, waves=WAVES, trace=None):
+        self.loop, self.latency, self.trace = loop, latency, trace
+        self.waves = [
+            _Wave(group, wave % SIMDS, float(STAGGER * group))
+            for group in range(groups)
+            for wave in range(waves)
+        ]
+        self.issue_free = [0.0] * SIMDS
+        self.matrix_free = [0.0] * SIMDS
+        self.lds_free = 0.0
+        self.ends = collections.defaultdict(list)  # of the steps of each wave
+
+    def earliest(self, wave: _Wave) -> float:
+        """When the wave's next instruction can issue."""
+        x = self.loop[wave.place]
+        start = max(wave.clock, self.issue_free[wave.simd])
+        for register in x.operands & wave.results.keys():
+            start = max(start, wave.results[register])
+        if x.kind == "matrix":
+            return max(start, self.matrix_free[wave.simd])
+        if x.kind == "wait":
+            return max(start, _counted(wave.memory, x.vmcnt), _counted(wave.lds, x.lgkmcnt))
+        return start
+
+    def issue(self, number: int, start: float) -> None:
+        wave = self.waves[number]
+        x = self.loop[wave.place]
+        if self.trace is not None:
+            self.trace.append((number, wave.place, start))
+        last = wave.place + 1 == len(self.loop)
+        taken = x.kind == "branch" and last
+        wave.clock = self.issue_free[wave.simd] = start + ISSUE
+        if taken:
+            wave.clock = start + TAKEN
+        if x.kind == "matrix":
+            self.matrix_free[wave.simd] = start + x.cycles
+            wave.results.update(dict.fromkeys(x.results, start + x.cycles))
+        elif x.kind == "lds":
+            self.lds_free = max(self.lds_free, start) + x.cycles
+            wave.lds.append(self.lds_free + LDS_LATENCY)
+        elif x.kind == "memory":
+            wave.memory.append(start + self.latency)
+        elif x.kind == "wait":
+            for complete, count in ((wave.memory, x.vmcnt), (wave.lds, x.lgkmcnt)):
+                if count is not None:
+                    del complete[: max(0, len(complete) - count)]
+        elif x.kind == "barrier":
+            self._arrive(wave)
+        wave.place += 1
+        if last:
+            wave.place, wave.step = 0, wave.step + 1
+            self.ends[number].append(wave.clock)
+
+    def _arrive(self, wave: _Wave) -> None:
+        group = [other for other in self.waves if other.group == wave.group]
+        wave.waits = True
+        if all(other.waits for other in group):
+            together = max(other.clock for other in group)
+            for other in group:
+                other.waits, other.clock = False, together
+
+    def play(self, rounds: int) -> None:
+        while True:
+            ready = [
+                (self.earliest(wave), number)
+                for number, wave in enumerate(self.waves)
+                if not wave.waits and wave.step < rounds
+            ]
+            if not ready:
+                return
+            start, number = min(ready)
+            self.issue(number, start)
+
+    def run(self, rounds=ROUNDS, warm_up=WARM_UP) -> Replay:
+        """From the end of each wave's first `warm_up` rounds on."""
+        self.play(rounds)
+        per_step = [(ends[-1] - ends[warm_up - 1]) / (rounds - warm_up)
+                    for ends in self.ends.values()]  # fmt: skip
+        cycles = sum(per_step) / len(per_step)
+        matrix = sum(x.cycles for x in self.loop if x.kind == "matrix")
+        return Replay(cycles, matrix * len(self.waves) / SIMDS / cycles)
+
+
+# ---- the loops of a code object ----
+
+
+@dataclasses.dataclass
+class Loop:
+    """The loop over K of operands that lie in whole runs, a stage of LDS or more a round."""
+
+    kernel: str
+    arch: str
+    code: list  # instructions
+    operations: list
+
+    @property
+    def stages(self) -> int:
+        """A thread loads two chunks of either operand's stage."""
+        return self.count("memory") // 4
+
+    @property
+    def transposed(self) -> int:
+        """Operands whose runs do not lie along K."""
+        return 2 - len(self.lds_cycles("ds_write_b128")) // (2 * self.stages)
+
+    @property
+    def matrix_cycles(self) -> float:
+        """Of a stage."""
+        return sum(x.cycles for x in self.operations if x.kind == "matrix") / self.stages
+
+    def count(self, kind: str) -> int:
+        return sum(x.kind == kind for x in self.operations)
+
+    def lds_cycles(self, name: str) -> list[int]:
+        """Of each access whose name begins so."""
+        return [
+            operation.cycles
+            for x, operation in zip(self.code, self.operations, strict=True)
+            if x.name.startswith(name)
+        ]
+
+    @property
+    def lds_waits(self) -> int:
+        """Of a round."""
+        return sum(x.kind == "wait" and x.lgkmcnt is not None for x in self.operations)
+
+    @functools.cached_property
+    def replays(self) -> dict[int, Replay]:
+        """By latency, of the one work-group that is launched for a compute unit."""
+        return {latency: ComputeUnit(self.operations, 1, latency).run() for latency in LATENCIES}
+
+
+def _main_loops(code: list) -> typing.Iterator[tuple[int, int]]:
+    """First and last instruction of each innermost loop that multiplies what it loads."""
+    place = {x.address: i for i, x in enumerate(code)}
+    for last, x in enumerate(code):
+        first = place.get(x.target, last + 1) if x.target is not None else last + 1
+        if first > last or any(y.target is not None for y in code[first:last]):
+            continue
+        names = [y.name for y in code[first : last + 1]]
+        if "s_barrier" in names and any(name.startswith("v_mfma") for name in names):
+            yield first, last
+
+
+def loops(path, arch: str, kernels: str = ".*") -> typing.Iterator[Loop]:
+    """Of all kernels of the code object whose names match."""
+    for name, code in amd_objects.instructions(path).items():
+        found = list(_main_loops(code)) if re.fullmatch(kernels, name) else []
+        addresses = lds_banks.Addresses(control_flow.Kernel(name, code)) if found else None
+        for first, last in found:
+            operations = [
+                operation(x, arch, lds_banks.access_cycles(arch, addresses, i)
+                          if x.name.startswith("ds_") else 0)
+                for i, x in enumerate(code[first : last + 1], first)
+            ]  # fmt: skip
+            yield Loop(name, arch, code[first : last + 1], operations)
+
+
+def resident_groups(metadata: dict, arch: str) -> int:
+    """Work-groups that fit a compute unit at once, by registers and LDS."""
+    rounded = (metadata["vgpr_count"] + 7) // 8 * 8
+    return min(REGISTERS // rounded, LDS_BYTES[arch] // metadata["group_segment_fixed_size"])
+
+
+# ---- the table ----
+
+# Kernels of whose main loops docs/hip.md shows what the model says: of those without and those with
+# two operands to turn.
+SHOWN = ("iris_MATMUL_ALL_REDUCE_TWO_SHOT_F32", "iris_MATMUL_ALL_REDUCE_TWO_SHOT_BF16",
+         "iris_ALL_GATHER_MATMUL_NONE_BF16")  # fmt: skip
+HEADINGS = ("arch", "kernel", "runs across K", "instructions", "MFMA", "ideal cycles",
+            *(f"at {latency}" for latency in LATENCIES), "MFMA busy",
+            "LDS cycles a read / write", "fit")  # fmt: skip
+
+
+def row(loop: Loop, fit: int) -> tuple[str, ...]:
+    """The cells of a loop, as in docs/hip.md."""
+    replays = loop.replays.values()
+    reads, writes = loop.lds_cycles("ds_read"), loop.lds_cycles("ds_write")
+    return (
+        loop.arch,
+        loop.kernel.removeprefix("iris_").lower(),
+        str(loop.transposed),
+        f"{len(loop.code) / loop.stages:g}",
+        f"{loop.count('matrix') / loop.stages:g}",
+        f"{loop.matrix_cycles:g}",
+        *(f"{replay.cycles / loop.stages:.0f}" for replay in replays),
+        " / ".join(f"{100 * replay.busy:.0f}" for replay in replays) + " %",
+        f"{max(reads)} / {max(writes)}",
+        str(fit),
     )
+
+
+def table(folder, arches, kernels: str) -> typing.Iterator[tuple[tuple[str, ...], Loop]]:
     for arch in arches:
-        for dtype in dtypes:
-            for transposed in (True, False):
-                loop = profile(make, arch, dtype, transposed, directory)
-                kinds = loop.kinds
-                yield (
-                    f"{arch:<7} {str(dtype).removeprefix('torch.'):<9} "
-                    f"{'(N,K)' if transposed else '(K,N)':<5} {loop.instructions:>6.0f} "
-                    f"{kinds['mfma']:>5.0f} {kinds['vector']:>6.0f} {kinds['scalar']:>6.0f} "
-                    f"{kinds['lds']:>4.0f} {kinds['global']:>6.0f} {kinds['wait']:>4.0f}  "
-                    f"{loop.cycles:>6.0f} {100 * loop.utilisation:>6.1f}  "
-                    f"{loop.lds_bytes / loop.matrix:>6.0f} {loop.global_bytes / loop.matrix:>6.0f}"
-                    f"  {loop.load_distance:>12}"
-                )
-                if listing:
-                    for (x, times), clock in zip(loop.code, loop.issued, strict=True):
-                        yield f"{clock:>8.0f} {times:>5.2f} {x.address:>8x}  {x.name} {x.operands}"
+        path = pathlib.Path(folder) / f"iris_{arch}.hsaco"
+        metadata = amd_objects.metadata(path)
+        for loop in loops(path, arch, kernels):
+            yield row(loop, resident_groups(metadata[loop.kernel], arch)), loop
+
+
+def markdown(cells) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def main() -> int:
+    import gpus
+
     parser = argparse.ArgumentParser(description="A cost model of the AMD main loops.")
     parser.add_argument("--listing", action="store_true", help="print the loops too")
-    parser.add_argument("arches", nargs="*", default=machine.ARCHES, metavar="ARCH")
+    parser.add_argument("--kernel", default="|".join(SHOWN), metavar="REGEX")
+    parser.add_argument("--folder", default=gpus.KERNELS, help="of the code objects")
+    parser.add_argument("arches", nargs="*", default=list(RATES), metavar="ARCH")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as directory:
-        library = machine.build(directory)
-
-        def make(arch, **behaviour):
-            program.prepare(gpus.KERNELS / f"iris_{arch}.hsaco", directory)
-            return gpus.Gpus(library, directory, gpus.KERNELS, arch, **behaviour)
-
-        for line in table(make, options.arches, tuple(STEP), directory, options.listing):
-            print(line, flush=True)
+    print(markdown(HEADINGS), markdown(["---"] * len(HEADINGS)), sep="\n")
+    for cells, loop in table(options.folder, options.arches, options.kernel):
+        print(markdown(cells), flush=True)
+        if options.listing:
+            trace: list = []
+            ComputeUnit(loop.operations, 1, LATENCIES[0], trace=trace).run()
+            first = [x for x in trace if x[0] == 0][: len(loop.code)]
+            for (_, place, start), x in zip(first, loop.code, strict=True):
+                cycles = loop.operations[place].cycles or ""
+                print(f"{start:>8.0f} {cycles:>4} {x.address:>8x}  {x.name} {x.operands}")
     return 0
 
 
 if __name__ == "__main__":
-    # Ranks are forked by a server that imports test modules by name.
-    sys.modules["cost"] = sys.modules["__main__"]
-    product.__module__ = "cost"
     sys.exit(main())

@@ -109,6 +109,8 @@ INTEGER = {
     "v_max_u32_e32 v10, v2, v3": lambda a, b, c, d: max(a, b),
     "v_min_i32_e32 v10, v2, v3": lambda a, b, c, d: min(signed(a), signed(b)),
     "v_max_i32_e32 v10, v2, v3": lambda a, b, c, d: max(signed(a), signed(b)),
+    "v_add_u16_e32 v10, v2, v3": lambda a, b, c, d: a + b & 0xFFFF,
+    "v_lshrrev_b16_e32 v10, v3, v2": lambda a, b, c, d: (a & 0xFFFF) >> (b & 15),
     "v_add3_u32 v10, v2, v3, v4": lambda a, b, c, d: a + b + c,
     "v_or3_b32 v10, v2, v3, v4": lambda a, b, c, d: a | b | c,
     "v_and_or_b32 v10, v2, v3, v4": lambda a, b, c, d: a & b | c,

@@ -64,13 +64,13 @@ def test_every_kernel_is_there_with_the_hosts_arguments(read, host):
 
 def test_resources(read):
     """No spills, no scratch. LDS lets one block at a time onto a compute unit, whose waves then
-    have up to 512 registers each; 320 leave room to notice growth."""
+    have up to 512 registers each; 352 leave room to notice growth."""
     _, metadata, _ = read
     for name, numbers in metadata.items():
         for spilled in ("vgpr_spill_count", "sgpr_spill_count", "private_segment_fixed_size"):
             assert numbers[spilled] == 0, f"{name}: {spilled}"
         assert numbers["group_segment_fixed_size"] <= 65536, name
-        assert numbers["vgpr_count"] <= 320, name
+        assert numbers["vgpr_count"] <= 352, name
         assert numbers["wavefront_size"] == 64, name
         threads = 1024 if "RMSNORM" in name else 256
         assert numbers["max_flat_workgroup_size"] == threads, name

@@ -21,6 +21,9 @@
  *   low_halves, high_halves   of two words, side by side
  *   narrow                a word that the compiler may not widen to 64 bits outside a loop
  *   load_chunk            memory that this thread reads once
+ *   kStageRows            how rows of 64 bytes lie in a stage of gemm_block.h
+ *   kKeepsPlaces          where a partial tile goes is worked out once, by divisions, and kept in
+ *                         registers, rather than for each of its chunks
  *   kSumBatch, kScatteredSumBatch   chunks of a tile that a thread sums at once
  */
 #ifndef IRIS_PRIMITIVES_H

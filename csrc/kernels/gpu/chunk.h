@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * Sixteen bytes of elements: the widest access of a thread.
+ * Sixteen bytes of elements: the widest access of a thread. And how rows of them lie in shared
+ * memory, which has banks.
  */
 #ifndef IRIS_CHUNK_H
 #define IRIS_CHUNK_H
@@ -22,6 +23,12 @@ IRIS_INLINE bool is_aligned(uint64_t value)
 {
     return value % kChunkBytes == 0;
 }
+
+/* Rows of a stage (gemm_block.h): from the beginning of one to that of the next `pitch` bytes, and
+ * more after every second, every eighth and every 32nd; multiples of 16. */
+struct stage_rows {
+    int32_t pitch, every_2, every_8, every_32;
+};
 
 } // namespace iris
 

@@ -6,7 +6,7 @@
  * multiplied, the loads of the next are in flight. Both operands lie there as rows of K, whatever
  * way they lie in memory, so that one inner loop serves all. Operands that consist of aligned runs,
  * but for the end of K, have a loop of their own, in which little else happens than loads, stores
- * to LDS and products. The inner loop is the target's (`Unit`):
+ * to LDS and products. The inner loops are the target's (`Unit`):
  *
  *     struct Unit {
  *         struct accumulator;                                  this thread's part of the tile, fp32
@@ -14,6 +14,9 @@
  *         static int32_t a_offset(int32_t thread);             where it begins to read in a stage
  *         static int32_t b_offset(int32_t thread);
  *         static void step(accumulator &, const char *a, const char *b);       from there
+ *         template <bool kAMn, bool kBMn> static void multiply_runs(         `steps` >= 1 stages of
+ *             work_group, accumulator &, const tile_operand<T> &a,           operands that have
+ *             const tile_operand<T> &b, int32_t steps, gemm_shared *);       runs
  *         template <class Write> static void for_each(const accumulator &, int32_t thread, Write);
  *     };                                                       Write(row, col, const float (&)[n])
  */
@@ -28,20 +31,22 @@ namespace iris
 
 constexpr int32_t kGemmBlock = IRIS_GEMM_BLOCK_M;
 constexpr int32_t kStageRowBytes = IRIS_GEMM_BLOCK_K_BYTES;
-/* Rows are padded, and every eighth row more, so that neither reading 8 rows' chunks nor writing a
- * column of every eighth row meets a bank twice more than it must. */
-constexpr int32_t kStagePitch = kStageRowBytes + 16;
-constexpr int32_t kStageBytes = kGemmBlock * kStagePitch + kGemmBlock / 8 * 16;
+
+/* Where a row begins in a stage. stage_row(i + j) is stage_row(i) + stage_row(j) where j is less
+ * than a power of two up to 8 that i is a multiple of, or is a multiple of 32. */
+IRIS_INLINE constexpr int32_t stage_row(int32_t row)
+{
+    return row * kStageRows.pitch + row / 2 * kStageRows.every_2 + row / 8 * kStageRows.every_8 +
+           row / 32 * kStageRows.every_32;
+}
+
+constexpr int32_t kStageBytes =
+    kGemmBlock * kStageRows.pitch + kGemmBlock / 2 * kStageRows.every_2 +
+    kGemmBlock / 8 * kStageRows.every_8 + kGemmBlock / 32 * kStageRows.every_32;
 
 IRIS_INLINE int32_t stage_offset(int32_t row, int32_t byte)
 {
-    return row * kStagePitch + row / 8 * 16 + byte;
-}
-
-/* Between a row of a stage and the one `rows` below it, a multiple of 8. */
-IRIS_INLINE constexpr int32_t stage_rows(int32_t rows)
-{
-    return rows * kStagePitch + rows / 8 * 16;
+    return stage_row(row) + byte;
 }
 
 /* How an operand lies in memory. */
@@ -69,22 +74,21 @@ IRIS_INLINE void store_share(char *target, const chunk16 (&chunks)[2])
 {
     if constexpr (!kMn) {
         store_chunk(target, chunks[0]);
-        store_chunk(target + stage_rows(64), chunks[1]);
+        store_chunk(target + stage_row(64), chunks[1]);
     } else if constexpr (sizeof(T) == 2) { /* two runs of one k each: pairs along k */
 #pragma unroll
         for (int32_t j = 0; j < 4; ++j) {
             const uint32_t first = chunks[0].word[j], second = chunks[1].word[j];
-            char *row = target + 2 * j * kStagePitch;
-            *reinterpret_cast<uint32_t *>(row) = low_halves(first, second);
-            *reinterpret_cast<uint32_t *>(row + kStagePitch) = high_halves(first, second);
+            *reinterpret_cast<uint32_t *>(target + stage_row(2 * j)) = low_halves(first, second);
+            *reinterpret_cast<uint32_t *>(target + stage_row(2 * j + 1)) =
+                high_halves(first, second);
         }
     } else {
 #pragma unroll
         for (int32_t i = 0; i < 2; ++i)
 #pragma unroll
             for (int32_t j = 0; j < 4; ++j)
-                *reinterpret_cast<uint32_t *>(target + j * kStagePitch + 32 * i) =
-                    chunks[i].word[j];
+                *reinterpret_cast<uint32_t *>(target + stage_row(j) + 32 * i) = chunks[i].word[j];
     }
 }
 
@@ -191,9 +195,14 @@ template <typename T, bool kMn> class run_loader
     /* Loads a stage and moves on to the next one, if there is one. */
     IRIS_INLINE void load(bool more)
     {
+        load(chunks_, more);
+    }
+
+    IRIS_INLINE void load(chunk16 (&chunks)[2], bool more)
+    {
         const char *base = device_pointer<const char>(address_);
-        chunks_[0] = load_chunk(base + narrow(offset_[0]));
-        chunks_[1] = load_chunk(base + narrow(offset_[1]));
+        chunks[0] = load_chunk(base + narrow(offset_[0]));
+        chunks[1] = load_chunk(base + narrow(offset_[1]));
         address_ += more ? advance_ : 0;
     }
 
@@ -212,40 +221,9 @@ template <typename T, bool kMn> class run_loader
 
 /* Shared memory of the product; the finished tile leaves through it too. */
 struct gemm_shared {
-    alignas(16) char a[2][kStageBytes]; /* the buffers of one follow each other: multiply_runs */
+    alignas(16) char a[2][kStageBytes]; /* the buffers of one follow each other */
     alignas(16) char b[2][kStageBytes];
 };
-
-/* `steps` >= 1 whole steps of operands that have runs. Leaves the other buffer than the last step's
- * free. */
-template <typename T, class Unit, bool kAMn, bool kBMn>
-IRIS_INLINE void multiply_runs(work_group wg, typename Unit::accumulator &acc,
-                               const tile_operand<T> &operand_a, const tile_operand<T> &operand_b,
-                               int32_t steps, gemm_shared *shared)
-{
-    run_loader<T, kAMn> a(operand_a, wg.thread);
-    run_loader<T, kBMn> b(operand_b, wg.thread);
-    char *store_a = shared->a[0] + share_offset<T, kAMn>(wg.thread);
-    char *store_b = shared->b[0] + share_offset<T, kBMn>(wg.thread);
-    const char *read_a = shared->a[0] + Unit::a_offset(wg.thread);
-    const char *read_b = shared->b[0] + Unit::b_offset(wg.thread);
-    int32_t buffer = 0; /* in bytes */
-
-    a.load(steps > 1);
-    b.load(steps > 1);
-    group_barrier(wg); /* shared memory still holds the tile before */
-    for (; steps > 0; --steps) {
-        a.store(store_a + buffer);
-        b.store(store_b + buffer);
-        /* One barrier a step: a wave that stores the next stage but one has passed the next step's
-         * barrier, and with it everybody's reads of this stage. */
-        group_barrier(wg);
-        a.load(steps > 2); /* the last stage once more rather than a branch */
-        b.load(steps > 2);
-        Unit::step(acc, read_a + buffer, read_b + buffer);
-        buffer ^= kStageBytes;
-    }
-}
 
 /* The steps from k on, of operands that lie in any way. */
 template <typename T, class Unit>
@@ -261,7 +239,9 @@ IRIS_INLINE void multiply_any(work_group wg, typename Unit::accumulator &acc, ti
     for (; k < K; k += kStep) {
         a.store(wg.thread, shared->a[buffer]);
         b.store(wg.thread, shared->b[buffer]);
-        group_barrier(wg); /* as in multiply_runs */
+        /* One barrier a step: a wave that stores the next stage but one has passed the next step's
+         * barrier, and with it everybody's reads of this stage. */
+        group_barrier(wg);
         if (k + kStep < K) {
             a.load(wg.thread, k + kStep);
             b.load(wg.thread, k + kStep);
@@ -287,13 +267,13 @@ IRIS_INLINE void block_gemm_add(work_group wg, typename Unit::accumulator &acc,
 
     if (steps > 0) {
         if (a.is_mn() && b.is_mn())
-            multiply_runs<T, Unit, true, true>(wg, acc, a, b, steps, shared);
+            Unit::template multiply_runs<true, true>(wg, acc, a, b, steps, shared);
         else if (a.is_mn())
-            multiply_runs<T, Unit, true, false>(wg, acc, a, b, steps, shared);
+            Unit::template multiply_runs<true, false>(wg, acc, a, b, steps, shared);
         else if (b.is_mn())
-            multiply_runs<T, Unit, false, true>(wg, acc, a, b, steps, shared);
+            Unit::template multiply_runs<false, true>(wg, acc, a, b, steps, shared);
         else
-            multiply_runs<T, Unit, false, false>(wg, acc, a, b, steps, shared);
+            Unit::template multiply_runs<false, false>(wg, acc, a, b, steps, shared);
     }
     if ((int64_t)steps * kStep < K)
         multiply_any<T, Unit>(wg, acc, a, b, (int64_t)steps * kStep, K, shared);

@@ -33,6 +33,15 @@ IRIS_INLINE void block_matmul(work_group wg, const iris_reduce_args &args)
             const trace_span span(args.call, is_leader(wg), IRIS_TRACE_GEMM, args.call.rank, tile);
             block_gemm<T, unit>(wg, acc, args, at, &gemm);
         }
+        if constexpr (kKeepsPlaces && kVariant != IRIS_VARIANT_ONE_SHOT) {
+            const partial_place place = reduction.place_of(tile, 0);
+            for_each_tile_chunk<T, unit>(
+                wg, acc, at.rows, &gemm, [&](int32_t chunk, chunk16 value) {
+                    store_chunk(place.slot + reduction.geometry().offset(chunk), value);
+                });
+            signal_tile(wg, call, place.rank, place.flag);
+            continue;
+        }
         for_each_tile_chunk<T, unit>(wg, acc, at.rows, &gemm, [&](int32_t chunk, chunk16 value) {
             for (int32_t i = 0; i < reduction.partial_places(); ++i)
                 store_chunk(reduction.place_of(tile, i).slot + reduction.geometry().offset(chunk),

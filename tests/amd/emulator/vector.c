@@ -181,6 +181,9 @@ BINARY(v_min_u32, a < b ? a : b)
 BINARY(v_max_u32, a > b ? a : b)
 BINARY(v_min_i32, (int32_t)a < (int32_t)b ? a : b)
 BINARY(v_max_i32, (int32_t)a > (int32_t)b ? a : b)
+/* Of 16 bits: the upper half of the result is zero. */
+BINARY(v_add_u16, (a + b) & 0xffff)
+BINARY(v_lshrrev_b16, (b & 0xffff) >> (a & 15))
 TERNARY(v_add3_u32, a + b + c)
 TERNARY(v_or3_b32, a | b | c)
 TERNARY(v_and_or_b32, (a & b) | c)
@@ -523,6 +526,8 @@ const struct operation vector_operations[] = {
     {"v_accvgpr_read_b32", v_mov_b32, 2, OPERAND_VECTOR},
     {"v_accvgpr_write_b32", v_mov_b32, 2, OPERAND_VECTOR},
     ROW(v_add_u32, 3),
+    ROW(v_add_u16, 3),
+    ROW(v_lshrrev_b16, 3),
     ROW(v_sub_u32, 3),
     ROW(v_subrev_u32, 3),
     ROW(v_and_b32, 3),

@@ -149,6 +149,18 @@ IRIS_INLINE chunk16 load_chunk(const char *source)
     return *reinterpret_cast<const chunk16 *>(source);
 }
 
+/* A write of 16 bytes a lane serves eight consecutive lanes at a time, which hold two rows. A read
+ * serves, of each half-wave, lanes 0-3 and 20-23, 4-7 and 16-19, 8-11 and 28-31, 12-15 and 24-27, a
+ * row each; on gfx950, which has 64 banks, two such groups at once. None of them meets a bank
+ * twice. */
+#if defined(__gfx950__)
+constexpr stage_rows kStageRows = {64, 16, 64, 16};
+#else
+constexpr stage_rows kStageRows = {64, 16, 0, 16};
+#endif
+
+/* A division takes dozens of instructions here. */
+constexpr bool kKeepsPlaces = true;
 constexpr int32_t kSumBatch = 1, kScatteredSumBatch = 1;
 
 } // namespace iris

@@ -73,7 +73,15 @@ template <> IRIS_INLINE floats16 mfma_chunk<bfloat16_t>(chunk16 a, chunk16 b, fl
 }
 #endif
 
+/* The compiler moves no instruction past this point. */
+IRIS_INLINE void keep_order()
+{
+    __builtin_amdgcn_sched_barrier(0);
+}
+
 template <typename T> struct matrix_unit {
+    static constexpr int32_t kHalf = kStageRowBytes / 2; /* of a stage's K, in bytes */
+
     struct accumulator {
         floats16 block[2][2];
     };
@@ -105,22 +113,110 @@ template <typename T> struct matrix_unit {
         return stage_offset(wave_col(thread) + thread % 32, thread % 64 / 32 * 16);
     }
 
+    /* What a wave multiplies of a stage: of two times 32 rows of A and of B, 32 bytes of K. */
+    struct fragments {
+        chunk16 x[2], y[2];
+    };
+
+    static IRIS_INLINE void read(fragments &half, const char *a, const char *b)
+    {
+#pragma unroll
+        for (int32_t i = 0; i < 2; ++i) {
+            half.x[i] = *reinterpret_cast<const chunk16 *>(a + stage_row(32 * i));
+            half.y[i] = *reinterpret_cast<const chunk16 *>(b + stage_row(32 * i));
+        }
+    }
+
+    static IRIS_INLINE void multiply(accumulator &acc, const fragments &half, int32_t i, int32_t j)
+    {
+        acc.block[i][j] = mfma_chunk<T>(half.y[j], half.x[i], acc.block[i][j]);
+    }
+
+    static IRIS_INLINE void multiply(accumulator &acc, const fragments &half)
+    {
+#pragma unroll
+        for (int32_t i = 0; i < 2; ++i)
+#pragma unroll
+            for (int32_t j = 0; j < 2; ++j)
+                multiply(acc, half, i, j);
+    }
+
     static IRIS_INLINE void step(accumulator &acc, const char *a, const char *b)
     {
 #pragma unroll
-        for (int32_t k = 0; k < kStageRowBytes; k += 32) {
-            chunk16 x[2], y[2];
-#pragma unroll
-            for (int32_t i = 0; i < 2; ++i) {
-                x[i] = *reinterpret_cast<const chunk16 *>(a + stage_rows(32 * i) + k);
-                y[i] = *reinterpret_cast<const chunk16 *>(b + stage_rows(32 * i) + k);
-            }
-#pragma unroll
-            for (int32_t i = 0; i < 2; ++i)
-#pragma unroll
-                for (int32_t j = 0; j < 2; ++j)
-                    acc.block[i][j] = mfma_chunk<T>(y[j], x[i], acc.block[i][j]);
+        for (int32_t k = 0; k < kStageRowBytes; k += kHalf) {
+            fragments half;
+            read(half, a + k, b + k);
+            multiply(acc, half);
         }
+    }
+
+    /* A wave is alone on its SIMD, so everything but MFMA has to issue and complete in the shadow
+     * of its own MFMA. While the first half of stage s is multiplied, the second half is read from
+     * LDS, stage s + 1, whose loads have arrived in registers, is stored there, and stage s + 3 is
+     * loaded in its place; while the second half is multiplied, the first half of stage s + 1 is
+     * read. Two stages are on their way at any time. */
+    template <bool kAMn, bool kBMn>
+    static IRIS_INLINE void
+    multiply_runs(work_group wg, accumulator &acc, const tile_operand<T> &operand_a,
+                  const tile_operand<T> &operand_b, int32_t steps, gemm_shared *shared)
+    {
+        run_loader<T, kAMn> a(operand_a, wg.thread);
+        run_loader<T, kBMn> b(operand_b, wg.thread);
+        char *store_a = shared->a[0] + share_offset<T, kAMn>(wg.thread);
+        char *store_b = shared->b[0] + share_offset<T, kBMn>(wg.thread);
+        const char *read_a = shared->a[0] + a_offset(wg.thread);
+        const char *read_b = shared->b[0] + b_offset(wg.thread);
+        chunk16 chunks_a[2][2], chunks_b[2][2]; /* of even and of odd stages */
+        fragments first, second;
+
+        /* Past the last stage, the last one once more rather than a branch. */
+        a.load(chunks_a[0], steps > 1);
+        b.load(chunks_b[0], steps > 1);
+        a.load(chunks_a[1], steps > 2);
+        b.load(chunks_b[1], steps > 2);
+        group_barrier(wg); /* shared memory still holds the tile before */
+        store_share<T, kAMn>(store_a, chunks_a[0]);
+        store_share<T, kBMn>(store_b, chunks_b[0]);
+        a.load(chunks_a[0], steps > 3);
+        b.load(chunks_b[0], steps > 3);
+        group_barrier(wg);
+        read(first, read_a, read_b);
+
+        const auto stage = [&](const int32_t here, const int32_t next) {
+            keep_order();
+            read(second, read_a + here * kStageBytes + kHalf, read_b + here * kStageBytes + kHalf);
+            multiply(acc, first, 0, 0);
+            keep_order();
+            store_share<T, kAMn>(store_a + next * kStageBytes, chunks_a[next]);
+            keep_order();
+            multiply(acc, first, 0, 1);
+            keep_order();
+            store_share<T, kBMn>(store_b + next * kStageBytes, chunks_b[next]);
+            keep_order();
+            multiply(acc, first, 1, 0);
+            keep_order();
+            a.load(chunks_a[next], steps > 4);
+            b.load(chunks_b[next], steps > 4);
+            keep_order();
+            multiply(acc, first, 1, 1);
+            keep_order();
+            /* The next stage is in LDS, and of this one, whose place the next but one takes,
+             * everybody has read all. */
+            group_barrier(wg);
+            keep_order();
+            read(first, read_a + next * kStageBytes, read_b + next * kStageBytes);
+            keep_order();
+            multiply(acc, second);
+            --steps;
+        };
+        IRIS_NO_UNROLL
+        while (steps >= 2) {
+            stage(0, 1);
+            stage(1, 0);
+        }
+        if (steps > 0)
+            stage(0, 1);
     }
 
     template <class Write>

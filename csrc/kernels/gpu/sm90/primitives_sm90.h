@@ -150,6 +150,12 @@ IRIS_INLINE chunk16 load_chunk(const char *source)
     return c;
 }
 
+/* Neither reading 8 rows' chunks nor writing a column of every eighth row meets a bank twice more
+ * than it must. */
+constexpr stage_rows kStageRows = {80, 0, 16, 0};
+
+constexpr bool kKeepsPlaces = false;
+
 /* More than one, since few threads of a block sum; most where they store to one place only, so that
  * sums are all there is to do. */
 constexpr int32_t kSumBatch = 2, kScatteredSumBatch = 3;

@@ -48,10 +48,10 @@ template <typename T> struct matrix_unit {
             chunk16 column[8];
 #pragma unroll
             for (int j = 0; j < 8; ++j)
-                column[j] = *reinterpret_cast<const chunk16 *>(b + stage_rows(16 * j) + k);
+                column[j] = *reinterpret_cast<const chunk16 *>(b + stage_row(16 * j) + k);
 #pragma unroll
             for (int i = 0; i < 8; ++i) {
-                const chunk16 row = *reinterpret_cast<const chunk16 *>(a + stage_rows(16 * i) + k);
+                const chunk16 row = *reinterpret_cast<const chunk16 *>(a + stage_row(16 * i) + k);
 #pragma unroll
                 for (int j = 0; j < 8; ++j)
 #pragma unroll
@@ -59,6 +59,34 @@ template <typename T> struct matrix_unit {
                         acc.value[i][j] = fmaf(bits_to_float(row.word[e]),
                                                bits_to_float(column[j].word[e]), acc.value[i][j]);
             }
+        }
+    }
+
+    /* While a stage is multiplied, the loads of the next are in flight. */
+    template <bool kAMn, bool kBMn>
+    static IRIS_INLINE void
+    multiply_runs(work_group wg, accumulator &acc, const tile_operand<T> &operand_a,
+                  const tile_operand<T> &operand_b, int32_t steps, gemm_shared *shared)
+    {
+        run_loader<T, kAMn> a(operand_a, wg.thread);
+        run_loader<T, kBMn> b(operand_b, wg.thread);
+        char *store_a = shared->a[0] + share_offset<T, kAMn>(wg.thread);
+        char *store_b = shared->b[0] + share_offset<T, kBMn>(wg.thread);
+        const char *read_a = shared->a[0] + a_offset(wg.thread);
+        const char *read_b = shared->b[0] + b_offset(wg.thread);
+        int32_t buffer = 0; /* in bytes */
+
+        a.load(steps > 1);
+        b.load(steps > 1);
+        group_barrier(wg); /* shared memory still holds the tile before */
+        for (; steps > 0; --steps) {
+            a.store(store_a + buffer);
+            b.store(store_b + buffer);
+            group_barrier(wg); /* one a step: as in multiply_any */
+            a.load(steps > 2); /* the last stage once more rather than a branch */
+            b.load(steps > 2);
+            step(acc, read_a + buffer, read_b + buffer);
+            buffer ^= kStageBytes;
         }
     }
 

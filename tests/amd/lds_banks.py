@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: MIT
+# SPDX-FileCopyrightText: The iris_c authors
+"""How many cycles an access of a wave to LDS takes, by the banks that its lanes meet.
+
+LDS serves the lanes of an access group by group. In one cycle each bank serves one word of 4 bytes;
+lanes of a group that want different words of one bank wait for each other. Which lanes are a group
+AMD's tile library (composable_kernel) documents for reads of 16 bytes; those of gfx950 are pairs of
+the same groups, over 64 banks, as its published measurements have it. All other accesses are taken
+to go by consecutive lanes, 128 bytes at a time.
+
+The addresses come from the machine code: the value of an access's address register is worked out
+for every lane by following its definitions back to the thread's number. Scalar registers count as
+zero: what they add is the same for all lanes, and moves all of them by as many banks.
+"""
+
+from __future__ import annotations
+
+import re
+
+WAVE = 64
+THREADS = 256
+_HALF = ((0, 1, 2, 3, 20, 21, 22, 23), (4, 5, 6, 7, 16, 17, 18, 19),
+         (8, 9, 10, 11, 28, 29, 30, 31), (12, 13, 14, 15, 24, 25, 26, 27))  # fmt: skip
+READ_16 = tuple(tuple(lane + half for lane in group) for half in (0, 32) for group in _HALF)
+# On gfx950: the first and the last, and the two between.
+READ_16_GFX950 = tuple(
+    tuple(sorted(READ_16[half + i] + READ_16[half + j]))
+    for half in (0, 4)
+    for i, j in ((0, 3), (1, 2))
+)
+BANKS = {"gfx90a": 32, "gfx942": 32, "gfx950": 64}
+
+
+def groups(arch: str, width: int, reads: bool) -> tuple[tuple[int, ...], ...]:
+    """Lanes that are served together, of an access of `width` bytes a lane."""
+    if reads and width == 16:
+        return READ_16_GFX950 if arch == "gfx950" else READ_16
+    together = min(128 // width, WAVE)
+    return tuple(tuple(range(i, i + together)) for i in range(0, WAVE, together))
+
+
+def cycles(arch: str, width: int, reads: bool, addresses) -> int:
+    """Of one access; ``addresses`` are the 64 lanes'."""
+    total = 0
+    for group in groups(arch, width, reads):
+        wanted: dict[int, set[int]] = {}
+        for lane in group:
+            for word in range(addresses[lane] // 4, (addresses[lane] + width + 3) // 4):
+                wanted.setdefault(word % BANKS[arch], set()).add(word)
+        total += max(len(words) for words in wanted.values())
+    return total
+
+
+class UnknownAddress(Exception):
+    """The address depends on something else than the thread's number and constants."""
+
+
+WORD, HALF = 0xFFFFFFFF, 0xFFFF
+# By the name without its encoding; operands in the order of the disassembly.
+ARITHMETIC = {
+    "v_mov_b32": lambda a: a,
+    "v_accvgpr_read_b32": lambda a: a,
+    "v_accvgpr_write_b32": lambda a: a,
+    "v_accvgpr_mov_b32": lambda a: a,
+    "v_add_u32": lambda a, b: a + b,
+    "v_sub_u32": lambda a, b: a - b,
+    "v_add_u16": lambda a, b: (a + b) & HALF,
+    "v_and_b32": lambda a, b: a & b,
+    "v_or_b32": lambda a, b: a | b,
+    "v_xor_b32": lambda a, b: a ^ b,
+    "v_lshlrev_b32": lambda a, b: b << (a & 31),
+    "v_lshrrev_b32": lambda a, b: b >> (a & 31),
+    "v_lshlrev_b16": lambda a, b: b << (a & 15) & HALF,
+    "v_lshrrev_b16": lambda a, b: (b & HALF) >> (a & 15),
+    "v_mul_u32_u24": lambda a, b: (a & 0xFFFFFF) * (b & 0xFFFFFF),
+    "v_mul_lo_u16": lambda a, b: a * b & HALF,
+    "v_mad_u32_u24": lambda a, b, c: (a & 0xFFFFFF) * (b & 0xFFFFFF) + c,
+    "v_add3_u32": lambda a, b, c: a + b + c,
+    "v_add_lshl_u32": lambda a, b, c: (a + b & WORD) << (c & 31),
+    "v_lshl_add_u32": lambda a, b, c: (a << (b & 31)) + c,
+    "v_lshl_or_b32": lambda a, b, c: a << (b & 31) | c,
+    "v_and_or_b32": lambda a, b, c: a & b | c,
+    "v_or3_b32": lambda a, b, c: a | b | c,
+    "v_xad_u32": lambda a, b, c: (a ^ b) + c,
+    "v_bfe_u32": lambda a, b, c: a >> (b & 31) & (1 << (c & 31)) - 1,
+}
+# Where a scalar register is but a part of a sum.
+SUMS = ("v_add_u32", "v_add3_u32", "v_xad_u32", "v_mov_b32")
+REGISTER = re.compile(r"\b([av])(?:(\d+)\b|\[(\d+):(\d+)\])")
+CONSTANT = re.compile(r"s\d+, (-?\d+|0x[0-9a-f]+)$")
+NO_RESULT = re.compile(r"ds_write|(global|buffer|scratch)_store|v_cmp|s_|buffer_|v_readfirstlane")
+
+
+def registers(text: str) -> list[tuple[str, int]]:
+    """The vector and accumulation registers that operands name."""
+    found = []
+    for match in REGISTER.finditer(text):
+        first = int(match[2] or match[3])
+        found += [(match[1], i) for i in range(first, int(match[4] or first) + 1)]
+    return found
+
+
+def written(instruction) -> list[tuple[str, int]]:
+    """The vector registers of the result, the first operand."""
+    if NO_RESULT.match(instruction.name):
+        return []
+    return registers(instruction.operands.split(", ")[0])
+
+
+def scalars(text: str) -> set[str]:
+    """The scalar registers that an operand names."""
+    match = re.fullmatch(r"s(?:(\d+)|\[(\d+):(\d+)\])", text)
+    if match is None:
+        return set()
+    first = int(match[1] or match[2])
+    return {f"s{i}" for i in range(first, int(match[3] or first) + 1)}
+
+
+class Addresses:
+    """What the threads of a work-group have in a vector register of a kernel
+    (``control_flow.Kernel``)."""
+
+    def __init__(self, kernel):
+        self.kernel = kernel
+        self.known: dict[tuple[tuple[str, int], int], list[int]] = {}
+        self.writers: dict[tuple[str, int], set[int]] = {}
+        for i, instruction in enumerate(kernel.code):
+            for register in written(instruction):
+                self.writers.setdefault(register, set()).add(i)
+        self.place = {id(instruction): i for i, instruction in enumerate(kernel.code)}
+
+    def before(self, register: tuple[str, int], i: int) -> list[int]:
+        """Each thread's value before the i-th instruction."""
+        writers = self.writers.get(register, set())
+        if i > 0 and i - 1 in writers:
+            found = [i - 1]
+        else:
+            found = self.kernel.before(i, lambda x: self.place[id(x)] in writers)
+        values = [
+            self._result(j) for j in found if j >= 0
+        ] or ([list(range(THREADS))] if register == ("v", 0) else [])  # fmt: skip
+        if not values or any(value != values[0] for value in values):
+            raise UnknownAddress(f"{self.kernel.name}: {register} before instruction {i}")
+        return values[0]
+
+    def _result(self, i: int) -> list[int]:
+        key = (("result", i), i)
+        if key not in self.known:
+            self.known[key] = self._evaluate(i)
+        return self.known[key]
+
+    def _evaluate(self, i: int) -> list[int]:
+        instruction = self.kernel.code[i]
+        name = re.sub(r"_e(32|64)$", "", instruction.name)
+        if name not in ARITHMETIC:
+            raise UnknownAddress(f"{self.kernel.name}: {instruction.name} {instruction.operands}")
+        operands = [self._operand(text, name, i) for text in instruction.operands.split(", ")[1:]]
+        return [ARITHMETIC[name](*of_thread) & WORD for of_thread in zip(*operands, strict=True)]
+
+    def _operand(self, text: str, name: str, i: int) -> list[int]:
+        if text[0] in "va":
+            return self.before(registers(text)[0], i)
+        if text[0] == "s":
+            return [0 if name in SUMS else self._constant(text, i)] * THREADS
+        return [int(text, 0) & WORD] * THREADS
+
+    def _constant(self, scalar: str, i: int) -> int:
+        """What a scalar register holds before the i-th instruction, if it is a constant."""
+        found = self.kernel.before(
+            i, lambda x: x.name.startswith("s_") and scalar in scalars(x.operands.split(", ")[0])
+        )
+        code = [self.kernel.code[j] for j in found if j >= 0]
+        values = {int(x.operands.split(", ")[1], 0) for x in code if CONSTANT.match(x.operands)
+                  and x.name in ("s_mov_b32", "s_movk_i32")}  # fmt: skip
+        if len(values) != 1 or any(not CONSTANT.match(x.operands) for x in code):
+            raise UnknownAddress(f"{self.kernel.name}: {scalar} before instruction {i}")
+        return values.pop() & WORD
+
+
+ACCESS = re.compile(r"ds_(read|write)(2?)(?:st64)?_(?:b|u|i)(\d+)")
+
+
+def access_cycles(arch: str, addresses: Addresses, i: int) -> int:
+    """Of the i-th instruction, which accesses LDS: the slowest wave's."""
+    instruction = addresses.kernel.code[i]
+    kind, twice, bits = ACCESS.match(instruction.name).groups()
+    reads, width = kind == "read", int(bits) // 8
+    where = instruction.operands.split(", ")[1 if reads else 0].split()[0]
+    base = addresses.before(registers(where)[0], i)
+    scale = width * (64 if "st64" in instruction.name else 1) if twice else 1
+    found = re.findall(r"(offset\d?):(\d+)", instruction.operands)
+    offsets = {name: int(value) * scale for name, value in found}
+    names = ("offset0", "offset1") if twice else ("offset",)
+    return max(
+        sum(
+            cycles(arch, width, reads, [x + offsets.get(name, 0) for x in base[wave : wave + WAVE]])
+            for name in names
+        )
+        for wave in range(0, THREADS, WAVE)
+    )
