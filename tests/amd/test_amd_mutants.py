@@ -89,14 +89,14 @@ def barriers_that_run(emulated, arch, folder) -> list[int]:
 @pytest.mark.parametrize("arch", machine.ARCHES if SEEDS > 1 else ["gfx942"])
 def test_a_single_barrier_of_a_product(emulated, arch, tmp_path):
     """Those between uses of the buffers that the waves share, of a stage of K or of a tile."""
-    missed, numbers = [], barriers_that_run(emulated, arch, tmp_path)
+    noticed, numbers = [], barriers_that_run(emulated, arch, tmp_path)
     for number in numbers if SEEDS > 1 else numbers[:3]:
         folder = tmp_path / str(number)
         devices = mutated(emulated, arch, mutants.barrier(number), folder, PRODUCT)
         if re.search(COMPLAINTS["barriers"], said(devices, folder, product, 1)):
-            missed.append(number)
-    print(f"{arch}: barriers {missed} of {numbers} are missed")
-    assert missed
+            noticed.append(number)
+    print(f"{arch}: the lack of barriers {noticed} of {numbers} is noticed")
+    assert noticed
 
 
 LL = r"iris_ALL_REDUCE_LL(_TWO_SHOT)?_F32"
@@ -133,17 +133,17 @@ def test_work_group_scope_is_noticed(emulated, arch, name, tmp_path):
 @pytest.mark.skipif(SEEDS <= 1, reason="of `make test-amd`")
 @pytest.mark.parametrize("arch", machine.ARCHES)
 def test_single_waits(emulated, arch, tmp_path):
-    """Of single waits, left out by chance, some are missed: the others wait for what another wait
-    covers, or lie where this product does not come."""
+    """Left out by chance, some are noticed: the others wait for what another wait covers, or lie
+    where this product does not come."""
     chance = random.Random(arch)
     code = amd_objects.instructions(gpus.KERNELS / f"iris_{arch}.hsaco", PRODUCT)[PRODUCT]
     waits = [x.address for x in code if x.name == "s_waitcnt"]
-    missed = 0
+    noticed = 0
     chosen = chance.sample(waits, SEEDS)
     for address in chosen:
         edit = lambda code, gone=address: [x for x in code if x.address != gone]  # noqa: E731
         folder = tmp_path / hex(address)
         devices = mutated(emulated, arch, edit, folder, PRODUCT)
-        missed += "has been waited for" in said(devices, folder, product, 1)
-    print(f"{arch}: {missed} of {len(chosen)} waits are missed")
-    assert missed > 0
+        noticed += "has been waited for" in said(devices, folder, product, 1)
+    print(f"{arch}: the lack of {noticed} of {len(chosen)} waits is noticed")
+    assert noticed > 0
