@@ -32,7 +32,8 @@ def test_examples():
     assert sums.count("\n") <= 16
     first, second = run_ranks(run_sums, 2, sums)
     assert first == second
-    assert run_ranks(run_layers, 2, layers) == [[(2048, 1024), (2048,), (1024, 2048), (1024,)]] * 2
+    norm, column, row = [(1024,), (1024,)], [(2048, 1024), (2048,)], [(1024, 2048), (1024,)]
+    assert run_ranks(run_layers, 2, layers) == [norm + column + row] * 2
 
 
 def test_lines_fit():
