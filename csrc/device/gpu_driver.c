@@ -95,9 +95,9 @@ static enum iris_status bind_all(struct gpu_driver *driver, const char *file)
     return IRIS_OK;
 }
 
-/* The library that the process has mapped, since memory, streams and handles of one know nothing of
- * those of another: torch's wheels bring one of their own, beside which the system's may lie. NULL:
- * none is mapped. */
+/* Which of the platform's libraries the process has mapped: one or none, else IRIS_EDRIVER, since
+ * memory, streams and handles of one know nothing of those of another. torch's wheels bring one of
+ * their own, beside which the system's may lie. */
 static enum iris_status find_mapped(enum gpu_platform platform,
                                     struct iris_mapped_libraries *mapped)
 {
