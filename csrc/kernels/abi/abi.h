@@ -14,6 +14,8 @@
 
 #include <stdint.h>
 
+#include "scaling.h"
+
 #define IRIS_MAX_RANKS 16
 
 /* Flags that different ranks write lie this far apart, so that no two writers share a line. */
@@ -26,8 +28,9 @@ enum iris_dtype {
     IRIS_DTYPE_F32 = 0,
     IRIS_DTYPE_F16 = 1,
     IRIS_DTYPE_BF16 = 2,
-    /* Products are of the three above, reductions also of F64, I8, I32, I64, U8 and BOOL (as U8);
-     * the others can be allocated and moved. */
+    /* Products are of the three above, and with scales of operands that are IRIS_IS_FLOAT8;
+     * reductions are also of F64, I8, I32, I64, U8 and BOOL (as U8); the others can be allocated
+     * and moved. */
     IRIS_DTYPE_F64 = 3,
     IRIS_DTYPE_I8 = 4,
     IRIS_DTYPE_I16 = 5,
@@ -45,7 +48,13 @@ enum iris_dtype {
     IRIS_DTYPE_F8_E4M3FNUZ = 17,
     IRIS_DTYPE_F8_E5M2FNUZ = 18,
     IRIS_DTYPE_F8_E8M0FNU = 19,
-    IRIS_DTYPE_COUNT = 20
+    IRIS_DTYPE_COUNT = 20,
+    /* No tensor's: what rows of instances.def stand under that multiply float8 operands with
+     * scales, by the dtype of the result: scaling.h. */
+    IRIS_DTYPE_SCALED_F32 = 20,
+    IRIS_DTYPE_SCALED_F16 = 21,
+    IRIS_DTYPE_SCALED_BF16 = 22,
+    IRIS_ROW_DTYPE_COUNT = 23
 };
 
 /* Operations: X(name, value, what callers call it). CLEAR_SUMS is a part of the sums in the
@@ -383,8 +392,9 @@ struct iris_tensor_map {
 
 /* The operations that are IRIS_IS_PRODUCT. */
 struct iris_product_args {
-    struct iris_reduce_args reduce;
-    uint32_t a_map_kind; /* enum iris_tensor_map_kind; only ever non-zero on sm_90a */
+    struct iris_reduce_args reduce; /* output and bias are of the result's dtype */
+    struct iris_scaling scaling;    /* rows of instances.def under SCALED dtypes only */
+    uint32_t a_map_kind;            /* enum iris_tensor_map_kind; only ever non-zero on sm_90a */
     uint32_t b_map_kind;
     uint32_t c_is_mapped; /* 1: a world of one, whose tiles the engine writes straight into C */
     uint32_t pad;
@@ -418,6 +428,12 @@ struct iris_gather_layout {
     uint64_t shard_step; /* bytes from a staged shard to the next */
     uint64_t half_nbytes;
     int64_t flags_count; /* of one half: flag of unit u of rank r at r * units + u */
+    /* A float8 operand's scales travel with the units that begin at column 0, under their flags: of
+     * each row scale_cols floats, side by side, whatever kind the sender has. Rank r's begin
+     * scales_offset + place * scales_step bytes into the half, with the place of its shard. */
+    uint64_t scales_offset, scales_step;
+    int32_t scale_cols; /* 1, or the shard's blocks of K; 0: there are no scales */
+    uint32_t pad;
 };
 
 /* The tiles of a product whose A is gathered: this rank's rows first, whose operand is at hand,

@@ -13,7 +13,7 @@
 #include "abi.h"
 
 #define IRIS_KERNEL_ID(operation, variant, dtype)                                                  \
-    (((uint32_t)(operation) * IRIS_VARIANT_COUNT + (uint32_t)(variant)) * IRIS_DTYPE_COUNT +       \
+    (((uint32_t)(operation) * IRIS_VARIANT_COUNT + (uint32_t)(variant)) * IRIS_ROW_DTYPE_COUNT +   \
      (uint32_t)(dtype))
 #define IRIS_KERNEL_COUNT IRIS_KERNEL_ID(IRIS_OP_COUNT, 0, 0)
 

@@ -328,7 +328,7 @@ IRIS_FUNCTION int32_t iris_message_lanes(uint64_t nbytes, int32_t lanes)
 IRIS_FUNCTION struct iris_gather_layout
 iris_gather_layout_make(int64_t rows, int64_t cols, int32_t unit_rows, int32_t unit_cols,
                         int32_t group_rows, bool m_contiguous, bool joins_cols, bool skips_own,
-                        uint32_t element_nbytes, int32_t world_size)
+                        uint32_t element_nbytes, int32_t scale_cols, int32_t world_size)
 {
     const int64_t lines = m_contiguous ? cols : rows, run = m_contiguous ? rows : cols;
     struct iris_gather_layout l;
@@ -351,6 +351,12 @@ iris_gather_layout_make(int64_t rows, int64_t cols, int32_t unit_rows, int32_t u
         l.half_nbytes = l.shard_step * (uint64_t)(world_size - (skips_own ? 1 : 0));
     }
     l.flags_count = l.units * world_size;
+    l.scale_cols = scale_cols;
+    l.scales_step = iris_round_up((uint64_t)(rows * scale_cols) * 4, 128);
+    l.scales_offset = scale_cols > 0 ? iris_round_up(l.half_nbytes, 128) : 0;
+    if (scale_cols > 0)
+        l.half_nbytes = l.scales_offset + l.scales_step * (uint64_t)world_size;
+    l.pad = 0;
     return l;
 }
 

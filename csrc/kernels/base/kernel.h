@@ -45,6 +45,25 @@ struct bfloat16_t {
     uint16_t bits;
 };
 
+/* A float8 operand's storage; which format, the arguments say (struct iris_scaling). */
+struct float8_t {
+    uint8_t bits;
+};
+
+/* What products of float8 operands are instantiated with: T is the result's type. Of another
+ * product one type is all. */
+template <typename T> struct scaled {};
+template <typename P> struct product_types {
+    typedef P result;
+    typedef P operand;
+    static constexpr bool kIsScaled = false;
+};
+template <typename T> struct product_types<scaled<T>> {
+    typedef T result;
+    typedef float8_t operand;
+    static constexpr bool kIsScaled = true;
+};
+
 template <typename T> struct dtype_of;
 template <> struct dtype_of<float> {
     static constexpr iris_dtype value = IRIS_DTYPE_F32;

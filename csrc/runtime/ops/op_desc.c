@@ -89,7 +89,7 @@ struct iris_gather_layout iris_op_desc_gather(const struct iris_op_desc *desc, i
                                    desc->share_k != 0 ? desc->share_k : desc->K, desc->block_m,
                                    desc->unit_k, desc->local.group_rows, desc->m_contiguous,
                                    host && desc->share_k != 0, host && desc->share_k == 0,
-                                   (uint32_t)iris_dtype_nbytes(desc->dtype), world_size);
+                                   (uint32_t)iris_dtype_nbytes(desc->dtype), 0, world_size);
 }
 
 struct iris_gather_schedule iris_op_desc_gather_schedule(const struct iris_op_desc *desc,
