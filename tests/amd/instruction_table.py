@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections
 import ctypes
+import itertools
 import pathlib
 import re
 
@@ -35,6 +36,11 @@ def _made_by_loops() -> dict[str, str]:
     for n, k in ((32, 2), (32, 8), (32, 16)):
         for kind in ("f32", "f16", "bf16"):
             found[f"v_mfma_f32_{n}x{n}x{k}_{kind}"] = FILES[1]
+    for n, k in ((32, 16), (16, 32)):
+        for first, second in itertools.product(("fp8", "bf8"), repeat=2):
+            found[f"v_mfma_f32_{n}x{n}x{k}_{first}_{second}"] = FILES[1]
+    for n, k in ((32, 64), (16, 128)):
+        found[f"v_mfma_f32_{n}x{n}x{k}_f8f6f4"] = FILES[1]
     return found
 
 

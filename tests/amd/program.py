@@ -154,6 +154,8 @@ class Record:
                 self.word = self.word & ~0xFF | _bit_list(value)
             elif key == "op_sel_hi" and self.name.startswith("v_pk_"):
                 self.word = self.word & 0xFF | _bit_list(value) << 8
+            elif key in ("cbsz", "blgp") and self.name.endswith("_f8f6f4"):
+                self.word |= int(value, 0) << (0 if key == "cbsz" else 8)
             elif key in ("dst_sel", "src0_sel", "src1_sel"):
                 selects[key] = SELECTS[value]
             elif modifier == "dst_unused:UNUSED_PRESERVE":

@@ -113,6 +113,23 @@ MFMA_NAMES = {  # of 32 and of 16 rows, of fp16 and of fp32
 }
 
 
+def float8_hazards(arch):
+    """As many as the compiler leaves: of 8 passes, and of 16 where an instruction takes 64 of K."""
+    if arch == "gfx90a":
+        return []
+    short = "v_mfma_f32_32x32x16_fp8_bf8 v[32:47], v[4:5], v[8:9], v[64:79]"
+    rows = [(short, "v_mov_b32_e32 v2, v33", 12 if arch == "gfx950" else 11)]
+    if arch == "gfx950":
+        long = "v_mfma_f32_32x32x64_f8f6f4 v[32:47], v[4:11], v[16:23], v[64:79] blgp:1"
+        tiny = "v_mfma_f32_16x16x128_f8f6f4 v[32:35], v[4:11], v[16:23], v[64:67]"
+        rows += [
+            (long, "v_mov_b32_e32 v2, v33", 20),
+            (long, "v_mov_b32_e32 v64, 0", 15),
+            (tiny, "v_mov_b32_e32 v2, v33", 12),
+        ]
+    return rows
+
+
 def hazards(arch):
     """What comes first, what comes next, and the wait states between them."""
     large, small, single = MFMA_NAMES[arch]
@@ -158,6 +175,7 @@ def hazards(arch):
          "src1_sel:DWORD", "v_mov_b32_e32 v3, v2", 0 if old else 1),
         ("global_store_dwordx4 v1, v[12:15], s[4:5]", "v_mov_b32_e32 v13, 0", 1 if old else 2),
         ("global_store_dwordx2 v1, v[12:13], s[4:5]", "v_mov_b32_e32 v13, 0", 0),
+        *float8_hazards(arch),
     ]  # fmt: skip
 
 

@@ -40,6 +40,7 @@ bool device_open(struct device *device, const char *arch)
     device->clock_rate = device->gfx90a ? 25000000 : 100000000;
     device->dies = device->gfx90a ? 1 : MAX_DIES;
     device->flushes_subnormals = device->gfx90a;
+    device->fnuz = strcmp(arch, "gfx942") == 0;
     device->adversarial = number_of("EMULATOR_ADVERSARIAL", 0) != 0;
     device->checks = number_of("EMULATOR_CHECKS", 1) != 0;
     device->evicts = device->gfx90a || number_of("EMULATOR_EVICTIONS", 1) != 0;

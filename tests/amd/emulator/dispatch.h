@@ -26,6 +26,7 @@ struct device {
     uint32_t clock_rate; /* of s_memrealtime, Hz */
     uint32_t dies;
     bool flushes_subnormals, gfx90a;
+    bool fnuz; /* its encodings of fp8 and bf8 */
     /* How it behaves. */
     bool adversarial;
     bool checks; /* those of checks.h */

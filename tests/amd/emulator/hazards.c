@@ -50,6 +50,8 @@ static uint32_t passes(const struct instruction *mfma, enum architecture arch)
     const bool large = strstr(mfma->name, "_32x32x") != NULL;
     const bool full_rate = arch != ARCH_GFX90A && !is_fp32(mfma);
 
+    if (strstr(mfma->name, "_f8f6f4") != NULL) /* of operands of 8 bits */
+        return large ? 16 : 8;
     return (large ? 16 : 8) / (full_rate ? 2 : 1);
 }
 

@@ -56,7 +56,8 @@ struct instruction {
     const char *name;
     uint32_t address;
     uint32_t target;   /* of a branch: an index */
-    uint32_t word;     /* s_waitcnt: vmcnt; v_pk_*: selects; bitop3; s_nop: cycles less one */
+    uint32_t word;     /* s_waitcnt: vmcnt; v_pk_*: selects; bitop3; s_nop: cycles less one;
+                          v_mfma_*_f8f6f4: cbsz, and blgp << 8 */
     int32_t offset[2]; /* s_waitcnt: lgkmcnt, or -1 */
     uint32_t bits;
     uint32_t operands;
