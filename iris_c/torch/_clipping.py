@@ -92,7 +92,8 @@ def _power(grad: Tensor, order: float) -> Tensor:
     dtype = torch.promote_types(grad.dtype, torch.float32)
     if grad.numel() == 0:
         return torch.zeros((), dtype=torch.float32, device=grad.device)
-    norm: Tensor = torch.linalg.vector_norm(grad, order, dtype=dtype)
+    with torch._C.DisableTorchFunctionSubclass():  # of this rank's part
+        norm: Tensor = torch.linalg.vector_norm(grad, order, dtype=dtype)
     # Sums go over the ranks in one dtype, also where a rank's part is empty.
     return (norm if math.isinf(order) else norm**order).float()
 

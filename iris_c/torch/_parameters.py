@@ -25,13 +25,19 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from iris_c.torch import _groups
+from iris_c.torch._divided_tensors import (
+    DividedGradient,
+    DividedParameter,
+    divided,
+    divided_parameter,
+)
 from iris_c.torch._parts import bounds
 from iris_c.torch._replicas import mesh_of_copies
 
 __all__ = ["DividedModule", "Part", "is_distributed"]
 
 # Types of what a rank has as it is.
-_PLAIN = (nn.Parameter, Tensor)
+_PLAIN = (nn.Parameter, Tensor, DividedParameter, DividedGradient)
 
 
 class Part(NamedTuple):
@@ -139,6 +145,14 @@ class DividedModule(nn.Module):
     def _computed(self, name: str) -> Any:
         """What stands where the parameter was. Without a mesh it is made of parts that know
         nothing of one another: no norm of the weight, no share of its elements would be right."""
+        source: Any
+        for key, source in self.named_parameters():
+            if is_distributed(source) and any(p.is_partial() for p in source.placements):
+                raise RuntimeError(
+                    f"{name}: expected to be computed from parameters that are divided or equal on "
+                    f"all ranks, got {key} as {source.placements}, as a rank's norms of its part "
+                    "are, which an optimizer would take for the whole's"
+                )
         value, part = getattr(self, name), self._parts[name]
         if part.dim is not None and part.local_shape != part.shape and not is_distributed(value):
             raise RuntimeError(
@@ -161,7 +175,7 @@ class DividedModule(nn.Module):
         for name, part in self.__dict__.get("_parts", {}).items():
             parameter = self._parameters.get(name)
             if parameter is not None and not is_distributed(parameter):
-                parameter.part = part  # type: ignore[attr-defined]
+                divided_parameter(parameter, part)
 
     def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
         """As torch.nn.Module does. What is no part, and no whole DTensor, is refused."""
@@ -202,7 +216,10 @@ class DividedModule(nn.Module):
             if value is None or is_distributed(value) or value.shape != part.local_shape:
                 continue
             mesh = _mesh(part)
-            if mesh is not None:
+            if mesh is None:
+                if part.dim is not None and not keep_vars:
+                    divided(value, part)
+            else:
                 whole = _distributed(value.detach(), part.shape, mesh, _placements(part))
                 destination[prefix + name] = whole
 

@@ -30,6 +30,7 @@ from typing import Any, Self
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from iris_c.torch import functions
 from iris_c.torch._groups import Named, context, name_of
@@ -101,7 +102,15 @@ class _ParallelLinear(DividedModule, nn.Linear):
             The ranks. None: the context named 'default'.
         **options
             The constructor's: sequence_parallel, and gather_output or input_is_parallel.
+
+        Raises
+        ------
+        TypeError
+            It is no whole torch.nn.Linear, or one with a forward of its own.
+        ValueError
+            A parameter is computed (by parametrize, weight_norm or prune), or not there yet.
         """
+        _check_whole(linear)
         with torch.device("meta"):
             layer = cls(
                 linear.in_features,
@@ -154,6 +163,32 @@ class _ParallelLinear(DividedModule, nn.Linear):
             f"sequence_parallel={self.sequence_parallel}"
             + (f", sequence_dim={self.sequence_dim}" if self.sequence_dim != 0 else "")
         )
+
+
+def _check_whole(linear: Any) -> None:
+    """Refuses what a layer could not take over, and would leave out in silence."""
+    if not isinstance(linear, nn.Linear):
+        raise TypeError(f"linear: expected a torch.nn.Linear, got {type(linear).__name__}")
+    if isinstance(linear, DividedModule):
+        raise TypeError(
+            f"linear: expected a whole torch.nn.Linear, got a {type(linear).__name__}, of which "
+            "each rank has a part"
+        )
+    if type(linear).forward is not nn.Linear.forward or "forward" in vars(linear):
+        raise TypeError(
+            "linear: expected one that computes as torch.nn.Linear does, got "
+            f"{type(linear).__name__}, which has a forward of its own"
+        )
+    for name in ("weight", "bias"):
+        if name not in linear._parameters:
+            raise ValueError(
+                f"linear: expected parameters, got a {name} that is computed (by parametrize, "
+                "weight_norm or prune); make it a parameter again first, as "
+                "torch.nn.utils.parametrize.remove_parametrizations does"
+            )
+        parameter = linear._parameters[name]
+        if parameter is not None and is_lazy(parameter):
+            raise ValueError(f"linear: expected parameters, got a {name} that has no shape yet")
 
 
 class ColumnParallelLinear(_ParallelLinear):

@@ -334,3 +334,30 @@ def test_mistakes_are_named(ctx):
         ColumnParallelLinear(4, 5, ctx=ctx)(torch.zeros(3, 2))
     with pytest.raises(ValueError, match=r"x: expected a last dimension of 2, got shape \(3, 4\)"):
         RowParallelLinear(4, 5, ctx=ctx)(torch.zeros(3, 4))
+
+
+class Doubled(nn.Linear):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+@ranks(2)
+def test_what_is_no_whole_linear_layer_is_not_taken(ctx):
+    iris_c.torch.register(ctx)
+    column = ColumnParallelLinear(4, 6)
+    normed = nn.utils.parametrizations.weight_norm(nn.Linear(4, 6))
+    for given, error, message in (
+        (nn.Conv1d(4, 6, 1), TypeError, r"expected a torch\.nn\.Linear, got Conv1d"),
+        (column, TypeError, r"expected a whole torch\.nn\.Linear, got a ColumnParallelLinear"),
+        (Doubled(4, 6), TypeError, r"expected one that computes .* got Doubled, which"),
+        (normed, ValueError, r"expected parameters, got a weight that is computed \(by param"),
+        (nn.LazyLinear(4), ValueError, r"expected parameters, got a weight that has no shape"),
+    ):
+        for kind in (ColumnParallelLinear, RowParallelLinear):
+            with pytest.raises(error, match=f"linear: {message}"):
+                kind.from_linear(given)
+    nn.utils.parametrize.remove_parametrizations(normed, "weight")
+    torch.testing.assert_close(
+        ColumnParallelLinear.from_linear(normed)(torch.ones(2, 4)),
+        part(normed(torch.ones(2, 4)), ctx, 1),
+    )
