@@ -223,6 +223,8 @@ def matmul_all_reduce(
     workspace: FusedWorkspace | None = None,
     *,
     trace: bool = False,
+    scale_a: Tensor | None = None,
+    scale_b: Tensor | None = None,
 ) -> FusedWorkspace: ...
 def matmul_all_reduce_preamble(
     ctx: Context,
@@ -233,6 +235,8 @@ def matmul_all_reduce_preamble(
     workspace: FusedWorkspace | None = None,
     *,
     bias: Tensor | None = None,
+    scale_a: Tensor | None = None,
+    scale_b: Tensor | None = None,
 ) -> FusedWorkspace: ...
 def matmul_reduce_scatter(
     ctx: Context,
@@ -246,6 +250,8 @@ def matmul_reduce_scatter(
     workspace: FusedWorkspace | None = None,
     *,
     trace: bool = False,
+    scale_a: Tensor | None = None,
+    scale_b: Tensor | None = None,
 ) -> FusedWorkspace: ...
 def matmul_reduce_scatter_preamble(
     ctx: Context,
@@ -257,6 +263,8 @@ def matmul_reduce_scatter_preamble(
     *,
     bias: Tensor | None = None,
     dim: int = 0,
+    scale_a: Tensor | None = None,
+    scale_b: Tensor | None = None,
 ) -> FusedWorkspace: ...
 def matmul_all_gather(
     ctx: Context,
@@ -269,6 +277,8 @@ def matmul_all_gather(
     workspace: FusedWorkspace | None = None,
     *,
     trace: bool = False,
+    scale_a: Tensor | None = None,
+    scale_b: Tensor | None = None,
 ) -> FusedWorkspace: ...
 def matmul_all_gather_preamble(
     ctx: Context,
@@ -279,6 +289,8 @@ def matmul_all_gather_preamble(
     workspace: FusedWorkspace | None = None,
     *,
     bias: Tensor | None = None,
+    scale_a: Tensor | None = None,
+    scale_b: Tensor | None = None,
 ) -> FusedWorkspace: ...
 def all_gather_matmul(
     ctx: Context,
@@ -293,6 +305,8 @@ def all_gather_matmul(
     *,
     A_gathered: Tensor | None = None,
     trace: bool = False,
+    scale_a: Tensor | None = None,
+    scale_b: Tensor | None = None,
 ) -> FusedWorkspace: ...
 def all_gather_matmul_preamble(
     ctx: Context,
@@ -303,6 +317,8 @@ def all_gather_matmul_preamble(
     workspace: FusedWorkspace | None = None,
     *,
     gather_dim: int = 0,
+    scale_a: Tensor | None = None,
+    scale_b: Tensor | None = None,
 ) -> FusedWorkspace: ...
 def all_gather_matmul_hbm_buffer(
     ctx: Context,
@@ -317,6 +333,8 @@ def all_gather_matmul_hbm_buffer(
     *,
     A_gathered: Tensor | None = None,
     trace: bool = False,
+    scale_a: Tensor | None = None,
+    scale_b: Tensor | None = None,
 ) -> FusedWorkspace: ...
 def all_gather_matmul_hbm_buffer_preamble(
     ctx: Context,
@@ -327,6 +345,8 @@ def all_gather_matmul_hbm_buffer_preamble(
     workspace: FusedWorkspace | None = None,
     *,
     gather_dim: int = 0,
+    scale_a: Tensor | None = None,
+    scale_b: Tensor | None = None,
 ) -> FusedWorkspace: ...
 def all_reduce(
     ctx: Context,

@@ -21,6 +21,8 @@ class BoundOps:
         workspace: FusedWorkspace | None = None,
         *,
         trace: bool = False,
+        scale_a: Tensor | None = None,
+        scale_b: Tensor | None = None,
     ) -> FusedWorkspace: ...
     def matmul_all_reduce_preamble(
         ctx,
@@ -31,6 +33,8 @@ class BoundOps:
         workspace: FusedWorkspace | None = None,
         *,
         bias: Tensor | None = None,
+        scale_a: Tensor | None = None,
+        scale_b: Tensor | None = None,
     ) -> FusedWorkspace: ...
     def matmul_reduce_scatter(
         ctx,
@@ -44,6 +48,8 @@ class BoundOps:
         workspace: FusedWorkspace | None = None,
         *,
         trace: bool = False,
+        scale_a: Tensor | None = None,
+        scale_b: Tensor | None = None,
     ) -> FusedWorkspace: ...
     def matmul_reduce_scatter_preamble(
         ctx,
@@ -55,6 +61,8 @@ class BoundOps:
         *,
         bias: Tensor | None = None,
         dim: int = 0,
+        scale_a: Tensor | None = None,
+        scale_b: Tensor | None = None,
     ) -> FusedWorkspace: ...
     def matmul_all_gather(
         ctx,
@@ -67,6 +75,8 @@ class BoundOps:
         workspace: FusedWorkspace | None = None,
         *,
         trace: bool = False,
+        scale_a: Tensor | None = None,
+        scale_b: Tensor | None = None,
     ) -> FusedWorkspace: ...
     def matmul_all_gather_preamble(
         ctx,
@@ -77,6 +87,8 @@ class BoundOps:
         workspace: FusedWorkspace | None = None,
         *,
         bias: Tensor | None = None,
+        scale_a: Tensor | None = None,
+        scale_b: Tensor | None = None,
     ) -> FusedWorkspace: ...
     def all_gather_matmul(
         ctx,
@@ -91,6 +103,8 @@ class BoundOps:
         *,
         A_gathered: Tensor | None = None,
         trace: bool = False,
+        scale_a: Tensor | None = None,
+        scale_b: Tensor | None = None,
     ) -> FusedWorkspace: ...
     def all_gather_matmul_preamble(
         ctx,
@@ -101,6 +115,8 @@ class BoundOps:
         workspace: FusedWorkspace | None = None,
         *,
         gather_dim: int = 0,
+        scale_a: Tensor | None = None,
+        scale_b: Tensor | None = None,
     ) -> FusedWorkspace: ...
     def all_gather_matmul_hbm_buffer(
         ctx,
@@ -115,6 +131,8 @@ class BoundOps:
         *,
         A_gathered: Tensor | None = None,
         trace: bool = False,
+        scale_a: Tensor | None = None,
+        scale_b: Tensor | None = None,
     ) -> FusedWorkspace: ...
     def all_gather_matmul_hbm_buffer_preamble(
         ctx,
@@ -125,6 +143,8 @@ class BoundOps:
         workspace: FusedWorkspace | None = None,
         *,
         gather_dim: int = 0,
+        scale_a: Tensor | None = None,
+        scale_b: Tensor | None = None,
     ) -> FusedWorkspace: ...
     def select_config(
         ctx,

@@ -22,7 +22,7 @@
 
 /* ---- arguments ---- */
 
-enum { IRIS_PY_MAX_PARAMETERS = 12 };
+enum { IRIS_PY_MAX_PARAMETERS = 16 };
 
 /* A function's parameters in order: `positional` of them may be given by position, the first
  * `required` must be given. */

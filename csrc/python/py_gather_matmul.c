@@ -12,18 +12,19 @@
 #include "py_values.h"
 #include "py_wait.h"
 
-enum { TENSORS = 5 };
+enum { TENSORS = 7 };
 
-/* values: C, A_shard, B, bias, A_gathered. gather_dim_value: NULL: 0. */
+/* values: C, A_shard, B, bias, A_gathered, scale_a, scale_b. gather_dim_value: NULL: 0. */
 static PyObject *gather_matmul(struct iris_py_call *call, bool overlapped,
                                PyObject *const values[TENSORS], PyObject *gather_dim_value)
 {
-    static const struct iris_py_tensor_role roles[TENSORS] = {
-        {"C", IRIS_PY_WRITTEN, false},
-        {"A_shard", IRIS_PY_READ, false},
-        {"B", IRIS_PY_READ, false},
-        {"bias", IRIS_PY_READ, true},
-        {"A_gathered", IRIS_PY_WRITTEN, true}};
+    static const struct iris_py_tensor_role roles[TENSORS] = {{"C", IRIS_PY_WRITTEN, false},
+                                                              {"A_shard", IRIS_PY_READ, false},
+                                                              {"B", IRIS_PY_READ, false},
+                                                              {"bias", IRIS_PY_READ, true},
+                                                              {"A_gathered", IRIS_PY_WRITTEN, true},
+                                                              {"scale_a", IRIS_PY_READ, true},
+                                                              {"scale_b", IRIS_PY_READ, true}};
     struct iris_py_tensor tensors[TENSORS];
     const struct iris_tensor *given[TENSORS];
     struct iris_gather_tensors core;
@@ -39,6 +40,8 @@ static PyObject *gather_matmul(struct iris_py_call *call, bool overlapped,
         goto release;
     core = (struct iris_gather_tensors){
         .C = given[0], .A = given[1], .B = given[2], .bias = given[3], .joined = given[4]};
+    call->options.scale_a = given[5];
+    call->options.scale_b = given[6];
     IRIS_PY_BEGIN_WAIT
     status = iris_all_gather_matmul(call->ctx, &core, gather_dim, overlapped, &call->options);
     IRIS_PY_END_WAIT(status)
@@ -60,7 +63,8 @@ static PyObject *run(PyObject *module, bool overlapped,
 {
     const struct iris_py_choices choices = {
         .config = a->config, .workspace = a->workspace, .async_op = a->async_op, .trace = a->trace};
-    PyObject *const values[TENSORS] = {a->C, a->A_shard, a->B, a->bias, a->A_gathered};
+    PyObject *const values[TENSORS] = {a->C,          a->A_shard, a->B,      a->bias,
+                                       a->A_gathered, a->scale_a, a->scale_b};
     struct iris_py_call call;
 
     if (iris_py_call_begin(module, operation_of(overlapped), a->ctx, &choices, &call) < 0)
@@ -72,7 +76,7 @@ static PyObject *prepare(PyObject *module, bool overlapped,
                          const struct iris_py_args_all_gather_matmul_preamble *a)
 {
     const struct iris_py_choices choices = {.config = a->config, .workspace = a->workspace};
-    PyObject *const values[TENSORS] = {a->C, a->A_shard, a->B};
+    PyObject *const values[TENSORS] = {a->C, a->A_shard, a->B, NULL, NULL, a->scale_a, a->scale_b};
     struct iris_py_call call;
 
     if (iris_py_call_begin(module, operation_of(overlapped), a->ctx, &choices, &call) < 0)

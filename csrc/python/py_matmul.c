@@ -30,16 +30,17 @@ static enum iris_status run(struct iris_py_call *call, enum iris_operation opera
 
 /* The operands of a call or of its preamble. */
 struct operands {
-    PyObject *C, *A, *B, *bias, *dim; /* dim: of matmul_reduce_scatter; NULL: 0 */
+    PyObject *C, *A, *B, *bias, *scale_a, *scale_b;
+    PyObject *dim; /* of matmul_reduce_scatter; NULL: 0 */
 };
 
 static PyObject *matmul(struct iris_py_call *call, enum iris_operation operation,
                         const struct operands *values)
 {
-    static const struct iris_py_tensor_role roles[] = {{"C", IRIS_PY_WRITTEN, false},
-                                                       {"A", IRIS_PY_READ, false},
-                                                       {"B", IRIS_PY_READ, false},
-                                                       {"bias", IRIS_PY_READ, true}};
+    static const struct iris_py_tensor_role roles[] = {
+        {"C", IRIS_PY_WRITTEN, false},   {"A", IRIS_PY_READ, false},
+        {"B", IRIS_PY_READ, false},      {"bias", IRIS_PY_READ, true},
+        {"scale_a", IRIS_PY_READ, true}, {"scale_b", IRIS_PY_READ, true}};
     enum { COUNT = sizeof roles / sizeof roles[0] };
     struct iris_py_tensor tensors[COUNT];
     const struct iris_tensor *given[COUNT];
@@ -49,11 +50,14 @@ static PyObject *matmul(struct iris_py_call *call, enum iris_operation operation
 
     if (iris_py_int("dim", values->dim, &dim) < 0 ||
         iris_py_tensors_read(call->state, roles,
-                             (PyObject *[]){values->C, values->A, values->B, values->bias}, COUNT,
-                             call->options.prepare, tensors, given) < 0)
+                             (PyObject *[]){values->C, values->A, values->B, values->bias,
+                                            values->scale_a, values->scale_b},
+                             COUNT, call->options.prepare, tensors, given) < 0)
         return NULL;
     if (iris_py_tensor_stream(call->state, call->ctx, &tensors[0], &call->options.stream) < 0)
         goto release;
+    call->options.scale_a = given[4];
+    call->options.scale_b = given[5];
     IRIS_PY_BEGIN_WAIT
     status = run(call, operation, dim, given[0], given[1], given[2], given[3]);
     IRIS_PY_END_WAIT(status)
@@ -66,16 +70,18 @@ release:
 
 /* What all of them do with parsed arguments: `a` is a struct iris_py_args_... */
 #define CALL(operation, a, dim_value)                                                              \
-    begin_and_run(module, operation, (a).ctx, false,                                               \
-                  &(struct iris_py_choices){.config = (a).config,                                  \
-                                            .workspace = (a).workspace,                            \
-                                            .async_op = (a).async_op,                              \
-                                            .trace = (a).trace},                                   \
-                  &(struct operands){(a).C, (a).A, (a).B, (a).bias, dim_value})
+    begin_and_run(                                                                                 \
+        module, operation, (a).ctx, false,                                                         \
+        &(struct iris_py_choices){.config = (a).config,                                            \
+                                  .workspace = (a).workspace,                                      \
+                                  .async_op = (a).async_op,                                        \
+                                  .trace = (a).trace},                                             \
+        &(struct operands){(a).C, (a).A, (a).B, (a).bias, (a).scale_a, (a).scale_b, dim_value})
 #define PREPARE(operation, a, dim_value)                                                           \
-    begin_and_run(module, operation, (a).ctx, true,                                                \
-                  &(struct iris_py_choices){.config = (a).config, .workspace = (a).workspace},     \
-                  &(struct operands){(a).C, (a).A, (a).B, (a).bias, dim_value})
+    begin_and_run(                                                                                 \
+        module, operation, (a).ctx, true,                                                          \
+        &(struct iris_py_choices){.config = (a).config, .workspace = (a).workspace},               \
+        &(struct operands){(a).C, (a).A, (a).B, (a).bias, (a).scale_a, (a).scale_b, dim_value})
 
 static PyObject *begin_and_run(PyObject *module, enum iris_operation operation, PyObject *ctx,
                                bool prepares, const struct iris_py_choices *choices,

@@ -38,6 +38,8 @@
     X(op)                                                                                          \
     X(operation)                                                                                   \
     X(output)                                                                                      \
+    X(scale_a)                                                                                     \
+    X(scale_b)                                                                                     \
     X(shape)                                                                                       \
     X(src)                                                                                         \
     X(stream)                                                                                      \

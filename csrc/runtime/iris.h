@@ -319,6 +319,8 @@ struct iris_op_options {
     bool trace;    /* products: record what the work-groups do, see iris_trace_settle */
     enum iris_reduce_op reduce_op; /* reductions of tensors */
     void *stream;                  /* cpu: NULL */
+    /* Products of float8 operands: their scales, float32; else NULL. See iris_matmul_all_reduce. */
+    const struct iris_tensor *scale_a, *scale_b;
     /* all_to_all: rows (elements of dimension 0) from and to each rank; both NULL: equal parts. */
     const int64_t *output_sizes, *input_sizes;
 };
@@ -327,7 +329,12 @@ struct iris_op_options {
 
 /* C (M, N) = sum over ranks of A_r (M, K) @ B_r (K, N), + bias, which broadcasts to (M, N) and is
  * equal on all ranks. fp32, fp16, bf16, one dtype for all; fp32 accumulation. `bias` may be NULL.
- * A and B may have any strides, C any that do not make elements overlap. */
+ * A and B may have any strides, C any that do not make elements overlap.
+ *
+ * Or A and B are float8, each of a format of its own, with scales in the options, and C and bias
+ * are fp32, fp16 or bf16. A scale is one element, or of A (M, 1), (M, ceil(K / 128)) or
+ * (ceil(M / 128), ceil(K / 128)), of B (1, N), (ceil(K / 128), N) or
+ * (ceil(K / 128), ceil(N / 128)). A's is A times what A's scale has for the place. */
 enum iris_status iris_matmul_all_reduce(struct iris_context *ctx, const struct iris_tensor *C,
                                         const struct iris_tensor *A, const struct iris_tensor *B,
                                         const struct iris_tensor *bias,

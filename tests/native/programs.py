@@ -26,7 +26,11 @@ SANITIZERS = {
     "address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
 }
 CORE = ("base/*.c", "runtime/**/*.c", "device/*.c", "kernels/cpu/*.cpp")
-PRODUCT = ("kernels/cpu/gemm_host*.cpp", "kernels/cpu/rows_host.cpp")
+PRODUCT = (
+    "kernels/cpu/gemm_host*.cpp",
+    "kernels/cpu/rows_host.cpp",
+    "kernels/cpu/float8_host.cpp",
+)
 BOOTSTRAP = ("runtime/bootstrap/*.c", "base/*.c")
 
 

@@ -8,7 +8,7 @@
  *
  * Build (from the repository's root; add -fsanitize=address,undefined):
  *     g++ -std=c++17 -O3 -fno-exceptions -fno-rtti -fno-threadsafe-statics -c \
- *         csrc/kernels/cpu/gemm_host.cpp csrc/kernels/cpu/rows_host.cpp
+ *         csrc/kernels/cpu/gemm_host*.cpp csrc/kernels/cpu/{rows,float8}_host.cpp
  *     gcc -std=c11 -D_GNU_SOURCE -O1 tests/native/test_gemm_host.c gemm_host.o rows_host.o -lm
  * Run: test_gemm_host [seed]      prints a line "ok" for each part, 0 if all hold
  */
@@ -73,12 +73,31 @@ static float float_of(uint32_t bits)
     return value;
 }
 
+/* The formats' tables: which bits are no finite numbers, and the bias. */
+static double decode_float8(enum iris_dtype dtype, uint8_t bits)
+{
+    const bool e4m3 = dtype == IRIS_DTYPE_F8_E4M3FN || dtype == IRIS_DTYPE_F8_E4M3FNUZ;
+    const bool fnuz = dtype == IRIS_DTYPE_F8_E4M3FNUZ || dtype == IRIS_DTYPE_F8_E5M2FNUZ;
+    const int width = e4m3 ? 3 : 2, bias = (e4m3 ? 7 : 15) + (fnuz ? 1 : 0);
+    const int exponent = (bits & 127) >> width, fraction = bits & ((1 << width) - 1);
+    const double sign = bits >> 7 ? -1.0 : 1.0;
+
+    if (fnuz ? bits == 128 : e4m3 ? (bits & 127) == 127 : (bits & 127) > 124)
+        return NAN;
+    if (!fnuz && !e4m3 && (bits & 127) == 124)
+        return sign * INFINITY;
+    return exponent == 0 ? sign * ldexp(fraction, 1 - bias - width)
+                         : sign * ldexp((1 << width) + fraction, exponent - bias - width);
+}
+
 /* By the definition of the formats, not by the tricks of the code under test. */
 static double decode(enum iris_dtype dtype, const void *element)
 {
     uint16_t bits;
     float value;
 
+    if (IRIS_IS_FLOAT8(dtype))
+        return decode_float8(dtype, *(const uint8_t *)element);
     if (dtype == IRIS_DTYPE_F32) {
         memcpy(&value, element, sizeof value);
         return value;
@@ -97,7 +116,7 @@ static double decode(enum iris_dtype dtype, const void *element)
 
 static size_t element_nbytes(enum iris_dtype dtype)
 {
-    return dtype == IRIS_DTYPE_F32 ? 4 : 2;
+    return dtype == IRIS_DTYPE_F32 ? 4 : IRIS_IS_FLOAT8(dtype) ? 1 : 2;
 }
 
 /* A finite value of magnitude 1/4 to 2, so that no term of a sum is lost beside the others. */
@@ -108,7 +127,13 @@ static void random_element(enum iris_dtype dtype, void *element)
     const uint16_t f16 = (uint16_t)((r >> 16 & 0x8000u) | ((13 + r % 3) << 10) | (r >> 8 & 0x3ffu));
     const uint16_t bf16 = (uint16_t)(f32 >> 16);
 
-    if (dtype == IRIS_DTYPE_F32)
+    uint8_t f8 = (uint8_t)r;
+    while (IRIS_IS_FLOAT8(dtype) &&
+           !(fabs(decode_float8(dtype, f8)) >= 0.25 && fabs(decode_float8(dtype, f8)) <= 2.0))
+        f8 = (uint8_t)(f8 * 5 + 1); /* passes through all bytes */
+    if (IRIS_IS_FLOAT8(dtype))
+        memcpy(element, &f8, 1);
+    else if (dtype == IRIS_DTYPE_F32)
         memcpy(element, &f32, 4);
     else
         memcpy(element, dtype == IRIS_DTYPE_F16 ? &f16 : &bf16, 2);
@@ -189,6 +214,7 @@ static struct matrix matrix_make(enum iris_dtype dtype, int64_t rows, int64_t co
     m.operand.address = (char *)m.allocation - low * (int64_t)size;
     m.operand.stride_row = sr;
     m.operand.stride_col = sc;
+    m.operand.dtype = dtype;
     return m;
 }
 
@@ -290,8 +316,7 @@ static void check_tile(const struct product *p, struct iris_gemm_scratch *scratc
 
     for (int64_t i = 0; i < count; ++i)
         memory[i] = float_of(POISON);
-    iris_gemm_tile(scratch, p->A.dtype, &p->A.operand, &p->B.operand, m0, n0, rows, cols, p->K, out,
-                   ld);
+    iris_gemm_tile(scratch, &p->A.operand, &p->B.operand, m0, n0, rows, cols, p->K, out, ld);
     for (int64_t at = -before; at < count - before; ++at) {
         const int64_t i = at < 0 ? -1 : at / ld, j = at < 0 ? 0 : at % ld;
         if (at < 0 || i >= rows || j >= cols) {
@@ -449,7 +474,7 @@ static void test_patterns(enum iris_dtype dtype)
     enum { RUN = 64, DEPTH = 20, AT = 7 };
     struct arena arena = arena_make(RUN, RUN, DEPTH);
     const uint16_t one = dtype == IRIS_DTYPE_F16 ? 0x3c00 : 0x3f80;
-    const struct iris_gemm_operand unit = {&one, 0, 0};
+    const struct iris_gemm_operand unit = {&one, 0, 0, dtype};
     uint16_t hot[DEPTH] = {0}, run[RUN], matrix[RUN * DEPTH];
     float out[RUN];
 
@@ -458,18 +483,18 @@ static void test_patterns(enum iris_dtype dtype)
         for (int i = 0; i < RUN; ++i)
             run[i] = (uint16_t)(first + (uint32_t)i);
         for (int i = 0; i < RUN; ++i) {
-            const struct iris_gemm_operand x = {run + i, 1, 1};
+            const struct iris_gemm_operand x = {run + i, 1, 1, dtype};
             arena.scratch = iris_gemm_scratch_init(arena.memory, RUN, RUN, DEPTH);
-            iris_gemm_tile(arena.scratch, dtype, &x, &unit, 0, 0, 1, 1, 1, out, 1);
+            iris_gemm_tile(arena.scratch, &x, &unit, 0, 0, 1, 1, 1, out, 1);
             check_widened(dtype, run[i], out[0], "1x1x1, A");
-            iris_gemm_tile(arena.scratch, dtype, &unit, &x, 0, 0, 1, 1, 1, out, 1);
+            iris_gemm_tile(arena.scratch, &unit, &x, 0, 0, 1, 1, 1, out, 1);
             check_widened(dtype, run[i], out[0], "1x1x1, B");
         }
-        const struct iris_gemm_operand row = {run, RUN, 1}, column = {run, 1, RUN};
-        iris_gemm_tile(arena.scratch, dtype, &unit, &row, 0, 0, 1, RUN, 1, out, RUN);
+        const struct iris_gemm_operand row = {run, RUN, 1, dtype}, column = {run, 1, RUN, dtype};
+        iris_gemm_tile(arena.scratch, &unit, &row, 0, 0, 1, RUN, 1, out, RUN);
         for (int i = 0; i < RUN; ++i)
             check_widened(dtype, run[i], out[i], "a row of B");
-        iris_gemm_tile(arena.scratch, dtype, &column, &unit, 0, 0, RUN, 1, 1, out, 1);
+        iris_gemm_tile(arena.scratch, &column, &unit, 0, 0, RUN, 1, 1, out, 1);
         for (int i = 0; i < RUN; ++i)
             check_widened(dtype, run[i], out[i], "a column of A");
 
@@ -478,50 +503,84 @@ static void test_patterns(enum iris_dtype dtype)
             uint16_t pattern = (uint16_t)(first + (uint32_t)(i / DEPTH) + (uint32_t)(i % DEPTH));
             matrix[i] = isfinite(decode(dtype, &pattern)) ? pattern : 0;
         }
-        const struct iris_gemm_operand a = {matrix, DEPTH, 1}, pick = {hot, 1, 0};
-        const struct iris_gemm_operand pick_row = {hot, 0, 1}, b = {matrix, 1, DEPTH};
+        const struct iris_gemm_operand a = {matrix, DEPTH, 1, dtype}, pick = {hot, 1, 0, dtype};
+        const struct iris_gemm_operand pick_row = {hot, 0, 1, dtype}, b = {matrix, 1, DEPTH, dtype};
         arena.scratch = iris_gemm_scratch_init(arena.memory, RUN, RUN, DEPTH);
-        iris_gemm_tile(arena.scratch, dtype, &a, &pick, 0, 0, RUN, 1, DEPTH, out, 1);
+        iris_gemm_tile(arena.scratch, &a, &pick, 0, 0, RUN, 1, DEPTH, out, 1);
         for (int i = 0; i < RUN; ++i)
             check_widened(dtype, matrix[i * DEPTH + AT], out[i], "a row-major A");
-        iris_gemm_tile(arena.scratch, dtype, &pick_row, &b, 0, 0, 1, RUN, DEPTH, out, RUN);
+        iris_gemm_tile(arena.scratch, &pick_row, &b, 0, 0, 1, RUN, DEPTH, out, RUN);
         for (int i = 0; i < RUN; ++i)
             check_widened(dtype, matrix[i * DEPTH + AT], out[i], "a transposed B");
     }
     arena_free(&arena);
 }
 
+/* Each of the 256 patterns as an element of A and of B, whose other operand is bfloat16: formats
+ * may differ. */
+static void test_bytes(enum iris_dtype dtype)
+{
+    enum { RUN = 256 };
+    struct arena arena = arena_make(RUN, RUN, 1);
+    const uint16_t one = 0x3f80;
+    const struct iris_gemm_operand unit = {&one, 0, 0, IRIS_DTYPE_BF16};
+    uint8_t run[RUN];
+    float out[RUN];
+
+    for (int i = 0; i < RUN; ++i)
+        run[i] = (uint8_t)i;
+    const struct iris_gemm_operand row = {run, RUN, 1, dtype}, column = {run, 1, RUN, dtype};
+    iris_gemm_tile(arena.scratch, &unit, &row, 0, 0, 1, RUN, 1, out, RUN);
+    for (int i = 0; i < RUN; ++i)
+        check_widened(dtype, run[i], out[i], "a row of B");
+    iris_gemm_tile(arena.scratch, &column, &unit, 0, 0, RUN, 1, 1, out, 1);
+    for (int i = 0; i < RUN; ++i)
+        check_widened(dtype, run[i], out[i], "a column of A");
+    arena_free(&arena);
+}
+
+static const struct {
+    const enum iris_dtype dtype;
+    const char *name;
+} formats[] = {
+    {IRIS_DTYPE_F32, "f32"},
+    {IRIS_DTYPE_F16, "f16"},
+    {IRIS_DTYPE_BF16, "bf16"},
+    {IRIS_DTYPE_F8_E4M3FN, "e4m3fn"},
+    {IRIS_DTYPE_F8_E5M2, "e5m2"},
+    {IRIS_DTYPE_F8_E4M3FNUZ, "e4m3fnuz"},
+    {IRIS_DTYPE_F8_E5M2FNUZ, "e5m2fnuz"},
+};
+
 static const struct {
     const char *name;
     void (*run)(enum iris_dtype dtype);
-    int dtypes; /* bit d: runs with dtype d */
+    int dtypes; /* bit i: runs with formats[i] */
 } tests[] = {
-    {"layouts", test_layouts, 7}, {"edges", test_edges, 7},       {"depths", test_depths, 7},
-    {"reuse", test_reuse, 7},     {"patterns", test_patterns, 6},
+    {"layouts", test_layouts, 0x1f}, {"edges", test_edges, 0xf},     {"depths", test_depths, 7},
+    {"reuse", test_reuse, 0xf},      {"patterns", test_patterns, 6}, {"bytes", test_bytes, 0x78},
 };
 
 static int run_all(const char *isa, uint64_t seed)
 {
-    static const char *const dtype_names[] = {"f32", "f16", "bf16"};
-
     setenv("IRIS_C_CPU_ISA", isa, 1);
     if (isa[0] != '\0' && strcmp(iris_gemm_isa(), isa) != 0) {
         printf("skip %s: this machine lacks it\n", isa);
         return 0;
     }
     for (size_t t = 0; t < sizeof tests / sizeof tests[0]; ++t)
-        for (int dtype = 0; dtype < 3; ++dtype) {
-            if ((tests[t].dtypes >> dtype & 1) == 0)
+        for (size_t f = 0; f < sizeof formats / sizeof formats[0]; ++f) {
+            if ((tests[t].dtypes >> f & 1) == 0)
                 continue;
             const int failures_before = failures;
-            random_state = seed * 1000 + t * 10 + (uint64_t)dtype;
-            tests[t].run((enum iris_dtype)dtype);
+            random_state = seed * 1000 + t * 10 + f;
+            tests[t].run(formats[f].dtype);
             if (failures == failures_before)
                 printf("ok %s %s %s\n", isa[0] != '\0' ? isa : "best", tests[t].name,
-                       dtype_names[dtype]);
+                       formats[f].name);
             else
                 printf("FAILED %s %s %s\n", isa[0] != '\0' ? isa : "best", tests[t].name,
-                       dtype_names[dtype]);
+                       formats[f].name);
             fflush(stdout);
         }
     return failures == 0 ? 0 : 1;

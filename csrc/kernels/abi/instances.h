@@ -7,6 +7,7 @@
 #ifndef IRIS_INSTANCES_H
 #define IRIS_INSTANCES_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -34,8 +35,9 @@ typedef void (*iris_host_kernel)(const void *args, int32_t index, int32_t count,
 iris_host_kernel iris_host_kernel_find(uint32_t kernel_id);
 iris_host_kernel iris_host_traced_kernel_find(uint32_t kernel_id);
 
-/* Scratch bytes that a work-group of a host kernel needs; K 0 for kernels without a product. */
-size_t iris_host_scratch_nbytes(int32_t block_m, int32_t block_n, int64_t K);
+/* Scratch bytes that a work-group of a host kernel needs; K 0 for kernels without a product.
+ * scaled: of float8 operands. */
+size_t iris_host_scratch_nbytes(int32_t block_m, int32_t block_n, int64_t K, bool scaled);
 
 #ifdef __cplusplus
 }

@@ -64,6 +64,13 @@ template <typename T> struct product_types<scaled<T>> {
     static constexpr bool kIsScaled = true;
 };
 
+template <typename T> struct is_float8 {
+    static constexpr bool value = false;
+};
+template <> struct is_float8<float8_t> {
+    static constexpr bool value = true;
+};
+
 template <typename T> struct dtype_of;
 template <> struct dtype_of<float> {
     static constexpr iris_dtype value = IRIS_DTYPE_F32;
@@ -122,6 +129,14 @@ template <typename T> IRIS_INLINE T *device_pointer(uint64_t address)
 template <typename T> IRIS_INLINE matrix<T> as_matrix(const iris_matrix_args &args)
 {
     return {device_pointer<T>(args.address), args.stride_row, args.stride_col};
+}
+
+/* The scale of row mn of A, or of column mn of B, in a block of K: see iris_scale_args. */
+IRIS_INLINE const float *scale_address(const iris_scale_args &scales, int64_t mn, int64_t block)
+{
+    const int64_t line = scales.kind == IRIS_SCALE_SQUARE ? mn / IRIS_SCALE_BLOCK : mn;
+    return device_pointer<const float>(scales.address) + line * scales.stride_mn +
+           block * scales.stride_k;
 }
 
 /* `offset` bytes into rank `rank`'s heap, as this process sees it. */

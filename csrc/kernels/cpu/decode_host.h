@@ -9,8 +9,8 @@
 #define IRIS_DECODE_HOST_H
 
 #include "interruption.h"
-#include "kernels/base/tile.h"
 #include "kernels/protocol/decode_exchange.h"
+#include "matmul_host.h"
 
 namespace iris
 {
@@ -34,13 +34,14 @@ inline bool for_each_decode_word(work_group wg, const iris_decode_args &args, Vi
     return true;
 }
 
-template <typename T, iris_variant> void decode_product(work_group wg, const iris_decode_args &args)
+template <typename P, iris_variant> void decode_product(work_group wg, const iris_decode_args &args)
 {
+    typedef typename product_types<P>::result T;
     const iris_reduce_args &r = args.product.reduce;
     const call_state call = call_begin(r.call);
     interruption interrupted(call);
     const decode_exchange<T> exchange(args, call);
-    const matrix<const T> a = as_matrix<const T>(r.a), b = as_matrix<const T>(r.b);
+    const product_producer<P> product = producer_of<P>(wg, args.product);
     accumulator acc = accumulator_make<float>(wg, {r.block_m, r.block_n, r.block_k}, r.K);
 
     for (int64_t col = (int64_t)wg.index * r.block_n; col < args.layout.cols;
@@ -49,7 +50,7 @@ template <typename T, iris_variant> void decode_product(work_group wg, const iri
         const extent size = {args.layout.rows, (int32_t)(left < r.block_n ? left : r.block_n)};
         if (interrupted.has_come())
             return;
-        tile_gemm(wg, acc, a, b, 0, col, size, r.K);
+        product.produce(wg, acc, {0, col, size.rows, size.cols});
         for (int32_t row = 0; row < size.rows; ++row)
             for (int32_t c = 0; c < size.cols; c += IRIS_DECODE_WORD) {
                 float values[IRIS_DECODE_WORD] = {};

@@ -11,6 +11,7 @@
 
 #include "interruption.h"
 #include "kernels/protocol/gathered_operand.h"
+#include "scaled_host.h"
 
 namespace iris
 {
@@ -32,15 +33,107 @@ inline bool wait_for_rows(const iris_gather_args &args, const gathered_operand<T
     return true;
 }
 
-template <typename T, iris_variant>
+/* The tile of the product of rank `source`'s rows, or of all ranks' columns, and B. P as in
+ * matmul_host.h. */
+template <typename P> class gathered_product
+{
+  public:
+    typedef typename product_types<P>::result T;
+    typedef typename product_types<P>::operand O;
+
+    gathered_product(work_group, const iris_gather_args &args, const gathered_operand<O> &operand)
+        : args_(args), operand_(operand), b_(as_matrix<const O>(args.product.reduce.b))
+    {
+    }
+
+    void multiply(work_group wg, accumulator &acc, int32_t source, int64_t row, int64_t col,
+                  extent size) const
+    {
+        tile_gemm(wg, acc, shard(source), b_, row, col, size, args_.product.reduce.K);
+    }
+
+    void store(work_group wg, accumulator &acc, int32_t source, int64_t row, int64_t col,
+               extent size, const matrix<T> &target) const
+    {
+        tile_gemm_store(wg, acc, shard(source), b_, row, col, size, args_.product.reduce.K, target);
+    }
+
+  private:
+    /* Joined shards of columns begin at the first. */
+    matrix<const O> shard(int32_t source) const
+    {
+        return operand_.shard(args_.share_k != 0 ? 0 : source);
+    }
+
+    const iris_gather_args &args_;
+    const gathered_operand<O> &operand_;
+    const matrix<const O> b_;
+};
+
+/* Of columns each shard is a piece, with scales of its own. */
+template <typename Result> class gathered_product<scaled<Result>>
+{
+  public:
+    typedef Result T;
+
+    gathered_product(work_group wg, const iris_gather_args &args,
+                     const gathered_operand<float8_t> &operand)
+        : args_(args), operand_(operand), tiles_(wg, block_of(args), args.product.reduce.K)
+    {
+    }
+
+    void multiply(work_group, accumulator &acc, int32_t source, int64_t row, int64_t col,
+                  extent size) const
+    {
+        const bool by_rows = args_.share_k == 0;
+        const int32_t pieces = by_rows ? 1 : args_.product.reduce.call.world_size;
+        for (int32_t piece = 0; piece < pieces; ++piece)
+            tiles_.multiply(acc, operands(by_rows ? source : piece, by_rows ? 0 : piece), row, col,
+                            size, piece > 0);
+    }
+
+    void store(work_group wg, accumulator &acc, int32_t source, int64_t row, int64_t col,
+               extent size, const matrix<T> &target) const
+    {
+        multiply(wg, acc, source, row, col, size);
+        tile_store(wg, target, acc, size);
+    }
+
+  private:
+    static block_shape block_of(const iris_gather_args &args)
+    {
+        const iris_reduce_args &r = args.product.reduce;
+        return {r.block_m, r.block_n, r.block_k};
+    }
+
+    /* Rank `source`'s shard and the piece of B that it is multiplied by. */
+    scaled_operands operands(int32_t source, int64_t piece) const
+    {
+        const iris_reduce_args &r = args_.product.reduce;
+        const int64_t first = piece * args_.share_k;
+        iris_scaling scaling = args_.product.scaling;
+        scaling.a = operand_.scales(source);
+        scaling.b.address += (uint64_t)(first / IRIS_SCALE_BLOCK * scaling.b.stride_k) * 4;
+        return {operand_.shard(source), as_matrix<const float8_t>(r.b).tile(first, 0), scaling,
+                args_.share_k != 0 ? args_.share_k : r.K};
+    }
+
+    const iris_gather_args &args_;
+    const gathered_operand<float8_t> &operand_;
+    const scaled_tiles tiles_;
+};
+
+template <typename P, iris_variant>
 void all_gather_matmul(work_group wg, const iris_gather_args &args)
 {
+    typedef typename product_types<P>::result T;
+    typedef typename product_types<P>::operand O;
     const iris_reduce_args &r = args.product.reduce;
     const call_state call = call_begin(r.call);
     interruption interrupted(call);
-    const gathered_operand<T> operand(args, call);
+    const gathered_operand<O> operand(args, call);
+    const gathered_product<P> product(wg, args, operand);
     const iris_gather_schedule &schedule = args.schedule;
-    const matrix<const T> b = as_matrix<const T>(r.b);
     accumulator acc = accumulator_make<float>(wg, {r.block_m, r.block_n, r.block_k}, r.K);
 
     operand.send(wg, wg.index, wg.count);
@@ -54,16 +147,14 @@ void all_gather_matmul(work_group wg, const iris_gather_args &args)
         const extent size = {at.rows, at.cols};
         if (args.waits_for_all == 0 && !wait_for_rows(args, operand, source, at))
             return;
-        /* Joined shards of columns begin at the first. */
-        const matrix<const T> a = operand.shard(args.share_k != 0 ? 0 : source);
         const matrix<T> c = as_matrix<T>(r.output).tile(at.row, at.col);
         const int64_t row = at.row - source * schedule.share_m;
         const trace_span span(r.call, true, IRIS_TRACE_GEMM, source, step);
         if (r.bias.address == 0) {
-            tile_gemm_store(wg, acc, a, b, row, at.col, size, r.K, c);
+            product.store(wg, acc, source, row, at.col, size, c);
             continue;
         }
-        tile_gemm(wg, acc, a, b, row, at.col, size, r.K);
+        product.multiply(wg, acc, source, row, at.col, size);
         tile_add(wg, acc, as_matrix<const T>(r.bias).tile(at.row, at.col), size);
         tile_store(wg, c, acc, size);
     }

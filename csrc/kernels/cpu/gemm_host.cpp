@@ -87,13 +87,12 @@ int64_t at_least(int64_t value, int64_t limit)
 struct panel_key {
     iris_gemm_operand operand;
     int64_t origin, K;
-    iris_dtype dtype;
     int32_t extent; /* rows of A or columns of B; 0: nothing */
 
     bool operator==(const panel_key &other) const
     {
         return extent == other.extent && origin == other.origin && K == other.K &&
-               dtype == other.dtype && operand.address == other.operand.address &&
+               operand.dtype == other.operand.dtype && operand.address == other.operand.address &&
                operand.stride_row == other.operand.stride_row &&
                operand.stride_col == other.operand.stride_col;
     }
@@ -126,11 +125,15 @@ capacities capacities_of(int32_t block_m, int32_t block_n, int64_t K)
     return {a, depth <= kKeepB / cols ? cols * depth : cols * block, (int32_t)at_least(slots, 1)};
 }
 
-const char *element_address(const iris_gemm_operand *operand, iris_dtype dtype, int64_t row,
-                            int64_t col)
+int64_t element_nbytes(iris_dtype dtype)
+{
+    return dtype == IRIS_DTYPE_F32 ? 4 : IRIS_IS_FLOAT8(dtype) ? 1 : 2;
+}
+
+const char *element_address(const iris_gemm_operand *operand, int64_t row, int64_t col)
 {
     const int64_t offset = row * operand->stride_row + col * operand->stride_col;
-    return static_cast<const char *>(operand->address) + offset * (dtype == IRIS_DTYPE_F32 ? 4 : 2);
+    return static_cast<const char *>(operand->address) + offset * element_nbytes(operand->dtype);
 }
 
 /* The runs of contiguous elements of a source that will be packed next, to be fetched into L2 while
@@ -149,12 +152,12 @@ struct upcoming {
     }
 };
 
-upcoming upcoming_block(const iris_gemm_operand *operand, iris_dtype dtype, int64_t row,
-                        int64_t col, int64_t rows, int64_t cols)
+upcoming upcoming_block(const iris_gemm_operand *operand, int64_t row, int64_t col, int64_t rows,
+                        int64_t cols)
 {
-    const int64_t size = dtype == IRIS_DTYPE_F32 ? 4 : 2;
+    const int64_t size = element_nbytes(operand->dtype);
     const bool by_row = operand->stride_col == 1;
-    return {reinterpret_cast<uintptr_t>(element_address(operand, dtype, row, col)),
+    return {reinterpret_cast<uintptr_t>(element_address(operand, row, col)),
             (by_row ? operand->stride_row : operand->stride_col) * size,
             (int32_t)(by_row ? rows : cols)};
 }
@@ -199,9 +202,9 @@ void multiply(const instruction_set &set, const float *a, const float *b, int32_
 }
 
 /* The tile unit takes bfloat16 products, unless a lower instruction set was asked for; short ones
- * would be mostly padding. Decided by the dtype and K alone: an element's bits must not depend on
+ * would be mostly padding. Decided by the dtypes and K alone: an element's bits must not depend on
  * the tile. */
-bool takes_tile_unit(iris_dtype dtype, int64_t K)
+bool takes_tile_unit(const iris_gemm_operand *A, const iris_gemm_operand *B, int64_t K)
 {
     static int allowed; /* 0: not known yet */
     int seen = __atomic_load_n(&allowed, __ATOMIC_RELAXED);
@@ -212,7 +215,8 @@ bool takes_tile_unit(iris_dtype dtype, int64_t K)
         seen = !lower && iris_amx_usable() ? 1 : -1;
         __atomic_store_n(&allowed, seen, __ATOMIC_RELAXED);
     }
-    return dtype == IRIS_DTYPE_BF16 && K >= IRIS_AMX_EXTENT && seen > 0;
+    return A->dtype == IRIS_DTYPE_BF16 && B->dtype == IRIS_DTYPE_BF16 && K >= IRIS_AMX_EXTENT &&
+           seen > 0;
 }
 
 } // namespace
@@ -282,11 +286,11 @@ static void multiply_on_tile_unit(struct iris_gemm_scratch *scratch, const panel
         uint16_t *block_a = packed_a + (keep_a ? rows * k : 0);
         uint16_t *block_b = packed_b + (keep_b ? cols * k : 0);
         if (!have_a)
-            iris_amx_pack_a(element_address(&key_a.operand, key_a.dtype, key_a.origin, k),
+            iris_amx_pack_a(element_address(&key_a.operand, key_a.origin, k),
                             key_a.operand.stride_row, key_a.operand.stride_col, key_a.extent, kc,
                             block_a);
         if (!have_b)
-            iris_amx_pack_b(element_address(&key_b.operand, key_b.dtype, k, key_b.origin),
+            iris_amx_pack_b(element_address(&key_b.operand, k, key_b.origin),
                             key_b.operand.stride_row, key_b.operand.stride_col, key_b.extent, kc,
                             block_b);
         iris_amx_multiply(block_a, block_b, key_a.extent, key_b.extent, kc, out, ld, k > 0);
@@ -297,20 +301,19 @@ static void multiply_on_tile_unit(struct iris_gemm_scratch *scratch, const panel
     b.held.extent = keep_b ? key_b.extent : 0;
 }
 
-void iris_gemm_tile(struct iris_gemm_scratch *scratch, enum iris_dtype dtype,
-                    const struct iris_gemm_operand *A, const struct iris_gemm_operand *B,
-                    int64_t m0, int64_t n0, int32_t rows, int32_t cols, int64_t K, float *out,
-                    int64_t ld)
+void iris_gemm_tile(struct iris_gemm_scratch *scratch, const struct iris_gemm_operand *A,
+                    const struct iris_gemm_operand *B, int64_t m0, int64_t n0, int32_t rows,
+                    int32_t cols, int64_t K, float *out, int64_t ld)
 {
     const instruction_set &set = current_set();
     const int64_t width = round_up(cols, set.lanes); /* of B's packed panels together */
-    const panel_key key_a = {*A, m0, K, dtype, rows}, key_b = {*B, n0, K, dtype, cols};
+    const panel_key key_a = {*A, m0, K, rows}, key_b = {*B, n0, K, cols};
     panel_buffer &a = scratch->slot_of(key_a), &b = scratch->b;
     const bool keep_a = rows * round_up(K, set.lanes) <= a.capacity,
                keep_b = width * K <= b.capacity;
     const bool have_a = a.held == key_a, have_b = b.held == key_b;
 
-    if (takes_tile_unit(dtype, K)) {
+    if (takes_tile_unit(A, B, K)) {
         multiply_on_tile_unit(scratch, key_a, key_b, out, ld);
         return;
     }
@@ -319,17 +322,17 @@ void iris_gemm_tile(struct iris_gemm_scratch *scratch, enum iris_dtype dtype,
         float *packed_a = a.data + (keep_a ? rows * k : 0);
         float *packed_b = b.data + (keep_b ? width * k : 0);
         if (!have_a)
-            set.pack_a[dtype](element_address(A, dtype, m0, k), A->stride_row, A->stride_col, rows,
-                              kc, packed_a);
+            set.pack_a[packing_of(A->dtype)](element_address(A, m0, k), A->stride_row,
+                                             A->stride_col, rows, kc, packed_a);
         if (!have_b)
-            set.pack_b[dtype](element_address(B, dtype, k, n0), B->stride_row, B->stride_col, cols,
-                              kc, packed_b);
+            set.pack_b[packing_of(B->dtype)](element_address(B, k, n0), B->stride_row,
+                                             B->stride_col, cols, kc, packed_b);
         const int64_t next_kc = at_most(K - k - kc, kBlockK);
         upcoming next_a = {}, next_b = {};
         if (!have_a && next_kc > 0)
-            next_a = upcoming_block(A, dtype, m0, k + kc, rows, next_kc);
+            next_a = upcoming_block(A, m0, k + kc, rows, next_kc);
         if (!have_b && next_kc > 0)
-            next_b = upcoming_block(B, dtype, k + kc, n0, next_kc, cols);
+            next_b = upcoming_block(B, k + kc, n0, next_kc, cols);
         multiply(set, packed_a, packed_b, rows, cols, kc, out, ld, k > 0, next_a, next_b);
     }
     a.held = key_a;

@@ -2,8 +2,8 @@
  * SPDX-FileCopyrightText: The iris_c authors
  *
  * The matrix product behind tile_gemm on the host: fp32 arithmetic by a register-blocked
- * micro-kernel over packed panels, chosen at run time for AVX-512, AVX2 or plain C. fp16 and bf16
- * operands are widened while they are packed.
+ * micro-kernel over packed panels, chosen at run time for AVX-512, AVX2 or plain C. fp16, bf16
+ * and float8 operands are widened while they are packed.
  */
 #ifndef IRIS_GEMM_HOST_H
 #define IRIS_GEMM_HOST_H
@@ -35,18 +35,18 @@ struct iris_gemm_operand {
     const void *address;
     int64_t stride_row;
     int64_t stride_col;
+    enum iris_dtype dtype; /* F32, F16, BF16, or one that is IRIS_IS_FLOAT8 */
 };
 
 /* out[i * ld + j] = sum over k of A(m0 + i, k) * B(k, n0 + j), for i < rows, j < cols, where
- * rows <= block_m and cols <= block_n of the scratch. dtype: F32, F16 or BF16, of both operands.
- * out is fp32, row-major, ld >= cols; it may have any alignment. Each element is summed over k in
- * an order that depends on K alone, so equal inputs give equal bits whatever the tiling.
- * Consecutive calls on one scratch with equal B and n0 reuse B's packed panel, calls with equal A
- * and m0 A's, with a short K also if there were others in between. */
-void iris_gemm_tile(struct iris_gemm_scratch *scratch, enum iris_dtype dtype,
-                    const struct iris_gemm_operand *A, const struct iris_gemm_operand *B,
-                    int64_t m0, int64_t n0, int32_t rows, int32_t cols, int64_t K, float *out,
-                    int64_t ld);
+ * rows <= block_m and cols <= block_n of the scratch, and K is at most the scratch's. out is fp32,
+ * row-major, ld >= cols; it may have any alignment. Each element is summed over k in an order that
+ * depends on K alone, so equal inputs give equal bits whatever the tiling. Consecutive calls on one
+ * scratch with equal B and n0 reuse B's packed panel, calls with equal A and m0 A's, with a short K
+ * also if there were others in between. */
+void iris_gemm_tile(struct iris_gemm_scratch *scratch, const struct iris_gemm_operand *A,
+                    const struct iris_gemm_operand *B, int64_t m0, int64_t n0, int32_t rows,
+                    int32_t cols, int64_t K, float *out, int64_t ld);
 
 /* The instruction set in use: "avx512", "avx2", "generic". IRIS_C_CPU_ISA overrides (lower only).
  */

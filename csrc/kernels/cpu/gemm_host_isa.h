@@ -24,6 +24,7 @@
 #endif
 #endif
 
+#include "float8_host.h"
 #include "gemm_host.h"
 #include "rows_host.h"
 
@@ -56,6 +57,9 @@ struct half {
 struct bfloat16 {
     uint16_t bits;
 };
+template <iris_dtype kFormat> struct float8 {
+    uint8_t bits;
+};
 
 /* Rows in panels of nearly equal height, so that no panel is much cheaper to fill than to use. */
 struct row_panels {
@@ -87,15 +91,22 @@ typedef void (*micro_kernel)(int64_t kc, const float *a, const float *b, const u
 typedef void (*pack_function)(const char *address, int64_t stride_row, int64_t stride_col,
                               int32_t extent, int64_t kc, float *out);
 
+/* The index of a dtype in the tables of packing functions. */
+constexpr int32_t packing_of(iris_dtype dtype)
+{
+    return IRIS_IS_FLOAT8(dtype) ? 3 + (dtype - IRIS_DTYPE_F8_E4M3FN) : (int32_t)dtype;
+}
+constexpr int32_t kPackings = packing_of(IRIS_DTYPE_F8_E5M2FNUZ) + 1;
+
+static_assert(IRIS_DTYPE_F32 == 0 && IRIS_DTYPE_F16 == 1 && IRIS_DTYPE_BF16 == 2,
+              "the first of the tables");
+
 struct instruction_set {
     const char *name;
     int32_t lanes, rows;
-    pack_function pack_a[3], pack_b[3]; /* by dtype: F32, F16, BF16 */
-    micro_kernel kernels[kMaxRows][2];  /* [height - 1][lines of B's panel - 1] */
+    pack_function pack_a[kPackings], pack_b[kPackings]; /* by packing_of the dtype */
+    micro_kernel kernels[kMaxRows][2];                  /* [height - 1][lines of B's panel - 1] */
 };
-
-static_assert(IRIS_DTYPE_F32 == 0 && IRIS_DTYPE_F16 == 1 && IRIS_DTYPE_BF16 == 2,
-              "dtypes index the tables of packing functions");
 
 /* ---- plain C: vectors of four floats, without FMA ---- */
 

@@ -22,6 +22,16 @@
  *   B   panels of two lines' width (the last of one or two); in a panel, the lines of k = 0, 1, ...
  */
 
+template <iris_dtype kFormat> TARGET ALWAYS_INLINE vec widen(const float8<kFormat> *p, int32_t n)
+{
+    const float *values = iris_float8_values(kFormat);
+    float lanes[kLanes] = {};
+
+    for (int32_t i = 0; i < n; ++i)
+        lanes[i] = values[p[i].bits];
+    return load(lanes);
+}
+
 /* Writes `count` lines, `dst_step` floats apart; line l holds elements src + l * across + i * along
  * for i < length (at most kLanes), then zeros. */
 template <typename T>
@@ -189,6 +199,12 @@ template <> struct micro_table<0> {
     }
 };
 
+template <typename T> constexpr void add_packing(instruction_set &set, iris_dtype dtype)
+{
+    set.pack_a[packing_of(dtype)] = pack_a<T>;
+    set.pack_b[packing_of(dtype)] = pack_b<T>;
+}
+
 constexpr instruction_set describe(const char *name)
 {
     instruction_set set = {};
@@ -196,12 +212,13 @@ constexpr instruction_set describe(const char *name)
     set.name = name;
     set.lanes = kLanes;
     set.rows = kRows;
-    set.pack_a[IRIS_DTYPE_F32] = pack_a<float>;
-    set.pack_a[IRIS_DTYPE_F16] = pack_a<half>;
-    set.pack_a[IRIS_DTYPE_BF16] = pack_a<bfloat16>;
-    set.pack_b[IRIS_DTYPE_F32] = pack_b<float>;
-    set.pack_b[IRIS_DTYPE_F16] = pack_b<half>;
-    set.pack_b[IRIS_DTYPE_BF16] = pack_b<bfloat16>;
+    add_packing<float>(set, IRIS_DTYPE_F32);
+    add_packing<half>(set, IRIS_DTYPE_F16);
+    add_packing<bfloat16>(set, IRIS_DTYPE_BF16);
+    add_packing<float8<IRIS_DTYPE_F8_E4M3FN>>(set, IRIS_DTYPE_F8_E4M3FN);
+    add_packing<float8<IRIS_DTYPE_F8_E5M2>>(set, IRIS_DTYPE_F8_E5M2);
+    add_packing<float8<IRIS_DTYPE_F8_E4M3FNUZ>>(set, IRIS_DTYPE_F8_E4M3FNUZ);
+    add_packing<float8<IRIS_DTYPE_F8_E5M2FNUZ>>(set, IRIS_DTYPE_F8_E5M2FNUZ);
     micro_table<kRows>::fill(set.kernels);
     return set;
 }

@@ -39,6 +39,7 @@ struct row {
 #define IRIS_INSTANCE(operation, variant, dtype, arguments, kernel)                                \
     {IRIS_KERNEL_ID(IRIS_OP_##operation, IRIS_VARIANT_##variant, IRIS_DTYPE_##dtype),              \
      run<arguments, kernel>},
+#define IRIS_HAS_SCALED
 const row rows[] = {
 #include "kernels/abi/instances.def"
 #if !defined(IRIS_TRACED)
@@ -72,10 +73,11 @@ iris_host_kernel iris_host_kernel_find(uint32_t kernel_id)
     return find(kernel_id);
 }
 
-size_t iris_host_scratch_nbytes(int32_t block_m, int32_t block_n, int64_t K)
+size_t iris_host_scratch_nbytes(int32_t block_m, int32_t block_n, int64_t K, bool scaled)
 {
     /* Products accumulate in float, reductions of integers in up to eight bytes. */
     const size_t accumulator = iris::accumulator_nbytes({block_m, block_n, 1}, K > 0 ? 4 : 8);
-    return accumulator + (K > 0 ? iris_gemm_scratch_nbytes(block_m, block_n, K) : 0);
+    return (scaled ? 2 : 1) * accumulator +
+           (K > 0 ? iris_gemm_scratch_nbytes(block_m, block_n, K) : 0);
 }
 #endif

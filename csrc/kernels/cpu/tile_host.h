@@ -56,10 +56,9 @@ template <typename T>
 inline void tile_gemm(work_group, accumulator &acc, const matrix<const T> &a,
                       const matrix<const T> &b, int64_t row, int64_t col, extent size, int64_t K)
 {
-    const iris_gemm_operand A = {a.data, a.stride_row, a.stride_col};
-    const iris_gemm_operand B = {b.data, b.stride_row, b.stride_col};
-    iris_gemm_tile(acc.gemm, dtype_of<T>::value, &A, &B, row, col, size.rows, size.cols, K,
-                   acc.data, acc.ld);
+    const iris_gemm_operand A = {a.data, a.stride_row, a.stride_col, dtype_of<T>::value};
+    const iris_gemm_operand B = {b.data, b.stride_row, b.stride_col, dtype_of<T>::value};
+    iris_gemm_tile(acc.gemm, &A, &B, row, col, size.rows, size.cols, K, acc.data, acc.ld);
 }
 
 /* Calls visit(i, j, source row segment as contiguous T, n) for every piece of the tile. */

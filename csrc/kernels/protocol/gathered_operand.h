@@ -10,8 +10,9 @@
  *   staged shards    the shard's rank  this rank    UNIT flag per (rank, unit), system scope
  *   own staged shard this rank         this rank    the same, where the product cannot read the
  *                                                   shard itself (stages_own)
- *   all of them      the ranks         this rank    DELIVERED, where nothing is multiplied
- *                                                   before all is there (waits_for_all)
+ *   staged scales    the same          this rank    the UNIT flags of the units that begin at
+ * column 0; of float8 shards all of them      the ranks         this rank    DELIVERED, where
+ * nothing is multiplied before all is there (waits_for_all)
  *
  * Flags and staging are those of the call's half. Every rank sends each peer at least one unit and
  * waits for all that it gets, so all have heard from all when the call ends, as NOTE [parity reuse]
@@ -55,6 +56,19 @@ template <typename T> class gathered_operand
         return {staged.data, staged.stride_row, staged.stride_col};
     }
 
+    /* The scales of rank `source`'s float8 shard. */
+    IRIS_INLINE iris_scale_args scales(int32_t source) const
+    {
+        iris_scale_args scales = args_.product.scaling.a;
+        if (is_local(source))
+            return scales;
+        scales.address = reinterpret_cast<uint64_t>(staged_scales(rank_, source));
+        scales.stride_mn = layout_.scale_cols;
+        scales.stride_k = IRIS_SCALES_BY_BLOCKS(scales.kind) ? 1 : 0;
+        scales.kind = IRIS_SCALES_BY_BLOCKS(scales.kind) ? IRIS_SCALE_LINE : IRIS_SCALE_ROW;
+        return scales;
+    }
+
     /* Sends every `senders`-th unit of this rank's shard, from the index-th < senders on; to be
      * called by the others too where the product waits for everything. */
     IRIS_INLINE void send(work_group wg, int32_t index, int32_t senders) const
@@ -70,6 +84,9 @@ template <typename T> class gathered_operand
                 const trace_span span(call_.args, is_leader(wg), IRIS_TRACE_FETCH, rank_, unit);
                 copy_part(wg, at, own, targets,
                           [&](int32_t i) { return staged_shard((rank_ + 1 + i) % world_, rank_); });
+                if constexpr (kHasScales)
+                    if (at.col == 0)
+                        send_scales(wg, at, targets);
             }
             signal_tiles(wg, call_, targets, [&](int32_t i) {
                 return unit_flag{(rank_ + 1 + i) % world_, rank_ * layout_.units + unit};
@@ -132,6 +149,8 @@ template <typename T> class gathered_operand
     }
 
   private:
+    static constexpr bool kHasScales = is_float8<T>::value;
+
     struct unit_flag {
         int32_t rank;
         int64_t flag;
@@ -159,16 +178,44 @@ template <typename T> class gathered_operand
         return at;
     }
 
+    /* Which of the staged shards of rank `at` is rank `source`'s. */
+    IRIS_INLINE int32_t place_of(int32_t at, int32_t source) const
+    {
+#if defined(IRIS_GPU)
+        (void)at;
+        return source; /* GPUs have no scalar registers left for skips_own */
+#else
+        return source - (layout_.skips_own != 0 && source > at ? 1 : 0);
+#endif
+    }
+
+    /* Rank `source`'s scales in the staging of rank `at`. */
+    IRIS_INLINE float *staged_scales(int32_t at, int32_t source) const
+    {
+        return staged<float>(args_.product.reduce.call, call_.half, at, layout_.scales_offset,
+                             place_of(at, source), layout_.scales_step);
+    }
+
+    /* Those of this rank's rows, to `targets` others: whatever it has, as many for each row. */
+    IRIS_INLINE void send_scales(work_group wg, const iris_tile_coord &at, int32_t targets) const
+    {
+        const iris_scale_args &own = args_.product.scaling.a;
+        const int64_t first = at.row * layout_.scale_cols;
+        const int64_t count = (int64_t)at.rows * layout_.scale_cols;
+        IRIS_NO_UNROLL
+        for (int64_t n = first + wg.thread; n < first + count; n += wg.threads) {
+            const float value = *scale_address(own, n / layout_.scale_cols, n % layout_.scale_cols);
+            IRIS_NO_UNROLL
+            for (int32_t i = 0; i < targets; ++i)
+                staged_scales((rank_ + 1 + i) % world_, rank_)[n] = value;
+        }
+    }
+
     /* Rank `source`'s shard in the staging of rank `at`. */
     IRIS_INLINE matrix<T> staged_shard(int32_t at, int32_t source) const
     {
         const iris_call_args &call = args_.product.reduce.call;
-#if defined(IRIS_GPU)
-        const int32_t place = source; /* GPUs have no scalar registers left for skips_own */
-#else
-        const int32_t place = source - (layout_.skips_own != 0 && source > at ? 1 : 0);
-#endif
-        T *data = staged<T>(call, call_.half, at, 0, place, layout_.shard_step);
+        T *data = staged<T>(call, call_.half, at, 0, place_of(at, source), layout_.shard_step);
         return args_.m_contiguous != 0 ? matrix<T>{data, 1, layout_.pitch}
                                        : matrix<T>{data, layout_.pitch, 1};
     }

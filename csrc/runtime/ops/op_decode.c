@@ -33,7 +33,8 @@ static enum iris_status divide(const struct iris_context *ctx, const struct iris
         if (size > 1 && (layout->rows > IRIS_DECODE_MAX_SPLIT_ROWS || steps < 2 * (int64_t)size))
             break;
         if (size > 1) {
-            IRIS_TRY(ctx->ops->max_clusters(ctx->device, iris_decode_kernel(desc->dtype),
+            IRIS_TRY(ctx->ops->max_clusters(ctx->device,
+                                            iris_decode_kernel(iris_op_desc_row_dtype(desc)),
                                             (uint32_t)size, &resident));
             clusters = clusters < resident ? clusters : resident;
         }
@@ -78,8 +79,9 @@ static void map_operands(const struct iris_context *ctx, const struct iris_decod
 
 enum iris_status iris_run_decode(struct iris_context *ctx, const struct iris_op_desc *desc,
                                  const struct iris_tensor *C, const struct iris_tensor *A,
-                                 const struct iris_tensor *B, const struct iris_matrix_args *bias,
-                                 uint32_t work_groups, const struct iris_op_options *options)
+                                 const struct iris_tensor *B,
+                                 const struct iris_product_args *product, uint32_t work_groups,
+                                 const struct iris_op_options *options)
 {
     struct iris_decode_args args = {.layout = iris_op_desc_decode(desc, ctx->world_size)};
     struct iris_reduce_args *const reduce = &args.product.reduce;
@@ -88,10 +90,11 @@ enum iris_status iris_run_decode(struct iris_context *ctx, const struct iris_op_
                                     .args_nbytes = sizeof args,
                                     .work_groups = work_groups,
                                     .cluster = 1,
-                                    .kernel_dtype = desc->dtype};
+                                    .kernel_dtype = iris_op_desc_row_dtype(desc)};
 
     iris_product_args_fill(ctx, desc, options->config, C, A, B, reduce);
-    reduce->bias = *bias;
+    reduce->bias = product->reduce.bias;
+    args.product.scaling = product->scaling;
     reduce->output_offset = IRIS_STAGED; /* nobody else's business */
     reduce->ending = IRIS_ENDING_LOCAL;
     if (iris_device_traits(ctx->device)->sm90) {

@@ -14,11 +14,29 @@ const char *iris_root_name(enum iris_operation operation)
     return operation == IRIS_OP_GATHER || operation == IRIS_OP_REDUCE ? "dst" : "src";
 }
 
+/* "float32", or "float8_e4m3fn by row @ float8_e4m3fn by row -> bfloat16". */
+static void format_dtypes(const struct iris_op_desc *desc, char *text, size_t nbytes)
+{
+    static const char *const kinds[] = {[IRIS_SCALE_NONE] = "",
+                                        [IRIS_SCALE_TENSOR] = "by tensor",
+                                        [IRIS_SCALE_ROW] = "by row",
+                                        [IRIS_SCALE_LINE] = "by 1x128",
+                                        [IRIS_SCALE_SQUARE] = "by 128x128"};
+
+    if (iris_op_desc_is_scaled(desc))
+        (void)snprintf(text, nbytes, "%s %s @ %s %s -> %s", iris_dtype_name(desc->dtype),
+                       kinds[desc->scale_a], iris_dtype_name(desc->b_dtype), kinds[desc->scale_b],
+                       iris_dtype_name(desc->c_dtype));
+    else
+        (void)snprintf(text, nbytes, "%s", iris_dtype_name(desc->dtype));
+}
+
 void iris_op_desc_format(const struct iris_op_desc *desc, char text[IRIS_OP_TEXT_NBYTES])
 {
     const char *separator = desc->variant == IRIS_VARIANT_NONE ? "" : ", ";
-    char extent[80], blocks[48] = "", detail[40] = "", op[16] = "";
+    char extent[80], blocks[48] = "", detail[40] = "", op[16] = "", dtypes[96];
 
+    format_dtypes(desc, dtypes, sizeof dtypes);
     if (IRIS_IS_PRODUCT(desc->operation)) {
         (void)snprintf(extent, sizeof extent, "M=%lld, N=%lld, K=%lld", (long long)desc->M,
                        (long long)desc->N, (long long)iris_op_desc_k(desc));
@@ -43,8 +61,8 @@ void iris_op_desc_format(const struct iris_op_desc *desc, char text[IRIS_OP_TEXT
         (void)snprintf(op, sizeof op, ", op=%s", iris_reduce_op_name(desc->reduce_op));
     (void)snprintf(text, IRIS_OP_TEXT_NBYTES, "%s%s(%s, %s%s%s%s%s%s%s)",
                    iris_operation_name(desc->operation), desc->prepare ? "_preamble" : "", extent,
-                   iris_dtype_name(desc->dtype), separator, iris_variant_name(desc->variant),
-                   blocks, desc->has_bias ? ", bias" : "", detail, op);
+                   dtypes, separator, iris_variant_name(desc->variant), blocks,
+                   desc->has_bias ? ", bias" : "", detail, op);
 }
 
 /* FNV-1a with words for bytes; what the multiplication has carried up comes down again. */
@@ -84,12 +102,16 @@ int64_t iris_op_desc_packet_nbytes(const struct iris_op_desc *desc)
 struct iris_gather_layout iris_op_desc_gather(const struct iris_op_desc *desc, int world_size)
 {
     const bool host = desc->local.gpu_parts == 0;
+    const int64_t cols = desc->share_k != 0 ? desc->share_k : desc->K;
+    const int64_t scales = IRIS_SCALES_BY_BLOCKS(desc->scale_a)
+                               ? iris_ceil_div(cols, IRIS_SCALE_BLOCK)
+                               : (iris_op_desc_is_scaled(desc) ? 1 : 0);
 
-    return iris_gather_layout_make(desc->share_m != 0 ? desc->share_m : desc->M,
-                                   desc->share_k != 0 ? desc->share_k : desc->K, desc->block_m,
-                                   desc->unit_k, desc->local.group_rows, desc->m_contiguous,
-                                   host && desc->share_k != 0, host && desc->share_k == 0,
-                                   (uint32_t)iris_dtype_nbytes(desc->dtype), 0, world_size);
+    return iris_gather_layout_make(
+        desc->share_m != 0 ? desc->share_m : desc->M, cols, desc->block_m, desc->unit_k,
+        desc->local.group_rows, desc->m_contiguous, host && desc->share_k != 0,
+        host && desc->share_k == 0, (uint32_t)iris_dtype_nbytes(desc->dtype), (int32_t)scales,
+        world_size);
 }
 
 struct iris_gather_schedule iris_op_desc_gather_schedule(const struct iris_op_desc *desc,
@@ -126,9 +148,9 @@ enum { SMALL_RESULTS = 32 << 10 };
 
 struct iris_op_desc iris_op_desc_collective(const struct iris_op_desc *desc, int world_size)
 {
-    const int64_t element = (int64_t)iris_dtype_nbytes(desc->dtype);
+    const enum iris_dtype result = iris_op_desc_result_dtype(desc);
     const int64_t rows = desc->share_m != 0 ? desc->share_m : desc->M;
-    struct iris_op_desc collective = {.dtype = desc->dtype,
+    struct iris_op_desc collective = {.dtype = result,
                                       .variant = desc->variant,
                                       .block_m = desc->block_m,
                                       .block_n = desc->block_n,
@@ -152,10 +174,10 @@ struct iris_op_desc iris_op_desc_collective(const struct iris_op_desc *desc, int
     default: /* bytes of rows of the result, or of a shard of the operand, from every rank */
         collective.operation = IRIS_OP_ALL_GATHER;
         collective.dtype = IRIS_DTYPE_U8;
-        collective.M = rows * element *
-                       (desc->operation == IRIS_OP_MATMUL_ALL_GATHER ? desc->N
-                        : desc->share_k != 0                         ? desc->share_k
-                                                                     : desc->K);
+        collective.M = desc->operation == IRIS_OP_MATMUL_ALL_GATHER
+                           ? rows * desc->N * (int64_t)iris_dtype_nbytes(result)
+                           : rows * (desc->share_k != 0 ? desc->share_k : desc->K) *
+                                 (int64_t)iris_dtype_nbytes(desc->dtype);
         collective.N = world_size;
         break;
     }
@@ -169,6 +191,10 @@ struct iris_op_desc iris_op_desc_product(const struct iris_op_desc *desc, int wo
                                    .variant = IRIS_VARIANT_TWO_SHOT,
                                    .form = IRIS_FORM_TILES,
                                    .dtype = desc->dtype,
+                                   .b_dtype = desc->b_dtype,
+                                   .c_dtype = desc->c_dtype,
+                                   .scale_a = desc->scale_a,
+                                   .scale_b = desc->scale_b,
                                    .M = desc->M,
                                    .N = desc->N,
                                    .K = desc->K,
@@ -222,7 +248,7 @@ static struct iris_op_needs needs_of_launch(const struct iris_op_desc *desc, int
                                      desc->block_n, desc->group_size_m, world_size);
         layout = iris_reduce_layout_make(
             &schedule, scatters(desc), desc->operation == IRIS_OP_MATMUL_ALL_GATHER, desc->variant,
-            (uint32_t)iris_dtype_nbytes(desc->dtype), desc->local.gpu_parts);
+            (uint32_t)iris_dtype_nbytes(iris_op_desc_result_dtype(desc)), desc->local.gpu_parts);
         needs.flags_count = (uint64_t)layout.flags_count;
         needs.half_nbytes = layout.half_nbytes;
         results_nbytes = layout.results_nbytes;
@@ -255,9 +281,9 @@ static struct iris_op_needs needs_of_launch(const struct iris_op_desc *desc, int
 static void add_plain_needs(const struct iris_op_desc *desc, int world_size,
                             struct iris_op_needs *needs)
 {
-    const uint64_t element = iris_dtype_nbytes(desc->dtype);
-    const uint64_t result = (uint64_t)(desc->M * desc->N) * element;
-    const uint64_t operand = (uint64_t)(desc->M * desc->K) * element;
+    const uint64_t result =
+        (uint64_t)(desc->M * desc->N) * iris_dtype_nbytes(iris_op_desc_result_dtype(desc));
+    const uint64_t operand = (uint64_t)(desc->M * desc->K) * iris_dtype_nbytes(desc->dtype);
     const uint64_t ranks = (uint64_t)world_size;
     const struct iris_op_desc product = iris_op_desc_product(desc, world_size);
     const struct iris_op_needs own = needs_of_launch(&product, 1, true);

@@ -18,8 +18,10 @@
  * whatever they are.
  *
  *   form         of a product; every other operation has NONE
- *   no_k         the caller's K is 0, and the launch's one for each shard: see iris_product_depth
- *   dim          along which a scattered result or a gathered operand is divided
+ *   dtype        of the tensors; of a product of float8 operands, of A alone. b_dtype and c_dtype
+ * are those of the other two: see iris_op_desc_result_dtype scale_a, scale_b   of float8 operands,
+ * else NONE no_k         the caller's K is 0, and the launch's one for each shard: see
+ * iris_product_depth dim          along which a scattered result or a gathered operand is divided
  *   share_m, share_n, share_k, unit_k, m_contiguous   see iris_reduce_args and iris_gather_args
  *   overlaps     a gathered product begins before everything has arrived
  *   may_split_k  a gathered product has room for what IRIS_K_SPLITS needs
@@ -30,6 +32,10 @@
     X(enum iris_variant, variant)                                                                  \
     X(enum iris_form, form)                                                                        \
     X(enum iris_dtype, dtype)                                                                      \
+    X(enum iris_dtype, b_dtype)                                                                    \
+    X(enum iris_dtype, c_dtype)                                                                    \
+    X(enum iris_scale_kind, scale_a)                                                               \
+    X(enum iris_scale_kind, scale_b)                                                               \
     X(int64_t, M)                                                                                  \
     X(int64_t, N)                                                                                  \
     X(int64_t, K)                                                                                  \
@@ -78,7 +84,7 @@ struct iris_op_desc {
     struct iris_op_local local;
 };
 
-enum { IRIS_OP_TEXT_NBYTES = 224 };
+enum { IRIS_OP_TEXT_NBYTES = 320 };
 
 /* What callers call `root`: "src" or "dst". */
 const char *iris_root_name(enum iris_operation operation);
@@ -94,6 +100,23 @@ uint32_t iris_op_desc_signature(const struct iris_op_desc *desc);
 static inline int64_t iris_op_desc_k(const struct iris_op_desc *desc)
 {
     return desc->no_k ? 0 : desc->K;
+}
+
+static inline bool iris_op_desc_is_scaled(const struct iris_op_desc *desc)
+{
+    return desc->scale_a != IRIS_SCALE_NONE;
+}
+
+/* Of a result, and of what is added up or travels of it. */
+static inline enum iris_dtype iris_op_desc_result_dtype(const struct iris_op_desc *desc)
+{
+    return iris_op_desc_is_scaled(desc) ? desc->c_dtype : desc->dtype;
+}
+
+/* Which rows of instances.def run it. */
+static inline enum iris_dtype iris_op_desc_row_dtype(const struct iris_op_desc *desc)
+{
+    return iris_op_desc_is_scaled(desc) ? IRIS_SCALED_DTYPE(desc->c_dtype) : desc->dtype;
 }
 
 static inline bool iris_is_by_packets(enum iris_variant variant)

@@ -8,6 +8,7 @@
 #include "op_launch.h"
 #include "op_operands.h"
 #include "op_plain.h"
+#include "op_scales.h"
 #include "runtime/select/op_select.h"
 
 /* Fills in the shape of the whole product and of a shard. */
@@ -121,7 +122,7 @@ static void map_operands(const struct iris_context *ctx, const struct iris_gathe
     };
     const struct iris_mapped_operand C = {
         .data = t->C->data,
-        .dtype = desc->dtype,
+        .dtype = t->C->dtype,
         .mn = shard_m,
         .k = desc->N,
         .stride_mn = t->C->stride[0],
@@ -157,8 +158,8 @@ enum iris_status iris_all_gather_matmul(struct iris_context *ctx,
     if (gather_dim != 0 && gather_dim != 1)
         return IRIS_FAIL(IRIS_EINVAL, "gather_dim: expected 0 or 1, got %d", gather_dim);
     IRIS_TRY(iris_check_product(ctx, "A_shard", t->C, t->A, t->B));
-    desc.dtype = t->A->dtype;
     IRIS_TRY(check_shapes(ctx, t, gather_dim, &desc));
+    IRIS_TRY(iris_describe_scales(ctx, "A_shard", t->C, t->A, t->B, options, &desc));
     if (t->joined != NULL) {
         IRIS_TRY(check_joined(ctx, t, &desc));
         args.gathered = iris_matrix_args_of(t->joined);
@@ -181,6 +182,7 @@ enum iris_status iris_all_gather_matmul(struct iris_context *ctx,
     }
 
     iris_product_args_fill(ctx, &desc, options->config, t->C, t->A, t->B, reduce);
+    args.product.scaling = iris_scaling_of(ctx, options, &desc);
     reduce->output_offset = IRIS_STAGED; /* nobody else's business */
     reduce->ending = IRIS_ENDING_LOCAL;
     args.layout = iris_op_desc_gather(&desc, ctx->world_size);
@@ -197,6 +199,6 @@ enum iris_status iris_all_gather_matmul(struct iris_context *ctx,
     else if (iris_is_tensor_core_product(iris_device_traits(ctx->device)->sm90, desc.operation,
                                          desc.dtype))
         map_operands(ctx, t, &desc, &args);
-    launch.kernel_dtype = desc.dtype;
+    launch.kernel_dtype = iris_op_desc_row_dtype(&desc);
     return iris_op_run(ctx, &desc, &launch, options);
 }

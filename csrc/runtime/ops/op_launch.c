@@ -50,7 +50,8 @@ static enum iris_status launch_kernel(struct iris_context *ctx, const struct iri
         .args_nbytes = op->args_nbytes,
         .scratch_nbytes = desc->local.gpu_parts > 0 || op->only_meets
                               ? 0
-                              : iris_host_scratch_nbytes(desc->block_m, desc->block_n, desc->K),
+                              : iris_host_scratch_nbytes(desc->block_m, desc->block_n, desc->K,
+                                                         iris_op_desc_is_scaled(desc)),
         .cluster = op->cluster,
         .traced = op->call->trace != 0 && IRIS_IS_PRODUCT(operation) && !op->only_meets &&
                   desc->form != IRIS_FORM_DECODE,
@@ -90,6 +91,7 @@ static enum iris_status prepare_call(struct iris_context *ctx, const struct iris
         /* They add up in memory that must be zero on all ranks before anybody adds. A product's
          * arguments begin with those of a reduction. */
         clear.args_nbytes = sizeof(struct iris_reduce_args);
+        clear.kernel_dtype = iris_op_desc_result_dtype(desc);
         IRIS_TRY(launch_kernel(ctx, desc, IRIS_OP_CLEAR_SUMS, &clear, stream));
         return iris_context_launch_barrier(ctx, stream);
     default:

@@ -9,6 +9,7 @@
 #include "op_launch.h"
 #include "op_operands.h"
 #include "op_plain.h"
+#include "op_scales.h"
 #include "runtime/select/op_select.h"
 
 static enum iris_status check_operands(const struct iris_context *ctx, const struct iris_tensor *C,
@@ -74,11 +75,11 @@ static enum iris_status run_product(struct iris_context *ctx, enum iris_operatio
 
     IRIS_TRY(iris_context_check(ctx));
     IRIS_TRY(check_operands(ctx, C, A, B));
-    desc.dtype = A->dtype;
     desc.M = A->shape[0];
     desc.N = B->shape[1];
     desc.K = A->shape[1];
     IRIS_TRY(check_result(ctx, C, dim, &desc));
+    IRIS_TRY(iris_describe_scales(ctx, "A", C, A, B, options, &desc));
     own_rows = operation == IRIS_OP_MATMUL_ALL_GATHER ? desc.share_m : C->shape[0];
     if (bias != NULL)
         IRIS_TRY(iris_broadcast_bias(ctx, bias, C, own_rows, &args->bias));
@@ -96,12 +97,14 @@ static enum iris_status run_product(struct iris_context *ctx, enum iris_operatio
     }
     iris_product_depth(ctx, &desc);
     IRIS_TRY(iris_op_select(ctx, options->config, &desc, &launch.work_groups));
+    product.scaling = iris_scaling_of(ctx, options, &desc);
     if (desc.form == IRIS_FORM_PLAIN) {
-        const struct iris_plain_tensors plain = {.C = C, .A = A, .B = B, .bias = args->bias};
+        const struct iris_plain_tensors plain = {
+            .C = C, .A = A, .B = B, .bias = args->bias, .scaling = product.scaling};
         return iris_plain_run(ctx, &desc, &plain, launch.work_groups, options);
     }
     if (desc.form == IRIS_FORM_DECODE)
-        return iris_run_decode(ctx, &desc, C, A, B, &args->bias, launch.work_groups, options);
+        return iris_run_decode(ctx, &desc, C, A, B, &product, launch.work_groups, options);
 
     iris_product_args_fill(ctx, &desc, options->config, C, A, B, args);
     args->share_m = desc.share_m;
@@ -116,7 +119,7 @@ static enum iris_status run_product(struct iris_context *ctx, enum iris_operatio
     product.c_is_mapped = ctx->world_size == 1 && bias == NULL && desc.local.gpu_parts > 0 &&
                           iris_map_matrix(ctx, C, 0, 1, desc.block_m / desc.local.gpu_parts, 0,
                                           &product.c_map) == IRIS_TENSOR_MAP_K;
-    launch.kernel_dtype = desc.dtype;
+    launch.kernel_dtype = iris_op_desc_row_dtype(&desc);
     return iris_op_run(ctx, &desc, &launch, options);
 }
 

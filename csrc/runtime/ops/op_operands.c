@@ -6,6 +6,7 @@
 #include "op_operands.h"
 
 #include "op_check.h"
+#include "op_scales.h"
 #include "runtime/select/op_select.h"
 
 struct iris_matrix_args iris_matrix_args_of(const struct iris_tensor *tensor)
@@ -21,6 +22,8 @@ void iris_product_depth(const struct iris_context *ctx, struct iris_op_desc *des
     if (desc->K != 0)
         return;
     desc->no_k = true;
+    if (iris_op_desc_is_scaled(desc))
+        desc->scale_a = desc->scale_b = IRIS_SCALE_TENSOR;
     desc->K = by_k ? ctx->world_size : 1;
     desc->share_k = by_k ? 1 : 0;
 }
@@ -120,9 +123,7 @@ enum iris_status iris_check_product(const struct iris_context *ctx, const char *
     IRIS_TRY(iris_check_matrix(name_of_A, "(M, K)", A));
     IRIS_TRY(iris_check_matrix("B", "(K, N)", B));
     IRIS_TRY(iris_check_matrix("C", "(M, N)", C));
-    IRIS_TRY(iris_check_computable(name_of_A, A));
-    IRIS_TRY(iris_check_dtype("B", B, A->dtype, name_of_A));
-    IRIS_TRY(iris_check_dtype("C", C, A->dtype, name_of_A));
+    IRIS_TRY(iris_check_product_dtypes(ctx, name_of_A, C, A, B));
     IRIS_TRY(iris_check_device(ctx, name_of_A, A));
     IRIS_TRY(iris_check_device(ctx, "B", B));
     IRIS_TRY(iris_check_device(ctx, "C", C));
@@ -138,7 +139,7 @@ enum iris_status iris_broadcast_bias(const struct iris_context *ctx, const struc
     const int rows = bias->ndim - 2, cols = bias->ndim - 1; /* dimensions that broadcast to those */
 
     IRIS_TRY(iris_check_device(ctx, "bias", bias));
-    IRIS_TRY(iris_check_dtype("bias", bias, C->dtype, "A"));
+    IRIS_TRY(iris_check_dtype("bias", bias, C->dtype, "C"));
     if (bias->ndim < 1 || bias->ndim > 2 ||
         (bias->shape[cols] != 1 && bias->shape[cols] != C->shape[1]) ||
         (rows >= 0 && bias->shape[rows] != 1 && bias->shape[rows] != num_rows))

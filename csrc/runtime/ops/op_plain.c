@@ -107,6 +107,7 @@ static struct iris_product_step product_step(const struct plain_call *plain,
         .D = *D,
         .A = *A,
         .B = *plain->t->B,
+        .scaling = plain->t->scaling,
         .batch = 1,
         .desc = &plain->product,
         .config = options->config,
@@ -127,7 +128,7 @@ static struct iris_product_step step_of_sum(const struct plain_call *plain,
     const struct iris_op_desc *desc = plain->desc;
     const int64_t cols = plain->product.N;
     const struct iris_tensor partial =
-        matrix_at(buffer_at(ctx, storage, 0), desc->dtype, desc->M, cols);
+        matrix_at(buffer_at(ctx, storage, 0), plain->t->C->dtype, desc->M, cols);
     struct iris_product_step step = product_step(plain, options, plain->t->A, &partial);
 
     step.B.shape[1] = cols;
@@ -369,13 +370,13 @@ static enum iris_status prepare(struct iris_op_steps *steps, struct iris_context
     if (!options->prepare)
         return IRIS_OK;
     if (desc->operation == IRIS_OP_MATMUL_ALL_GATHER) {
-        target = matrix_at(buffer_at(ctx, storage, 0), desc->dtype, desc->M, desc->N);
+        target = matrix_at(buffer_at(ctx, storage, 0), plain->t->C->dtype, desc->M, desc->N);
         step = step_of_rows(plain, ctx, &target, options);
     } else if (IRIS_IS_GATHERED_PRODUCT(desc->operation)) {
         /* The staging of our own products has room for a result. */
         target =
             matrix_at((char *)iris_heap_base(ctx->heap, ctx->rank) + storage->product_data_offset,
-                      desc->dtype, desc->M, desc->N);
+                      plain->t->C->dtype, desc->M, desc->N);
         joined = joined_operand(plain, ctx, storage);
         step = product_step(plain, options, &joined, &target);
         step.bias = plain->t->bias;

@@ -14,6 +14,7 @@ struct iris_plain_tensors {
     const struct iris_tensor *C, *A, *B;
     const struct iris_tensor *joined; /* where the gathered operand is wanted; NULL: nowhere */
     struct iris_matrix_args bias;     /* address 0: none; strides 0 broadcast */
+    struct iris_scaling scaling;      /* of float8 operands */
 };
 
 /* Runs the call, or prepares it; `desc` and `work_groups` as iris_op_select has filled them. */

@@ -37,8 +37,9 @@ static enum iris_status multiply_by_library(struct iris_context *ctx,
     };
 
     *done = false;
-    if (!ctx->has_blas || (bias->address != 0 && ((bias->stride_row != 0 && product.M > 1) ||
-                                                  (bias->stride_col != 1 && product.N > 1))))
+    if (!ctx->has_blas || iris_op_desc_is_scaled(step->desc) ||
+        (bias->address != 0 &&
+         ((bias->stride_row != 0 && product.M > 1) || (bias->stride_col != 1 && product.N > 1))))
         return IRIS_OK;
     return ctx->ops->multiply(ctx->device, &product, done);
 }
@@ -65,32 +66,45 @@ static void be_alone(const struct iris_context *ctx, const struct iris_storage *
     call->operation = IRIS_OP_MATMUL_ALL_REDUCE;
 }
 
+/* From the scales of one B of a batch, which is some columns of the caller's, to those of the next;
+ * see plain_is_available. */
+static int64_t step_of_scales(const struct iris_product_step *step)
+{
+    const struct iris_scale_args *scales = &step->scaling.b;
+    const int64_t columns = step->desc->N;
+
+    return scales->stride_mn *
+           (scales->kind == IRIS_SCALE_SQUARE ? columns / IRIS_SCALE_BLOCK : columns);
+}
+
 /* The i-th of the batch by the kernel of matmul_all_reduce, which of one rank is a product. */
 static enum iris_status multiply(struct iris_context *ctx, const struct iris_storage *storage,
                                  const struct iris_product_step *step, int i)
 {
     const struct iris_op_desc *desc = step->desc;
-    const int64_t element = (int64_t)iris_dtype_nbytes(desc->dtype);
     struct iris_tensor B = step->B, D = step->D;
     struct iris_product_args args = {0};
     const struct iris_launch launch = {
-        .kernel =
-            IRIS_KERNEL_ID(IRIS_OP_MATMUL_ALL_REDUCE, IRIS_VARIANT_TWO_SHOT, step->desc->dtype),
+        .kernel = IRIS_KERNEL_ID(IRIS_OP_MATMUL_ALL_REDUCE, IRIS_VARIANT_TWO_SHOT,
+                                 iris_op_desc_row_dtype(desc)),
         .work_groups = step->work_groups,
         .args = &args,
         .args_nbytes = sizeof args,
         .scratch_nbytes = desc->local.gpu_parts > 0
                               ? 0
-                              : iris_host_scratch_nbytes(desc->block_m, desc->block_n, desc->K),
+                              : iris_host_scratch_nbytes(desc->block_m, desc->block_n, desc->K,
+                                                         iris_op_desc_is_scaled(desc)),
         .traced = step->call->trace != 0,
         .stream = step->stream,
     };
 
-    B.data = (char *)B.data + i * step->step_B * element;
-    D.data = (char *)D.data + i * step->step_D * element;
+    B.data = (char *)B.data + i * step->step_B * (int64_t)iris_dtype_nbytes(B.dtype);
+    D.data = (char *)D.data + i * step->step_D * (int64_t)iris_dtype_nbytes(D.dtype);
     be_alone(ctx, storage, step->call, &args.reduce.call);
     iris_product_args_fill(ctx, desc, step->config, &D, &step->A, &B, &args.reduce);
     args.reduce.bias = step->bias;
+    args.scaling = step->scaling;
+    args.scaling.b.address += (uint64_t)(i * step_of_scales(step)) * sizeof(float);
     args.reduce.ending = IRIS_ENDING_LOCAL;
     args.a_map_kind = iris_map_matrix(ctx, &step->A, 0, 1, desc->block_m, 0, &args.a_map);
     args.b_map_kind = iris_map_matrix(ctx, &B, 1, 0, desc->block_n, 0, &args.b_map);

@@ -15,6 +15,7 @@
 struct iris_product_step {
     struct iris_tensor D, A, B;
     struct iris_matrix_args bias; /* address 0: none */
+    struct iris_scaling scaling;  /* of float8 operands, A and the first B */
     int batch;
     int64_t step_B, step_D;
     const struct iris_op_desc *desc; /* iris_op_desc_product of the call */

@@ -39,6 +39,16 @@ static void share_rows(struct iris_op_desc *desc, int world_size)
         desc->share_m = desc->M / world_size;
 }
 
+/* With one scale each and a bfloat16 result, as most are. */
+static void describe_float8(struct iris_op_desc *desc)
+{
+    if (!IRIS_IS_FLOAT8(desc->dtype))
+        return;
+    desc->b_dtype = desc->dtype;
+    desc->c_dtype = IRIS_DTYPE_BF16;
+    desc->scale_a = desc->scale_b = IRIS_SCALE_TENSOR;
+}
+
 enum iris_status iris_config_select(const struct iris_context *ctx, enum iris_operation operation,
                                     int64_t M, int64_t N, int64_t K, enum iris_dtype dtype,
                                     struct iris_config *config)
@@ -52,6 +62,7 @@ enum iris_status iris_config_select(const struct iris_context *ctx, enum iris_op
     if (config->batch_invariant == IRIS_OPEN && iris_is_batch_invariant())
         config->batch_invariant = IRIS_YES;
     share_rows(&desc, ctx->world_size);
+    describe_float8(&desc);
     IRIS_TRY(iris_select_for(&on, config, &desc, &work_groups));
     fill_config(&on, &desc, work_groups, config);
     return IRIS_OK;
@@ -104,7 +115,9 @@ enum iris_status iris_auto_config(enum iris_operation operation, int64_t M, int6
     if (!IRIS_IS_PRODUCT(operation))
         return IRIS_FAIL(IRIS_EINVAL, "op: expected a fused product, got '%s'",
                          iris_operation_name(operation));
-    if (dtype != IRIS_DTYPE_F32 && dtype != IRIS_DTYPE_F16 && dtype != IRIS_DTYPE_BF16)
+    describe_float8(&desc);
+    if ((iris_chip_find(arch) == NULL || !iris_chip_takes(iris_chip_find(arch), dtype)) &&
+        dtype != IRIS_DTYPE_F32 && dtype != IRIS_DTYPE_F16 && dtype != IRIS_DTYPE_BF16)
         return IRIS_FAIL(IRIS_EINVAL, "dtype: expected float32, float16 or bfloat16, got %s",
                          iris_dtype_name(dtype));
     return select_on(arch, NULL, world_size, NULL, &desc, out);

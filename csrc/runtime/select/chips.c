@@ -7,8 +7,6 @@
 
 #include <string.h>
 
-#include "kernels/abi/abi.h"
-
 /* H100 and H200, SXM, NVLink. Fitted to benchmarks/calibrate.py on two H200s (tiles, senders,
  * variants; tests/api/measured_choices.json) and to four H200s (the forms;
  * tests/api/measured_forms.json). */
@@ -58,4 +56,9 @@ const struct iris_chip *iris_chip_of(const char *arch, const char *backend)
         if (strcmp(chips[i].backend, backend) == 0)
             chip = &chips[i];
     return chip;
+}
+
+bool iris_chip_takes(const struct iris_chip *chip, enum iris_dtype dtype)
+{
+    return IRIS_IS_FLOAT8(dtype) && (chip->float8 & IRIS_FLOAT8_BIT(dtype)) != 0;
 }

@@ -11,6 +11,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "kernels/abi/abi.h"
+
 struct iris_chip {
     const char *arch, *backend;
     bool is_gpu;
@@ -64,5 +66,8 @@ const struct iris_chip *iris_chip_find(const char *arch);
 
 /* The chip, or where it has no row the first of its backend. */
 const struct iris_chip *iris_chip_of(const char *arch, const char *backend);
+
+/* Whether its products take operands of this float8 dtype; false for others. */
+bool iris_chip_takes(const struct iris_chip *chip, enum iris_dtype dtype);
 
 #endif

@@ -9,15 +9,23 @@
 #include "kernels/abi/schedule.h"
 #include "select_parts.h"
 
-/* A bias of a scattered sum is each owner's own, which neither the collective nor the product
- * of all owners' rows and columns can add. */
+/* The scales of a gathered operand would have to be gathered too; and where each owner's columns
+ * are multiplied by themselves, its scales have to begin with a block. A bias of a scattered sum is
+ * each owner's own, which neither the collective nor the product of all owners' rows and columns
+ * can add. */
 static bool plain_is_available(const struct iris_select_target *on, const struct iris_op_desc *desc)
 {
-    (void)on;
+    const bool by_columns = desc->share_n != 0;
+
+    if (iris_op_desc_is_scaled(desc) && (IRIS_IS_GATHERED_PRODUCT(desc->operation) ||
+                                         (by_columns && desc->scale_b == IRIS_SCALE_SQUARE &&
+                                          desc->N / on->world_size % IRIS_SCALE_BLOCK != 0)))
+        return false;
     return desc->operation != IRIS_OP_MATMUL_REDUCE_SCATTER || !desc->has_bias;
 }
 
-/* Few rows, of 16 bits, whose words' indices have 32 bits. */
+/* Few rows, of results of 16 bits, whose words' indices have 32 bits. GPUs have no such kernels for
+ * float8 operands. */
 static bool has_decode(const struct iris_select_target *on, const struct iris_op_desc *desc)
 {
     enum { LARGEST = 1 << 30 };
@@ -25,8 +33,9 @@ static bool has_decode(const struct iris_select_target *on, const struct iris_op
     const int64_t rows = gathers ? desc->share_m : desc->M;
 
     return on->has_packets && !IRIS_IS_GATHERED_PRODUCT(desc->operation) &&
-           desc->dtype != IRIS_DTYPE_F32 && rows <= IRIS_DECODE_MAX_ROWS && desc->N <= LARGEST &&
-           desc->K <= LARGEST;
+           !(on->chip->is_gpu && iris_op_desc_is_scaled(desc)) &&
+           iris_op_desc_result_dtype(desc) != IRIS_DTYPE_F32 && rows <= IRIS_DECODE_MAX_ROWS &&
+           desc->N <= LARGEST && desc->K <= LARGEST;
 }
 
 /* Of each form: which calls it can run. */
