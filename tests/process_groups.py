@@ -1,19 +1,33 @@
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: The iris_c authors
-"""Bodies of ranks that need torch.distributed, by gloo or another backend, and a file store."""
+"""Bodies of ranks that need torch.distributed, by gloo or another backend, and a file store. On a
+machine with GPUs (IRIS_C_BACKEND=cuda or hip) each rank has one: gloo stands for its memory's
+NCCL or RCCL too."""
 
 import functools
 import os
 
 import pytest
+import torch
 import torch.distributed as dist
+from descriptors import ON_GPU
 
-BACKEND = os.environ.get("IRIS_C_BACKEND", "cpu")
+import iris_c
+
 # Of a module of tests that start such ranks.
 starts_ranks = pytest.mark.skipif(
-    BACKEND != "cpu" or os.environ.get("IRIS_C_TEST_TORCHRUN") == "1",
-    reason="starts ranks of its own, on the cpu",
+    os.environ.get("IRIS_C_TEST_TORCHRUN") == "1", reason="starts ranks of its own"
 )
+
+
+def use_gpu(rank: int) -> None:
+    """Make the rank's GPU what torch allocates from."""
+    if rank >= torch.cuda.device_count():
+        raise iris_c.BackendError(
+            f"rank {rank} has no device, the driver sees {torch.cuda.device_count()}"
+        )
+    torch.cuda.set_device(rank)
+    torch.set_default_device(f"cuda:{rank}")
 
 
 def distributed(body=None, *, backend="gloo", **options):
@@ -26,7 +40,10 @@ def distributed(body=None, *, backend="gloo", **options):
     def run(store, *args):
         rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         place = {"rank": rank, "world_size": world}
-        dist.init_process_group(backend, f"file://{store}", **place, **options)
+        if ON_GPU:
+            use_gpu(rank)
+        name = "cpu:gloo,cuda:nccl" if ON_GPU and backend == "gloo" else backend
+        dist.init_process_group(name, f"file://{store}", **place, **options)
         try:
             body(rank, *args)
             dist.barrier()

@@ -45,7 +45,7 @@ OPS = {
 
 def numbers(rank, dtype, count=7, seed=0):
     """Small integers, which all dtypes have and whose sums and products are exact in all."""
-    generator = torch.Generator().manual_seed(100 * seed + rank)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(100 * seed + rank)
     drawn = torch.randint(0, 3, (count,), generator=generator)
     if dtype is torch.bool:
         return drawn > 0

@@ -22,7 +22,9 @@ PARALLEL = 2  # ranks of a model
 
 
 def drawn(seed, *shape):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(
+        *shape, generator=torch.Generator(torch.get_default_device()).manual_seed(seed)
+    )
 
 
 @distributed(backend="iris", timeout=timedelta(seconds=30))

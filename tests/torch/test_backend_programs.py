@@ -49,7 +49,7 @@ def model():
 
 
 def batch(world, features=12, targets=4):
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(1)
     rows = 4 * world
     return torch.randn(rows, features, generator=generator), torch.randn(
         rows, targets, generator=generator
@@ -168,7 +168,7 @@ def _sharded(rank, folder):
 def _distributed_tensors(rank):
     world = dist.get_world_size()
     mesh = dist.init_device_mesh("cpu", (world // 2, 2), mesh_dim_names=("dp", "tp"))
-    generator = torch.Generator().manual_seed(2)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(2)
     for shape in ((8, 8), (7, 5), (1, 3)):
         whole = torch.randn(shape, generator=generator)
         placements = [

@@ -412,7 +412,7 @@ def sized(shape, world):
 
 def tensors(name, world, gradient=False):
     _, shapes, _, _, _, dtype, scale = CASES[name]
-    generator = torch.Generator().manual_seed(dist.get_rank() + 10)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(dist.get_rank() + 10)
     drawn = [torch.randn(sized(s, world), generator=generator, dtype=torch.float64) for s in shapes]
     return [(x * scale).to(dtype).requires_grad_(gradient) for x in drawn]
 
@@ -430,7 +430,7 @@ def outputs(result):
 
 def gradients(function, args):
     results = outputs(function(*args))
-    generator = torch.Generator().manual_seed(dist.get_rank() + 50)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(dist.get_rank() + 50)
     weights = [torch.randn(x.shape, generator=generator).to(x.dtype) for x in results]
     found = torch.autograd.grad(results, args, weights)
     return [x.detach() for x in (*results, *found)]

@@ -175,7 +175,12 @@ def _as_dtensors(rank):
                 expected = (Shard(0),) if heads == 4 else (Shard(0), Replicate())
                 assert weight.placements == expected
                 assert torch.equal(weight.full_tensor(), whole.get_parameter(f"{name}.weight"))
-            x = torch.randn(TOKENS, BATCH, WIDTH, generator=torch.Generator().manual_seed(1))
+            x = torch.randn(
+                TOKENS,
+                BATCH,
+                WIDTH,
+                generator=torch.Generator(torch.get_default_device()).manual_seed(1),
+            )
             for m in (whole, model):
                 m(x).square().sum().backward()
             for name, p in model.named_parameters():

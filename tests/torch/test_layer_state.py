@@ -43,7 +43,9 @@ def models(hidden=HIDDEN):
 
 
 def batch(seed):
-    return torch.randn(6, WIDTH, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(
+        6, WIDTH, generator=torch.Generator(torch.get_default_device()).manual_seed(seed)
+    )
 
 
 def close(got, expected, tolerance=1e-4):

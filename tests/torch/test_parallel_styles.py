@@ -416,7 +416,9 @@ def check_copies(mesh, ids):
 @distributed
 def _model(rank, folder):
     mesh = dist.init_device_mesh("cpu", (dist.get_world_size(),))
-    ids = torch.randint(12, (2, 8), generator=torch.Generator().manual_seed(1))
+    ids = torch.randint(
+        12, (2, 8), generator=torch.Generator(torch.get_default_device()).manual_seed(1)
+    )
     with iris_c.torch.init(mesh, HEAP) as ctx:
         model = check_tutorial(mesh, ids)
         check_megatron(mesh, ids)
@@ -443,7 +445,9 @@ def _fsdp(rank):
     mesh = dist.init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "tp"))
     with pytest.raises(ValueError, match=r"device_mesh: expected one of one .* as mesh\['tp'\]"):
         ours.parallelize_module(nn.Linear(4, 4), mesh, ours.ColwiseParallel())
-    ids = torch.randint(12, (4, 8), generator=torch.Generator().manual_seed(1))
+    ids = torch.randint(
+        12, (4, 8), generator=torch.Generator(torch.get_default_device()).manual_seed(1)
+    )
     with iris_c.torch.init(mesh["tp"], HEAP) as ctx:
         model = parallelized(tutorial_plan, ours, mesh["tp"], output_layouts=Replicate())
         for layer in model.layers:

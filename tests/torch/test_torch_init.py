@@ -97,7 +97,7 @@ def _two_nodes(rank):
     with iris_c.torch.init(heap_size=HEAP) as nodes:
         assert isinstance(nodes, iris_c.torch.Nodes)
         assert (nodes.rank, nodes.world_size, nodes.ctx.world_size) == (rank, 4, 2)
-        generator = torch.Generator().manual_seed(4)
+        generator = torch.Generator(torch.get_default_device()).manual_seed(4)
         for M, N, K in ((5, 3, 8), (1, 7, 4), (8, 6, 12), (0, 3, 8), (5, 0, 8), (5, 3, 0)):
             A, B, bias = (torch.randn(s, generator=generator) for s in ((M, K), (K, N), (N,)))
             own = A.chunk(4, 1)[rank], B.chunk(4, 0)[rank]

@@ -148,7 +148,9 @@ def check_saved(model, reference, folder):
 def _models(rank, folder):
     import iris_c.torch.transformers as ours
 
-    ids = torch.randint(2, 96, (2, 7), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(
+        2, 96, (2, 7), generator=torch.Generator(torch.get_default_device()).manual_seed(0)
+    )
     with iris_c.torch.init(heap_size=HEAP) as ctx:
         styles = ours.enable()
         assert {*OPERATIONS, "colwise_rep", "rowwise_rep", "rowwise_split_input"} == {*styles}
@@ -185,7 +187,9 @@ def _with_fsdp(rank, folder):
     from iris_c.torch import _groups
 
     ours.enable()
-    ids = torch.randint(2, 96, (4, 7), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(
+        2, 96, (4, 7), generator=torch.Generator(torch.get_default_device()).manual_seed(0)
+    )
     reference = load(f"{folder}/Llama")
     model = load(f"{folder}/Llama", distributed_config=DistributedConfig(tp_size=2, fsdp_size=2))
     mesh = model._device_mesh["tp"]
@@ -205,7 +209,9 @@ def losses_of(model, folder):
     """Of ten steps of transformers' Trainer."""
     from transformers import Trainer, TrainingArguments
 
-    rows = torch.randint(2, 96, (20, 9), generator=torch.Generator().manual_seed(0))
+    rows = torch.randint(
+        2, 96, (20, 9), generator=torch.Generator(torch.get_default_device()).manual_seed(0)
+    )
     trainer = Trainer(
         model=model,
         train_dataset=[{"input_ids": row, "labels": row} for row in rows],
