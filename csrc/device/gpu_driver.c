@@ -43,6 +43,7 @@ static struct attempt {
     uint64_t by; /* 1 + the generation of the process that tried; 0: nobody; FOREIGN */
     size_t function;
     gpu_result result; /* of it */
+    const char *error; /* the driver's name of a result that is not 0 */
     int count;         /* devices */
 } attempts[2];
 static const uint64_t FOREIGN = UINT64_MAX; /* somebody else, before a fork */
@@ -164,7 +165,25 @@ static bool is_inherited(const struct attempt *attempt)
            (attempt->count > 0 && attempt->by != iris_process_generation() + 1);
 }
 
-/* Under the process's lock, for the same reason. */
+static const char *error_name(const struct gpu_driver *driver, gpu_result result)
+{
+    const char *name = NULL;
+
+    if (driver->platform == GPU_HIP)
+        name = driver->hip_error_name(result);
+    else if (driver->cuda_error_name(result, &name) != 0)
+        name = NULL;
+    return name != NULL ? name : "unknown error";
+}
+
+static enum iris_status fail(const char *function, const char *error, gpu_result result)
+{
+    return IRIS_FAIL(IRIS_EDRIVER, "%s: %s (%d)", function, error, result);
+}
+
+/* Under the process's lock, for the same reason. What the driver says of a failure is kept: in a
+ * child even to ask for the name of an error may wait for ever, for a lock of the driver's that
+ * another thread of the parent held. */
 static void try_init(const struct gpu_driver *driver, struct attempt *attempt)
 {
     attempt->by = iris_process_generation() + 1;
@@ -174,10 +193,14 @@ static void try_init(const struct gpu_driver *driver, struct attempt *attempt)
     /* What CUDA says in a child of a process in which anybody has initialised it. */
     if (driver->platform == GPU_CUDA && attempt->result == CUDA_NOT_INITIALIZED)
         attempt->by = FOREIGN;
-    if (attempt->result != 0)
-        return;
-    attempt->function = offsetof(struct gpu_driver, device_count);
-    attempt->result = driver->device_count(&attempt->count);
+    if (attempt->result == 0) {
+        attempt->function = offsetof(struct gpu_driver, device_count);
+        attempt->result = driver->device_count(&attempt->count);
+    }
+    if (attempt->result != 0) {
+        gpu_driver_forget_error(driver);
+        attempt->error = error_name(driver, attempt->result);
+    }
 }
 
 bool gpu_driver_is_inherited(const struct gpu_driver *driver)
@@ -207,7 +230,8 @@ enum iris_status gpu_driver_init(const struct gpu_driver *driver, int *count)
                          "which a forked child cannot; start processes by \"spawn\" or "
                          "\"forkserver\"",
                          libraries[driver->platform].backend);
-    IRIS_TRY(gpu_driver_check(driver, attempt.function, attempt.result));
+    if (attempt.result != 0)
+        return fail(gpu_driver_name(driver, attempt.function), attempt.error, attempt.result);
     *count = attempt.count;
     return IRIS_OK;
 }
@@ -221,13 +245,6 @@ void gpu_driver_forget_error(const struct gpu_driver *driver)
 enum iris_status gpu_driver_fail(const struct gpu_driver *driver, const char *function,
                                  gpu_result result)
 {
-    const char *name = NULL;
-
     gpu_driver_forget_error(driver);
-    if (driver->platform == GPU_HIP)
-        name = driver->hip_error_name(result);
-    else if (driver->cuda_error_name(result, &name) != 0)
-        name = NULL;
-    return IRIS_FAIL(IRIS_EDRIVER, "%s: %s (%d)", function, name != NULL ? name : "unknown error",
-                     result);
+    return fail(function, error_name(driver, result), result);
 }

@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * The loader's own list is read: to ask it for a name, as RTLD_NOLOAD does, finds a library only
- * under the name that it carries or was loaded by.
+ * The kernel's list of the process's mappings is read. To ask the loader for a name, as
+ * RTLD_NOLOAD does, finds a library only under the name that it carries or was loaded by; to walk
+ * the loader's own list (dl_iterate_phdr) takes a lock that a forked child finds held for ever when
+ * another thread of its parent was walking too.
  */
 #include "mapped_library.h"
 
-#include <link.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-struct search {
-    const char *stem;
-    struct iris_mapped_libraries *found;
-};
+/* The kernel writes it behind the path of a file that has been deleted or replaced since. */
+static const char DELETED[] = " (deleted)";
 
 /* "libcuda.so.1.1" is a part of WSL's libcuda.so.1, which maps it, and no driver of its own. */
 static bool is_part_of_another(const char *file)
@@ -34,25 +34,52 @@ static bool has_stem(const char *path, const char *stem)
            (file[length] == '-' && strstr(file + length, ".so") != NULL);
 }
 
-static int visit(struct dl_phdr_info *library, size_t nbytes, void *data)
+/* The path in a line of the list whose pages may be executed, which only the loader maps: others
+ * that map a library read its symbols. NULL for other lines. Cuts what follows the path. */
+static char *path_of_code(char *line)
 {
-    const struct search *search = data;
-    struct iris_mapped_libraries *found = search->found;
+    char *path = strchr(line, '/');
+    char permissions[5];
+    size_t length;
 
-    (void)nbytes;
-    if (library->dlpi_name == NULL || !has_stem(library->dlpi_name, search->stem))
-        return 0;
-    if (found->count < 2)
-        (void)snprintf(found->paths[found->count], sizeof found->paths[0], "%s",
-                       library->dlpi_name);
+    if (path == NULL || sscanf(line, "%*s %4s", permissions) != 1 || permissions[2] != 'x')
+        return NULL;
+    length = strcspn(path, "\n");
+    path[length] = '\0';
+    if (length >= sizeof DELETED - 1) {
+        char *end = path + length - (sizeof DELETED - 1);
+        if (strcmp(end, DELETED) == 0)
+            *end = '\0';
+    }
+    return path;
+}
+
+static void note(struct iris_mapped_libraries *found, const char *path)
+{
+    const int kept = found->count < 2 ? found->count : 2;
+
+    for (int i = 0; i < kept; ++i)
+        if (strncmp(found->paths[i], path, sizeof found->paths[i] - 1) == 0)
+            return;
+    if (kept < 2)
+        (void)snprintf(found->paths[kept], sizeof found->paths[kept], "%s", path);
     ++found->count;
-    return 0;
 }
 
 void iris_find_mapped_libraries(const char *stem, struct iris_mapped_libraries *out)
 {
-    struct search search = {.stem = stem, .found = out};
+    FILE *list = fopen("/proc/self/maps", "re");
+    char *line = NULL;
+    size_t room = 0;
 
     out->count = 0;
-    (void)dl_iterate_phdr(visit, &search);
+    if (list == NULL)
+        return;
+    while (getline(&line, &room, list) >= 0) {
+        const char *path = path_of_code(line);
+        if (path != NULL && has_stem(path, stem))
+            note(out, path);
+    }
+    free(line);
+    (void)fclose(list);
 }

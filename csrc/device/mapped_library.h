@@ -12,7 +12,7 @@ enum { IRIS_LIBRARY_PATH_NBYTES = 1024 };
 
 /* Paths of mapped libraries whose files have one stem: "libamdhip64" has libamdhip64.so,
  * libamdhip64.so.7 and libamdhip64-1a2b3c.so, as wheels rename what they bring along, but not
- * libamdhip64_helper.so. The first two; `count` counts all. */
+ * libamdhip64_helper.so. The first two; `count` is more than 2 if there are more. */
 struct iris_mapped_libraries {
     int count;
     char paths[2][IRIS_LIBRARY_PATH_NBYTES];

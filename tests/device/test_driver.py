@@ -240,6 +240,83 @@ def test_a_child_where_there_is_no_gpu_has_the_cpu(stand_in):
     assert done.stdout.count("backend='cpu'") == 2, done.stdout
 
 
+# In a child the driver's locks may be held for ever: to call it is to wait.
+OF_THE_PARENT = """
+#include <unistd.h>
+static pid_t parent;
+__attribute__((constructor)) static void note(void) { parent = getpid(); }
+static void only_in_the_parent(void) { while (getpid() != parent) pause(); }
+"""
+
+
+@pytest.mark.parametrize("backend", ["hip", "cuda"])
+def test_a_child_calls_nothing_of_a_driver_that_failed_in_its_parent(tmp_path, backend):
+    names = [without_mark(name) for name in (HIP if backend == "hip" else CUDA)]
+    own = {"hip": "hipInit", "cuda": "cuInit"}[backend]
+    body = [f"int {f}(void) {{ only_in_the_parent(); return 0; }}" for f in names if f != own]
+    body.append(f"int {own}(void) {{ only_in_the_parent(); return 77; }}")
+    body.append(
+        'const char *hipGetErrorName(int code) { only_in_the_parent(); return "NONE"; }'
+        if backend == "hip" else
+        'int cuGetErrorName(int code, const char **n)'
+        ' { only_in_the_parent(); *n = "NONE"; return 0; }'
+    )  # fmt: skip
+    (tmp_path / "driver.c").write_text(OF_THE_PARENT + "\n".join(body))
+    file = {"hip": "libamdhip64.so", "cuda": "libcuda.so.1"}[backend]
+    subprocess.run(["cc", "-shared", "-fPIC", "-w", "driver.c", "-o", file], cwd=tmp_path,
+                   check=True)  # fmt: skip
+    environment = {**ENVIRONMENT, "LD_LIBRARY_PATH": str(tmp_path), "IRIS_C_BACKEND": backend}
+    program = "import signal; signal.alarm(20)\n" + FORKED.replace(
+        "if os.fork() == 0:", "if os.fork() == 0:\n    signal.alarm(20)"
+    )
+    done = run_python(program, environment)
+    said = f"{own}: NONE (77)"
+    assert done.stdout.splitlines() == [f"parent: {said}", f"child: {said}"], done
+
+
+HELD_LIST = """
+import ctypes, os, signal, threading
+import iris_c
+
+def init(backend):
+    os.environ["IRIS_C_BACKEND"] = backend
+    try:
+        iris_c.init(heap_size=1 << 20).close()
+    except iris_c.BackendError:
+        pass
+
+# What there is is loaded; a driver that is missing is looked for each time.
+for backend in ("hip", "cuda"):
+    init(backend)
+visited, go_on = threading.Event(), threading.Event()
+
+@ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
+def visit(library, nbytes, data):
+    visited.set()
+    go_on.wait()
+    return 1
+
+walk = threading.Thread(target=lambda: ctypes.CDLL(None).dl_iterate_phdr(visit, None))
+walk.start()
+visited.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    for backend in ("hip", "cuda", "cpu"):
+        init(backend)
+    os._exit(0)
+print("the child ended with", os.waitpid(child, 0)[1])
+go_on.set()
+walk.join()
+"""
+
+
+def test_a_child_needs_no_lock_of_the_loader():
+    """One of the loader's is not reset by a fork: a thread that walks its list holds it."""
+    done = run_python(HELD_LIST, ENVIRONMENT)
+    assert done.stdout == "the child ended with 0\n", done
+
+
 # ---- several drivers in one process ----
 
 TWO_DRIVERS = """

@@ -191,6 +191,8 @@ def fork_beside_init():
                 failures.append(error)
         stop.set()
 
+    # What torch makes when an operator is first used, it makes behind a lock: before the forks.
+    torch.empty(4).fill_(1.0).clone().tolist()
     before = open_descriptors()
     thread = threading.Thread(target=meet)
     thread.start()
