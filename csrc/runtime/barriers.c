@@ -5,6 +5,7 @@
  */
 #include "barriers.h"
 
+#include "cause.h"
 #include "entry.h"
 #include "fault.h"
 #include "kernels/abi/instances.h"
@@ -42,7 +43,7 @@ enum iris_status iris_context_device_barrier(struct iris_context *ctx, void *str
         status = iris_context_abort_status(ctx, IRIS_OP_BARRIER);
 done:
     iris_context_leave(ctx);
-    return status;
+    return iris_context_name_cause(ctx, status);
 }
 
 enum iris_status iris_context_barrier(struct iris_context *ctx, void *stream)
@@ -57,5 +58,5 @@ enum iris_status iris_context_barrier(struct iris_context *ctx, void *stream)
         iris_error_in_call(iris_bootstrap_barrier(ctx->bootstrap, "barrier"), "barrier", "barrier");
 done:
     iris_context_leave(ctx);
-    return status;
+    return iris_context_name_cause(ctx, status);
 }

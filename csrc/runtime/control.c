@@ -62,6 +62,25 @@ uint32_t iris_control_aborted(const struct iris_control *control, int rank)
     return __atomic_load_n(&control->faults[rank].abort, __ATOMIC_ACQUIRE);
 }
 
+void iris_control_give_up(struct iris_control *control, int rank, int awaited)
+{
+    uint32_t expected = 0;
+
+    (void)__atomic_compare_exchange_n(&control->gave_up[rank], &expected, 1 + (uint32_t)awaited,
+                                      false, __ATOMIC_RELEASE, __ATOMIC_RELAXED);
+}
+
+int iris_control_given_up(const struct iris_control *control, int rank)
+{
+    const uint32_t by_host = __atomic_load_n(&control->gave_up[rank], __ATOMIC_ACQUIRE);
+
+    if (by_host != 0)
+        return (int)by_host - 1;
+    if (IRIS_ABORT_REASON(iris_control_aborted(control, rank)) == IRIS_ABORT_TIMEOUT)
+        return control->faults[rank].rank;
+    return -1;
+}
+
 uint64_t iris_control_posted(const struct iris_control *control, int rank)
 {
     return __atomic_load_n(&control->posted[rank].value, __ATOMIC_ACQUIRE);

@@ -12,6 +12,7 @@
  *           advances `posted` (release), read by peers after they have seen that (acquire).
  * `claims`  one word per slot, set once per call by compare-and-swap: the storage that everybody
  *           uses. The first rank that has a usable one decides.
+ * `gave_up` for which peer the rank's host waited in vain, before its first error says so.
  * `roll`    on which those who are left agree, when a rank is lost, who goes on; see roll.h.
  */
 #ifndef IRIS_CONTROL_H
@@ -47,6 +48,7 @@ struct iris_control {
     } posted[IRIS_MAX_RANKS];
     struct iris_board_entry entries[IRIS_MAX_RANKS][IRIS_BOARD_SLOTS];
     uint64_t claims[IRIS_BOARD_SLOTS];
+    uint32_t gave_up[IRIS_MAX_RANKS]; /* 1 + the peer; 0: it has not given up */
     struct iris_roll roll;
 };
 
@@ -63,6 +65,11 @@ uint32_t iris_control_aborted(const struct iris_control *control, int rank);
 /* The number of the last call that `rank` has described. Of a rank that has left it is the last
  * that the rank took part in. */
 uint64_t iris_control_posted(const struct iris_control *control, int rank);
+/* Tells the peers that this rank's host no longer waits for `awaited`. The first time counts. */
+void iris_control_give_up(struct iris_control *control, int rank, int awaited);
+/* The peer for which `rank` has waited in vain, its host or a kernel of it, or -1. Of a rank that
+ * has left since it may be the reason. */
+int iris_control_given_up(const struct iris_control *control, int rank);
 /* Takes the abort back. Only while all ranks' hosts have agreed that no wait is under way. */
 void iris_control_clear_abort(struct iris_control *control, int rank);
 

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cause.h"
 #include "entry.h"
 #include "runtime/bootstrap/bootstrap.h"
 
@@ -40,5 +41,6 @@ enum iris_status iris_context_broadcast(struct iris_context *ctx, void *bytes, s
     IRIS_TRY(iris_context_enter(ctx, "broadcast_object", IRIS_CALL_OF_ALL));
     status = broadcast(ctx, bytes, nbytes, src);
     iris_context_leave(ctx);
-    return iris_error_in_call(status, "broadcast_object", "broadcast_object");
+    iris_error_in_call(status, "broadcast_object", "broadcast_object");
+    return iris_context_name_cause(ctx, status);
 }

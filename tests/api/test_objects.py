@@ -84,7 +84,11 @@ def test_errors_are_every_ranks(ctx):
 
 
 def _late(rank_that_stops):
-    with iris_c.init(heap_size=1 << 20, timeout=1.0) as ctx:
+    # The ranks meet with patience: only then is a second long enough for them to meet again.
+    with (
+        iris_c.init(heap_size=1 << 20, timeout=30.0),
+        iris_c.init(heap_size=1 << 20, timeout=1.0) as ctx,
+    ):
         if ctx.rank == rank_that_stops:
             time.sleep(3)
             return

@@ -22,20 +22,25 @@
  * memory of all libraries in the process from it, too. */
 enum { MONITOR_STACK_NBYTES = 512 * 1024 };
 
-/* Tells the owner of the bootstrap what happened, without any lock. */
+/* Tells the owner of the bootstrap what happened, without any lock. The first to go comes first:
+ * what the owner hears first is what it tells its caller. */
 static void report_departures(struct iris_bootstrap *b)
 {
     enum iris_departure departure[IRIS_MAX_RANKS];
     uint32_t unreported;
+    int first;
 
     pthread_mutex_lock(&b->lock);
     unreported = b->unreported;
     b->unreported = 0;
+    first = b->first_gone;
     memcpy(departure, b->departure, sizeof departure);
     pthread_mutex_unlock(&b->lock);
-    for (int rank = 0; rank < b->world_size && b->on_departure != NULL; ++rank)
+    for (int i = 0; i < b->world_size && b->on_departure != NULL; ++i) {
+        const int rank = first < 0 ? i : (first + i) % b->world_size;
         if ((unreported >> rank & 1u) != 0)
             b->on_departure(b->on_departure_arg, rank, departure[rank]);
+    }
 }
 
 /* ---- members; under lock ---- */

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "runtime/cause.h"
 #include "runtime/context.h"
 #include "runtime/context_lock.h"
 #include "runtime/entry.h"
@@ -31,6 +32,7 @@ enum iris_status iris_allocation_create(struct iris_context *ctx, size_t nbytes,
         char call[64];
         (void)snprintf(call, sizeof call, "allocation of %zu bytes", nbytes);
         iris_error_in_call(status, "allocation", call);
+        iris_context_name_cause(ctx, status);
         goto fail;
     }
     atomic_init(&allocation->references, 1);

@@ -63,6 +63,7 @@ static enum iris_status pause_for(struct iris_context *ctx, struct board_wait *w
     if (iris_wait_is_over(now, &wait->asked_ns) || atomic_load(&ctx->interrupted))
         return IRIS_FAIL(IRIS_EINTERRUPTED, "this rank was interrupted");
     if (now - wait->started_ns > ctx->timeout_ns) {
+        iris_control_give_up(ctx->control, ctx->rank, missing);
         IRIS_FAIL(
             IRIS_EPEER,
             "rank %d did not come to the same call, number %llu of this context, within %g s; "

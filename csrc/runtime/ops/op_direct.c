@@ -6,6 +6,7 @@
 #include "op_direct.h"
 
 #include "kernels/abi/instances.h"
+#include "runtime/cause.h"
 #include "runtime/entry.h"
 #include "runtime/fault.h"
 
@@ -86,5 +87,5 @@ enum iris_status iris_direct_run(struct iris_context *ctx, const struct iris_dir
     if (status == IRIS_OK && d->work_groups > 0)
         status = launch_direct(ctx, d);
     iris_context_leave(ctx);
-    return status;
+    return iris_context_name_cause(ctx, status);
 }

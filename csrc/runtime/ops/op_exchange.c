@@ -3,6 +3,7 @@
  *
  * Numbers that the hosts of all ranks tell each other: a call without a kernel, on the board alone.
  */
+#include "runtime/cause.h"
 #include "runtime/entry.h"
 #include "runtime/fault.h"
 #include "runtime/memory/board.h"
@@ -30,5 +31,5 @@ enum iris_status iris_context_exchange(struct iris_context *ctx, int64_t value, 
     IRIS_TRY(iris_context_enter(ctx, "exchange", IRIS_CALL_OF_ALL));
     status = exchange(ctx, value, out);
     iris_context_leave(ctx);
-    return iris_error_in_call(status, "exchange", "exchange");
+    return iris_context_name_cause(ctx, iris_error_in_call(status, "exchange", "exchange"));
 }

@@ -8,6 +8,7 @@
 
 #include "kernels/abi/instances.h"
 #include "runtime/barriers.h"
+#include "runtime/cause.h"
 #include "runtime/entry.h"
 #include "runtime/fault.h"
 #include "runtime/memory/workspace.h"
@@ -217,7 +218,7 @@ enum iris_status iris_op_run(struct iris_context *ctx, const struct iris_op_desc
     status = name_call(desc, status);
 done:
     iris_context_leave(ctx);
-    return status;
+    return iris_context_name_cause(ctx, status);
 }
 
 enum iris_status iris_op_meet(struct iris_context *ctx, const struct iris_op_desc *desc,
