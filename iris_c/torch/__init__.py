@@ -34,6 +34,13 @@ from iris_c.torch.functions import (
 )
 from iris_c.torch.kv_heads import KVParallelLinear
 from iris_c.torch.layers import ColumnParallelLinear, RowParallelLinear
+from iris_c.torch.scaled import (
+    scaled_all_gather_matmul,
+    scaled_gathered_matmul,
+    scaled_matmul_all_gather,
+    scaled_matmul_all_reduce,
+    scaled_matmul_reduce_scatter,
+)
 from iris_c.torch.sequence import all_gather, copy_to_ranks, reduce_scatter, scatter
 from iris_c.torch.shared_inputs import SharedInput, fuse_inputs
 from iris_c.torch.vocabulary import VocabParallelEmbedding
@@ -62,6 +69,11 @@ __all__ = [
     "random",
     "reduce_scatter",
     "register",
+    "scaled_all_gather_matmul",
+    "scaled_gathered_matmul",
+    "scaled_matmul_all_gather",
+    "scaled_matmul_all_reduce",
+    "scaled_matmul_reduce_scatter",
     "scatter",
     "sequence_parallel",
     "vocab_parallel_cross_entropy",

@@ -244,9 +244,12 @@ def _gradient(
     return apply
 
 
-def refuse_to_differentiate(name: str) -> None:
+_WRITES = "writes into a given tensor and has no gradient; leave out= away, or call it"
+
+
+def refuse_to_differentiate(name: str, why: str = _WRITES) -> None:
     """Let an operation that writes into a given tensor raise where a derivative is asked for, as
-    torch's out= does."""
+    torch's out= does; or another one that has no gradient."""
     below = _below_autograd(name)
     schema = getattr(torch.ops.iris_c, name).default._schema
 
@@ -256,8 +259,7 @@ def refuse_to_differentiate(name: str) -> None:
                 if isinstance(value, Tensor) and (_wants_gradient(value) or _has_tangent(value)):
                     raise RuntimeError(
                         f"{spec.name}: expected a tensor that does not require grad, since "
-                        f"{name} writes into a given tensor and has no gradient; leave out= away, "
-                        "or call it under torch.no_grad()"
+                        f"{name} {why} under torch.no_grad()"
                     )
         return below(keyset, arguments)
 

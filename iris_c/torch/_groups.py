@@ -242,6 +242,12 @@ def name_of_torch_group(group_name: str) -> str:
     return _OF_TORCH + group_name
 
 
+def name_of_either(name: str) -> str:
+    """That of the context which has this name itself, or whose process group has."""
+    own = name_of_torch_group(name)
+    return own if name not in _contexts and torch_group(own) is not None else name
+
+
 def torch_group(name: str) -> dist.ProcessGroup | None:
     """The process group that the context of that name is named after, if it is."""
     if not (name.startswith(_OF_TORCH) and dist.is_available() and dist.is_initialized()):

@@ -34,13 +34,13 @@ class Operation:
 
 
 def operation(
-    name: str, *, mutates_args: Iterable[str]
+    name: str, *, mutates_args: Iterable[str], schema: str | None = None
 ) -> Callable[[Callable[..., Any]], Operation]:
     """Define an operation whose kernel, on all devices, is the decorated function.
 
-    Its schema follows from the annotations. The kernel's results alias no argument; the versions
-    of tensors that it writes are the core's to count. One that returns nothing can be traced as it
-    is, the others need `register_fake`.
+    Its schema follows from the annotations, where none is given. The kernel's results alias no
+    argument; the versions of tensors that it writes are the core's to count. One that returns
+    nothing can be traced as it is, the others need `register_fake`.
 
     Parameters
     ----------
@@ -48,15 +48,17 @@ def operation(
         Within torch.ops.iris_c.
     mutates_args : iterable of str
         The arguments that are written.
+    schema : str or None
+        From the opening parenthesis on.
     """
 
     def define(kernel: Callable[..., Any]) -> Operation:
-        schema = torch.library.infer_schema(kernel, mutates_args=mutates_args)
-        library.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
+        signature = schema or torch.library.infer_schema(kernel, mutates_args=mutates_args)
+        library.define(name + signature, tags=(torch.Tag.pt2_compliant_tag,))
         library.impl(name, kernel, "CompositeExplicitAutograd")
         kernels[name] = kernel
         defined = Operation(name)
-        if schema.endswith("-> ()"):
+        if signature.endswith("-> ()"):
             defined.register_fake(lambda *arguments: None)
         return defined
 
