@@ -44,6 +44,7 @@ class _ParallelLinear(DividedModule, nn.Linear):
     """What both have in common: a weight that is divided along one dimension."""
 
     divided: int  # the weight's dimension
+    plan: str  # what transformers' plans call it
 
     def __init__(
         self,
@@ -126,6 +127,19 @@ class _ParallelLinear(DividedModule, nn.Linear):
             getattr(layer, name).requires_grad_(parameter.requires_grad)
         return layer.train(linear.training)
 
+    # PEFT asks a layer for these, by names that transformers gave them: how the layer is divided,
+    # as transformers' plans call it, and among whom. Its LoRA divides itself alike.
+
+    @property
+    def _hf_tp_plan(self) -> str | None:
+        return None if self._hf_device_mesh is None else self.plan
+
+    @property
+    def _hf_device_mesh(self) -> Any:
+        """None where the products beside this one's need no division, or have another one."""
+        mesh = getattr(self._parameters.get("weight"), "device_mesh", None)
+        return mesh if mesh is not None and mesh.ndim == 1 and self._is_plain() else None
+
     def _rows(self, x: torch.Tensor, features: int) -> tuple[torch.Tensor, list[int]]:
         """`x` as a matrix of so many columns, also of no rows, and its dimensions but the last,
         with that of the sequence in front if it is divided: its rows are what ranks exchange. A
@@ -155,6 +169,10 @@ class _ParallelLinear(DividedModule, nn.Linear):
             return y
         y = y.view(*lead, y.shape[1])
         return y.movedim(0, self.sequence_dim) if self.sequence_parallel else y
+
+    def _is_plain(self) -> bool:
+        """Whether the whole input, or the whole output, is on each rank."""
+        raise NotImplementedError
 
     def extra_repr(self) -> str:
         return (
@@ -223,6 +241,7 @@ class ColumnParallelLinear(_ParallelLinear):
     """
 
     divided = 0
+    plan = "colwise"
 
     def __init__(
         self,
@@ -257,6 +276,9 @@ class ColumnParallelLinear(_ParallelLinear):
             output: torch.Tensor = self._shared.product(self, x)
             return output
         return column_products([self], x)[0]
+
+    def _is_plain(self) -> bool:
+        return not (self.sequence_parallel or self.gather_output)
 
     def _factors(self) -> tuple[torch.Tensor, torch.Tensor | None]:
         """What an input is multiplied by, and what is added: of one size on all ranks."""
@@ -341,6 +363,7 @@ class RowParallelLinear(_ParallelLinear):
     """
 
     divided = 1
+    plan = "rowwise"
 
     def __init__(
         self,
@@ -385,6 +408,9 @@ class RowParallelLinear(_ParallelLinear):
             return self._with_lead(y, lead).contiguous()
         y = functions.matmul_all_reduce(rows, weight.t(), bias, ctx=self.group)
         return self._with_lead(y, lead)
+
+    def _is_plain(self) -> bool:
+        return self.input_is_parallel and not self.sequence_parallel
 
     def _scattered(
         self,
