@@ -371,8 +371,8 @@ enum iris_status iris_all_gather_matmul(struct iris_context *ctx,
 
 /* The collectives take contiguous tensors of any shape. */
 /* output = input reduced over the ranks; fp32, fp16, bf16, int32, int64; any variant, but atomic
- * and spinlock only sums and averages of floating point. In place (output the very input) in
- * two_shot, ring, atomic and spinlock. */
+ * and spinlock only sums and averages of floating point. In place (output the very input) in all
+ * but one_shot. */
 enum iris_status iris_all_reduce(struct iris_context *ctx, const struct iris_tensor *output,
                                  const struct iris_tensor *input,
                                  const struct iris_op_options *options);

@@ -126,16 +126,39 @@ def test_nan_and_infinity_go_through(ctx, variant):
             assert output[3] == (ctx.world_size if op == "sum" else 1.0), f"{op} {dtype}"
 
 
+@ranks(2, 3)
+def test_words_that_look_empty_go_through(ctx):
+    """NaNs all of whose bits are ones, from one rank, from all, and in every place of a word."""
+    device = ctx.empty(0).device
+    for dtype, size in ((torch.float32, 4), (torch.float16, 2), (torch.bfloat16, 2)):
+        for senders in ([1], list(range(ctx.world_size))):
+            n = 64 * ctx.world_size * 3
+            given = torch.ones(n, dtype=dtype, device="cpu")
+            ones = torch.arange(n, device="cpu") % 7 < 4
+            if ctx.rank in senders:
+                given.view(torch.uint8).view(n, size)[ones] = 255
+            given, ones = given.to(device), ones.to(device)
+            for _ in range(3):
+                for variant in ("ll", "ll_two_shot"):
+                    output = ctx.empty(n, dtype=dtype)
+                    ctx.ccl.all_reduce(output, given, config=config(variant))
+                    assert torch.equal(output.isnan(), ones), f"{variant} {dtype}"
+                    assert (output[~ones] == ctx.world_size).all(), f"{variant} {dtype}"
+                part = ctx.empty(n // ctx.world_size, dtype=dtype)
+                ctx.ccl.reduce_scatter(part, given, config=config("ll"))
+                assert torch.equal(part.isnan(), ones.view(ctx.world_size, -1)[ctx.rank])
+
+
 @ranks(1, 2, 4)
 def test_in_place(ctx):
     """Of itself where nothing is asked for, and refused where it cannot be."""
     for n in (1, 5000):
-        for variant in (None, "two_shot", "ring", "atomic", "spinlock"):
+        for variant in (None, "ll", "ll_two_shot", "two_shot", "ring", "atomic", "spinlock"):
             tensor = cases.reduced_input(ctx.rank, n, torch.float32).to(ctx.empty(0).device)
             ctx.ccl.all_reduce(tensor, tensor, config=config(variant))
             cases.check_reduction(tensor, ctx.world_size, "sum", f"{variant} {n}")
     big = torch.zeros(5000)
-    for variant in ("ll", "ll_two_shot", "one_shot", "one_shot_legacy"):
+    for variant in ("one_shot", "one_shot_legacy"):
         with pytest.raises(ValueError, match=f"memory apart from input's in the .* '{variant}'"):
             ctx.ccl.all_reduce(big, big, config=config(variant))
     for variant in (*cases.ALL_REDUCE_VARIANTS, None):  # neither apart nor the same

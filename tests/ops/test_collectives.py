@@ -51,12 +51,15 @@ def test_all_reduce_in_place(ctx):
             ctx.ccl.all_reduce(tensor[1:], tensor[:-1], config=two_shot)
 
 
+@pytest.mark.parametrize("variant", ["ll", "two_shot"])
 @ranks(1, 2, 3, 4)
-def test_reduce_scatter(ctx):
+def test_reduce_scatter(ctx, variant):
+    config = iris_c.ccl.Config(all_reduce_variant=variant)
     for number, n in enumerate(SIZES[:-1]):
         for dtype in cases.DTYPES:
             output = cases.poisoned(place(ctx, n, dtype, number % 2 == 0))
-            ctx.ccl.reduce_scatter(output, cases.contribution(ctx.rank, n * ctx.world_size, dtype))
+            given = cases.contribution(ctx.rank, n * ctx.world_size, dtype)
+            ctx.ccl.reduce_scatter(output, given, config=config)
             expected, bound = cases.sums(ctx.world_size, n * ctx.world_size, dtype)
             mine = slice(ctx.rank * n, (ctx.rank + 1) * n)
             cases.check_close(output[None], expected[:, mine], bound[:, mine], f"n {n} {dtype}")
@@ -120,16 +123,18 @@ def test_any_shape_and_no_elements(ctx):
     ctx.ccl.broadcast(ctx.empty(0))
 
 
+@pytest.mark.parametrize("variant", ["ll", "two_shot"])
 @ranks(1, 2, 3)
-def test_reduce_scatter_reduces_as_asked(ctx):
+def test_reduce_scatter_reduces_as_asked(ctx, variant):
     world = ctx.world_size
+    config = iris_c.ccl.Config(all_reduce_variant=variant)
     for number, n in enumerate((1, 255, 4099)):
         for dtype in cases.REDUCIBLE:
             for op in cases.REDUCTIONS:
                 part = place(ctx, n, dtype, number % 2 == 0)
                 given = torch.empty(n * world, dtype=dtype)
                 given.copy_(cases.reduced_input(ctx.rank, n * world, dtype))
-                ctx.ccl.reduce_scatter(part, given, op=op)
+                ctx.ccl.reduce_scatter(part, given, op=op, config=config)
                 whole = ctx.empty(n * world, dtype=dtype)
                 ctx.ccl.all_gather(whole, part)
                 cases.check_reduction(whole, world, op, f"rank {ctx.rank} {n} {dtype} {op}")

@@ -53,6 +53,8 @@ CLAIM = [
     "RANKS=4 CALLS=2 MISMATCH ALL_USABLE",
 ]
 
+WORDS = ["RANKS=2 CALLS=6", "RANKS=3 CALLS=3"]
+
 DOORBELL = ["CALLS=5", "GROUPS=2 CALLS=1"]
 
 SURVIVORS = [
@@ -87,6 +89,12 @@ CLAIM_MUTANTS = [
     ("SMALL_CLAIMS", "CALLS=2 SMALL"),
     ("STAGED_IGNORED", "CALLS=1 SMALL"),
     ("ABORT_AT_ONCE", "RANKS=4 CALLS=2 MISMATCH ALL_USABLE"),
+]
+WORDS_MUTANTS = [
+    ("NO_PARITY", "RANKS=2 CALLS=2"),
+    ("NO_EMPTYING", "RANKS=2 CALLS=3"),
+    ("EMPTIES_LATE", "RANKS=2 CALLS=4"),
+    ("SILENT_OWNER", "RANKS=3 CALLS=1"),
 ]
 DOORBELL_MUTANTS = [
     ("NO_SIGNAL_FENCE", "CALLS=1"),
@@ -175,6 +183,16 @@ def test_kernels_protocol_mutant_fails(tmp_path, mutant, configuration):
 @pytest.mark.parametrize(("mutant", "configuration"), CLAIM_MUTANTS)
 def test_board_mutant_fails(tmp_path, mutant, configuration):
     assert_fails(check(tmp_path, "claim.pml", f"{configuration} MUTANT_{mutant}", "-O0"))
+
+
+@pytest.mark.parametrize("configuration", WORDS)
+def test_bare_words_hold(tmp_path, configuration):
+    assert_holds(check(tmp_path, "words.pml", configuration))
+
+
+@pytest.mark.parametrize(("mutant", "configuration"), WORDS_MUTANTS)
+def test_bare_words_mutant_fails(tmp_path, mutant, configuration):
+    assert_fails(check(tmp_path, "words.pml", f"{configuration} MUTANT_{mutant}", "-O0"))
 
 
 @pytest.mark.parametrize(("mutant", "configuration"), DOORBELL_MUTANTS)

@@ -77,6 +77,17 @@ inline iris_packet load_packet(const iris_packet *source)
     return {{load_relaxed(&source->word[0]), load_relaxed(&source->word[1])}};
 }
 
+/* release and acquire: launches are function calls, which order nothing for other processes. */
+inline void store_bare(uint64_t *target, uint64_t word)
+{
+    __atomic_store_n(target, word, __ATOMIC_RELEASE);
+}
+
+inline uint64_t load_bare(const uint64_t *source)
+{
+    return __atomic_load_n(source, __ATOMIC_ACQUIRE);
+}
+
 inline uint32_t count_in_relaxed(uint32_t *counter)
 {
     return __atomic_add_fetch(counter, 1, __ATOMIC_ACQ_REL); /* the next launch is another thread */

@@ -47,34 +47,14 @@ template <int kCount>
 IRIS_INLINE bool receive_any(const call_state &call, const awaited_packet (&from)[kCount],
                              uint64_t (&data)[kCount])
 {
-    waiter pacing(call.args);
-    int32_t late = 0, aborted = 0; /* in registers of their own: opaque */
-    for (;;) {
+    return wait_for_words(call, IRIS_SIGNAL_PARTIAL, [&](uint32_t &seen) {
         int32_t missing = -1;
-        uint32_t seen = 0;
         IRIS_UNROLL
-        for (int32_t q = 0; q < kCount; ++q) {
-            if (from[q].packet == nullptr)
-                continue;
-            const iris_packet p = load_packet(from[q].packet);
-            const uint32_t low = (uint32_t)(p.word[0] >> 32), high = (uint32_t)(p.word[1] >> 32);
-            data[q] = (p.word[0] & 0xffffffffu) | p.word[1] << 32;
-            if (low != call.signal || high != call.signal) {
+        for (int32_t q = 0; q < kCount; ++q)
+            if (from[q].packet != nullptr && !look_at_packet(call, from[q].packet, data[q], seen))
                 missing = from[q].source;
-                seen = low;
-            }
-        }
-        if (missing < 0)
-            return true;
-        if (aborted != 0)
-            return false;
-        if (late != 0) {
-            give_up(call, {IRIS_SIGNAL_PARTIAL, missing, -1}, call.signal, seen);
-            return false;
-        }
-        late = opaque(!pacing.pause(missing));
-        aborted = opaque(pacing.looks_around() && is_aborted(call, opaque(missing)));
-    }
+        return missing;
+    });
 }
 
 template <typename T> class decode_exchange

@@ -1,23 +1,26 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * Reductions and gathers by packets (sync.h, NOTE [packets]), for messages that are all latency.
+ * Reductions and gathers by words that need no signal beside them: bare ones of floating point,
+ * packets of all else (sync.h, NOTE [bare words], NOTE [packets]).
  *
  *   ll            Every rank sends its elements to every other and reduces all of them itself, or
  *                 keeps them side by side: one hop, W - 1 times the data, and no barrier anywhere.
  *   ll_two_shot   Blocks of words are dealt to the ranks. A rank reduces its blocks and sends the
  *                 result to all: two hops, twice the data whatever W is.
+ *   ll, scattered Every rank sends each other one that one's share, and reduces its own: one hop.
  *
- *   packets of a half             written by   read by      ordered by
+ *   words of a half               written by   read by      ordered by
  *   [source][word], from 0        source       this rank    themselves
  *   ll_two_shot: [word], after    the owner    this rank    themselves
  *
  * Ranks are added in their order, in fp32, from the same bits: all ranks get the same bits, in
  * every run. A thread first sends all that is its own, then waits, so that waits form no circle.
- * Works on words of eight bytes; results are written by this rank alone, from anywhere to anywhere.
- * What the words are, who handles which, and what becomes of a result is said by `Words`: the
- * elements of an all_reduce (flat_words), the rows of an all_reduce_rmsnorm (rmsnorm.h), the bytes
- * of an all_gather (gathered_words).
+ * Works on words of eight bytes; results are written by this rank alone, from anywhere to anywhere,
+ * also over the input: each word of it is read and written by one thread. What the words are, who
+ * handles which, and what becomes of a result is said by `Words`: the elements of an all_reduce
+ * (flat_words), those of a share of a reduce_scatter (scattered_words), the rows of an
+ * all_reduce_rmsnorm (rmsnorm.h), the bytes of an all_gather (gathered_words).
  */
 #ifndef IRIS_PACKETS_H
 #define IRIS_PACKETS_H
@@ -55,26 +58,19 @@ class dealt_words
     const int64_t first_, step_;
 };
 
-/* The words of an all_reduce: its elements. */
-template <typename T> class flat_words : public dealt_words
+/* Words of a run of elements that are reduced. */
+template <typename T> class reduced_words : public dealt_words
 {
   public:
-    IRIS_INLINE flat_words(work_group wg, const iris_reduce_args &args)
+    IRIS_INLINE reduced_words(work_group wg, const iris_reduce_args &args, bool aligned)
         : dealt_words(wg), args_(args), input_(device_pointer<const T>(args.a.address)),
-          output_(device_pointer<T>(args.output.address)),
-          aligned_((args.a.address | args.output.address) % kWordBytes == 0),
-          first_data_(first_ * kWord<T> < args.N ? load_from_memory(first_) : 0)
+          output_(device_pointer<T>(args.output.address)), aligned_(aligned)
     {
     }
 
     IRIS_INLINE int64_t nbytes() const
     {
         return args_.N * (int64_t)sizeof(T);
-    }
-
-    IRIS_INLINE uint64_t load(place at) const
-    {
-        return at.index == first_ ? first_data_ : load_from_memory(at.index);
     }
 
     IRIS_INLINE acc_t<T> combined(acc_t<T> a, acc_t<T> b) const
@@ -95,24 +91,75 @@ template <typename T> class flat_words : public dealt_words
         store_word(output_ + at.index * kWord<T>, left(at.index), aligned_, word);
     }
 
-  private:
+  protected:
     /* Elements from word i on. */
     IRIS_INLINE int64_t left(int64_t i) const
     {
         return args_.N - i * kWord<T>;
     }
 
-    IRIS_INLINE uint64_t load_from_memory(int64_t i) const
+    /* Word i of a row of the input. */
+    IRIS_INLINE uint64_t load_from_row(int32_t row, int64_t i) const
     {
-        return load_word(input_ + i * kWord<T>, left(i), aligned_);
+        return load_word(input_ + row * args_.a.stride_row + i * kWord<T>, left(i), aligned_);
     }
 
     const iris_reduce_args &args_;
     const T *const input_;
     T *const output_;
     const bool aligned_;
+};
+
+/* The words of an all_reduce: its elements. */
+template <typename T> class flat_words : public reduced_words<T>
+{
+    typedef reduced_words<T> base;
+
+  public:
+    typedef typename base::place place;
+
+    IRIS_INLINE flat_words(work_group wg, const iris_reduce_args &args)
+        : base(wg, args, (args.a.address | args.output.address) % kWordBytes == 0),
+          first_data_(this->first_ * kWord<T> < args.N ? this->load_from_row(0, this->first_) : 0)
+    {
+    }
+
+    IRIS_INLINE uint64_t load(place at) const
+    {
+        return at.index == this->first_ ? first_data_ : this->load_from_row(0, at.index);
+    }
+
+  private:
     /* The thread's first word, mostly its only one: loaded while the counter is. */
     const uint64_t first_data_;
+};
+
+/* The words of a share of a reduce_scatter, of whose input row r is the share of rank r. */
+template <typename T> class scattered_words : public reduced_words<T>
+{
+    typedef reduced_words<T> base;
+
+  public:
+    typedef typename base::place place;
+
+    IRIS_INLINE scattered_words(work_group wg, const iris_reduce_args &args)
+        : base(wg, args,
+               (args.a.address | args.output.address | (uint64_t)args.a.stride_row * sizeof(T)) %
+                       kWordBytes ==
+                   0)
+    {
+    }
+
+    IRIS_INLINE uint64_t load(place at) const
+    {
+        return load_for(this->args_.call.rank, at);
+    }
+
+    /* The same word of rank `rank`'s share. */
+    IRIS_INLINE uint64_t load_for(int32_t rank, place at) const
+    {
+        return this->load_from_row(rank, at.index);
+    }
 };
 
 /* The words of an all_gather: the bytes that each rank has. Its part of the output has as many as
@@ -169,6 +216,39 @@ class gathered_words : public dealt_words
     const uint64_t first_data_; /* as in flat_words */
 };
 
+/* How words of T travel. `index` counts those of this call's half on rank `rank`. */
+template <typename T> constexpr bool kTravelsBare = kSumsInFloat<T>;
+
+/* The word as it is sent; who adds it up without sending it takes this too. */
+template <typename T> IRIS_INLINE uint64_t sendable(uint64_t word)
+{
+    return kTravelsBare<T> ? bare(word) : word;
+}
+
+template <typename T>
+IRIS_INLINE void send_word(const call_state &call, int32_t rank, int64_t index, uint64_t word)
+{
+    if constexpr (kTravelsBare<T>)
+        store_bare(bare_word_at(call, rank, index), word);
+    else
+        send_packet(call, packet_at(call, rank, index), word);
+}
+
+/* As receive_packets. */
+template <typename T, int kCount>
+IRIS_INLINE bool receive_words(const call_state &call, int64_t first, int64_t stride,
+                               int32_t source, int32_t count, int32_t except,
+                               uint64_t (&data)[kCount], iris_signal signal = IRIS_SIGNAL_PARTIAL)
+{
+    const int32_t self = call.args.rank;
+    if constexpr (kTravelsBare<T>)
+        return receive_bare_words(call, bare_word_at(call, self, first), stride, source, count,
+                                  except, data);
+    else
+        return receive_packets(call, packet_at(call, self, first), stride, source, count, except,
+                               data, signal);
+}
+
 /* T: of the elements that are reduced; of a gather's bytes uint8_t. */
 template <typename T, class Words> class packet_exchange
 {
@@ -184,13 +264,21 @@ template <typename T, class Words> class packet_exchange
     IRIS_INLINE bool one_crossing()
     {
         send_to_all();
-        return words_.for_each(layout_.words, [&](place at) {
-            uint64_t result;
-            if (!reduce(at, at.index, layout_.words, result))
-                return false;
-            words_.store(at, result);
+        return reduce_all();
+    }
+
+    /* The same, of shares. */
+    IRIS_INLINE bool scatter()
+    {
+        words_.for_each(layout_.words, [&](place at) {
+            IRIS_NO_UNROLL
+            for (int32_t hop = 1; hop < world_; ++hop)
+                send_word<T>(call_, peer(hop), rank_ * layout_.words + at.index,
+                             sendable<T>(words_.load_for(peer(hop), at)));
             return true;
         });
+        sent();
+        return reduce_all();
     }
 
     /* The same, with nothing added. */
@@ -205,8 +293,8 @@ template <typename T, class Words> class packet_exchange
         words_.for_each(layout_.words, [&](place at) {
             const int32_t owner = iris_packet_owner(&layout_, at.index);
             if (owner != rank_)
-                send_packet(call_, packet_at(call_, owner, share_index(rank_, at.index)),
-                            words_.load(at));
+                send_word<T>(call_, owner, share_index(rank_, at.index),
+                             sendable<T>(words_.load(at)));
             return true;
         });
         sent();
@@ -219,7 +307,7 @@ template <typename T, class Words> class packet_exchange
             words_.store(at, result);
             IRIS_NO_UNROLL
             for (int32_t hop = 1; hop < world_; ++hop)
-                send_packet(call_, packet_at(call_, peer(hop), layout_.results + at.index), result);
+                send_word<T>(call_, peer(hop), layout_.results + at.index, result);
             return true;
         });
         packets_are_sent(call_);
@@ -228,8 +316,7 @@ template <typename T, class Words> class packet_exchange
             uint64_t data[1];
             if (owner == rank_)
                 return true;
-            if (!receive_packets(call_, packet_at(call_, rank_, layout_.results + at.index), 0,
-                                 owner, 1, -1, data))
+            if (!receive_words<T>(call_, layout_.results + at.index, 0, owner, 1, -1, data))
                 return false;
             words_.store(at, data[0]);
             return true;
@@ -276,28 +363,38 @@ template <typename T, class Words> class packet_exchange
     IRIS_INLINE void send_to_all()
     {
         words_.for_each(layout_.words, [&](place at) {
-            const uint64_t data = words_.load(at);
+            const uint64_t word = sendable<T>(words_.load(at));
             IRIS_NO_UNROLL
             for (int32_t hop = 1; hop < world_; ++hop)
-                send_packet(call_, packet_at(call_, peer(hop), rank_ * layout_.words + at.index),
-                            data);
+                send_word<T>(call_, peer(hop), rank_ * layout_.words + at.index, word);
             return true;
         });
         sent();
     }
 
-    /* The word at `at` over all ranks, ((p_0 + p_1) + p_2) + ...; the peers' packets lie `stride`
-     * apart. */
+    IRIS_INLINE bool reduce_all() const
+    {
+        return words_.for_each(layout_.words, [&](place at) {
+            uint64_t result;
+            if (!reduce(at, at.index, layout_.words, result))
+                return false;
+            words_.store(at, result);
+            return true;
+        });
+    }
+
+    /* The word at `at` over all ranks, ((p_0 + p_1) + p_2) + ..., as it can be sent; the peers'
+     * words lie `stride` apart. */
     IRIS_INLINE bool reduce(place at, int64_t first, int64_t stride, uint64_t &result) const
     {
-        const uint64_t own = words_.load(at);
+        const uint64_t own = sendable<T>(words_.load(at));
         acc_t<T> values[kWord<T>] = {};
         IRIS_NO_UNROLL
         for (int32_t source = 0; source < world_; source += kSources) {
             const int32_t count = batch(source);
-            uint64_t data[kSources];
-            if (!receive_packets(call_, packet_at(call_, rank_, first + source * stride), stride,
-                                 source, count, rank_, data))
+            uint64_t data[kSources] = {};
+            if (!receive_words<T>(call_, first + source * stride, stride, source, count, rank_,
+                                  data))
                 return false;
             IRIS_UNROLL
             for (int32_t q = 0; q < kSources; ++q) {
@@ -311,7 +408,7 @@ template <typename T, class Words> class packet_exchange
             }
         }
         words_.conclude(at, values);
-        result = pack_word<T>(values);
+        result = sendable<T>(pack_word<T>(values));
         return true;
     }
 
@@ -322,9 +419,9 @@ template <typename T, class Words> class packet_exchange
         IRIS_NO_UNROLL
         for (int32_t source = 0; source < world_; source += kSources) {
             const int32_t count = batch(source);
-            uint64_t data[kSources];
-            if (!receive_packets(call_, packet_at(call_, rank_, source * layout_.words + at.index),
-                                 layout_.words, source, count, rank_, data, IRIS_SIGNAL_UNIT))
+            uint64_t data[kSources] = {};
+            if (!receive_words<T>(call_, source * layout_.words + at.index, layout_.words, source,
+                                  count, rank_, data, IRIS_SIGNAL_UNIT))
                 return false;
             IRIS_UNROLL
             for (int32_t q = 0; q < kSources; ++q)
@@ -358,6 +455,14 @@ IRIS_INLINE void all_reduce_by_packets(work_group wg, const iris_reduce_args &ar
     packet_exchange<T, flat_words<T>> exchange(wg, args.call, words);
     exchange.finish(kVariant == IRIS_VARIANT_LL ? exchange.one_crossing()
                                                 : exchange.two_crossings());
+}
+
+template <typename T, iris_variant>
+IRIS_INLINE void reduce_scatter_by_words(work_group wg, const iris_reduce_args &args)
+{
+    const scattered_words<T> words(wg, args);
+    packet_exchange<T, scattered_words<T>> exchange(wg, args.call, words);
+    exchange.finish(exchange.scatter());
 }
 
 /* Whose senders and receivers are all ranks. */

@@ -46,6 +46,13 @@
  * enough. Packets have memory of their own, where no other data can look like a value.
  * A call in which every rank waits for a packet from every peer needs no other signal: each has
  * then heard from each, as NOTE [parity reuse] and NOTE [one ahead] demand.
+ *
+ * NOTE [bare words] Floating-point words travel without a signal, in half the bytes: a slot is
+ * empty, IRIS_EMPTY_WORD, until data is there, and whoever has read it empties it. A half of a word
+ * that is not empty is data, so nothing orders the halves. The reader's launch ends before its next
+ * call, whose word a peer has seen before it writes the slot again (NOTE [parity reuse]): the
+ * emptying comes first. A value whose half looks empty, a NaN, is sent as another NaN. A call that
+ * is broken off leaves slots full: its storage is never used again.
  */
 #ifndef IRIS_SYNC_H
 #define IRIS_SYNC_H
@@ -255,31 +262,29 @@ IRIS_INLINE void packets_are_sent(const call_state &call)
     wake_all(call.args);
 }
 
-/* The data of `count` <= kCount packets, `stride` apart, from the ranks `source`, `source` + 1, ...
- * but not from `except`. One thread's; several are awaited at once because each look at memory
- * takes long. */
-template <int kCount>
-IRIS_INLINE bool receive_packets(const call_state &call, const iris_packet *first, int64_t stride,
-                                 int32_t source, int32_t count, int32_t except,
-                                 uint64_t (&data)[kCount], iris_signal signal = IRIS_SIGNAL_PARTIAL)
+/* Whether the packet is this call's, and its data. `seen`: a signal. */
+IRIS_INLINE bool look_at_packet(const call_state &call, const iris_packet *packet, uint64_t &data,
+                                uint32_t &seen)
+{
+    const iris_packet p = load_packet(packet);
+    const uint32_t low = (uint32_t)(p.word[0] >> 32), high = (uint32_t)(p.word[1] >> 32);
+    data = (p.word[0] & 0xffffffffu) | p.word[1] << 32;
+    if (low == call.signal && high == call.signal)
+        return true;
+    seen = low;
+    return false;
+}
+
+/* Waits until look(seen) returns a negative number; else it is a rank that is awaited, which has
+ * signalled `seen`. One thread's. */
+template <class Look>
+IRIS_INLINE bool wait_for_words(const call_state &call, iris_signal signal, Look look)
 {
     waiter pacing(call.args);
     int32_t late = 0, aborted = 0; /* in registers of their own: opaque */
     for (;;) {
-        int32_t missing = -1;
         uint32_t seen = 0;
-        IRIS_UNROLL
-        for (int32_t q = 0; q < kCount; ++q) {
-            if (q >= count || source + q == except)
-                continue;
-            const iris_packet p = load_packet(first + q * stride);
-            const uint32_t low = (uint32_t)(p.word[0] >> 32), high = (uint32_t)(p.word[1] >> 32);
-            data[q] = (p.word[0] & 0xffffffffu) | p.word[1] << 32;
-            if (low != call.signal || high != call.signal) {
-                missing = source + q;
-                seen = low;
-            }
-        }
+        const int32_t missing = look(seen);
         /* After the abort word: what a peer sent before it left still counts. */
         if (missing < 0)
             return true;
@@ -292,6 +297,76 @@ IRIS_INLINE bool receive_packets(const call_state &call, const iris_packet *firs
         late = opaque(!pacing.pause(missing));
         aborted = opaque(pacing.looks_around() && is_aborted(call, opaque(missing)));
     }
+}
+
+/* The data of `count` <= kCount packets, `stride` apart, from the ranks `source`, `source` + 1, ...
+ * but not from `except`. Several are awaited at once because each look at memory takes long. */
+template <int kCount>
+IRIS_INLINE bool receive_packets(const call_state &call, const iris_packet *first, int64_t stride,
+                                 int32_t source, int32_t count, int32_t except,
+                                 uint64_t (&data)[kCount], iris_signal signal = IRIS_SIGNAL_PARTIAL)
+{
+    return wait_for_words(call, signal, [&](uint32_t &seen) {
+        int32_t missing = -1;
+        IRIS_UNROLL
+        for (int32_t q = 0; q < kCount; ++q)
+            if (q < count && source + q != except &&
+                !look_at_packet(call, first + q * stride, data[q], seen))
+                missing = source + q;
+        return missing;
+    });
+}
+
+/* ---- bare words ---- */
+
+/* The index-th bare word of this call's half on rank `rank`. */
+IRIS_INLINE uint64_t *bare_word_at(const call_state &call, int32_t rank, int64_t index)
+{
+    uint64_t *words = heap_pointer<uint64_t>(call.args, rank, call.args.words_offset);
+    return words + (uint64_t)call.half * call.args.words_half_count + (uint64_t)index;
+}
+
+IRIS_INLINE uint32_t not_empty(uint32_t half)
+{
+    return half == (uint32_t)IRIS_EMPTY_WORD ? half ^ 0x10000u : half;
+}
+
+/* The word, or one with other NaNs, of which no half looks empty. */
+IRIS_INLINE uint64_t bare(uint64_t word)
+{
+    return (uint64_t)not_empty((uint32_t)(word >> 32)) << 32 | not_empty((uint32_t)word);
+}
+
+IRIS_INLINE bool has_come(uint64_t word)
+{
+    return (uint32_t)word != (uint32_t)IRIS_EMPTY_WORD && word >> 32 != IRIS_EMPTY_WORD >> 32;
+}
+
+/* As receive_packets, of bare words; empties their slots. */
+template <int kCount>
+IRIS_INLINE bool receive_bare_words(const call_state &call, uint64_t *first, int64_t stride,
+                                    int32_t source, int32_t count, int32_t except,
+                                    uint64_t (&data)[kCount])
+{
+    const bool complete = wait_for_words(call, IRIS_SIGNAL_PARTIAL, [&](uint32_t &) {
+        int32_t missing = -1;
+        IRIS_UNROLL
+        for (int32_t q = 0; q < kCount; ++q) {
+            if (q >= count || source + q == except)
+                continue;
+            data[q] = load_bare(first + q * stride);
+            if (!has_come(data[q]))
+                missing = source + q;
+        }
+        return missing;
+    });
+    if (!complete)
+        return false;
+    IRIS_UNROLL
+    for (int32_t q = 0; q < kCount; ++q)
+        if (q < count && source + q != except)
+            store_bare(first + q * stride, IRIS_EMPTY_WORD);
+    return true;
 }
 
 /* ---- work-groups of one rank ---- */

@@ -53,7 +53,8 @@ static uint64_t address_of(const struct iris_tensor *tensor)
 static bool can_be_in_place(enum iris_variant variant)
 {
     return variant == IRIS_VARIANT_TWO_SHOT || variant == IRIS_VARIANT_RING ||
-           variant == IRIS_VARIANT_ATOMIC || variant == IRIS_VARIANT_SPINLOCK;
+           variant == IRIS_VARIANT_ATOMIC || variant == IRIS_VARIANT_SPINLOCK ||
+           iris_is_by_packets(variant);
 }
 
 static enum iris_status check_overlap(const struct iris_op_desc *desc,
@@ -66,7 +67,7 @@ static enum iris_status check_overlap(const struct iris_op_desc *desc,
         return IRIS_OK;
     return IRIS_FAIL(IRIS_EINVAL,
                      "output: expected memory apart from input's in the variant '%s'; in place "
-                     "work two_shot, ring, atomic and spinlock",
+                     "work two_shot, ll, ll_two_shot, ring, atomic and spinlock",
                      iris_variant_name(desc->variant));
 }
 

@@ -96,6 +96,8 @@ int64_t iris_op_desc_packet_nbytes(const struct iris_op_desc *desc)
         return desc->M * iris_row_words(desc->N, element) * 8;
     if (desc->operation == IRIS_OP_ALL_GATHER) /* of one rank */
         return desc->M;
+    if (desc->operation == IRIS_OP_REDUCE_SCATTER) /* of one share */
+        return desc->N * (int64_t)element;
     return desc->M * desc->N * (int64_t)element;
 }
 
@@ -230,7 +232,7 @@ static struct iris_op_needs needs_of_launch(const struct iris_op_desc *desc, int
     }
     if (iris_is_by_packets(desc->variant)) {
         packets = iris_packet_layout_make(iris_op_desc_packet_nbytes(desc), world_size);
-        needs.packets =
+        *(IRIS_TRAVELS_BARE(desc->dtype) ? &needs.words : &needs.packets) =
             (uint64_t)(desc->variant == IRIS_VARIANT_LL ? world_size * packets.words
                                                         : packets.results + packets.words);
         return needs;

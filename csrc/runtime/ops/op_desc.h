@@ -149,6 +149,7 @@ struct iris_op_needs {
     uint64_t flags_count; /* of one half */
     uint64_t half_nbytes; /* staging of one half */
     uint64_t packets;     /* of one half */
+    uint64_t words;       /* that travel bare, of one half */
     uint64_t product_flags_count, product_half_nbytes;
     uint64_t buffers[IRIS_PLAIN_BUFFERS]; /* bytes; see op_plain.c */
 };

@@ -56,10 +56,14 @@ bool iris_decode_seconds(const struct iris_select_target *on, const struct iris_
 void iris_plain_seconds(const struct iris_select_target *on, const struct iris_op_desc *desc,
                         double terms[IRIS_FORM_TERMS]);
 
-/* The start of an all_reduce of `nbytes`, and what the links take for it; with barriers they carry
- * so many bytes a second. */
-void iris_all_reduce_seconds(const struct iris_select_target *on, double nbytes,
-                             enum iris_variant variant, double link_rate, double terms[2]);
+/* The start of an all_reduce of `nbytes` of desc->dtype, and what the links take for it; with
+ * barriers they carry so many bytes a second. */
+void iris_all_reduce_seconds(const struct iris_select_target *on, const struct iris_op_desc *desc,
+                             double nbytes, enum iris_variant variant, double link_rate,
+                             double terms[2]);
+/* The same of a reduce_scatter of inputs of `nbytes`: LL, or any other variant with barriers. */
+void iris_reduce_scatter_seconds(const struct iris_select_target *on, double nbytes,
+                                 enum iris_variant variant, double link_rate, double terms[2]);
 /* The same of an all_gather of `share_nbytes` from each rank: LL, or any other variant by copies.
  */
 void iris_all_gather_seconds(const struct iris_select_target *on, double share_nbytes,

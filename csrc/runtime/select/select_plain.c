@@ -33,7 +33,6 @@ static void collective_seconds(const struct iris_select_target *on, const struct
                                double terms[2])
 {
     const struct iris_chip *chip = on->chip;
-    const double share = (double)(on->world_size - 1) / on->world_size;
     const struct iris_config open = {0};
     struct iris_op_desc collective = iris_op_desc_collective(desc, on->world_size);
     const double nbytes =
@@ -45,11 +44,11 @@ static void collective_seconds(const struct iris_select_target *on, const struct
     (void)iris_select_variant(&silent, &open, &collective); /* open: always possible */
     switch (collective.operation) {
     case IRIS_OP_ALL_REDUCE:
-        iris_all_reduce_seconds(on, nbytes, collective.variant, chip->step_rate, terms);
+        iris_all_reduce_seconds(on, &collective, nbytes, collective.variant, chip->step_rate,
+                                terms);
         break;
     case IRIS_OP_REDUCE_SCATTER:
-        terms[0] = chip->barrier_seconds;
-        terms[1] = nbytes * share / chip->step_rate;
+        iris_reduce_scatter_seconds(on, nbytes, collective.variant, chip->step_rate, terms);
         break;
     default:
         iris_all_gather_seconds(on, (double)collective.M, collective.variant, terms);

@@ -14,34 +14,46 @@ enum { CPU_ONE_SHOT = 64 << 10 };
 /* Between two measured points the model errs by less. */
 static const double MARGIN = 0.02;
 
-/* By packets over one hop, over two, and with barriers. A packet carries a signal beside its data,
- * so it is twice as large. */
-void iris_all_reduce_seconds(const struct iris_select_target *on, double nbytes,
-                             enum iris_variant variant, double link_rate, double terms[2])
+/* A packet carries a signal beside its data. */
+static bool travels_bare(const struct iris_op_desc *desc)
+{
+    return IRIS_TRAVELS_BARE(desc->dtype) && desc->form != IRIS_FORM_DECODE;
+}
+
+/* By words over one hop, over two, and with barriers. */
+void iris_all_reduce_seconds(const struct iris_select_target *on, const struct iris_op_desc *desc,
+                             double nbytes, enum iris_variant variant, double link_rate,
+                             double terms[2])
 {
     const struct iris_chip *chip = on->chip;
     const double peers = on->world_size - 1, share = peers / on->world_size;
+    const double sent = travels_bare(desc) ? nbytes : 2 * nbytes;
 
     if (variant == IRIS_VARIANT_LL) {
         terms[0] = chip->one_hop_seconds;
-        terms[1] = 2 * nbytes * peers / chip->packet_rate;
+        terms[1] = sent * peers / chip->packet_rate;
     } else if (variant == IRIS_VARIANT_LL_TWO_SHOT) {
         terms[0] = chip->two_hop_seconds;
-        terms[1] = 4 * nbytes * share / chip->packet_rate;
+        terms[1] = 2 * sent * share / chip->packet_rate;
     } else {
         terms[0] = chip->barrier_seconds;
         terms[1] = 2 * nbytes * share / link_rate;
     }
 }
 
-static void weigh_all_reduce(const struct iris_select_target *on, double nbytes,
-                             enum iris_variant variant, struct iris_decision *decision)
+static void weigh_all_reduce(const struct iris_select_target *on, const struct iris_op_desc *desc,
+                             double nbytes, enum iris_variant variant,
+                             struct iris_decision *decision)
 {
     double terms[2];
 
-    iris_all_reduce_seconds(on, nbytes, variant, on->chip->link_rate, terms);
+    iris_all_reduce_seconds(on, desc, nbytes, variant, on->chip->link_rate, terms);
     iris_decision_add(decision, (int32_t)variant, terms, terms[0] + terms[1]);
 }
+
+/* Slots for words in their two halves take four times the message of the heap, or more over one
+ * hop, so that larger messages take barriers whatever the model says. */
+enum { MOST_REDUCED_BY_WORDS = 16 << 20 };
 
 static enum iris_variant choose_all_reduce(const struct iris_select_target *on,
                                            const struct iris_op_desc *desc, uint64_t nbytes,
@@ -50,16 +62,57 @@ static enum iris_variant choose_all_reduce(const struct iris_select_target *on,
     const struct iris_chip *chip = on->chip;
     struct iris_decision decision = {.field = "all_reduce_variant", .terms = {"start", "links"}};
 
-    if (desc->local.in_place && !only_packets)
-        return IRIS_VARIANT_TWO_SHOT;
     if (!on->has_packets && !only_packets)
         return IRIS_VARIANT_TWO_SHOT;
-    if (!chip->is_gpu)
-        return nbytes <= CPU_ONE_SHOT ? IRIS_VARIANT_ONE_SHOT : IRIS_VARIANT_TWO_SHOT;
-    weigh_all_reduce(on, (double)nbytes, IRIS_VARIANT_LL, &decision);
-    weigh_all_reduce(on, (double)nbytes, IRIS_VARIANT_LL_TWO_SHOT, &decision);
+    if (!chip->is_gpu) /* one_shot is not for results in the place of inputs */
+        return nbytes <= CPU_ONE_SHOT && !desc->local.in_place ? IRIS_VARIANT_ONE_SHOT
+                                                               : IRIS_VARIANT_TWO_SHOT;
+    if (only_packets || nbytes * (uint64_t)on->world_size <= 2 * MOST_REDUCED_BY_WORDS)
+        weigh_all_reduce(on, desc, (double)nbytes, IRIS_VARIANT_LL, &decision);
+    if (only_packets || nbytes <= MOST_REDUCED_BY_WORDS)
+        weigh_all_reduce(on, desc, (double)nbytes, IRIS_VARIANT_LL_TWO_SHOT, &decision);
     if (!only_packets)
-        weigh_all_reduce(on, (double)nbytes, IRIS_VARIANT_TWO_SHOT, &decision);
+        weigh_all_reduce(on, desc, (double)nbytes, IRIS_VARIANT_TWO_SHOT, &decision);
+    return (enum iris_variant)iris_decide(&decision, MARGIN, on->explanation);
+}
+
+/* By words over one hop, and with barriers. `nbytes`: of all shares. */
+void iris_reduce_scatter_seconds(const struct iris_select_target *on, double nbytes,
+                                 enum iris_variant variant, double link_rate, double terms[2])
+{
+    const struct iris_chip *chip = on->chip;
+    const double sent = nbytes * (on->world_size - 1) / on->world_size;
+
+    if (variant == IRIS_VARIANT_LL) {
+        terms[0] = chip->one_hop_seconds;
+        terms[1] = sent / chip->packet_rate;
+    } else {
+        terms[0] = chip->barrier_seconds;
+        terms[1] = sent / link_rate;
+    }
+}
+
+/* A config that names none of these two is one for other reductions. */
+static enum iris_variant choose_reduce_scatter(const struct iris_select_target *on,
+                                               const struct iris_op_desc *desc,
+                                               enum iris_variant asked)
+{
+    const enum iris_variant variants[] = {IRIS_VARIANT_LL, IRIS_VARIANT_TWO_SHOT};
+    const double nbytes =
+        (double)desc->M * (double)desc->N * (double)iris_dtype_nbytes(desc->dtype);
+    struct iris_decision decision = {.field = "all_reduce_variant", .terms = {"start", "links"}};
+    double terms[2];
+
+    if (asked == IRIS_VARIANT_LL && IRIS_TRAVELS_BARE(desc->dtype))
+        return IRIS_VARIANT_LL;
+    if (asked != IRIS_VARIANT_NONE || !on->chip->is_gpu || !on->has_packets ||
+        !IRIS_TRAVELS_BARE(desc->dtype) || on->world_size == 1 ||
+        nbytes > 2.0 * MOST_REDUCED_BY_WORDS)
+        return IRIS_VARIANT_TWO_SHOT;
+    for (size_t i = 0; i < sizeof variants / sizeof variants[0]; ++i) {
+        iris_reduce_scatter_seconds(on, nbytes, variants[i], on->chip->link_rate, terms);
+        iris_decision_add(&decision, (int32_t)variants[i], terms, terms[0] + terms[1]);
+    }
     return (enum iris_variant)iris_decide(&decision, MARGIN, on->explanation);
 }
 
@@ -231,6 +284,8 @@ static enum iris_status select_variant(const struct iris_select_target *on,
         desc->variant = IRIS_VARIANT_TWO_SHOT;
         return IRIS_OK;
     case IRIS_OP_REDUCE_SCATTER:
+        desc->variant = choose_reduce_scatter(on, desc, config->variant);
+        return IRIS_OK;
     case IRIS_OP_REDUCE:
         desc->variant = IRIS_VARIANT_TWO_SHOT;
         return IRIS_OK;
