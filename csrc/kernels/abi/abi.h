@@ -279,13 +279,14 @@ struct iris_packet {
     uint64_t word[2];
 } __attribute__((aligned(16)));
 
-/* Eight bytes of data that travel bare: a slot for them holds this until they are there. A half of
- * it is a NaN, which no rounding makes; whoever sends it as data sends another. */
+/* A bare packet is all data, and both of its words hold this until it is there. Half of a word of
+ * it is a NaN, which no rounding makes; whoever would send it as data sends another. */
 #define IRIS_EMPTY_WORD UINT64_MAX
 
-/* Whether words of the dtype travel bare, or as packets. */
+/* Whether elements of the dtype travel in bare packets, and the data of a packet. */
 #define IRIS_TRAVELS_BARE(dtype)                                                                   \
     ((dtype) == IRIS_DTYPE_F32 || (dtype) == IRIS_DTYPE_F16 || (dtype) == IRIS_DTYPE_BF16)
+#define IRIS_PACKET_DATA_NBYTES(dtype) (IRIS_TRAVELS_BARE(dtype) ? 16 : 8)
 
 /* ---- traces, see trace.h ---- */
 
@@ -341,8 +342,8 @@ struct iris_call_args {
     uint64_t data_half_nbytes;           /* bytes of one parity's half of the staging */
     uint64_t packets_offset;             /* struct iris_packet, from the heap base; two halves */
     uint64_t packets_half_count;         /* packets of one parity's half */
-    uint64_t words_offset;               /* uint64_t, words that travel bare; two halves */
-    uint64_t words_half_count;           /* words of one parity's half */
+    uint64_t bare_offset;                /* struct iris_packet, bare ones; two halves */
+    uint64_t bare_half_count;            /* of one parity's half */
     uint64_t faults_address;             /* struct iris_fault[world_size], as the device sees it */
     uint64_t timeout_ticks;              /* of the device's clock */
     uint64_t completed;                  /* on the host, of calls without a counter: uint32_t, the

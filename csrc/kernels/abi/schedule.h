@@ -154,27 +154,29 @@ IRIS_FUNCTION int64_t iris_dealt_count(const struct iris_schedule *s, int32_t ra
 
 /* ---- packets ---- */
 
-/* Words are dealt to the ranks in blocks of this many: whole lines of packets. */
+/* Words, each the data of a packet, are dealt to the ranks in blocks of this many: whole lines of
+ * packets. */
 #define IRIS_PACKET_BLOCK 64
 
-/* Words of a row of all_reduce_rmsnorm. */
+/* Words of a row of all_reduce_rmsnorm, whose packets are bare. */
 IRIS_FUNCTION int64_t iris_row_words(int64_t elements, uint64_t element_nbytes)
 {
-    return iris_ceil_div(elements * (int64_t)element_nbytes, 8);
+    return iris_ceil_div(elements * (int64_t)element_nbytes, 16);
 }
 
 /* A call by packets: see packets.h. */
 struct iris_packet_layout {
-    int64_t words;       /* of eight bytes; at least 1, so that ranks without elements meet too */
+    int64_t words;       /* at least 1, so that ranks without elements meet too */
     int64_t share_words; /* room for one rank's share of them */
     int64_t results;     /* ll_two_shot: index of the first result */
     int64_t world_size;
 };
 
-IRIS_FUNCTION struct iris_packet_layout iris_packet_layout_make(int64_t nbytes, int32_t world_size)
+IRIS_FUNCTION struct iris_packet_layout iris_packet_layout_make(int64_t nbytes, int32_t word_nbytes,
+                                                                int32_t world_size)
 {
     struct iris_packet_layout l;
-    const int64_t words = nbytes > 0 ? iris_ceil_div(nbytes, 8) : 1;
+    const int64_t words = nbytes > 0 ? iris_ceil_div(nbytes, word_nbytes) : 1;
     const int64_t blocks = iris_ceil_div(words, IRIS_PACKET_BLOCK);
 
     l.words = words;

@@ -65,27 +65,18 @@ inline void replace_relaxed(uint32_t *word, uint32_t expected, uint32_t value)
     __atomic_compare_exchange_n(word, &expected, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
 }
 
-/* relaxed; each word whole. */
+/* Each word whole. release and acquire: launches, which order the packets of calls on a GPU, are
+ * function calls here. */
 inline void store_packet(iris_packet *target, uint64_t first, uint64_t second)
 {
-    __atomic_store_n(&target->word[0], first, __ATOMIC_RELAXED);
-    __atomic_store_n(&target->word[1], second, __ATOMIC_RELAXED);
+    __atomic_store_n(&target->word[0], first, __ATOMIC_RELEASE);
+    __atomic_store_n(&target->word[1], second, __ATOMIC_RELEASE);
 }
 
 inline iris_packet load_packet(const iris_packet *source)
 {
-    return {{load_relaxed(&source->word[0]), load_relaxed(&source->word[1])}};
-}
-
-/* release and acquire: launches are function calls, which order nothing for other processes. */
-inline void store_bare(uint64_t *target, uint64_t word)
-{
-    __atomic_store_n(target, word, __ATOMIC_RELEASE);
-}
-
-inline uint64_t load_bare(const uint64_t *source)
-{
-    return __atomic_load_n(source, __ATOMIC_ACQUIRE);
+    return {{__atomic_load_n(&source->word[0], __ATOMIC_ACQUIRE),
+             __atomic_load_n(&source->word[1], __ATOMIC_ACQUIRE)}};
 }
 
 inline uint32_t count_in_relaxed(uint32_t *counter)

@@ -101,27 +101,32 @@ template <typename T> class row_words
           row_words_(to_vector_registers(iris_row_words(args.reduce.N, sizeof(T)))),
           aligned_(opaque((args.reduce.a.address | args.reduce.output.address | args.residual |
                            args.residual_out | args.weight | (uint64_t)args.reduce.N * sizeof(T)) %
-                              kWordBytes ==
+                              kPacketBytes<T> ==
                           0))
     {
     }
 
     IRIS_INLINE int64_t nbytes() const
     {
-        return args_.reduce.M * row_words_ * kWordBytes;
+        return args_.reduce.M * row_words_ * kPacketBytes<T>;
     }
 
     /* Without rows one word is exchanged all the same: the ranks meet. */
-    template <class Visit> IRIS_INLINE bool for_each(int64_t words, Visit visit) const
+    IRIS_INLINE place first() const
     {
-        IRIS_NO_UNROLL
-        for (place at = first_of_row(first_row()); at.index < words; at = after(at))
-            if (!visit(at))
-                return false;
-        return true;
+        return first_of_row(first_row());
     }
 
-    IRIS_INLINE uint64_t load(place at) const
+    /* The thread's next place: of the same row, or of the group's next one. */
+    IRIS_INLINE place after(place at) const
+    {
+        const int64_t column = at.column + wg_.threads * kPacketElements<T>;
+        if (column < row_words_ * kPacketElements<T>)
+            return {at.row, column, at.index + wg_.threads};
+        return first_of_row(at.row + wg_.count);
+    }
+
+    IRIS_INLINE packet_data<T> load(place at) const
     {
         return word_of(args_.reduce.a.address, at);
     }
@@ -131,18 +136,18 @@ template <typename T> class row_words
         return added(a, b);
     }
 
-    IRIS_INLINE void conclude(place at, float (&values)[kWord<T>]) const
+    IRIS_INLINE void conclude(place at, float (&values)[kPacketElements<T>]) const
     {
-        float residual[kWord<T>];
+        float residual[kPacketElements<T>];
         if (args_.residual == 0)
             return;
-        unpack_word<T>(word_of(args_.residual, at), residual);
+        unpack_data<T>(word_of(args_.residual, at), residual);
         IRIS_UNROLL
-        for (int32_t k = 0; k < kWord<T>; ++k)
+        for (int32_t k = 0; k < kPacketElements<T>; ++k)
             values[k] += residual[k];
     }
 
-    IRIS_INLINE void store(place at, uint64_t word) const
+    IRIS_INLINE void store(place at, const packet_data<T> &word) const
     {
         store_at(args_.residual_out, at, word);
     }
@@ -165,23 +170,23 @@ template <typename T> class row_words
         for (int64_t row = first_row(); row < args_.reduce.M; row += wg_.count) {
             float squares = 0;
             for_each_of_row(row, [&](place at) {
-                float x[kWord<T>];
-                unpack_word<T>(word_of(args_.residual_out, at), x);
+                float x[kPacketElements<T>];
+                unpack_data<T>(word_of(args_.residual_out, at), x);
                 IRIS_UNROLL
-                for (int32_t k = 0; k < kWord<T>; ++k)
+                for (int32_t k = 0; k < kPacketElements<T>; ++k)
                     squares += squared(x[k]);
             });
             const float scale =
                 reciprocal_sqrt(group_sum(wg_, squares) * args_.reduce.reduce_scale + args_.eps);
             for_each_of_row(row, [&](place at) {
                 const place weight = {0, at.column, 0};
-                float x[kWord<T>], w[kWord<T>];
-                unpack_word<T>(word_of(args_.residual_out, at), x);
-                unpack_word<T>(word_of(args_.weight, weight), w);
+                float x[kPacketElements<T>], w[kPacketElements<T>];
+                unpack_data<T>(word_of(args_.residual_out, at), x);
+                unpack_data<T>(word_of(args_.weight, weight), w);
                 IRIS_UNROLL
-                for (int32_t k = 0; k < kWord<T>; ++k)
+                for (int32_t k = 0; k < kPacketElements<T>; ++k)
                     x[k] = x[k] * scale * w[k];
-                store_at(args_.reduce.output.address, at, pack_word<T>(x));
+                store_at(args_.reduce.output.address, at, pack_data<T>(x));
             });
         }
     }
@@ -195,16 +200,7 @@ template <typename T> class row_words
     IRIS_INLINE place first_of_row(int64_t row) const
     {
         const int64_t i = wg_.thread; /* a short row has nothing for it */
-        return {row, i * kWord<T>, i < row_words_ ? row * row_words_ + i : INT64_MAX};
-    }
-
-    /* The thread's next place: of the same row, or of the group's next one. */
-    IRIS_INLINE place after(place at) const
-    {
-        const int64_t column = at.column + wg_.threads * kWord<T>;
-        if (column < row_words_ * kWord<T>)
-            return {at.row, column, at.index + wg_.threads};
-        return first_of_row(at.row + wg_.count);
+        return {row, i * kPacketElements<T>, i < row_words_ ? row * row_words_ + i : INT64_MAX};
     }
 
 #if defined(IRIS_GPU)
@@ -212,7 +208,7 @@ template <typename T> class row_words
     {
         IRIS_NO_UNROLL
         for (int64_t i = wg_.thread; i < row_words_; i += wg_.threads)
-            visit(place{row, i * kWord<T>, 0});
+            visit(place{row, i * kPacketElements<T>, 0});
     }
 #endif
 
@@ -222,15 +218,15 @@ template <typename T> class row_words
         return args_.reduce.M > 0 ? args_.reduce.N - at.column : 0;
     }
 
-    IRIS_INLINE uint64_t word_of(uint64_t address, place at) const
+    IRIS_INLINE packet_data<T> word_of(uint64_t address, place at) const
     {
-        return load_word(device_pointer<const T>(address) + at.row * args_.reduce.N + at.column,
+        return load_data(device_pointer<const T>(address) + at.row * args_.reduce.N + at.column,
                          left(at), aligned_ != 0);
     }
 
-    IRIS_INLINE void store_at(uint64_t address, place at, uint64_t word) const
+    IRIS_INLINE void store_at(uint64_t address, place at, const packet_data<T> &word) const
     {
-        store_word(device_pointer<T>(address) + at.row * args_.reduce.N + at.column, left(at),
+        store_data(device_pointer<T>(address) + at.row * args_.reduce.N + at.column, left(at),
                    aligned_ != 0, word);
     }
 

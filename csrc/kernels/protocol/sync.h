@@ -47,10 +47,10 @@
  * A call in which every rank waits for a packet from every peer needs no other signal: each has
  * then heard from each, as NOTE [parity reuse] and NOTE [one ahead] demand.
  *
- * NOTE [bare words] Floating-point words travel without a signal, in half the bytes: a slot is
- * empty, IRIS_EMPTY_WORD, until data is there, and whoever has read it empties it. A half of a word
- * that is not empty is data, so nothing orders the halves. The reader's launch ends before its next
- * call, whose word a peer has seen before it writes the slot again (NOTE [parity reuse]): the
+ * NOTE [bare packets] Packets of floating-point data need no signal: a slot's words are empty,
+ * IRIS_EMPTY_WORD, until data is there, and whoever has read it empties them. Half of a word that
+ * is not empty is data, so nothing orders the halves. The reader's launch ends before its next
+ * call, which a peer has heard of before it writes the slot again (NOTE [parity reuse]): the
  * emptying comes first. A value whose half looks empty, a NaN, is sent as another NaN. A call that
  * is broken off leaves slots full: its storage is never used again.
  */
@@ -317,24 +317,24 @@ IRIS_INLINE bool receive_packets(const call_state &call, const iris_packet *firs
     });
 }
 
-/* ---- bare words ---- */
+/* ---- bare packets ---- */
 
-/* The index-th bare word of this call's half on rank `rank`. */
-IRIS_INLINE uint64_t *bare_word_at(const call_state &call, int32_t rank, int64_t index)
+/* The index-th bare packet of this call's half on rank `rank`. */
+IRIS_INLINE iris_packet *bare_packet_at(const call_state &call, int32_t rank, int64_t index)
 {
-    uint64_t *words = heap_pointer<uint64_t>(call.args, rank, call.args.words_offset);
-    return words + (uint64_t)call.half * call.args.words_half_count + (uint64_t)index;
+    iris_packet *packets = heap_pointer<iris_packet>(call.args, rank, call.args.bare_offset);
+    return packets + (uint64_t)call.half * call.args.bare_half_count + (uint64_t)index;
 }
 
-IRIS_INLINE uint32_t not_empty(uint32_t half)
+IRIS_INLINE uint32_t half_not_empty(uint32_t half)
 {
     return half == (uint32_t)IRIS_EMPTY_WORD ? half ^ 0x10000u : half;
 }
 
 /* The word, or one with other NaNs, of which no half looks empty. */
-IRIS_INLINE uint64_t bare(uint64_t word)
+IRIS_INLINE uint64_t not_empty(uint64_t word)
 {
-    return (uint64_t)not_empty((uint32_t)(word >> 32)) << 32 | not_empty((uint32_t)word);
+    return (uint64_t)half_not_empty((uint32_t)(word >> 32)) << 32 | half_not_empty((uint32_t)word);
 }
 
 IRIS_INLINE bool has_come(uint64_t word)
@@ -342,11 +342,11 @@ IRIS_INLINE bool has_come(uint64_t word)
     return (uint32_t)word != (uint32_t)IRIS_EMPTY_WORD && word >> 32 != IRIS_EMPTY_WORD >> 32;
 }
 
-/* As receive_packets, of bare words; empties their slots. */
+/* As receive_packets, of bare packets, whose slots it empties. */
 template <int kCount>
-IRIS_INLINE bool receive_bare_words(const call_state &call, uint64_t *first, int64_t stride,
-                                    int32_t source, int32_t count, int32_t except,
-                                    uint64_t (&data)[kCount])
+IRIS_INLINE bool receive_bare_packets(const call_state &call, iris_packet *first, int64_t stride,
+                                      int32_t source, int32_t count, int32_t except,
+                                      iris_packet (&data)[kCount])
 {
     const bool complete = wait_for_words(call, IRIS_SIGNAL_PARTIAL, [&](uint32_t &) {
         int32_t missing = -1;
@@ -354,8 +354,8 @@ IRIS_INLINE bool receive_bare_words(const call_state &call, uint64_t *first, int
         for (int32_t q = 0; q < kCount; ++q) {
             if (q >= count || source + q == except)
                 continue;
-            data[q] = load_bare(first + q * stride);
-            if (!has_come(data[q]))
+            data[q] = load_packet(first + q * stride);
+            if (!has_come(data[q].word[0]) || !has_come(data[q].word[1]))
                 missing = source + q;
         }
         return missing;
@@ -365,7 +365,7 @@ IRIS_INLINE bool receive_bare_words(const call_state &call, uint64_t *first, int
     IRIS_UNROLL
     for (int32_t q = 0; q < kCount; ++q)
         if (q < count && source + q != except)
-            store_bare(first + q * stride, IRIS_EMPTY_WORD);
+            store_packet(first + q * stride, IRIS_EMPTY_WORD, IRIS_EMPTY_WORD);
     return true;
 }
 

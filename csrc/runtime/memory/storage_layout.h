@@ -27,7 +27,7 @@ struct iris_storage {
     struct iris_op_needs room;
     uint64_t flags_offset; /* from the heap base */
     uint64_t packets_offset;
-    uint64_t words_offset;
+    uint64_t bare_offset;
     uint64_t data_offset;
     /* Of products by themselves, which are calls of a world of one rank with a control of their
      * own, and what they hand on; none of it where room has none. */

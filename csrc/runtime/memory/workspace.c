@@ -147,11 +147,11 @@ static enum iris_status prepare_memory(struct iris_context *ctx, const struct ir
     char *const base = (char *)iris_heap_base(ctx->heap, ctx->rank);
 
     IRIS_TRY(ctx->ops->memory_set(ctx->device, NULL, control, 0,
-                                  storage->words_offset - storage->block.offset));
-    if (storage->room.words > 0)
-        IRIS_TRY(ctx->ops->memory_set(ctx->device, NULL, base + storage->words_offset,
+                                  storage->bare_offset - storage->block.offset));
+    if (storage->room.bare > 0)
+        IRIS_TRY(ctx->ops->memory_set(ctx->device, NULL, base + storage->bare_offset,
                                       (uint8_t)IRIS_EMPTY_WORD,
-                                      storage->data_offset - storage->words_offset));
+                                      storage->data_offset - storage->bare_offset));
     if (storage->room.product_flags_count > 0)
         IRIS_TRY(
             ctx->ops->memory_set(ctx->device, NULL, base + storage->product_control_offset, 0,

@@ -88,17 +88,23 @@ static bool scatters(const struct iris_op_desc *desc)
            desc->operation != IRIS_OP_MATMUL_ALL_GATHER;
 }
 
-int64_t iris_op_desc_packet_nbytes(const struct iris_op_desc *desc)
+static int64_t packet_nbytes(const struct iris_op_desc *desc)
 {
     const uint64_t element = iris_dtype_nbytes(desc->dtype);
 
     if (desc->operation == IRIS_OP_ALL_REDUCE_RMSNORM)
-        return desc->M * iris_row_words(desc->N, element) * 8;
+        return desc->M * iris_row_words(desc->N, element) * IRIS_PACKET_DATA_NBYTES(desc->dtype);
     if (desc->operation == IRIS_OP_ALL_GATHER) /* of one rank */
         return desc->M;
     if (desc->operation == IRIS_OP_REDUCE_SCATTER) /* of one share */
         return desc->N * (int64_t)element;
     return desc->M * desc->N * (int64_t)element;
+}
+
+struct iris_packet_layout iris_op_desc_packets(const struct iris_op_desc *desc, int world_size)
+{
+    return iris_packet_layout_make(packet_nbytes(desc), IRIS_PACKET_DATA_NBYTES(desc->dtype),
+                                   world_size);
 }
 
 struct iris_gather_layout iris_op_desc_gather(const struct iris_op_desc *desc, int world_size)
@@ -231,8 +237,8 @@ static struct iris_op_needs needs_of_launch(const struct iris_op_desc *desc, int
         return needs;
     }
     if (iris_is_by_packets(desc->variant)) {
-        packets = iris_packet_layout_make(iris_op_desc_packet_nbytes(desc), world_size);
-        *(IRIS_TRAVELS_BARE(desc->dtype) ? &needs.words : &needs.packets) =
+        packets = iris_op_desc_packets(desc, world_size);
+        *(IRIS_TRAVELS_BARE(desc->dtype) ? &needs.bare : &needs.packets) =
             (uint64_t)(desc->variant == IRIS_VARIANT_LL ? world_size * packets.words
                                                         : packets.results + packets.words);
         return needs;

@@ -124,8 +124,8 @@ static inline bool iris_is_by_packets(enum iris_variant variant)
     return variant == IRIS_VARIANT_LL || variant == IRIS_VARIANT_LL_TWO_SHOT;
 }
 
-/* What a call by packets exchanges: bytes that a rank sends to each other one. */
-int64_t iris_op_desc_packet_nbytes(const struct iris_op_desc *desc);
+/* What a call by packets exchanges. */
+struct iris_packet_layout iris_op_desc_packets(const struct iris_op_desc *desc, int world_size);
 
 /* How the gathered operand of an IRIS_IS_GATHERED_PRODUCT is staged. */
 struct iris_gather_layout iris_op_desc_gather(const struct iris_op_desc *desc, int world_size);
@@ -149,7 +149,7 @@ struct iris_op_needs {
     uint64_t flags_count; /* of one half */
     uint64_t half_nbytes; /* staging of one half */
     uint64_t packets;     /* of one half */
-    uint64_t words;       /* that travel bare, of one half */
+    uint64_t bare;        /* packets, of one half */
     uint64_t product_flags_count, product_half_nbytes;
     uint64_t buffers[IRIS_PLAIN_BUFFERS]; /* bytes; see op_plain.c */
 };

@@ -130,8 +130,8 @@ static enum iris_status run_call(struct iris_context *ctx, const struct iris_op_
     op->call->data_half_nbytes = storage->room.half_nbytes;
     op->call->packets_offset = storage->packets_offset;
     op->call->packets_half_count = storage->room.packets;
-    op->call->words_offset = storage->words_offset;
-    op->call->words_half_count = storage->room.words;
+    op->call->bare_offset = storage->bare_offset;
+    op->call->bare_half_count = storage->room.bare;
     if (capturing) /* replays are not described on the board: no mismatch is ever about them */
         op->call->board_number = IRIS_BOARD_REPLAY;
     if (options->trace)

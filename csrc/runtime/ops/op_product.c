@@ -60,7 +60,7 @@ static void be_alone(const struct iris_context *ctx, const struct iris_storage *
     call->flags_count = (uint32_t)storage->room.product_flags_count;
     call->data_offset = storage->product_data_offset;
     call->data_half_nbytes = storage->room.product_half_nbytes;
-    call->packets_half_count = call->words_half_count = 0;
+    call->packets_half_count = call->bare_half_count = 0;
     call->rank = 0;
     call->world_size = 1;
     call->operation = IRIS_OP_MATMUL_ALL_REDUCE;

@@ -36,8 +36,7 @@ static uint32_t enough_work_groups(const struct iris_select_target *on,
             wanted = iris_ceil_div(desc->N, desc->block_n) *
                      (on->chip->is_gpu ? iris_ceil_div(desc->M, desc->block_m) : 1);
     } else if (iris_is_by_packets(desc->variant)) {
-        const struct iris_packet_layout packets =
-            iris_packet_layout_make(iris_op_desc_packet_nbytes(desc), on->world_size);
+        const struct iris_packet_layout packets = iris_op_desc_packets(desc, on->world_size);
         wanted = iris_ceil_div(packets.words, threads);
         if (desc->operation == IRIS_OP_ALL_REDUCE_RMSNORM) /* one for each row */
             wanted = desc->M;

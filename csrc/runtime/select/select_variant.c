@@ -182,8 +182,7 @@ static enum iris_status select_decode(const struct iris_select_target *on,
 /* Where not every rank would own a block, two hops could not even do their work. */
 static void prefer_one_hop(const struct iris_select_target *on, struct iris_op_desc *desc)
 {
-    const struct iris_packet_layout packets =
-        iris_packet_layout_make(iris_op_desc_packet_nbytes(desc), on->world_size);
+    const struct iris_packet_layout packets = iris_op_desc_packets(desc, on->world_size);
 
     if (desc->variant == IRIS_VARIANT_LL_TWO_SHOT && !iris_packet_all_own(&packets))
         desc->variant = IRIS_VARIANT_LL;

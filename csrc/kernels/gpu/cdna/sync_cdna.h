@@ -121,17 +121,6 @@ IRIS_INLINE iris_packet load_packet(const iris_packet *source)
     return {{load_relaxed(&source->word[0]), load_relaxed(&source->word[1])}};
 }
 
-/* relaxed, system: what a launch has stored comes before what the next one does. */
-IRIS_INLINE void store_bare(uint64_t *target, uint64_t word)
-{
-    __hip_atomic_store(target, word, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM);
-}
-
-IRIS_INLINE uint64_t load_bare(const uint64_t *source)
-{
-    return load_relaxed(source);
-}
-
 /* relaxed: the new count, for an order that the end of the launch gives. */
 IRIS_INLINE uint32_t count_in_relaxed(uint32_t *counter)
 {

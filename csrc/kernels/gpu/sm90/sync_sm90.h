@@ -118,17 +118,6 @@ IRIS_INLINE iris_packet load_packet(const iris_packet *source)
     return p;
 }
 
-/* relaxed, system: what a launch has stored comes before what the next one does. */
-IRIS_INLINE void store_bare(uint64_t *target, uint64_t word)
-{
-    asm volatile("st.relaxed.sys.global.u64 [%0], %1;" ::"l"(target), "l"(word) : "memory");
-}
-
-IRIS_INLINE uint64_t load_bare(const uint64_t *source)
-{
-    return load_relaxed(source);
-}
-
 /* relaxed: the new count, for an order that the end of the launch gives. */
 IRIS_INLINE uint32_t count_in_relaxed(uint32_t *counter)
 {
