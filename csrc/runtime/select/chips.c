@@ -14,10 +14,11 @@
     .product_rate = 5.4e12, .wide_rate = 6.7e12, .narrow_rate = 5.0e12, .round_seconds = 0.5e-6,   \
     .reduce_rate = 40e9, .link_rate = 340e9, .sender_rate = 11e9, .sender_seconds = 12e-6,         \
     .shared_rate = 420e9, .shared_units = 81, .slowdown = 0.28, .slowdown_peer = 0.04,             \
-    .one_hop_seconds = 2.8e-6, .two_hop_seconds = 4.0e-6, .barrier_seconds = 11.3e-6,              \
-    .packet_rate = 331e9, .memory_rate = 3.9e12, .unit_cache_rate = 48e9, .cache_nbytes = 50e6,    \
-    .unit_memory_rate = 26e9, .launch_seconds = 1.5e-6, .library_rate = 6.0e12,                    \
-    .step_rate = 285e9, .gather_seconds = 10.5e-6, .gather_rate = 330e9, .scatter_seconds = 23e-6, \
+    .one_hop_seconds = 2.8e-6, .two_hop_seconds = 4.0e-6, .hop_peer_seconds = 0.5e-6,              \
+    .barrier_seconds = 11.3e-6, .packet_rate = 331e9, .memory_rate = 3.9e12,                       \
+    .unit_cache_rate = 48e9, .cache_nbytes = 50e6, .unit_memory_rate = 26e9,                       \
+    .launch_seconds = 1.5e-6, .library_rate = 6.0e12, .step_rate = 285e9,                          \
+    .gather_seconds = 10.5e-6, .gather_rate = 330e9, .scatter_seconds = 23e-6,                     \
     .gathered_slowness = 1.12, .decode_seconds = 3.5e-6, .decode_unit_rate = 58e9,                 \
     .decode_rows = 128
 
@@ -26,8 +27,9 @@
  * but the variants of all_reduce and all_gather, for which times are taken to be as on Hopper. */
 #define CDNA_MODEL(links)                                                                          \
     .wide_rate = 2e12, .narrow_rate = 2e12, .link_rate = (links), .reduce_rate = 40e9,             \
-    .one_hop_seconds = 2.8e-6, .two_hop_seconds = 4.0e-6, .barrier_seconds = 11.3e-6,              \
-    .packet_rate = 331e9, .gather_seconds = 10e-6, .gather_rate = 175e9, .gathered_slowness = 1
+    .one_hop_seconds = 2.8e-6, .two_hop_seconds = 4.0e-6, .hop_peer_seconds = 0.5e-6,              \
+    .barrier_seconds = 11.3e-6, .packet_rate = 331e9, .gather_seconds = 10e-6,                     \
+    .gather_rate = 175e9, .gathered_slowness = 1
 
 static const struct iris_chip chips[] = {
     {"sm_90a", "cuda", true, true, true, true, 1, 132, 132, 0, SM90_MODEL},

@@ -59,6 +59,7 @@ struct iris_chip {
     /* all_reduce: a call by packets over one hop, as an all_gather is too, and over two; a call
      * with barriers. */
     double one_hop_seconds, two_hop_seconds, barrier_seconds, packet_rate;
+    double hop_peer_seconds; /* each peer after the first, to a call by packets */
 };
 
 /* NULL: there is no such chip. */

@@ -30,10 +30,10 @@ void iris_all_reduce_seconds(const struct iris_select_target *on, const struct i
     const double sent = travels_bare(desc) ? nbytes : 2 * nbytes;
 
     if (variant == IRIS_VARIANT_LL) {
-        terms[0] = chip->one_hop_seconds;
+        terms[0] = chip->one_hop_seconds + (peers - 1) * chip->hop_peer_seconds;
         terms[1] = sent * peers / chip->packet_rate;
     } else if (variant == IRIS_VARIANT_LL_TWO_SHOT) {
-        terms[0] = chip->two_hop_seconds;
+        terms[0] = chip->two_hop_seconds + (peers - 1) * chip->hop_peer_seconds;
         terms[1] = 2 * sent * share / chip->packet_rate;
     } else {
         terms[0] = chip->barrier_seconds;
@@ -81,10 +81,10 @@ void iris_reduce_scatter_seconds(const struct iris_select_target *on, double nby
                                  enum iris_variant variant, double link_rate, double terms[2])
 {
     const struct iris_chip *chip = on->chip;
-    const double sent = nbytes * (on->world_size - 1) / on->world_size;
+    const double peers = on->world_size - 1, sent = nbytes * peers / on->world_size;
 
     if (variant == IRIS_VARIANT_LL) {
-        terms[0] = chip->one_hop_seconds;
+        terms[0] = chip->one_hop_seconds + (peers - 1) * chip->hop_peer_seconds;
         terms[1] = sent / chip->packet_rate;
     } else {
         terms[0] = chip->barrier_seconds;
@@ -124,7 +124,7 @@ void iris_all_gather_seconds(const struct iris_select_target *on, double share_n
     const double peers = on->world_size - 1;
 
     if (variant == IRIS_VARIANT_LL) {
-        terms[0] = chip->one_hop_seconds;
+        terms[0] = chip->one_hop_seconds + (peers - 1) * chip->hop_peer_seconds;
         terms[1] = 2 * share_nbytes * peers / chip->packet_rate;
     } else {
         terms[0] = chip->gather_seconds;
