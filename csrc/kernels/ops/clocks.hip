@@ -16,7 +16,7 @@
  * The last one makes every rank hear from every other, as sync.h, NOTE [packets], demands.
  */
 #include "kernels/abi/instances.h"
-#include "kernels/protocol/sync.h"
+#include "kernels/protocol/packet_sync.h"
 
 namespace iris
 {

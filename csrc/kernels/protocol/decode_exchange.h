@@ -31,7 +31,7 @@
 
 #include "kernels/abi/schedule.h"
 #include "kernels/base/reduce_ops.h"
-#include "sync.h"
+#include "packet_sync.h"
 
 namespace iris
 {

@@ -9,7 +9,7 @@
 #define IRIS_PACKET_DATA_H
 
 #include "kernels/base/reduce_ops.h"
-#include "sync.h"
+#include "packet_sync.h"
 
 namespace iris
 {
