@@ -14,6 +14,9 @@ from descriptors import ON_GPU
 
 import iris_c
 
+# Of the default device of a rank, and so of its meshes.
+DEVICE = "cuda" if ON_GPU else "cpu"
+
 # Of a module of tests that start such ranks.
 starts_ranks = pytest.mark.skipif(
     os.environ.get("IRIS_C_TEST_TORCHRUN") == "1", reason="starts ranks of its own"

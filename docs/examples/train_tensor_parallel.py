@@ -122,7 +122,9 @@ def train(ctx, options, replicas=None) -> list[float]:
     torch.manual_seed(options.seed)
     model = LanguageModel(ctx, options.width, options.heads, options.layers, options.time)
     model.to(ctx.device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr, eps=1e-5)
+    # Some parameters are DTensors and some are not, which torch's loops over lists refuse.
+    parameters = model.parameters()
+    optimizer = torch.optim.AdamW(parameters, lr=options.lr, eps=1e-5, foreach=False)
     data = batches(standard_library_text(), options.batch, options.time, options.seed)
     losses = []
     progress = tqdm(range(options.steps), disable=ctx.rank + index != 0)

@@ -20,8 +20,9 @@ __all__ = [
 
 
 def _is_on(device_type: str) -> bool:
-    """Devices without autocast, as meta, are none that it may be asked about."""
-    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+    """Of the devices that operations take; torch raises for those without autocast, as meta, and
+    its compiler cannot ask in every version whether a device has it."""
+    return device_type in ("cpu", "cuda") and torch.is_autocast_enabled(device_type)
 
 
 def dtype_of_product(tensor: Tensor) -> torch.dtype:

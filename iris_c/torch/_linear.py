@@ -41,6 +41,7 @@ from torch.nn import functional as F
 
 from iris_c.torch import functions
 from iris_c.torch._autocast import dtype_of_product
+from iris_c.torch._dtensors import local_of, with_local
 from iris_c.torch._groups import context, name_of
 from iris_c.torch._parts import bounds, filled
 from iris_c.torch.sequence import scatter
@@ -248,7 +249,8 @@ class Linear(abc.ABC):
         )
         if layout != wanted:
             output = output.redistribute(placements=(wanted,))
-        return output.to_local() if self.use_local_output else output
+        # A linear layer's output is contiguous, and torch's is not where it cuts off uneven parts.
+        return output.to_local().contiguous() if self.use_local_output else output
 
 
 class Column(Linear):
@@ -273,7 +275,7 @@ class Column(Linear):
         if isinstance(input, DTensor):
             # What else uses this tensor has a part of its gradient too: torch adds the parts up
             # when all are there, once.
-            local = input.to_local(grad_placements=(Partial(),))
+            local = local_of(input, (Partial(),))
         if isinstance(self.output_layout, Replicate) and not _wants_gradient(module, input):
             return self._gathered_output(module, local)
         weight, bias = self._parameters(module)
@@ -305,9 +307,7 @@ class Column(Linear):
         products, joined = self._gathered(fit, input, layout, store=True)
         assert joined is not None
         # Each layer that takes it has a part of its gradient, which the products' adds up.
-        whole = DTensor.from_local(
-            joined, self.mesh, (Replicate(),), run_check=False, grad_placements=(Partial(),)
-        )
+        whole = with_local(joined, self.mesh, (Replicate(),), (Partial(),))
         for module, product in zip(fit, products, strict=True):
             column_of(module)._ahead = whole, product
         return whole
@@ -476,8 +476,7 @@ def _rows(tensor: Tensor) -> Tensor:
 
 
 def _local(tensor: Tensor) -> Tensor:
-    local: Tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor
-    return local
+    return local_of(tensor, tensor.placements) if isinstance(tensor, DTensor) else tensor
 
 
 def _cut(tensor: Tensor, dim: int, size: int) -> Tensor:

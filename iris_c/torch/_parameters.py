@@ -137,9 +137,12 @@ class DividedModule(nn.Module):
             value = self._computed(name)
         if type(value) not in _PLAIN and hasattr(value, "device_mesh"):
             value = _to_local(value, self._parts[name])
-        if value.shape != self._local_shapes[name]:
-            raise _not_a_part(name, value, self._parts[name])
         tensor: Tensor = value
+        if type(value) is DividedParameter and torch.compiler.is_compiling():
+            # Under a default device torch's compiler reads no attributes of such a class.
+            tensor = torch.ops.aten.alias(value)
+        if tensor.shape != self._local_shapes[name]:
+            raise _not_a_part(name, value, self._parts[name])
         return tensor
 
     def _computed(self, name: str) -> Any:
@@ -320,8 +323,9 @@ def _to_local(value: Any, part: Part) -> Tensor:
     placements = _placements(part)
     if value.placements != placements and value.device_mesh.ndim == len(placements):
         value = value.redistribute(placements=placements)
-    local: Tensor = value.to_local(grad_placements=placements)
-    return local
+    from iris_c.torch._dtensors import local_of  # beside DTensors: it imports torch's
+
+    return local_of(value, placements)
 
 
 def _own(parameter: Any, part: Part, whole: Tensor) -> Tensor:

@@ -3,6 +3,8 @@
 """Results that lie in local arenas, at another address on each rank, are right in every operation,
 and pushed there by the peers: no room is staged for them."""
 
+import random
+
 import cases
 import pytest
 import torch
@@ -26,9 +28,8 @@ def place(ctx, *shape, dtype=torch.float32):
 
 def numbers(ctx, *shape, rank=None, dtype=torch.float32):
     """Small whole numbers, whose sums and products are exact in any order."""
-    generator = torch.Generator().manual_seed(
-        100 * sum(shape) + (ctx.rank if rank is None else rank)
-    )
+    generator = torch.Generator(torch.get_default_device())
+    generator.manual_seed(100 * sum(shape) + (ctx.rank if rank is None else rank))
     return torch.randint(-3, 4, shape, generator=generator).to(dtype)
 
 
@@ -147,10 +148,10 @@ def test_nothing_is_staged_for_them(ctx):
 def test_memory_that_is_used_again_at_once(ctx):
     """A result that is freed right after its call, call after call, with another one's in its
     place: no peer writes late."""
-    n, generator = 5000, torch.Generator().manual_seed(ctx.rank)
+    n, chance = 5000, random.Random(ctx.rank)
     for number in range(200):
-        if torch.rand(1, generator=generator) < 0.3:
-            held = ctx.local_empty(int(torch.randint(1, 3000, (1,), generator=generator)))
+        if chance.random() < 0.3:
+            held = ctx.local_empty(chance.randrange(1, 3000))
         output = place(ctx, n)
         ctx.ccl.all_reduce(output, torch.full((n,), float(number + ctx.rank)))
         assert (output == 2 * number + 1).all(), number

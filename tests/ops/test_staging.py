@@ -143,7 +143,7 @@ def test_handles_in_different_states(ctx):
     memory, fresh = ctx.empty(3 * n), None
     kept = [None, None]
     for number in range(40):
-        choice, off = torch.randint(0, 8, (2, 3), generator=generator).tolist()
+        choice, off = torch.randint(0, 8, (2, 3), generator=generator, device="cpu").tolist()
         mine = choice[ctx.rank]
         output = torch.empty(3 * n) if off[ctx.rank] == 0 else memory
         workspace = fresh if mine == 7 else kept[mine % 2]

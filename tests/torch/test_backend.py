@@ -12,7 +12,7 @@ from datetime import timedelta
 import pytest
 import torch
 import torch.distributed as dist
-from process_groups import distributed, starts_ranks
+from process_groups import DEVICE, distributed, starts_ranks
 from torch._C._distributed_c10d import _make_nccl_premul_sum as premul_sum
 from torch.distributed import _functional_collectives as functional
 from torch.distributed import distributed_c10d as c10d
@@ -285,7 +285,7 @@ def _groups_and_names(rank):
     ctx = dist.group.WORLD.iris_context()
     assert _groups.context(_groups.name_of(dist.group.WORLD)) is ctx
     assert iris_c.torch.all_reduce(torch.ones(3), ctx=dist.group.WORLD).tolist() == [4] * 3
-    mesh = dist.init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "tp"))
+    mesh = dist.init_device_mesh(DEVICE, (2, 2), mesh_dim_names=("dp", "tp"))
     for _ in range(2):  # the context is found, and made, and later used while a call is under way
         if rank % 2:
             time.sleep(0.3)
@@ -370,7 +370,7 @@ def _works(rank):
         for share in shares:
             dist.reduce_scatter_tensor(share, torch.ones(world * len(share)))
     assert torch.cat(shares).unique().tolist() == [world]
-    with c10d._coalescing_manager(device=torch.device("cpu")):
+    with c10d._coalescing_manager(device=torch.device(DEVICE)):
         dist.broadcast(tensors[0].fill_(rank), 1)
     assert tensors[0].unique().tolist() == [1]
 

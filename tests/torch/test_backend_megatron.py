@@ -10,6 +10,7 @@ from datetime import timedelta
 import pytest
 import torch
 import torch.distributed as dist
+from descriptors import ON_GPU
 from process_groups import distributed, starts_ranks
 
 import iris_c.torch.backend  # noqa: F401 - it is the backend's registration
@@ -32,7 +33,8 @@ def _layers(rank):
     warnings.simplefilter("ignore")  # Transformer Engine and Apex are not there
     from megatron.core import ModelParallelConfig, parallel_state, tensor_parallel
 
-    torch.cuda.current_device = lambda: "cpu"  # it makes its buffers there
+    if not ON_GPU:
+        torch.cuda.current_device = lambda: "cpu"  # it makes its buffers there
     parallel_state.initialize_model_parallel(tensor_model_parallel_size=PARALLEL)
     part = parallel_state.get_tensor_model_parallel_rank()
     x, target = drawn(1, 4, 2, 8), torch.arange(8).view(4, 2)

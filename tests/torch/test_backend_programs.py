@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from process_groups import distributed, starts_ranks
+from process_groups import DEVICE, distributed, starts_ranks
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -119,14 +119,14 @@ def _data_parallel(rank):
     embedding = DistributedDataParallel(nn.Embedding(5, 3, sparse=True))
     embedding(torch.tensor([rank])).sum().backward()
     dense = embedding.module.weight.grad.to_dense()
-    assert dense.sum() == pytest.approx(3.0)
+    assert dense.sum().item() == pytest.approx(3.0)
 
 
 @iris
 def _sharded(rank, folder):
     world = dist.get_world_size()
     expected = alone(world)
-    mesh = dist.init_device_mesh("cpu", (world,), mesh_dim_names=("dp",))
+    mesh = dist.init_device_mesh(DEVICE, (world,), mesh_dim_names=("dp",))
 
     def shard(module, **options):
         for layer in module[::2]:
@@ -167,7 +167,7 @@ def _sharded(rank, folder):
 @iris
 def _distributed_tensors(rank):
     world = dist.get_world_size()
-    mesh = dist.init_device_mesh("cpu", (world // 2, 2), mesh_dim_names=("dp", "tp"))
+    mesh = dist.init_device_mesh(DEVICE, (world // 2, 2), mesh_dim_names=("dp", "tp"))
     generator = torch.Generator(torch.get_default_device()).manual_seed(2)
     for shape in ((8, 8), (7, 5), (1, 3)):
         whole = torch.randn(shape, generator=generator)

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed._functional_collectives as collectives
 from compiled_graphs import Compiled
-from process_groups import distributed, starts_ranks
+from process_groups import DEVICE, distributed, starts_ranks
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 
@@ -570,7 +570,7 @@ def _results_of_four(rank, names):
 def _in_groups_of_two(rank):
     """Each group has its context; a gather by one, whose parts are those of another number of
     ranks, is none that a fused operation does."""
-    mesh = dist.init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "tp"))
+    mesh = dist.init_device_mesh(DEVICE, (2, 2), mesh_dim_names=("dp", "tp"))
     x, w = torch.randn(4, 8), torch.randn(8, 5)
 
     def of_both(x, w):

@@ -8,7 +8,7 @@ import os
 import torch
 import torch.distributed as dist
 from compiled_graphs import Compiled
-from process_groups import distributed, starts_ranks
+from process_groups import DEVICE, distributed, starts_ranks
 from torch import nn
 from torch._dynamo.utils import counters
 from torch._inductor import config
@@ -110,7 +110,7 @@ def parallel(name):
     """A model in parts, and its input."""
     model, plan, divided, *_ = MODELS[name]
     world = dist.get_world_size()
-    mesh = dist.init_device_mesh("cpu", (world,))
+    mesh = dist.init_device_mesh(DEVICE, (world,))
     torch.manual_seed(3)
     whole = model()
     x = torch.randn(2, 2 * world, 8)

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from process_groups import DEVICE
 from torch import Tensor, nn
 
 import iris_c.torch
@@ -36,9 +37,14 @@ def parallel_model(whole):
     )
 
 
+def batch():
+    generator = torch.Generator(torch.get_default_device()).manual_seed(0)
+    return torch.randn(6, WIDTH, generator=generator)
+
+
 def find_gradients(ctx, whole, model):
     """All ranks have a copy of the one head's output, of which each takes its share."""
-    x = torch.randn(6, WIDTH, generator=torch.Generator().manual_seed(0))
+    x = batch()
     whole.zero_grad()
     model.zero_grad()
     whole(x).square().sum().backward()
@@ -88,11 +94,11 @@ def through_a_file(value, weights_only=False):
 def _trains(ctx):
     """A number that is not finite on one rank is one on all; optimizers take such tensors."""
     iris_c.torch.register(ctx)
-    x = torch.randn(6, WIDTH, generator=torch.Generator().manual_seed(0))
+    x = batch()
     for options in ({}, {"foreach": True}, {"fused": True}):
         whole = whole_model(13)[:4]
         model = parallel_model(whole_model(13))[:4]
-        scalers = [torch.amp.GradScaler("cpu", init_scale=4.0) for _ in range(2)]
+        scalers = [torch.amp.GradScaler(DEVICE, init_scale=4.0) for _ in range(2)]
         optimizers = [torch.optim.AdamW(m.parameters(), lr=1e-2, **options) for m in (whole, model)]
         for step in range(3):
             for m, scaler, optimizer in zip((whole, model), scalers, optimizers, strict=True):
@@ -111,9 +117,10 @@ def _trains(ctx):
 
 def _compiles(ctx):
     iris_c.torch.register(ctx)
+    torch.set_default_device(torch.get_default_device())  # torch's compiler has a mode for it
     whole = whole_model(13)[:4]
     model = parallel_model(whole_model(13))[:4]
-    x = torch.randn(6, WIDTH, generator=torch.Generator().manual_seed(0))
+    x = batch()
     clip = torch.compile(lambda m: nn.utils.clip_grad_norm_(m.parameters(), 0.1))
     run = torch.compile(model, fullgraph=True)
     for m in (whole, run):

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from process_groups import distributed, starts_ranks
+from process_groups import DEVICE, distributed, starts_ranks
 from torch import nn
 from torch.distributed.checkpoint import state_dict as states
 from torch.utils.checkpoint import checkpoint
@@ -65,7 +65,7 @@ def on_a_mesh(body):
     def run(rank, *args):
         warnings.simplefilter("ignore")
         shape = (dist.get_world_size() // 2, 2)
-        mesh = dist.init_device_mesh("cpu", shape, mesh_dim_names=("dp", "tp"))
+        mesh = dist.init_device_mesh(DEVICE, shape, mesh_dim_names=("dp", "tp"))
         with iris_c.torch.init(mesh["tp"], HEAP) as ctx:
             body(mesh, *args)
             ctx.barrier()
@@ -109,7 +109,7 @@ def _fsdp(mesh):
     for layer in (model[0], model[2]):
         fully_shard(layer, mesh=mesh["dp"])
     fully_shard(model, mesh=mesh["dp"])
-    model.to_empty(device="cpu")
+    model.to_empty(device=DEVICE)
     torch.manual_seed(3)
     model[0].reset_parameters()
     model[2].reset_parameters()
@@ -336,7 +336,7 @@ def _without_mesh(ctx):
     with pytest.raises(ValueError, match=r"norm_type: expected more than 0, got 0"):
         iris_c.torch.clip_grad_norm_(model.parameters(), 0.5, 0)
     layer = ColumnParallelLinear(WIDTH, 5)
-    for module in (layer, copy.deepcopy(layer), layer.half(), layer.to_empty(device="cpu")):
+    for module in (layer, copy.deepcopy(layer), layer.half(), layer.to_empty(device=DEVICE)):
         part = module.weight.part
         assert (part.shape, part.dim) == ((5, WIDTH), 0)
         assert (part.start, part.stop) == ((0, 3) if ctx.rank == 0 else (3, 5))

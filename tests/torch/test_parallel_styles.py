@@ -12,7 +12,7 @@ from collections import Counter
 import pytest
 import torch
 import torch.distributed as dist
-from process_groups import distributed, starts_ranks
+from process_groups import DEVICE, distributed, starts_ranks
 from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -62,7 +62,7 @@ def expected_operation(kind, given, wanted, last, as_dtensor):
 
 def check_layer(mesh, kind, shape, given, wanted, as_dtensor, bias):
     """Output, without and with a gradient, and all gradients, of one layer."""
-    from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor
 
     import iris_c.torch.parallel as styles
 
@@ -98,11 +98,10 @@ def check_layer(mesh, kind, shape, given, wanted, as_dtensor, bias):
         else:
             torch.testing.assert_close(got, placed(expected, layout), rtol=1e-4, atol=1e-4)
 
-    by_torch = kind == "Colwise" and wanted not in (Replicate(), Shard(-1))
     for output in outputs:
         assert isinstance(output, DTensor) is as_dtensor
         check(output.detach(), y.detach(), wanted)
-        assert as_dtensor or output.is_contiguous() or by_torch
+        assert as_dtensor or output.is_contiguous()
     check(own.grad, x.grad, given)
     for got, parameter in zip(parallel.parameters(), layer.parameters(), strict=True):
         assert got.grad.placements == got.placements
@@ -115,7 +114,7 @@ def check_layer(mesh, kind, shape, given, wanted, as_dtensor, bias):
 def _layouts(rank):
     from torch.distributed.tensor import Replicate, Shard
 
-    mesh = dist.init_device_mesh("cpu", (dist.get_world_size(),))
+    mesh = dist.init_device_mesh(DEVICE, (dist.get_world_size(),))
     shapes = ((8,), (5, 8), (8, 6), (2, 4, 8), (3, 5, 7))
     with iris_c.torch.init(mesh, HEAP) as ctx:
         for shape, as_dtensor in itertools.product(shapes, (False, True)):
@@ -415,7 +414,7 @@ def check_copies(mesh, ids):
 
 @distributed
 def _model(rank, folder):
-    mesh = dist.init_device_mesh("cpu", (dist.get_world_size(),))
+    mesh = dist.init_device_mesh(DEVICE, (dist.get_world_size(),))
     ids = torch.randint(
         12, (2, 8), generator=torch.Generator(torch.get_default_device()).manual_seed(1)
     )
@@ -442,7 +441,7 @@ def _fsdp(rank):
 
     import iris_c.torch.parallel as ours
 
-    mesh = dist.init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "tp"))
+    mesh = dist.init_device_mesh(DEVICE, (2, 2), mesh_dim_names=("dp", "tp"))
     with pytest.raises(ValueError, match=r"device_mesh: expected one of one .* as mesh\['tp'\]"):
         ours.parallelize_module(nn.Linear(4, 4), mesh, ours.ColwiseParallel())
     ids = torch.randint(
@@ -502,7 +501,7 @@ def _fallbacks(rank):
 
     import iris_c.torch.parallel as ours
 
-    mesh = dist.init_device_mesh("cpu", (2,))
+    mesh = dist.init_device_mesh(DEVICE, (2,))
     torch.manual_seed(2)
     x = torch.randn(4, 8)
 
@@ -541,7 +540,7 @@ def _fallbacks(rank):
         row = ours.parallelize_module(copy.deepcopy(linear), mesh, ours.RowwiseParallel())
         with pytest.raises(ValueError, match=r"input: expected a last dimension of 4, .* \(4, 8\)"):
             row(x)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(DEVICE, torch.bfloat16):
             assert row(x[:, :4]).dtype == torch.bfloat16
         torch.testing.assert_close(row(torch.empty(0, 4)), torch.empty(0, 6))
 

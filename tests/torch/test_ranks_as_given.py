@@ -7,7 +7,7 @@ import inspect
 import pytest
 import torch
 import torch.distributed as dist
-from process_groups import distributed, starts_ranks
+from process_groups import DEVICE, distributed, starts_ranks
 from torch import nn
 
 import iris_c.torch
@@ -90,7 +90,7 @@ def test_everything_is_tried():
 
 @distributed
 def _as_given(rank):
-    mesh = dist.init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "tp"))
+    mesh = dist.init_device_mesh(DEVICE, (2, 2), mesh_dim_names=("dp", "tp"))
     with iris_c.torch.init(mesh["tp"], 16 << 20, name="tp") as ctx:
         for name, call in calls().items():
             for given in (ctx, "tp", mesh["tp"], mesh["tp"].get_group()):

@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 import torch.distributed as dist
-from process_groups import distributed, starts_ranks
+from process_groups import DEVICE, distributed, starts_ranks
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -295,7 +295,7 @@ def test_what_is_taken_and_what_not(ctx):
 
 def _data_parallel(rank, wrapped_by):
     """Two ranks of tensors, and two of data beside them, whose gradients are averaged."""
-    mesh = dist.init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "tp"))
+    mesh = dist.init_device_mesh(DEVICE, (2, 2), mesh_dim_names=("dp", "tp"))
     dp = mesh["dp"].get_local_rank()
     with iris_c.torch.init(mesh["tp"], 16 << 20, name="tp") as ctx:
         whole = whole_model()

@@ -8,6 +8,7 @@ import gc
 import pytest
 import torch
 from noted_calls import noted_calls
+from process_groups import DEVICE
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -113,7 +114,7 @@ def test_nothing_stale_is_handed_out(ctx, monkeypatch):
     fused.k.weight.requires_grad_(False)
     check("k", x, 1)
     fused.k.weight.requires_grad_(True)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(DEVICE, torch.bfloat16):
         assert fused.q(x).dtype == torch.bfloat16
     assert check("k", x, 1).dtype == torch.float32
     # In inference mode each for itself; after an error, as if nothing had been.

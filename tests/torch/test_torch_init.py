@@ -5,7 +5,7 @@
 import pytest
 import torch
 import torch.distributed as dist
-from process_groups import distributed, starts_ranks
+from process_groups import DEVICE, distributed, starts_ranks
 
 import iris_c.torch
 from iris_c.testing import run_ranks
@@ -39,7 +39,7 @@ def _two_groups(rank):
 
 @distributed
 def _mesh(rank):
-    mesh = dist.init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "tp"))
+    mesh = dist.init_device_mesh(DEVICE, (2, 2), mesh_dim_names=("dp", "tp"))
     with pytest.raises(ValueError, match=r"expected a DeviceMesh of one dimension, as mesh\['tp'"):
         iris_c.torch.init(mesh, HEAP)
     with iris_c.torch.init(mesh["tp"], HEAP) as ctx:
@@ -54,7 +54,7 @@ def _mesh(rank):
 @distributed
 def _by_group_and_mesh(rank):
     """Operations and layers take ranks as torch.distributed has them; the first use meets them."""
-    mesh = dist.init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "tp"))
+    mesh = dist.init_device_mesh(DEVICE, (2, 2), mesh_dim_names=("dp", "tp"))
     assert summed(mesh["tp"], 10**rank) == (11 if rank < 2 else 1100)
     assert summed(mesh["tp"].get_group(), 10**rank) == (11 if rank < 2 else 1100)
     assert summed(mesh["dp"].get_group(), 10**rank) == (101 if rank % 2 == 0 else 1010)

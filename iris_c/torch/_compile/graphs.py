@@ -12,7 +12,12 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch._guards import detect_fake_mode
 from torch.fx import Graph, Node
-from torch.fx.experimental.symbolic_shapes import optimization_hint, statically_known_true
+from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+try:
+    from torch.fx.experimental.symbolic_shapes import optimization_hint as _hint
+except ImportError:  # torch 2.11
+    from torch.fx.experimental.symbolic_shapes import size_hint as _hint  # type: ignore
 
 aten = torch.ops.aten
 
@@ -36,6 +41,11 @@ RESHAPING = _VIEWS | _COPIES | _PERMUTATIONS
 FUSED = "iris_c_fused"
 # Meta data that belong to a node's own result.
 _OF_THE_RESULT = ("val", "tensor_meta", "example_value", "eager_input_vals", "original_aten")
+
+
+def hint(size: Size) -> int:
+    """The number that a size has where the graph is compiled, or if none is known, a usual one."""
+    return int(_hint(size, 8192))
 
 
 def value(node: Node) -> Any:
@@ -333,10 +343,7 @@ def stands_for(new: Node, old: Node) -> bool:
         return False
     if same_shape(mine.shape, theirs.shape):
         return True
-    if any(
-        optimization_hint(a) != optimization_hint(b)
-        for a, b in zip(mine.shape, theirs.shape, strict=True)
-    ):
+    if any(hint(a) != hint(b) for a, b in zip(mine.shape, theirs.shape, strict=True)):
         return False
     new.meta["val"] = theirs
     return True

@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 import torch
 from torch.fx import Node
-from torch.fx.experimental.symbolic_shapes import optimization_hint
 
 from iris_c.torch._compile.graphs import (
     RESHAPING,
     Builder,
     aten,
     equal,
+    hint,
     is_call,
     only_user,
     sizes_from,
@@ -44,7 +44,7 @@ class Product(NamedTuple):
     def work(self) -> float:
         """The number of multiplications, as far as it is known."""
         (M, K), N = value(self.A).shape, value(self.B).shape[1]
-        return float(optimization_hint(M * K * N))
+        return float(hint(M * K * N))
 
 
 def product_of(node: Node, ranks: Ranks) -> Product | None:

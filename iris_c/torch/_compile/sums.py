@@ -18,7 +18,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from torch.fx import Graph, Node
-from torch.fx.experimental.symbolic_shapes import optimization_hint
 
 from iris_c.torch._compile.graphs import (
     FUSED,
@@ -27,6 +26,7 @@ from iris_c.torch._compile.graphs import (
     Layout,
     aten,
     erase_unused,
+    hint,
     is_call,
     only_user,
     same_shape,
@@ -202,7 +202,7 @@ def _beside(build: Builder, factors: Sequence[Node], dim: int) -> Node:
 def _saves_time(products: Sequence[Product], sent: float) -> bool:
     """Whether to copy the factors, each read and written, takes less than to send the result, of
     which so much is `sent`."""
-    M = optimization_hint(value(products[0].A).shape[0])
-    N = optimization_hint(value(products[0].B).shape[1])
-    length = sum(optimization_hint(value(product.A).shape[1]) for product in products)
+    M = hint(value(products[0].A).shape[0])
+    N = hint(value(products[0].B).shape[1])
+    length = sum(hint(value(product.A).shape[1]) for product in products)
     return 2 * (M + N) * length < COPIED * sent * M * N
