@@ -43,10 +43,10 @@ class Exchange:
         self.memory.release()
 
 
-def sums(ctx, memory):
+def sums(ctx, memory, sizes=SIZES, reducible=cases.REDUCIBLE):
     exchange, world = Exchange(ctx, memory), ctx.world_size
-    for number, n in enumerate(SIZES):
-        for turn, dtype in enumerate(cases.REDUCIBLE):
+    for number, n in enumerate(sizes):
+        for turn, dtype in enumerate(reducible):
             for variant in cases.ALL_REDUCE_VARIANTS:
                 op = cases.REDUCTIONS[(turn + number + len(variant)) % len(cases.REDUCTIONS)]
                 if not cases.reduces(variant, op, dtype):
@@ -58,7 +58,7 @@ def sums(ctx, memory):
                 exchange.call("all_reduce", output, given, op=op, config=config)
                 cases.check_reduction(output, world, op, f"{variant} {n} {dtype} {op}")
                 exchange.done()
-        for dtype in cases.DTYPES:
+        for dtype in (dtype for dtype in reducible if dtype in cases.DTYPES):
             output = exchange.tensor(n, dtype, number % 2 == 1)
             given = exchange.tensor(n, dtype, False).copy_(cases.reduced_input(ctx.rank, n, dtype))
             exchange.call("reduce", output, given, dst=world - 1)
@@ -72,10 +72,10 @@ def sums(ctx, memory):
             exchange.done()
 
 
-def moves(ctx, memory):
+def moves(ctx, memory, sizes=SIZES, movable=MOVABLE):
     exchange, world = Exchange(ctx, memory), ctx.world_size
-    for number, n in enumerate(SIZES):
-        for dtype in MOVABLE:
+    for number, n in enumerate(sizes):
+        for dtype in movable:
             for variant in ("ll", "two_shot"):
                 gathered = exchange.tensor(n * world, dtype, number % 2 == 0)
                 given = exchange.mine(n, dtype, number % 3 == 0)

@@ -14,10 +14,10 @@ import iris_c
 CHUNK = 32 << 10
 
 
-def messages(ctx, memory):
+def messages(ctx, memory, sizes=(1, 5, CHUNK + 1, 9 * CHUNK + 3)):
     """Between all pairs, more than a lane's slots hold; then with a size for each pair."""
     exchange, world, rank = Exchange(ctx, memory), ctx.world_size, ctx.rank
-    for number, n in enumerate((1, 5, CHUNK + 1, 9 * CHUNK + 3)):
+    for number, n in enumerate(sizes):
         for src in range(world):
             dst = (src + 1 + number) % world
             if src == dst:
@@ -50,12 +50,12 @@ def messages(ctx, memory):
         exchange.done()
 
 
-def remote_memory(ctx, memory):
+def remote_memory(ctx, memory, sizes=(1, 7, 70001)):
     """A semaphore round the ring."""
     exchange, world = Exchange(ctx, memory), ctx.world_size
     right, left = (ctx.rank + 1) % world, (ctx.rank - 1) % world
     word, taken = (exchange.tensor(1, torch.int32, True).zero_() for _ in range(2))
-    for n in (1, 7, 70001):
+    for n in sizes:
         place = exchange.tensor(n, torch.uint8, True)
         given = exchange.mine(n, torch.uint8, False)
         ctx.barrier()
@@ -77,10 +77,10 @@ def remote_memory(ctx, memory):
     assert int(word) == 0
 
 
-def normalized_sums(ctx, memory):
+def normalized_sums(ctx, memory, shapes=((1, 8), (5, 129), (9, 1024), (0, 4)), dtypes=cases.DTYPES):
     exchange = Exchange(ctx, memory)
-    for number, (rows, columns) in enumerate(((1, 8), (5, 129), (9, 1024), (0, 4))):
-        for dtype in cases.DTYPES:
+    for number, (rows, columns) in enumerate(shapes):
+        for dtype in dtypes:
             for variant in ("ll", "ll_two_shot"):
                 n = rows * columns
                 output, residual_out = (exchange.tensor(n, dtype, False) for _ in range(2))
@@ -100,13 +100,19 @@ def normalized_sums(ctx, memory):
                 exchange.done()
 
 
-def scattered_products(ctx, memory):
+SCATTERED = (
+    (1, 1, 1, "row"),
+    (33, 47, 29, "transposed"),
+    (130, 20, 70, "row"),
+    (9, 150, 40, "padded"),
+)
+
+
+def scattered_products(ctx, memory, shapes=SCATTERED, dtypes=cases.DTYPES):
     """matmul_reduce_scatter along both dimensions, shares that are no multiple of anything."""
     exchange, world = Exchange(ctx, memory), ctx.world_size
-    for number, (M, N, K, b) in enumerate(
-        ((1, 1, 1, "row"), (33, 47, 29, "transposed"), (130, 20, 70, "row"), (9, 150, 40, "padded"))
-    ):
-        for dtype in cases.DTYPES:
+    for number, (M, N, K, b) in enumerate(shapes):
+        for dtype in dtypes:
             for dim in (0, 1):
                 rows, cols = (M * world, N) if dim == 0 else (M, N * world)
                 case = cases.Case(rows, cols, K, b=b)
@@ -127,11 +133,13 @@ def scattered_products(ctx, memory):
                 exchange.done()
 
 
-def gathered_products(ctx, memory):
+def gathered_products(
+    ctx, memory, shapes=((1, 1, 1), (33, 47, 29), (140, 20, 70)), dtypes=cases.DTYPES
+):
     """matmul_all_gather, results in the heap and outside of it."""
     exchange, world = Exchange(ctx, memory), ctx.world_size
-    for number, (M, N, K) in enumerate(((1, 1, 1), (33, 47, 29), (140, 20, 70))):
-        for dtype in cases.DTYPES:
+    for number, (M, N, K) in enumerate(shapes):
+        for dtype in dtypes:
             case = cases.Case(M, N, K)
             A, B = cases.operands(
                 case, ctx.rank, dtype, "",
@@ -154,14 +162,15 @@ def product_of(A, B, dtype):
     return expected, bound
 
 
-def joined_operands(ctx, memory):
+JOINED = ((1, 1, 1, "row"), (33, 47, 29, "transposed"), (140, 20, 70, "row"))
+
+
+def joined_operands(ctx, memory, shapes=JOINED, dtypes=cases.DTYPES):
     """all_gather_matmul and its overlapped form along both dimensions; the joined operand too."""
     exchange, world = Exchange(ctx, memory), ctx.world_size
     config = iris_c.FusedConfig(k_per_flag=1, staged_a_layout="m_contiguous")
-    for number, (M, N, K, a) in enumerate(
-        ((1, 1, 1, "row"), (33, 47, 29, "transposed"), (140, 20, 70, "row"))
-    ):
-        for dtype in cases.DTYPES:
+    for number, (M, N, K, a) in enumerate(shapes):
+        for dtype in dtypes:
             for dim in (0, 1):
 
                 def allocate(*sizes, dtype=dtype):
