@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -50,7 +51,8 @@ class NodesCollectives:
     def all_reduce(self, output: Tensor, input: Tensor, op: Reduction = "sum") -> None:
         """output = all ranks' input reduced; see iris_c.ccl.all_reduce."""
         op, count = reduction_name(op), input.numel()
-        expect_shape("output", output, tuple(input.shape))
+        if output.numel() != count:
+            expect_shape("output", output, tuple(input.shape))
         within = "sum" if op == "avg" else op
         size = -(-count // self._ctx.world_size)
         if size == 0:
@@ -62,7 +64,7 @@ class NodesCollectives:
         self._ctx.ccl.reduce_scatter(share, flat.contiguous(), within)
         whole = flat.new_empty(flat.shape)
         self._ctx.ccl.all_gather(whole, self.begin_reduction_across(share, within)())
-        output.copy_(self._averaged(whole[:count].view(input.shape), op))
+        output.copy_(self._averaged(whole[:count].view(output.shape), op))
 
     def _averaged(self, reduced: Tensor, op: str) -> Tensor:
         """Integers are rounded towards zero, as within a node."""
@@ -107,8 +109,7 @@ class NodesCollectives:
 
     def all_gather(self, output: Tensor, input: Tensor) -> None:
         """output = all ranks' input, one after the other; see iris_c.ccl.all_gather."""
-        shape = tuple(input.shape) or (1,)
-        expect_shape("output", output, (shape[0] * self._parts.world_size, *shape[1:]))
+        output = self._joined("output", output, input)
         arrivals = self._across.send_to_all(input)
         with self._parts.written(output, self._across.node) as block:
             self._ctx.ccl.all_gather(block, input)
@@ -116,11 +117,18 @@ class NodesCollectives:
             with self._parts.written(output, arrival.node) as block:
                 self._ctx.ccl.all_gather(block, arrival.wait())
 
+    def _joined(self, name: str, tensor: Tensor, part: Tensor) -> Tensor:
+        """A tensor of all ranks' parts, of whatever shape, with the parts one below the other."""
+        shape = tuple(part.shape) or (1,)
+        wanted = (shape[0] * self._parts.world_size, *shape[1:])
+        if tensor.numel() != math.prod(wanted) or not tensor.is_contiguous():
+            expect_shape(name, tensor, wanted)
+        return tensor.view(wanted) if tensor.is_contiguous() else tensor
+
     def reduce_scatter(self, output: Tensor, input: Tensor, op: Reduction = "sum") -> None:
         """output = this rank's share of all ranks' input reduced; see iris_c.ccl.reduce_scatter."""
         op = reduction_name(op)
-        shape = tuple(output.shape) or (1,)
-        expect_shape("input", input, (shape[0] * self._parts.world_size, *shape[1:]))
+        input = self._joined("input", input, output)
         within = "sum" if op == "avg" else op
 
         def partial(node: int) -> Tensor:

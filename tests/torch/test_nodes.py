@@ -5,6 +5,7 @@
 test_network.py has nodes that are apart.
 """
 
+import copy
 import os
 
 import pytest
@@ -123,6 +124,16 @@ def check_collectives(nodes):
         gathered = torch.empty(world * 2 * world, 3, dtype=dtype)
         nodes.ccl.all_gather(gathered, values[rank])
         assert torch.equal(gathered, torch.cat(values))
+        # Tensors are of any shape, as a context's ccl takes them.
+        stacked_parts = torch.empty(world, 2 * world, 3, dtype=dtype)
+        nodes.ccl.all_gather(stacked_parts, values[rank])
+        assert torch.equal(stacked_parts, stacked)
+        nodes.ccl.reduce_scatter(share, values[rank].view(world, 2, 3))
+        torch.testing.assert_close(share, stacked.sum(0).chunk(world)[rank].to(dtype))
+        nodes.ccl.all_reduce(output.view(-1), values[rank])
+        torch.testing.assert_close(output, stacked.sum(0).to(dtype))
+    with pytest.raises(ValueError, match=r"output: expected shape \(\d+, 3\), got \(2, 3\)"):
+        nodes.ccl.all_gather(torch.empty(2, 3), torch.empty(2, 3))
 
 
 @on_nodes
@@ -175,6 +186,69 @@ def _layers(nodes):
             grad = model.get_parameter(name).grad
             grad = grad.to_local() if hasattr(grad, "to_local") else grad
             torch.testing.assert_close(grad, expected, rtol=1e-4, atol=1e-5)
+
+
+def parts_of(tensor, dim, world):
+    """As torch.chunk divides, with empty parts for the last ranks."""
+    parts = list(tensor.chunk(world, dim)) if tensor.shape[dim] > 0 else []
+    return parts + [tensor.narrow(dim, 0, 0)] * (world - len(parts))
+
+
+def whole(tensor):
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+@on_nodes
+def _sequences(nodes):
+    """Numbers of tokens that the ranks do not divide, and layers of vocabularies."""
+    fns, rank, world = iris_c.torch, nodes.rank, nodes.world_size
+
+    def own(tensor, dim):
+        return parts_of(tensor, dim, world)[rank]
+
+    def equal(got, expected):
+        torch.testing.assert_close(whole(got), expected, rtol=1e-4, atol=1e-4)
+
+    for shape, dim in (((13, 8), 0), ((3, 8), 0), ((0, 8), 0), ((2, 6, 8), 1)):
+        torch.manual_seed(3)
+        layers = [torch.nn.LayerNorm(8), torch.nn.Linear(8, 13), torch.nn.Linear(13, 8)]
+        options = {"sequence_parallel": True, "sequence_dim": dim}
+        model = torch.nn.Sequential(
+            copy.deepcopy(layers[0]),
+            fns.ColumnParallelLinear.from_linear(layers[1], **options),
+            fns.RowParallelLinear.from_linear(layers[2], **options),
+        )
+        fns.sequence_parallel(model)
+        x = torch.randn(shape).requires_grad_()
+        mine = own(x.detach(), dim).clone().requires_grad_()
+        expected, result = torch.nn.Sequential(*layers)(x), model(mine)
+        equal(result, own(expected, dim))
+        expected.square().sum().backward()
+        result.square().sum().backward()
+        equal(mine.grad, own(x.grad, dim))
+        for got, one in zip(
+            model.parameters(), torch.nn.Sequential(*layers).parameters(), strict=True
+        ):
+            equal(got.grad, one.grad)
+    table, head = torch.nn.Embedding(97, 8), torch.nn.Linear(8, 97, bias=False)
+    head.weight = table.weight
+    rows = fns.VocabParallelEmbedding.from_embedding(table, sequence_parallel=True)
+    columns = fns.ColumnParallelLinear.from_linear(head, sequence_parallel=True)
+    columns.weight = rows.weight
+    ids, target = torch.randint(97, (2, 7))
+    loss = fns.vocab_parallel_cross_entropy(columns(rows(ids)), target)
+    expected = torch.nn.functional.cross_entropy(head(table(ids)), target)
+    equal(loss, expected)
+    loss.backward()
+    expected.backward()
+    equal(rows.weight.grad, table.weight.grad)
+    gathering = fns.ColumnParallelLinear.from_linear(layers[1], gather_output=True)
+    equal(gathering(torch.ones(3, 8)), layers[1](torch.ones(3, 8)))
+
+
+def test_sequences_of_any_length(tmp_path):
+    layout = LAYOUTS["dealt in turn"]
+    run_ranks((__name__, "_sequences"), 4, str(tmp_path / "store"), layout, deadline=120)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
