@@ -56,7 +56,8 @@ def _register(text: str) -> tuple[int, int, int] | None:
 
 def _constant(text: str, name: str) -> tuple[int, int]:
     """The low and high words. Inline integers are sign-extended to 64 bits, literals zero-extended
-    except where the instruction's type is signed."""
+    except where the instruction's type is signed. lit() are literals that could be inline."""
+    text = re.sub(r"lit\((.*)\)", r"\1", text)
     if text in FLOATS:
         if name.endswith("_f64"):
             return struct.unpack("<II", struct.pack("<d", float(text)))
@@ -139,7 +140,7 @@ class Record:
         self.operands = [_operand(operand, self.name) for operand in operands]
         selects = {}
         if self.name.startswith("v_pk_"):
-            self.word = 0 if self.name == "v_pk_mov_b32" else 0x300
+            self.word = 0 if self.name == "v_pk_mov_b32" else 0x700
         for modifier in modifiers:
             key, _, value = modifier.partition(":")
             if key in BITS:

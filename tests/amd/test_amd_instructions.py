@@ -215,6 +215,9 @@ DOUBLE_RELATIONS = {
 PACKED = {
     "v_pk_add_f32 v[10:11], v[2:3], v[4:5]": numpy.add,
     "v_pk_mul_f32 v[10:11], v[2:3], v[4:5]": numpy.multiply,
+    "v_pk_fma_f32 v[10:11], v[2:3], v[4:5], v[4:5]": lambda a, b: numpy.float32(
+        numpy.float64(a) * numpy.float64(b) + numpy.float64(b)
+    ),
 }
 
 SPECIAL = [0.0, -0.0, 1.5, -1.5, 0.99, 65504.0, 65520.0, 1e30, -1e30, 6e-8, 3e-8, 2.0**-15, 5e9,

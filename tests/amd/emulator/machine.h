@@ -75,7 +75,7 @@ struct operation {
 };
 
 extern const struct operation scalar_operations[], vector_operations[], memory_operations[],
-    matrix_operations[], vector_f64_operations[];
+    matrix_operations[], vector_f64_operations[], vector_packed_operations[];
 
 enum wave_state { WAVE_RUNS, WAVE_SLEEPS, WAVE_AT_BARRIER, WAVE_ENDED };
 

@@ -74,9 +74,9 @@ static const uint8_t *map_file(const char *path, size_t *nbytes)
 
 static const struct operation *find_operation(const char *name)
 {
-    const struct operation *const tables[] = {scalar_operations, vector_operations,
-                                              memory_operations, matrix_operations,
-                                              vector_f64_operations};
+    const struct operation *const tables[] = {scalar_operations,     vector_operations,
+                                              memory_operations,     matrix_operations,
+                                              vector_f64_operations, vector_packed_operations};
 
     for (size_t i = 0; i < sizeof tables / sizeof tables[0]; ++i)
         for (const struct operation *row = tables[i]; row->name != NULL; ++row)

@@ -294,44 +294,6 @@ TERNARY(v_madmk_f32, as_bits(FA *FB + FC))
 ACCUMULATING(v_fmac_f32, as_bits(fmaf(FA, FB, FC)))
 ACCUMULATING(v_mac_f32, as_bits(FA *FB + FC))
 
-/* Two results; bit i of the word selects the half of source i for the low one, bit 8 + i for the
- * high one. */
-static uint32_t half_of(const struct wave *w, const struct operand *o, bool high, int lane)
-{
-    if (o->kind == OPERAND_VECTOR)
-        return w->v[o->index + high][lane];
-    return o->kind == OPERAND_SCALAR ? w->s[o->index + high] : high ? o->high : o->low;
-}
-
-#define PACKED(name, value)                                                                        \
-    static void name(struct wave *w, const struct instruction *in)                                 \
-    {                                                                                              \
-        uint64_t r[LANES];                                                                         \
-        for (int l = 0; l < LANES; ++l) {                                                          \
-            r[l] = 0;                                                                              \
-            for (int part = 0; part < 2; ++part) {                                                 \
-                const uint32_t selects = part ? in->word >> 8 : in->word;                          \
-                const uint32_t a = half_of(w, &in->operand[1], selects & 1, l);                    \
-                const uint32_t b = half_of(w, &in->operand[2], selects >> 1 & 1, l);               \
-                r[l] |= (uint64_t)(value) << 32 * part;                                            \
-            }                                                                                      \
-        }                                                                                          \
-        write64(w, &in->operand[0], r);                                                            \
-    }
-PACKED(v_pk_add_f32, as_bits(FA + FB))
-PACKED(v_pk_mul_f32, as_bits(FA *FB))
-
-/* The low result from source 0, the high one from source 1. */
-static void v_pk_mov_b32(struct wave *w, const struct instruction *in)
-{
-    uint64_t r[LANES];
-
-    for (int l = 0; l < LANES; ++l)
-        r[l] = (uint64_t)half_of(w, &in->operand[2], in->word >> 1 & 1, l) << 32 |
-               half_of(w, &in->operand[1], in->word & 1, l);
-    write64(w, &in->operand[0], r);
-}
-
 /* ---- carries ---- */
 
 /* operand 0 = low 32 bits, operand 1 = carries, of f(a, b, carry in). */
@@ -576,9 +538,6 @@ const struct operation vector_operations[] = {
     ROW(v_madmk_f32, 4),
     ROW(v_fmac_f32, 3),
     ROW(v_mac_f32, 3),
-    ROW(v_pk_add_f32, 3),
-    ROW(v_pk_mul_f32, 3),
-    ROW(v_pk_mov_b32, 3),
     ROW(v_add_co_u32, 4),
     ROW(v_sub_co_u32, 4),
     ROW(v_subrev_co_u32, 4),

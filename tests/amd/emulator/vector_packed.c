@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The iris_c authors
+ *
+ * Vector instructions with two results of 32 bits, lane by lane. Bit i of the word selects the half
+ * of source i for the low one, bit 8 + i for the high one.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "machine.h"
+
+static uint32_t half_of(const struct wave *w, const struct operand *o, bool high, int lane)
+{
+    if (o->kind == OPERAND_VECTOR)
+        return w->v[o->index + high][lane];
+    return o->kind == OPERAND_SCALAR ? w->s[o->index + high] : high ? o->high : o->low;
+}
+
+/* Source i + 1 as it is selected for the low or the high result. */
+static uint32_t source(const struct wave *w, const struct instruction *in, int i, bool high,
+                       int lane)
+{
+    const uint32_t selects = high ? in->word >> 8 : in->word;
+
+    return half_of(w, &in->operand[i + 1], selects >> i & 1, lane);
+}
+
+static float float_of(uint32_t bits)
+{
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static uint32_t bits_of(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+static void write_pair(struct wave *w, const struct operand *o, int lane, uint32_t low,
+                       uint32_t high)
+{
+    if ((exec_mask(w) >> lane & 1) == 0)
+        return;
+    w->v[o->index][lane] = low;
+    w->v[o->index + 1][lane] = high;
+}
+
+#define A float_of(source(w, in, 0, high, lane))
+#define B float_of(source(w, in, 1, high, lane))
+#define C float_of(source(w, in, 2, high, lane))
+#define PACKED(name, value)                                                                        \
+    static uint32_t name##_half(const struct wave *w, const struct instruction *in, bool high,     \
+                                int lane)                                                          \
+    {                                                                                              \
+        return bits_of(value);                                                                     \
+    }                                                                                              \
+    static void name(struct wave *w, const struct instruction *in)                                 \
+    {                                                                                              \
+        for (int lane = 0; lane < LANES; ++lane)                                                   \
+            write_pair(w, &in->operand[0], lane, name##_half(w, in, false, lane),                  \
+                       name##_half(w, in, true, lane));                                            \
+    }
+PACKED(v_pk_add_f32, A + B)
+PACKED(v_pk_mul_f32, A *B)
+PACKED(v_pk_fma_f32, fmaf(A, B, C))
+
+/* The low result from source 0, the high one from source 1. */
+static void v_pk_mov_b32(struct wave *w, const struct instruction *in)
+{
+    for (int lane = 0; lane < LANES; ++lane)
+        write_pair(w, &in->operand[0], lane, source(w, in, 0, false, lane),
+                   source(w, in, 1, false, lane));
+}
+
+const struct operation vector_packed_operations[] = {
+    {"v_pk_add_f32", v_pk_add_f32, 3, OPERAND_VECTOR},
+    {"v_pk_mul_f32", v_pk_mul_f32, 3, OPERAND_VECTOR},
+    {"v_pk_fma_f32", v_pk_fma_f32, 4, OPERAND_VECTOR},
+    {"v_pk_mov_b32", v_pk_mov_b32, 3, OPERAND_VECTOR},
+    {NULL, NULL, 0, OPERAND_NONE},
+};
