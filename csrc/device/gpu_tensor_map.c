@@ -12,7 +12,10 @@ static bool encode_tensor_map(const struct gpu_device *gpu,
                               const struct iris_tensor_map_request *request,
                               struct iris_tensor_map *out)
 {
-    enum { FLOAT16 = 6, BFLOAT16 = 9, SWIZZLE_128B = 3, PROMOTE_L2_256B = 3 };
+    enum { UINT8 = 0, FLOAT16 = 6, BFLOAT16 = 9, SWIZZLE_128B = 3, PROMOTE_L2_256B = 3 };
+    const int type = IRIS_IS_FLOAT8(request->dtype)     ? UINT8
+                     : request->dtype == IRIS_DTYPE_F16 ? FLOAT16
+                                                        : BFLOAT16;
     const uint64_t sizes[3] = {request->inner, request->outer, request->depth};
     const uint64_t strides[2] = {request->pitch_nbytes, request->depth_nbytes};
     const uint32_t box[3] = {request->box_inner, request->box_outer, 1};
@@ -23,10 +26,9 @@ static bool encode_tensor_map(const struct gpu_device *gpu,
         request->depth_nbytes >= UINT64_C(1) << 40 || request->inner > UINT32_MAX ||
         request->outer > INT32_MAX)
         return false;
-    return gpu->driver->tensor_map_encode(out,
-                                          request->dtype == IRIS_DTYPE_F16 ? FLOAT16 : BFLOAT16,
-                                          request->depth > 0 ? 3 : 2, request->data, sizes, strides,
-                                          box, steps, 0, SWIZZLE_128B, PROMOTE_L2_256B, 0) == 0;
+    return gpu->driver->tensor_map_encode(out, type, request->depth > 0 ? 3 : 2, request->data,
+                                          sizes, strides, box, steps, 0, SWIZZLE_128B,
+                                          PROMOTE_L2_256B, 0) == 0;
 }
 
 static bool is_same_request(const struct iris_tensor_map_request *a,

@@ -19,6 +19,8 @@ CODES = {
     torch.float32: (2, 32), torch.float16: (2, 16), torch.bfloat16: (4, 16),
     torch.float64: (2, 64), torch.int32: (0, 32), torch.int64: (0, 64),
     torch.uint8: (1, 8), torch.bool: (6, 8), torch.int8: (0, 8), torch.complex64: (5, 64),
+    torch.float8_e4m3fn: (10, 8), torch.float8_e4m3fnuz: (11, 8),
+    torch.float8_e5m2: (12, 8), torch.float8_e5m2fnuz: (13, 8),
 }  # fmt: skip
 
 

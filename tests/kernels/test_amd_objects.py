@@ -45,6 +45,10 @@ MATRIX_INSTRUCTIONS = {
         "gfx942": "v_mfma_f32_32x32x8_bf16",
         "gfx950": "v_mfma_f32_32x32x16_bf16",
     },
+    "SCALED": {
+        "gfx942": "v_mfma_f32_32x32x16_fp8_fp8",
+        "gfx950": "v_mfma_f32_32x32x64_f8f6f4",
+    },
 }
 
 
@@ -54,8 +58,9 @@ def read(request):
     return request.param, *amd_objects.read(str(path_of(request.param)))
 
 
-def test_every_kernel_is_there_with_the_hosts_arguments(read, host):
-    _, metadata, kernels = read
+def test_every_kernel_is_there_with_the_hosts_arguments(read, host, scaled_host):
+    target, metadata, kernels = read
+    host = host if target == "gfx90a" else scaled_host
     assert set(metadata) == set(kernels) == set(host)
     for name, numbers in metadata.items():
         assert numbers["args"] == [(0, host[name], "by_value")], name
@@ -64,13 +69,16 @@ def test_every_kernel_is_there_with_the_hosts_arguments(read, host):
 
 def test_resources(read):
     """No spills, no scratch. LDS lets one block at a time onto a compute unit, whose waves then
-    have up to 512 registers each; 352 leave room to notice growth."""
+    have up to 512 registers each; 352 leave room to notice growth. Products of float8 operands have
+    twice as many sums, and a few scalars of theirs may lie in vector registers between tiles."""
     _, metadata, _ = read
     for name, numbers in metadata.items():
+        scaled = "_SCALED_" in name
         for spilled in ("vgpr_spill_count", "sgpr_spill_count", "private_segment_fixed_size"):
-            assert numbers[spilled] == 0, f"{name}: {spilled}"
+            most = 28 if scaled and spilled == "sgpr_spill_count" else 0
+            assert numbers[spilled] <= most, f"{name}: {spilled}"
         assert numbers["group_segment_fixed_size"] <= 65536, name
-        assert numbers["vgpr_count"] <= 352, name
+        assert numbers["vgpr_count"] <= (480 if scaled else 352), name
         assert numbers["wavefront_size"] == 64, name
         threads = 1024 if "RMSNORM" in name else 256
         assert numbers["max_flat_workgroup_size"] == threads, name
@@ -80,11 +88,12 @@ def test_matrix_instructions_and_wide_accesses(read):
     target, _, kernels = read
     for name, kernel in kernels.items():
         names = kernel.names()
-        match = re.fullmatch(r"iris_MATMUL_\w+?_(F32|F16|BF16)", name)
+        match = re.fullmatch(r"iris_MATMUL_\w+?_(SCALED|F32|F16|BF16)(?:_B?F16)?", name)
         if match:
             wanted = MATRIX_INSTRUCTIONS[match.group(1)][target]
             assert names[wanted] >= 8, f"{name}: {names[wanted]} of {wanted}"
             loop = main_loop(kernel, wanted)
+            assert not any(kernel.code[i].name == "v_readlane_b32" for i in loop), name
             assert any(kernel.code[i].name == "ds_read_b128" for i in loop), name
             assert any(kernel.code[i].name == "global_load_dwordx4" for i in loop), name
             assert not any(kernel.code[i].name.startswith(("flat_", "scratch_")) for i in loop)

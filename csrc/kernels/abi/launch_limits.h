@@ -27,16 +27,17 @@
 #define IRIS_GEMM_BLOCK_N 128
 #define IRIS_GEMM_BLOCK_K_BYTES 64
 
-/* fp16 and bf16 products on sm_90a: see gemm_sm90.h. */
+/* float8, fp16 and bf16 products on sm_90a: see gemm_sm90.h. BLOCK_K is of 16-bit elements. */
 #define IRIS_SM90_THREADS 384
 #define IRIS_SM90_BLOCK_M 128
 #define IRIS_SM90_BLOCK_N 256
 #define IRIS_SM90_NARROW_BLOCK_N 128
-#define IRIS_SM90_BLOCK_K 64
+#define IRIS_SM90_BLOCK_K_BYTES 128
+#define IRIS_SM90_BLOCK_K (IRIS_SM90_BLOCK_K_BYTES / 2)
 #define IRIS_SM90_STAGES 4
 #define IRIS_SM90_PARTS 2
 #define IRIS_SM90_SHARED_NBYTES                                                                    \
-    (IRIS_SM90_STAGES * (IRIS_SM90_BLOCK_M + IRIS_SM90_BLOCK_N) * IRIS_SM90_BLOCK_K * 2 +          \
+    (IRIS_SM90_STAGES * (IRIS_SM90_BLOCK_M + IRIS_SM90_BLOCK_N) * IRIS_SM90_BLOCK_K_BYTES +        \
      IRIS_SM90_BLOCK_M * IRIS_SM90_BLOCK_N + 1024)
 
 /* Products of few rows on sm_90a, see decode_sm90.h: all the shared memory that a block can have.
@@ -100,7 +101,7 @@ static inline struct iris_gpu_tiles iris_gpu_tiles_of(bool sm90, uint32_t operat
         tiles.m = IRIS_SM90_BLOCK_M;
         tiles.n = IRIS_SM90_BLOCK_N;
         tiles.narrow_n = IRIS_SM90_NARROW_BLOCK_N;
-        tiles.k = IRIS_SM90_BLOCK_K;
+        tiles.k = IRIS_SM90_BLOCK_K_BYTES / element;
     }
     return tiles;
 }

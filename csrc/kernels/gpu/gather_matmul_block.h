@@ -20,15 +20,22 @@ struct gathered_tile {
     int32_t source;
 };
 
-/* The tile's sum over K, unit of K after unit, each as it arrives. */
-template <typename T, class Unit>
-IRIS_INLINE bool multiply_gathered(work_group wg, typename Unit::accumulator &acc,
-                                   const iris_gather_args &args, const gathered_operand<T> &operand,
-                                   const gathered_tile &tile, gemm_shared *gemm)
+/* Columns [k, k + length) of shard `part` of A, from the tile's first row on, and the rows of B
+ * that they are multiplied by, which begin at `first` + k. */
+struct gathered_piece {
+    iris_matrix_args a, b;
+    int64_t row, first, k, length;
+    int32_t part;
+};
+
+/* The tile's sum over K, unit of K after unit, each as it arrives: add(piece). */
+template <typename T, class Add>
+IRIS_INLINE bool multiply_gathered(work_group wg, const iris_gather_args &args,
+                                   const gathered_operand<T> &operand, const gathered_tile &tile,
+                                   Add add)
 {
     const iris_matrix_args &B = args.product.reduce.b;
 
-    Unit::clear(acc);
     return for_each_k_part(args, tile.source, [&](int32_t part, int64_t first, int64_t length) {
         IRIS_NO_UNROLL
         for (int64_t next = 0;;) {
@@ -49,7 +56,7 @@ IRIS_INLINE bool multiply_gathered(work_group wg, typename Unit::accumulator &ac
             const iris_matrix_args b = {(uint64_t)as_matrix<const T>(B).tile(first + k, 0).data,
                                         B.stride_row, B.stride_col};
             next = to_vector_registers(k + step);
-            block_gemm_add<T, Unit>(wg, acc, a, row, b, tile.at, step, gemm);
+            add(gathered_piece{a, b, row, first, k, step, part});
         }
     });
 }
@@ -76,15 +83,17 @@ IRIS_INLINE void store_tile(work_group wg, const typename Unit::accumulator &acc
     });
 }
 
-template <typename T>
+template <typename P>
 IRIS_INLINE void block_gather_matmul(work_group wg, const iris_gather_args &args)
 {
-    using unit = matrix_unit<T>;
+    using T = typename product_types<P>::result;
+    using A = typename product_types<P>::operand;
+    using unit = typename block_product<P>::unit;
     IRIS_SHARED static gemm_shared gemm;
     IRIS_SHARED static gathered_tile tile;
     const iris_reduce_args &r = args.product.reduce;
     const call_state call = call_begin(r.call);
-    const gathered_operand<T> operand(args, call);
+    const gathered_operand<A> operand(args, call);
     const int32_t senders = args.fetch_groups > 0 ? args.fetch_groups : wg.count;
     typename unit::accumulator acc;
 
@@ -112,7 +121,11 @@ IRIS_INLINE void block_gather_matmul(work_group wg, const iris_gather_args &args
             group_barrier(wg);
             {
                 const trace_span span(r.call, is_leader(wg), IRIS_TRACE_GEMM, tile.source, step);
-                if (!multiply_gathered<T, unit>(wg, acc, args, operand, tile, &gemm))
+                unit::clear(acc);
+                if (!multiply_gathered(wg, args, operand, tile, [&](const gathered_piece &piece) {
+                        block_product<P>::add(wg, acc, args.product, operand, piece, tile.at,
+                                              &gemm);
+                    }))
                     return;
             }
             store_tile<T, unit>(wg, acc, r, tile.at, &gemm);

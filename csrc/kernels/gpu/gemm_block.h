@@ -14,6 +14,8 @@
  *         static int32_t a_offset(int32_t thread);             where it begins to read in a stage
  *         static int32_t b_offset(int32_t thread);
  *         static void step(accumulator &, const char *a, const char *b);       from there
+ *         static constexpr bool kRunsAcrossK;                  whether multiply_runs is there for
+ *                                                              operands whose runs are along M or N
  *         template <bool kAMn, bool kBMn> static void multiply_runs(         `steps` >= 1 stages of
  *             work_group, accumulator &, const tile_operand<T> &a,           operands that have
  *             const tile_operand<T> &b, int32_t steps, gemm_shared *);       runs
@@ -33,7 +35,7 @@ constexpr int32_t kGemmBlock = IRIS_GEMM_BLOCK_M;
 constexpr int32_t kStageRowBytes = IRIS_GEMM_BLOCK_K_BYTES;
 
 /* Where a row begins in a stage. stage_row(i + j) is stage_row(i) + stage_row(j) where j is less
- * than a power of two up to 8 that i is a multiple of, or is a multiple of 32. */
+ * than a power of two up to 32 that i is a multiple of, or is a multiple of 32. */
 IRIS_INLINE constexpr int32_t stage_row(int32_t row)
 {
     return row * kStageRows.pitch + row / 2 * kStageRows.every_2 + row / 8 * kStageRows.every_8 +
@@ -58,13 +60,14 @@ template <typename T> constexpr int32_t kRuns = kGemmBlock / kChunk<T>;
 
 template <typename T> IRIS_INLINE int32_t run_k(int32_t thread, int32_t i)
 {
-    return sizeof(T) == 2 ? thread / kRuns<T> * 2 + i : thread / kRuns<T> + 8 * i;
+    return sizeof(T) <= 2 ? thread / kRuns<T> * 2 + i : thread / kRuns<T> + 8 * i;
 }
 
 /* Where the thread's share begins in a stage. */
 template <typename T, bool kMn> IRIS_INLINE int32_t share_offset(int32_t thread)
 {
-    return kMn ? stage_offset(thread % kRuns<T> * kChunk<T>, 4 * (thread / kRuns<T>))
+    constexpr int32_t kBytes = sizeof(T) == 1 ? 2 : 4; /* of K, in one row */
+    return kMn ? stage_offset(thread % kRuns<T> * kChunk<T>, kBytes * (thread / kRuns<T>))
                : stage_offset(thread / 4, thread % 4 * kChunkBytes);
 }
 
@@ -75,7 +78,14 @@ IRIS_INLINE void store_share(char *target, const chunk16 (&chunks)[2])
     if constexpr (!kMn) {
         store_chunk(target, chunks[0]);
         store_chunk(target + stage_row(64), chunks[1]);
-    } else if constexpr (sizeof(T) == 2) { /* two runs of one k each: pairs along k */
+    } else if constexpr (sizeof(T) == 1) { /* two runs of one k each: pairs along k */
+#pragma unroll
+        for (int32_t j = 0; j < 16; ++j) {
+            const uint32_t first = chunks[0].word[j / 4] >> (8 * (j % 4)) & 0xffu;
+            const uint32_t second = chunks[1].word[j / 4] >> (8 * (j % 4)) & 0xffu;
+            *reinterpret_cast<uint16_t *>(target + stage_row(j)) = (uint16_t)(first | second << 8);
+        }
+    } else if constexpr (sizeof(T) == 2) { /* the same */
 #pragma unroll
         for (int32_t j = 0; j < 4; ++j) {
             const uint32_t first = chunks[0].word[j], second = chunks[1].word[j];
@@ -252,6 +262,23 @@ IRIS_INLINE void multiply_any(work_group wg, typename Unit::accumulator &acc, ti
     }
 }
 
+/* `steps` >= 1 stages of operands for which the target has a loop. */
+template <typename T, class Unit>
+IRIS_INLINE void multiply_all_runs(work_group wg, typename Unit::accumulator &acc,
+                                   const tile_operand<T> &a, const tile_operand<T> &b,
+                                   int32_t steps, gemm_shared *shared)
+{
+    if constexpr (Unit::kRunsAcrossK) {
+        if (a.is_mn() && b.is_mn())
+            return Unit::template multiply_runs<true, true>(wg, acc, a, b, steps, shared);
+        if (a.is_mn())
+            return Unit::template multiply_runs<true, false>(wg, acc, a, b, steps, shared);
+        if (b.is_mn())
+            return Unit::template multiply_runs<false, true>(wg, acc, a, b, steps, shared);
+    }
+    Unit::template multiply_runs<false, false>(wg, acc, a, b, steps, shared);
+}
+
 /* acc += A[row.., :] @ B[:, at.col..], for the first `inner` of K. */
 template <typename T, class Unit>
 IRIS_INLINE void block_gemm_add(work_group wg, typename Unit::accumulator &acc,
@@ -262,19 +289,12 @@ IRIS_INLINE void block_gemm_add(work_group wg, typename Unit::accumulator &acc,
     tile_operand<T> a(A, A.stride_row, A.stride_col, row, at.rows, inner);
     tile_operand<T> b(B, B.stride_col, B.stride_row, at.col, at.cols, inner);
     const int64_t K = uniform(inner);
-    const bool runs = a.has_runs() && b.has_runs() && K / kStep <= INT32_MAX;
+    const bool runs = a.has_runs() && b.has_runs() && K / kStep <= INT32_MAX &&
+                      (Unit::kRunsAcrossK || !(a.is_mn() || b.is_mn()));
     const int32_t steps = uniform(runs ? (int32_t)(K / kStep) : 0);
 
-    if (steps > 0) {
-        if (a.is_mn() && b.is_mn())
-            Unit::template multiply_runs<true, true>(wg, acc, a, b, steps, shared);
-        else if (a.is_mn())
-            Unit::template multiply_runs<true, false>(wg, acc, a, b, steps, shared);
-        else if (b.is_mn())
-            Unit::template multiply_runs<false, true>(wg, acc, a, b, steps, shared);
-        else
-            Unit::template multiply_runs<false, false>(wg, acc, a, b, steps, shared);
-    }
+    if (steps > 0)
+        multiply_all_runs<T, Unit>(wg, acc, a, b, steps, shared);
     if ((int64_t)steps * kStep < K)
         multiply_any<T, Unit>(wg, acc, a, b, (int64_t)steps * kStep, K, shared);
 }

@@ -17,8 +17,10 @@ namespace iris
 /* How a tile's chunks lie in the staging, and where in the tile they belong. Chunks are numbered
  * row by row. Swizzled: a part, kRows / kParts rows, lies as it left shared memory, in panels as
  * wide as one line of the copy engines (8 chunks), in which a row's chunks change places with the
- * row, so that writing a column of chunks there meets no bank twice. */
-template <typename T, int kRows, int kCols, int kPartCount, bool kSwizzled, int kPieceCount>
+ * row, so that writing a column of chunks there meets no bank twice. Few registers: who sums has.
+ */
+template <typename T, int kRows, int kCols, int kPartCount, bool kSwizzled, int kPieceCount,
+          bool kHasFewRegisters = false>
 struct product_geometry {
     static constexpr int32_t kRowChunks = kCols / kChunk<T>;
     static constexpr int32_t kLineChunks = 8;
@@ -27,6 +29,7 @@ struct product_geometry {
     static constexpr int32_t kParts = kPartCount;
     static constexpr int32_t kChunks = kRows * kCols / kChunk<T>;
     static constexpr bool kProduct = true, kTensorCores = kSwizzled;
+    static constexpr bool kFewRegisters = kHasFewRegisters;
 
     IRIS_INLINE explicit product_geometry(const iris_reduce_args &)
     {
@@ -57,7 +60,7 @@ struct product_geometry {
 
 template <typename T> struct run_geometry {
     static constexpr int32_t kPieces = IRIS_RUN_PIECES, kParts = 1;
-    static constexpr bool kProduct = false, kTensorCores = false;
+    static constexpr bool kProduct = false, kTensorCores = false, kFewRegisters = false;
     int32_t cols;
 
     IRIS_INLINE explicit run_geometry(const iris_reduce_args &args) : cols(args.block_n)
@@ -116,12 +119,19 @@ template <result kResult> IRIS_INLINE int64_t gpu_tiles(const iris_schedule *sch
     return kResult == result::gathered ? schedule->share_max : schedule->tiles;
 }
 
-template <result kResult> IRIS_INLINE iris_schedule gpu_schedule(const iris_reduce_args &args)
+/* M, N: those of the arguments. */
+template <result kResult>
+IRIS_INLINE iris_schedule gpu_schedule(const iris_reduce_args &args, int64_t M, int64_t N)
 {
     constexpr bool kShares = kResult != result::everywhere;
-    return iris_share_schedule_make(args.M, args.N, kShares ? args.share_m : 0,
-                                    kShares ? args.share_n : 0, args.block_m, args.block_n,
-                                    args.group_size_m, args.call.world_size);
+    return iris_share_schedule_make(M, N, kShares ? args.share_m : 0, kShares ? args.share_n : 0,
+                                    args.block_m, args.block_n, args.group_size_m,
+                                    args.call.world_size);
+}
+
+template <result kResult> IRIS_INLINE iris_schedule gpu_schedule(const iris_reduce_args &args)
+{
+    return gpu_schedule<kResult>(args, args.M, args.N);
 }
 
 /* Where a tile's operands begin. Of a scattered result, too, tile t is rank t mod W's. */
@@ -175,8 +185,10 @@ IRIS_INLINE void conclude_chunk(chunk_values<T> &values, const iris_reduce_args 
 }
 
 /* Chunks of a tile that a thread sums at once. */
-template <result kResult>
-constexpr int32_t kExchangeBatch = kResult == result::scattered ? kScatteredSumBatch : kSumBatch;
+template <result kResult, class Geometry>
+constexpr int32_t kExchangeBatch = Geometry::kFewRegisters        ? 1
+                                   : kResult == result::scattered ? kScatteredSumBatch
+                                                                  : kSumBatch;
 
 } // namespace iris
 

@@ -5,6 +5,7 @@
  * iris_<operation>_<variant>_<dtype>. One file makes one code object for one target.
  */
 #include "kernels/abi/instances.h"
+#include "kernels/abi/target.h"
 
 #include "gpu_collectives.h"
 #include "gpu_products.h"
@@ -27,6 +28,12 @@ template <iris_variant kVariant> IRIS_INLINE void begin_after_the_one_before()
 }
 
 } // namespace iris
+
+/* See struct iris_chip. There are no traced twins of these: they would take as long to compile. */
+#if IRIS_TARGET_HAS_FLOAT8 && !defined(IRIS_TRACED)
+#define IRIS_HAS_SCALED
+#define IRIS_LACKS_SCALED_FLOAT32
+#endif
 
 #define IRIS_INSTANCE(operation, variant, dtype, arguments, kernel)                                \
     IRIS_KERNEL(IRIS_BLOCK_THREADS(IRIS_TARGET_IS_SM90, IRIS_OP_##operation, IRIS_DTYPE_##dtype))  \

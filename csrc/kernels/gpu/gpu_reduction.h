@@ -168,7 +168,8 @@ class gpu_reduction : public gpu_results<T, kVariant, Geometry, kResult>
     IRIS_INLINE void sum_piece(int64_t tile, const iris_tile_coord &at, int32_t piece,
                                const char *first, uint64_t stride, bool push) const
     {
-        constexpr int32_t kBatch = kExchangeBatch<kResult>, kSources = 4;
+        constexpr int32_t kBatch = kExchangeBatch<kResult, Geometry>;
+        constexpr int32_t kSources = Geometry::kFewRegisters ? 2 : 4;
         const int32_t world = kGathers ? 1 : ranks();
         const int32_t total = geometry_.chunks();
         const int32_t size = (total + Geometry::kPieces - 1) / Geometry::kPieces;

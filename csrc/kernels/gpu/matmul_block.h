@@ -16,10 +16,34 @@ namespace iris
 template <typename T>
 using block_geometry = product_geometry<T, IRIS_GEMM_BLOCK_M, IRIS_GEMM_BLOCK_N, 1, false, 8>;
 
-template <typename T, iris_variant kVariant, result kResult>
-IRIS_INLINE void block_matmul(work_group wg, const iris_reduce_args &args)
+/* How a block multiplies, for P as in gpu_products.h; of float8 see float8_block.h. */
+template <typename P> struct block_product {
+    using unit = matrix_unit<P>;
+    using accumulator = typename unit::accumulator;
+
+    /* acc = a tile of A @ B. */
+    static IRIS_INLINE void multiply(work_group wg, accumulator &acc, const iris_product_args &args,
+                                     const iris_tile_coord &at, gemm_shared *gemm)
+    {
+        block_gemm<P, unit>(wg, acc, args.reduce, at, gemm);
+    }
+
+    /* acc += a piece of a tile of a gathered A, of which `shards` knows all. */
+    template <class Shards, class Piece>
+    static IRIS_INLINE void add(work_group wg, accumulator &acc, const iris_product_args &,
+                                const Shards &, const Piece &piece, const iris_tile_coord &at,
+                                gemm_shared *gemm)
+    {
+        block_gemm_add<P, unit>(wg, acc, piece.a, piece.row, piece.b, at, piece.length, gemm);
+    }
+};
+
+template <typename P, iris_variant kVariant, result kResult>
+IRIS_INLINE void block_matmul(work_group wg, const iris_product_args &product)
 {
-    using unit = matrix_unit<T>;
+    using T = typename product_types<P>::result;
+    using unit = typename block_product<P>::unit;
+    const iris_reduce_args &args = product.reduce;
     IRIS_SHARED static gemm_shared gemm;
     IRIS_SHARED static reduction_shared shared;
     const call_state call = call_begin(args.call);
@@ -28,10 +52,12 @@ IRIS_INLINE void block_matmul(work_group wg, const iris_reduce_args &args)
 
     reduction.announce_output();
     for (int64_t tile = first_tile(wg, args.num_xcds); tile < reduction.tiles(); tile += wg.count) {
-        const iris_tile_coord at = reduction.coord(tile);
+        iris_tile_coord at = reduction.coord(tile);
+        if constexpr (product_types<P>::kIsScaled) /* which has scales to find as well */
+            at = to_vector_registers(at);
         {
             const trace_span span(args.call, is_leader(wg), IRIS_TRACE_GEMM, args.call.rank, tile);
-            block_gemm<T, unit>(wg, acc, args, at, &gemm);
+            block_product<P>::multiply(wg, acc, product, at, &gemm);
         }
         if constexpr (kKeepsPlaces && kVariant != IRIS_VARIANT_ONE_SHOT) {
             const partial_place place = reduction.place_of(tile, 0);

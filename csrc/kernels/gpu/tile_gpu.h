@@ -120,8 +120,6 @@ template <typename T> IRIS_INLINE chunk16 pack(const float (&values)[8], T)
 template <typename T>
 IRIS_INLINE chunk16 load_run(const T *source, int64_t stride, int32_t count, bool vector)
 {
-    if constexpr (dtype_of<T>::value == IRIS_DTYPE_F64)
-        return load_run(reinterpret_cast<const int64_t *>(source), stride, count, vector);
     if (vector && count >= kChunk<T>)
         return load_chunk(reinterpret_cast<const char *>(source));
     acc_t<T> values[kChunk<T>];
@@ -139,6 +137,16 @@ IRIS_INLINE chunk16 load_run(const T *source, int64_t stride, int32_t count, boo
             values[i] = bits_to_float(float_to_bits(to_float(element)) & (uint32_t)(past >> 31));
     }
     return pack(values, T{}); /* exact */
+}
+
+IRIS_INLINE chunk16 load_run(const double *source, int64_t stride, int32_t count, bool vector)
+{
+    return load_run(reinterpret_cast<const int64_t *>(source), stride, count, vector);
+}
+
+IRIS_INLINE chunk16 load_run(const float8_t *source, int64_t stride, int32_t count, bool vector)
+{
+    return load_run(reinterpret_cast<const uint8_t *>(source), stride, count, vector);
 }
 
 template <typename T>
@@ -159,6 +167,12 @@ IRIS_INLINE void store_run(T *target, int64_t stride, int32_t count, bool vector
         else
             target[i * stride] = (T)values[i];
     }
+}
+
+IRIS_INLINE void store_run(float8_t *target, int64_t stride, int32_t count, bool vector,
+                           const chunk16 &c)
+{
+    store_run(reinterpret_cast<uint8_t *>(target), stride, count, vector, c);
 }
 
 /* Whether rows of the matrix can be accessed by chunks that start at multiples of a chunk. */

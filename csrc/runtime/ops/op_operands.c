@@ -55,28 +55,31 @@ bool iris_map_operand_as(const struct iris_context *ctx, const struct iris_mappe
                          enum iris_tensor_map_kind kind, int32_t block_mn,
                          struct iris_tensor_map *out)
 {
-    enum { LINE_ELEMENTS = 64, /* of 128 bytes, the engine's swizzle */ CHUNK_ELEMENTS = 8 };
+    enum { LINE_NBYTES = 128, /* the engine's swizzle */ CHUNK_NBYTES = 16 };
+    const int64_t element = (int64_t)iris_dtype_nbytes(operand->dtype);
+    const int64_t line = LINE_NBYTES / element, chunk = CHUNK_NBYTES / element;
     const bool by_mn = kind == IRIS_TENSOR_MAP_MN;
     const int64_t inner = by_mn ? operand->mn : operand->k;
     const int64_t outer = by_mn ? operand->k : operand->mn;
     const int64_t inner_stride = by_mn ? operand->stride_mn : operand->stride_k;
     const int64_t outer_stride = by_mn ? operand->stride_k : operand->stride_mn;
     const int64_t pitch =
-        outer > 1 ? outer_stride : (int64_t)iris_round_up((uint64_t)inner, CHUNK_ELEMENTS);
+        outer > 1 ? outer_stride : (int64_t)iris_round_up((uint64_t)inner, (uint64_t)chunk);
     const struct iris_tensor_map_request request = {
         .data = operand->data,
         .dtype = operand->dtype,
         .inner = (uint64_t)inner,
         .outer = (uint64_t)outer,
-        .pitch_nbytes = (uint64_t)pitch * 2,
+        .pitch_nbytes = (uint64_t)(pitch * element),
         .depth = (uint64_t)operand->depth,
-        .depth_nbytes = (uint64_t)(operand->depth > 1 ? operand->stride_depth : pitch) * 2,
-        .box_inner = LINE_ELEMENTS,
-        .box_outer = by_mn ? LINE_ELEMENTS : (uint32_t)block_mn,
+        .depth_nbytes = (uint64_t)((operand->depth > 1 ? operand->stride_depth : pitch) * element),
+        .box_inner = (uint32_t)line,
+        .box_outer = by_mn ? (uint32_t)line : (uint32_t)block_mn,
     };
 
-    if (ctx->ops->tensor_map == NULL || iris_dtype_nbytes(operand->dtype) != 2 ||
-        (by_mn && operand->share_mn % CHUNK_ELEMENTS != 0) || (inner_stride != 1 && inner != 1))
+    /* The tensor cores take float8 only along K. */
+    if (ctx->ops->tensor_map == NULL || element > 2 || (by_mn && element != 2) ||
+        (by_mn && operand->share_mn % chunk != 0) || (inner_stride != 1 && inner != 1))
         return false;
     return ctx->ops->tensor_map(ctx->device, &request, out);
 }

@@ -61,6 +61,10 @@ enum iris_status iris_check_product_dtypes(const struct iris_context *ctx, const
         return IRIS_FAIL(IRIS_EINVAL,
                          "C: expected dtype float32, float16 or bfloat16, as %s is %s, got %s",
                          name_of_A, iris_dtype_name(A->dtype), iris_dtype_name(C->dtype));
+    if (C->dtype == IRIS_DTYPE_F32 && !chip->float8_to_float32)
+        return IRIS_FAIL(IRIS_EINVAL,
+                         "C: expected dtype float16 or bfloat16 on %s, as %s is %s, got float32",
+                         chip->arch, name_of_A, iris_dtype_name(A->dtype));
     return IRIS_OK;
 }
 
@@ -173,6 +177,11 @@ enum iris_status iris_describe_scales(const struct iris_context *ctx, const char
     desc->c_dtype = C->dtype;
     IRIS_TRY(check_scales(ctx, C, A->dtype, &a, &desc->scale_a));
     IRIS_TRY(check_scales(ctx, C, B->dtype, &b, &desc->scale_b));
+    if (options->trace && chip_of(ctx)->is_gpu && iris_op_desc_is_scaled(desc))
+        return IRIS_FAIL(IRIS_EINVAL,
+                         "trace: expected False on %s, as %s is %s, of which it has no traced "
+                         "kernels, got True",
+                         chip_of(ctx)->arch, name_of_A, iris_dtype_name(A->dtype));
     /* A shard's blocks begin where it does, and those of B are to be the same. */
     if (desc->share_k != 0 && ctx->world_size > 1 && IRIS_SCALES_BY_BLOCKS(desc->scale_b) &&
         desc->share_k % IRIS_SCALE_BLOCK != 0)

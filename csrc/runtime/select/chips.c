@@ -32,14 +32,16 @@
     .gather_rate = 175e9, .gathered_slowness = 1
 
 static const struct iris_chip chips[] = {
-    {"sm_90a", "cuda", true, true, true, true, 1, 132, 132, 0, SM90_MODEL},
-    {"gfx90a", "hip", true, false, false, false, 1, 104, 104, 0,
+    {"sm_90a", "cuda", true, true, true, true, 1, 132, 132, IRIS_FLOAT8_OCP, false, SM90_MODEL},
+    {"gfx90a", "hip", true, false, false, false, 1, 104, 104, 0, false,
      CDNA_MODEL(250e9)}, /* MI210, half of an MI250 */
-    {"gfx942", "hip", true, false, false, false, 8, 304, 304, 0, CDNA_MODEL(448e9)}, /* MI300X */
-    {"gfx950", "hip", true, false, false, false, 8, 256, 256, 0, CDNA_MODEL(537e9)}, /* MI350X */
+    {"gfx942", "hip", true, false, false, false, 8, 304, 304, IRIS_FLOAT8_FNUZ, false,
+     CDNA_MODEL(448e9)}, /* MI300X */
+    {"gfx950", "hip", true, false, false, false, 8, 256, 256, IRIS_FLOAT8_OCP, false,
+     CDNA_MODEL(537e9)}, /* MI350X */
     /* The host's choices go by caches and thread counts: see select_tiles.c. */
     {"cpu", "cpu", false, false, false, false, 1, 1, INT32_MAX, IRIS_FLOAT8_OCP | IRIS_FLOAT8_FNUZ,
-     .link_rate = 10e9},
+     true, .link_rate = 10e9},
 };
 
 const struct iris_chip *iris_chip_find(const char *arch)

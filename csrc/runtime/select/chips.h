@@ -24,6 +24,8 @@ struct iris_chip {
     /* The float8 formats that its products take: IRIS_FLOAT8_BIT of each. Where there are none, its
      * code object has no rows of IRIS_SCALED_INSTANCES. */
     uint32_t float8;
+    /* Whether results of those may be of float32. */
+    bool float8_to_float32;
 
     /* A product's main loop: 16-bit operations a second of one compute unit with the chip's wide
      * and with its narrow tile; what a round of tiles costs besides; the rate at which the threads

@@ -99,7 +99,8 @@ static enum iris_form choose_form(const struct iris_select_target *on,
     struct iris_decision decision = {.field = "form", .terms = {"start", "product", "exchange"}};
     double terms[IRIS_FORM_TERMS];
 
-    if (desc->dtype == IRIS_DTYPE_F32 || !(on->chip->plain_shown || on->chip->decode_shown))
+    if (desc->dtype == IRIS_DTYPE_F32 || iris_op_desc_is_scaled(desc) ||
+        !(on->chip->plain_shown || on->chip->decode_shown))
         return IRIS_FORM_TILES;
     iris_tiles_seconds(on, desc, terms);
     weigh(&decision, IRIS_FORM_TILES, terms);

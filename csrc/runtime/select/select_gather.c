@@ -34,22 +34,33 @@ static int64_t unit_nbytes(const struct iris_select_target *on, const struct iri
     return on->world_size == 2 && shard >= LARGE_SHARD ? 2 * ENGINE_UNIT : ENGINE_UNIT;
 }
 
+/* What a unit has a multiple of, but for the end of K: what is multiplied at a time, and on a GPU
+ * blocks of K that have scales of their own. */
+static int64_t unit_step(const struct iris_select_target *on, const struct iris_op_desc *desc)
+{
+    const bool by_blocks =
+        IRIS_SCALES_BY_BLOCKS(desc->scale_a) || IRIS_SCALES_BY_BLOCKS(desc->scale_b);
+
+    return on->chip->is_gpu && by_blocks && desc->block_k < IRIS_SCALE_BLOCK ? IRIS_SCALE_BLOCK
+                                                                             : desc->block_k;
+}
+
 /* A unit of a gathered operand. On the host, where a thread does all in turn, all columns of a
  * shard. */
 static void select_unit(const struct iris_select_target *on, const struct iris_config *config,
                         uint32_t work_groups, struct iris_op_desc *desc)
 {
     const int64_t cols = desc->share_k != 0 ? desc->share_k : desc->K;
-    const int64_t whole = (int64_t)iris_round_up((uint64_t)cols, (uint64_t)desc->block_k);
+    const int64_t step = unit_step(on, desc);
+    const int64_t whole = (int64_t)iris_round_up((uint64_t)cols, (uint64_t)step);
     int64_t unit = whole;
 
     if (config->k_per_flag != 0)
-        unit = (int64_t)config->k_per_flag * desc->block_k;
+        unit = (int64_t)iris_round_up((uint64_t)config->k_per_flag * (uint64_t)desc->block_k,
+                                      (uint64_t)step);
     else if (on->chip->is_gpu)
-        unit =
-            desc->block_k * even_part(whole / desc->block_k,
-                                      unit_nbytes(on, desc) /
-                                          (int64_t)iris_dtype_nbytes(desc->dtype) / desc->block_k);
+        unit = step * even_part(whole / step, unit_nbytes(on, desc) /
+                                                  (int64_t)iris_dtype_nbytes(desc->dtype) / step);
     desc->unit_k = iris_at_most(unit < whole ? (int32_t)unit : INT32_MAX, whole);
     desc->m_contiguous = config->m_contiguous;
     /* As many of a shard's rows as the receivers' work-groups multiply at once, those of all peers
@@ -160,7 +171,7 @@ static bool may_split_k(const struct iris_select_target *on, const struct iris_o
     const int64_t cols = desc->share_k != 0 ? desc->share_k : desc->K;
 
     return iris_is_tensor_core_product(on->chip->sm90, desc->operation, desc->dtype) &&
-           desc->block_n == tiles.narrow_n &&
+           !iris_op_desc_is_scaled(desc) && desc->block_n == tiles.narrow_n &&
            cols >= (int64_t)IRIS_K_SPLIT_MIN_STEPS * desc->block_k &&
            count_tiles(on, desc) <= IRIS_K_SPLIT_MAX_TILES;
 }
@@ -176,6 +187,11 @@ enum iris_status iris_select_gather(const struct iris_select_target *on,
     desc->overlaps = desc->operation == IRIS_OP_ALL_GATHER_MATMUL_HBM_BUFFER &&
                      config->overlap != IRIS_NO &&
                      (config->overlap == IRIS_YES || on->world_size > 1);
+    if (config->m_contiguous && on->chip->sm90 && iris_op_desc_is_scaled(desc))
+        return IRIS_FAIL(IRIS_EINVAL,
+                         "staged_a_layout: expected 'k_contiguous' on %s, whose tensor cores take "
+                         "%s only along K, got 'm_contiguous'",
+                         on->chip->arch, iris_dtype_name(desc->dtype));
     select_unit(on, config, work_groups, desc);
     desc->may_split_k = config->batch_invariant != IRIS_YES && may_split_k(on, desc);
     desc->local.k_splits =

@@ -194,6 +194,14 @@ void iris_tiles_seconds(const struct iris_select_target *on, const struct iris_o
                                      (double)iris_ceil_div(count, on->chip->compute_units));
 }
 
+/* Scales that change along K: only narrow tiles leave the tensor cores of sm_90a registers for them
+ * (float8_sm90.h). */
+static bool scales_by_steps(const struct iris_op_desc *desc)
+{
+    return IRIS_SCALES_BY_BLOCKS(desc->scale_a) || IRIS_SCALES_BY_BLOCKS(desc->scale_b) ||
+           (iris_op_desc_is_scaled(desc) && desc->share_k != 0);
+}
+
 static int32_t choose_tile_width(const struct iris_select_target *on,
                                  const struct iris_config *config, const struct iris_op_desc *desc,
                                  const struct iris_gpu_tiles *tiles)
@@ -204,6 +212,8 @@ static int32_t choose_tile_width(const struct iris_select_target *on,
 
     if (tiles->narrow_n == tiles->n)
         return tiles->n;
+    if (scales_by_steps(desc))
+        return tiles->narrow_n;
     if (config->block_size_n == tiles->n || config->block_size_n == tiles->narrow_n)
         return config->block_size_n;
     if (config->batch_invariant == IRIS_YES)

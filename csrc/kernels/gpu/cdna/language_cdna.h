@@ -23,4 +23,11 @@
 /* Whose launches these are: see launch_limits.h. */
 #define IRIS_TARGET_IS_SM90 false
 
+/* Whether there are rows of IRIS_SCALED_INSTANCES. */
+#if defined(__gfx942__) || defined(__gfx950__)
+#define IRIS_TARGET_HAS_FLOAT8 true
+#else
+#define IRIS_TARGET_HAS_FLOAT8 false
+#endif
+
 #endif

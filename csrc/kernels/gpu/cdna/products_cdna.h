@@ -6,22 +6,24 @@
 #ifndef IRIS_PRODUCTS_CDNA_H
 #define IRIS_PRODUCTS_CDNA_H
 
+#include "float8_cdna.h"
 #include "kernels/gpu/decode_block.h"
+#include "kernels/gpu/float8_block.h"
 #include "kernels/gpu/gather_matmul_block.h"
 #include "kernels/gpu/matmul_block.h"
 
 namespace iris
 {
 
-template <typename T, iris_variant kVariant, result kResult>
+template <typename P, iris_variant kVariant, result kResult>
 IRIS_INLINE void product(work_group wg, const iris_product_args &args)
 {
-    block_matmul<T, kVariant, kResult>(wg, args.reduce);
+    block_matmul<P, kVariant, kResult>(wg, args);
 }
 
-template <typename T> IRIS_INLINE void gathered_product(work_group wg, const iris_gather_args &args)
+template <typename P> IRIS_INLINE void gathered_product(work_group wg, const iris_gather_args &args)
 {
-    block_gather_matmul<T>(wg, args);
+    block_gather_matmul<P>(wg, args);
 }
 
 template <typename T> IRIS_INLINE void few_rows_product(work_group wg, const iris_decode_args &args)

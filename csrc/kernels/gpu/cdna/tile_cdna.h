@@ -79,7 +79,8 @@ IRIS_INLINE void keep_order()
     __builtin_amdgcn_sched_barrier(0);
 }
 
-template <typename T> struct matrix_unit {
+/* Where a lane has what, whatever the elements are. */
+struct mfma_layout {
     static constexpr int32_t kHalf = kStageRowBytes / 2; /* of a stage's K, in bytes */
 
     struct accumulator {
@@ -126,6 +127,57 @@ template <typename T> struct matrix_unit {
             half.y[i] = *reinterpret_cast<const chunk16 *>(b + stage_row(32 * i));
         }
     }
+
+    /* Of a lane's i-th row, and of the first column of the group-th of its runs of four. */
+    static IRIS_INLINE int32_t row_of(int32_t thread, int32_t i)
+    {
+        return wave_row(thread) + 32 * i + thread % 32;
+    }
+
+    static IRIS_INLINE int32_t col_of(int32_t thread, int32_t j, int32_t group)
+    {
+        return wave_col(thread) + 32 * j + 8 * group + 4 * (thread % 64 / 32);
+    }
+
+    template <class Write>
+    static IRIS_INLINE void for_each(const accumulator &acc, int32_t thread, Write write)
+    {
+#pragma unroll
+        for (int32_t i = 0; i < 2; ++i)
+#pragma unroll
+            for (int32_t j = 0; j < 2; ++j)
+#pragma unroll
+                for (int32_t group = 0; group < 4; ++group) {
+                    const float run[4] = {
+                        acc.block[i][j][4 * group], acc.block[i][j][4 * group + 1],
+                        acc.block[i][j][4 * group + 2], acc.block[i][j][4 * group + 3]};
+                    write(row_of(thread, i), col_of(thread, j, group), run);
+                }
+    }
+
+    /* acc += (sums * of_row(row)) * of_column(col), element by element. */
+    template <class Rows, class Columns>
+    static IRIS_INLINE void add(accumulator &acc, const accumulator &sums, int32_t thread,
+                                Rows of_row, Columns of_column)
+    {
+        const float rows[2] = {of_row(row_of(thread, 0)), of_row(row_of(thread, 1))};
+#pragma unroll
+        for (int32_t j = 0; j < 2; ++j)
+#pragma unroll
+            for (int32_t group = 0; group < 4; ++group)
+#pragma unroll
+                for (int32_t e = 0; e < 4; ++e) {
+                    const float column = of_column(opaque(col_of(thread, j, group)) + e);
+#pragma unroll
+                    for (int32_t i = 0; i < 2; ++i)
+                        acc.block[i][j][4 * group + e] +=
+                            sums.block[i][j][4 * group + e] * rows[i] * column;
+                }
+    }
+};
+
+template <typename T> struct matrix_unit : mfma_layout {
+    static constexpr bool kRunsAcrossK = true;
 
     static IRIS_INLINE void multiply(accumulator &acc, const fragments &half, int32_t i, int32_t j)
     {
@@ -217,24 +269,6 @@ template <typename T> struct matrix_unit {
         }
         if (steps > 0)
             stage(0, 1);
-    }
-
-    template <class Write>
-    static IRIS_INLINE void for_each(const accumulator &acc, int32_t thread, Write write)
-    {
-        const int32_t lane = thread % 64;
-#pragma unroll
-        for (int32_t i = 0; i < 2; ++i)
-#pragma unroll
-            for (int32_t j = 0; j < 2; ++j)
-#pragma unroll
-                for (int32_t group = 0; group < 4; ++group) {
-                    const float run[4] = {
-                        acc.block[i][j][4 * group], acc.block[i][j][4 * group + 1],
-                        acc.block[i][j][4 * group + 2], acc.block[i][j][4 * group + 3]};
-                    write(wave_row(thread) + 32 * i + lane % 32,
-                          wave_col(thread) + 32 * j + 8 * group + 4 * (lane / 32), run);
-                }
     }
 };
 

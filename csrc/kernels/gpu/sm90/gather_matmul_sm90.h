@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * fp16 and bf16 products of a gathered A on sm_90a. All warps of work-groups that have no tile to
- * multiply send this rank's shard, if they are enough; else the exchange warps of those that
- * multiply do. The loader waits for the flags of what it is about to ask the copy engine for. Where
- * tiles are few, two work-groups share the K of each (IRIS_K_SPLITS).
+ * Products of a gathered A on sm_90a, of float8, fp16 and bf16. All warps of work-groups that have
+ * no tile to multiply send this rank's shard, if they are enough; else the exchange warps of those
+ * that multiply do. The loader waits for the flags of what it is about to ask the copy engine for.
+ * Where tiles are few, two work-groups share the K of each (IRIS_K_SPLITS).
  */
 #ifndef IRIS_GATHER_MATMUL_SM90_H
 #define IRIS_GATHER_MATMUL_SM90_H
@@ -28,12 +28,13 @@ IRIS_INLINE int32_t meeting_threads(const iris_gather_args &args)
 /* What a block's warps tell each other before they meet, in `exchange`. */
 enum { kArrived = 0, kSplitMissing = 1 };
 
-/* This warpgroup's half of the tile, as wgmma leaves it, plus the bias. */
+/* This warpgroup's half of the tile, as wgmma leaves it, plus the bias. `thread` is this one's
+ * number. */
 template <typename T, int32_t kTileN>
 IRIS_INLINE void add_bias_to_part(float (&d)[kTileN / 2], const iris_reduce_args &args,
-                                  const iris_tile_coord &at, int32_t half)
+                                  const iris_tile_coord &at, int32_t half, int32_t thread)
 {
-    const int32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+    const int32_t lane = thread % 32, warp = thread / 32 % 4;
     const int32_t row = half * kPartRows + warp * 16 + lane / 4;
     const bias_addend<T> bias(args, at);
     const T *rows[2] = {bias.row(row), bias.row(row + 8)};
@@ -50,7 +51,9 @@ IRIS_INLINE void add_bias_to_part(float (&d)[kTileN / 2], const iris_reduce_args
     }
 }
 
-template <typename T> struct sm90_gather_call {
+/* Of operands of A and results of T. */
+template <typename A, typename T> struct sm90_gather_call {
+    using operand = A;
     using element = T;
     static constexpr bool kStagesLocally = false; /* it stores results */
 
@@ -61,6 +64,11 @@ template <typename T> struct sm90_gather_call {
     IRIS_INLINE int64_t part_length() const
     {
         return gather.share_k != 0 ? gather.share_k : args.reduce.K;
+    }
+
+    IRIS_INLINE int32_t part_steps() const
+    {
+        return (int32_t)((part_length() + kStageK<A> - 1) / kStageK<A>);
     }
 
     /* Tiles are numbered in the order in which they are multiplied, with their splits: first the
@@ -75,7 +83,7 @@ template <typename T> struct sm90_gather_call {
     template <int32_t kTileN> IRIS_INLINE int32_t steps(int64_t tile) const
     {
         const int32_t parts = gather.share_k != 0 ? args.reduce.call.world_size : 1;
-        const int32_t steps = (int32_t)((part_length() + kTileK - 1) / kTileK);
+        const int32_t steps = part_steps();
         if constexpr (kTileN == kWide)
             return parts * steps;
         return parts * ((steps + gather.k_splits - 1 - split_of(tile)) / gather.k_splits);
@@ -109,11 +117,53 @@ template <typename T> struct sm90_gather_call {
         if constexpr (kTileN == kNarrow)
             if (gather.k_splits > 1)
                 join_splits<kTileN>(d, tile, half);
-        if (args.reduce.bias.address == 0 || !stores<kTileN>(tile))
+        if (!stores<kTileN>(tile))
+            return;
+        if constexpr (is_float8<A>::value)
+            scale_part<kTileN>(d, *this, tile, half);
+        if (args.reduce.bias.address == 0)
             return;
         /* Where the tile lies is found anew: the product had no register for it. */
         asm volatile("" : "+l"(tile));
-        add_bias_to_part<T, kTileN>(d, args.reduce, coord(tile), half);
+        const int32_t thread =
+            is_float8<A>::value ? thread_found_anew(shared) : (int32_t)threadIdx.x;
+        add_bias_to_part<T, kTileN>(d, args.reduce, coord(tile), half, thread);
+    }
+
+    /* ---- scales of float8 operands, see float8_sm90.h; K is not split then ---- */
+
+    /* Shards of columns have scales of their own. */
+    IRIS_INLINE bool scales_rows_by_steps() const
+    {
+        return IRIS_SCALES_BY_BLOCKS(args.scaling.a.kind) || gather.share_k != 0;
+    }
+
+    IRIS_INLINE bool scales_by_steps() const
+    {
+        return scales_rows_by_steps() || IRIS_SCALES_BY_BLOCKS(args.scaling.b.kind);
+    }
+
+    IRIS_INLINE step_scales piece_of(int64_t tile, int32_t step) const
+    {
+        const int32_t world = args.reduce.call.world_size, source = source_of(coord(tile));
+        const int32_t hop = step / part_steps(), block = step % part_steps();
+        const int32_t part = gather.share_k != 0 ? (source + hop) % world : source;
+        return {part, block, part * gather.share_k / IRIS_SCALE_BLOCK + block};
+    }
+
+    /* Of rank `part`'s shard, which the loader has seen arrive. */
+    IRIS_INLINE tile_scales row_scales(int64_t tile, int32_t part) const
+    {
+        const iris_tile_coord at = coord(tile);
+        const call_state call = call_begin(args.reduce.call);
+        const gathered_operand<A> shards(gather, call);
+        return {shards.scales(part), at.row - source_of(at) * gather.schedule.share_m, at.rows};
+    }
+
+    IRIS_INLINE tile_scales column_scales(int64_t tile) const
+    {
+        const iris_tile_coord at = coord(tile);
+        return {args.scaling.b, at.col, at.cols};
     }
 
     /* By one math warpgroup: hands its sums over to the work-group with the other split of the
@@ -186,7 +236,7 @@ IRIS_INLINE int32_t wait_for_units(const iris_gather_layout &layout, const call_
 template <int32_t kTileN, class Call>
 IRIS_INLINE bool load_gathered_tiles(const Call &c, const call_state &call, bool by_elements)
 {
-    using T = typename Call::element;
+    using T = typename Call::operand;
     const iris_product_args &args = c.args;
     const iris_reduce_args &r = args.reduce;
     const gathered_operand<T> operand(c.gather, call);
@@ -203,8 +253,8 @@ IRIS_INLINE bool load_gathered_tiles(const Call &c, const call_state &call, bool
     c.for_each_tile([&](int64_t tile, const iris_tile_coord &at) {
         const int32_t source = c.source_of(at);
         const int64_t row = at.row - source * c.gather.schedule.share_m;
-        const int32_t first_step = kTileN == kWide ? 0 : c.split_of(tile) * kTileK;
-        const int32_t stride = (kTileN == kWide ? 1 : c.gather.k_splits) * kTileK;
+        const int32_t first_step = kTileN == kWide ? 0 : c.split_of(tile) * kStageK<T>;
+        const int32_t stride = (kTileN == kWide ? 1 : c.gather.k_splits) * kStageK<T>;
         for_each_k_part(c.gather, source, [&](int32_t part, int64_t first, int64_t length) {
             const bool is_local = operand.is_local(part);
             int64_t there = is_local || c.gather.waits_for_all != 0 ? length : 0;
@@ -280,7 +330,7 @@ template <int32_t kTileN, class Call> IRIS_INLINE void store_gathered_tiles(cons
 template <int32_t kTileN, class Call>
 IRIS_INLINE void gathered_load_store_roles(const Call &c, const call_state &call, bool by_elements)
 {
-    using T = typename Call::element;
+    using T = typename Call::operand;
     const int32_t warp = (int32_t)threadIdx.x / 32;
     if (warp == 0) {
         const bool arrived = load_gathered_tiles<kTileN>(c, call, by_elements);
@@ -325,7 +375,8 @@ template <typename T> IRIS_INLINE void sender_block(const iris_gather_args &args
         end_locally(wg, call);
 }
 
-template <typename T> IRIS_INLINE void tensor_core_gather_matmul(const iris_gather_args &args)
+template <typename A, typename T>
+IRIS_INLINE void tensor_core_gather_matmul(const iris_gather_args &args)
 {
     extern IRIS_SHARED __align__(1024) char dynamic_shared[];
     sm90_shared *shared = reinterpret_cast<sm90_shared *>(dynamic_shared);
@@ -333,15 +384,17 @@ template <typename T> IRIS_INLINE void tensor_core_gather_matmul(const iris_gath
     const bool by_elements = args.product.b_map_kind == 0;
 
     if ((int32_t)blockIdx.x < args.idle_senders)
-        return sender_block<T>(args);
+        return sender_block<A>(args);
     if (threadIdx.x == 0) {
         init_stages(shared, by_elements);
         shared->exchange[kSplitMissing] = 0;
     }
     __syncthreads();
-    const sm90_gather_call<T> c = {args, args.product, shared};
+    const sm90_gather_call<A, T> c = {args, args.product, shared};
 
     if (warpgroup == 0) {
+        if constexpr (is_float8<A>::value)
+            give_registers<kFloat8LoadRegisters>();
         /* By all of them before the exchange warps end, and with it maybe the call: they wait for
          * the loader, and the storer has no use for it. */
         const call_state call = call_begin(args.product.reduce.call);
@@ -350,6 +403,8 @@ template <typename T> IRIS_INLINE void tensor_core_gather_matmul(const iris_gath
         else
             gathered_load_store_roles<kNarrow>(c, call, by_elements);
     } else {
+        if constexpr (is_float8<A>::value)
+            take_registers<kFloat8MathRegisters>();
         if (args.product.reduce.block_n == kWide)
             multiply_tiles<kWide>(c, warpgroup - 1);
         else

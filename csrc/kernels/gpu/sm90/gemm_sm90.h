@@ -33,10 +33,12 @@ constexpr int32_t kTileM = IRIS_SM90_BLOCK_M;
 /* Columns of a tile. Wide tiles read the operands least; narrow ones let a small product spread
  * over more multiprocessors. */
 constexpr int32_t kWide = IRIS_SM90_BLOCK_N, kNarrow = IRIS_SM90_NARROW_BLOCK_N;
+/* K of a stage: a line of 16-bit elements; of float8 it has twice as many. */
 constexpr int32_t kTileK = IRIS_SM90_BLOCK_K;
+template <typename T> constexpr int32_t kStageK = IRIS_SM90_BLOCK_K_BYTES / (int32_t)sizeof(T);
 constexpr int32_t kStages = IRIS_SM90_STAGES;
 constexpr int32_t kSwizzleCols = 64; /* 16-bit elements of a 128-byte line */
-constexpr int32_t kLineBytes = 128;
+constexpr int32_t kLineBytes = IRIS_SM90_BLOCK_K_BYTES;
 constexpr int32_t kGroupThreads = 128; /* of a warpgroup */
 constexpr int32_t kElementLoaders = 32;
 constexpr int32_t kExchangeThreads = 64;
@@ -61,9 +63,22 @@ struct sm90_shared {
     mbarrier empty[kStages];
     mbarrier fetched[kFetchSlots];
     uint64_t own_partials; /* where they are staged to be fetched */
+    uint32_t zero;         /* see thread_found_anew */
     alignas(16) char exchange[768];
 };
 static_assert(sizeof(sm90_shared) <= IRIS_SM90_SHARED_NBYTES, "the launch asks for that much");
+
+/* This thread's number. What is made of it the compiler cannot make before this point, and keep: it
+ * does not know that what it adds is 0. */
+IRIS_INLINE int32_t thread_found_anew(const sm90_shared *shared)
+{
+    uint32_t zero;
+    asm volatile("ld.shared.u32 %0, [%1];"
+                 : "=r"(zero)
+                 : "r"(shared_address(&shared->zero))
+                 : "memory");
+    return (int32_t)(threadIdx.x + zero);
+}
 
 /* ---- the ring of stages ---- */
 
@@ -119,9 +134,9 @@ IRIS_INLINE void load_operand_elements(char *stage, const T *data, int64_t strid
 {
     for (int32_t i = thread; i < kRows * 8; i += kElementLoaders) {
         const int32_t row = i / 8, chunk = i % 8;
-        const int64_t left = k_left - chunk * 8;
-        const T *source = data + row * stride_mn + chunk * 8 * stride_k;
-        const int32_t count = row < mn_left ? (left < 8 ? (int32_t)left : 8) : 0;
+        const int64_t left = k_left - chunk * kChunk<T>;
+        const T *source = data + row * stride_mn + chunk * kChunk<T> * stride_k;
+        const int32_t count = row < mn_left ? (left < kChunk<T> ? (int32_t)left : kChunk<T>) : 0;
         store_chunk(stage + row * kLineBytes + (chunk ^ (row & 7)) * kChunkBytes,
                     load_run(source, stride_k, count, false));
     }
@@ -147,6 +162,9 @@ template <bool kMnOrder> constexpr uint32_t kSixteen = kMnOrder ? 16 * kLineByte
 #define IRIS_32_OPERANDS                                                                           \
     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, "        \
     "%19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define IRIS_48_OPERANDS                                                                           \
+    IRIS_32_OPERANDS ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, "    \
+                     "%46, %47"
 #define IRIS_4_ACCUMULATORS "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
 #define IRIS_8_ACCUMULATORS                                                                        \
     "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7])
@@ -160,6 +178,10 @@ template <bool kMnOrder> constexpr uint32_t kSixteen = kMnOrder ? 16 * kLineByte
         "+f"(d[14]), "+f"(d[15]), "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), \
         "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), \
         "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
+#define IRIS_48_ACCUMULATORS                                                                       \
+    IRIS_32_ACCUMULATORS, "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35]), "+f"(d[36]),         \
+        "+f"(d[37]), "+f"(d[38]), "+f"(d[39]), "+f"(d[40]), "+f"(d[41]), "+f"(d[42]), "+f"(d[43]), \
+        "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47])
 #define IRIS_64_OPERANDS                                                                           \
     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                       \
     "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "             \
@@ -288,11 +310,13 @@ IRIS_INLINE void multiply_tile(float (&d)[kTileN / 2], sm90_shared *shared, stag
 }
 
 /* Brings this warpgroup's part of the tile into shared memory as soon as the storer has done with
- * the other's. Layout: product_geometry with kSwizzled, which is the engines' too. */
+ * the other's. Layout: product_geometry with kSwizzled, which is the engines' too. `thread` is this
+ * one's number. */
 template <typename T, int32_t kTileN>
-IRIS_INLINE void hand_over_part(const float (&d)[kTileN / 2], sm90_shared *shared, int32_t part)
+IRIS_INLINE void hand_over_part(const float (&d)[kTileN / 2], sm90_shared *shared, int32_t part,
+                                int32_t thread)
 {
-    const int32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+    const int32_t lane = thread % 32, warp = thread / 32 % 4;
     const int32_t row = warp * 16 + lane % 16;
     const uint32_t line = shared_address(shared->part) + row * kLineBytes;
 

@@ -20,4 +20,7 @@
 /* Whose launches these are: see launch_limits.h. */
 #define IRIS_TARGET_IS_SM90 true
 
+/* Whether there are rows of IRIS_SCALED_INSTANCES. */
+#define IRIS_TARGET_HAS_FLOAT8 true
+
 #endif

@@ -8,14 +8,17 @@
 #define IRIS_MATMUL_SM90_H
 
 #include "fetch_sm90.h"
+#include "float8_sm90.h"
 #include "kernels/base/tile.h"
 #include "kernels/gpu/gpu_collectives.h"
 
 namespace iris
 {
 
-/* Everything a role needs to walk the tiles. */
-template <typename T, iris_variant kVariantOfCall, result kResultOfCall> struct sm90_call {
+/* Everything a role needs to walk the tiles: of operands of A and results of T. */
+template <typename A, typename T, iris_variant kVariantOfCall, result kResultOfCall>
+struct sm90_call {
+    using operand = A;
     using element = T;
     static constexpr iris_variant kVariant = kVariantOfCall;
     static constexpr result kResult = kResultOfCall;
@@ -27,13 +30,53 @@ template <typename T, iris_variant kVariantOfCall, result kResultOfCall> struct 
 
     template <int32_t kTileN> IRIS_INLINE int32_t steps(int64_t) const
     {
-        return (int32_t)((args.reduce.K + kTileK - 1) / kTileK);
+        return (int32_t)((args.reduce.K + kStageK<A> - 1) / kStageK<A>);
     }
 
-    /* Between the product and its rounding: nothing, the exchange adds the bias. */
+    /* Between the product and its rounding; the exchange adds the bias. */
     template <int32_t kTileN>
-    IRIS_INLINE void conclude(float (&)[kTileN / 2], int64_t, int32_t) const
+    IRIS_INLINE void conclude(float (&d)[kTileN / 2], int64_t tile, int32_t half) const
     {
+        if constexpr (is_float8<A>::value)
+            scale_part<kTileN>(d, *this, tile, half);
+    }
+
+    /* ---- scales of float8 operands, see float8_sm90.h ---- */
+
+    IRIS_INLINE bool scales_rows_by_steps() const
+    {
+        return IRIS_SCALES_BY_BLOCKS(args.scaling.a.kind);
+    }
+
+    IRIS_INLINE bool scales_by_steps() const
+    {
+        return scales_by_blocks(args.scaling);
+    }
+
+    IRIS_INLINE step_scales piece_of(int64_t, int32_t step) const
+    {
+        return {0, step, step};
+    }
+
+    IRIS_INLINE tile_scales row_scales(int64_t tile, int32_t) const
+    {
+        const iris_tile_coord at = coord(tile);
+        return {args.scaling.a, at.row, at.rows};
+    }
+
+    IRIS_INLINE tile_scales column_scales(int64_t tile) const
+    {
+        const iris_tile_coord at = coord(tile);
+        return {args.scaling.b, at.col, at.cols};
+    }
+
+    /* Found anew each time: the product leaves no registers for what could be kept. */
+    IRIS_INLINE iris_tile_coord coord(int64_t tile) const
+    {
+        int64_t M = args.reduce.M, N = args.reduce.N;
+        asm volatile("" : "+l"(tile), "+l"(M), "+l"(N));
+        const iris_schedule schedule = gpu_schedule<kResult>(args.reduce, M, N);
+        return gpu_tile_coord<kResult>(&schedule, args.reduce, tile);
     }
 
     /* Whether this work-group stores what it has multiplied. */
@@ -70,7 +113,7 @@ IRIS_INLINE void load_stage_by_elements(const iris_product_args &args, const iri
 /* By all lanes of a warp, of which the first commands the engine. */
 template <int32_t kTileN, class Call> IRIS_INLINE void load_tiles(const Call &c, bool by_elements)
 {
-    using T = typename Call::element;
+    using T = typename Call::operand;
     const iris_product_args &args = c.args;
     const uint32_t nbytes = (args.a_map_kind != 0 ? kTileM * kLineBytes : 0) +
                             (args.b_map_kind != 0 ? kTileN * kLineBytes : 0);
@@ -90,13 +133,13 @@ template <int32_t kTileN, class Call> IRIS_INLINE void load_tiles(const Call &c,
                 arrive_expecting(full, nbytes);
                 if (args.a_map_kind != 0)
                     load_operand<kTileM>(a, &args.a_map, args.a_map_kind, (int32_t)at.row,
-                                         step * kTileK, full);
+                                         step * kStageK<T>, full);
                 if (args.b_map_kind != 0)
                     load_operand<kTileN>(b, &args.b_map, args.b_map_kind, (int32_t)at.col,
-                                         step * kTileK, full);
+                                         step * kStageK<T>, full);
             }
             if (by_elements)
-                load_stage_by_elements<T, kTileN>(args, at, (int64_t)step * kTileK, a, b, full,
+                load_stage_by_elements<T, kTileN>(args, at, (int64_t)step * kStageK<T>, a, b, full,
                                                   lane);
             cursor.advance();
         }
@@ -107,6 +150,7 @@ template <int32_t kTileN, bool kAMn, bool kBMn, class Call>
 IRIS_INLINE void multiply_tiles_in_order(const Call &c, int32_t half)
 {
     using T = typename Call::element;
+    constexpr bool kIsFloat8 = is_float8<typename Call::operand>::value;
     stage_cursor cursor;
     float d[kTileN / 2];
 
@@ -115,19 +159,26 @@ IRIS_INLINE void multiply_tiles_in_order(const Call &c, int32_t half)
             const iris_call_args &call = c.args.reduce.call;
             const trace_span span(call, half == 0 && threadIdx.x % kGroupThreads == 0,
                                   IRIS_TRACE_GEMM, call.rank, tile);
-            multiply_tile<T, kTileN, kAMn, kBMn>(d, c.shared, cursor, half,
-                                                 c.template steps<kTileN>(tile));
+            const int32_t steps = c.template steps<kTileN>(tile);
+            if constexpr (kIsFloat8)
+                multiply_float8_tile<kTileN>(d, c, cursor, tile, half, steps);
+            else
+                multiply_tile<T, kTileN, kAMn, kBMn>(d, c.shared, cursor, half, steps);
         }
         c.template conclude<kTileN>(d, tile, half);
+        /* Of float8 there are no registers for what could be found once. */
+        const int32_t thread = kIsFloat8 ? thread_found_anew(c.shared) : (int32_t)threadIdx.x;
         if constexpr (Call::kStagesLocally)
             stage_part<T, kTileN>(d, c.shared, tile, half);
         else if (c.template stores<kTileN>(tile))
-            hand_over_part<T, kTileN>(d, c.shared, half);
+            hand_over_part<T, kTileN>(d, c.shared, half, thread);
     });
 }
 
 template <int32_t kTileN, class Call> IRIS_INLINE void multiply_tiles(const Call &c, int32_t half)
 {
+    if constexpr (is_float8<typename Call::operand>::value)
+        return multiply_tiles_in_order<kTileN, false, false>(c, half);
     const bool a_mn = c.args.a_map_kind == IRIS_TENSOR_MAP_MN;
     const bool b_mn = c.args.b_map_kind == IRIS_TENSOR_MAP_MN;
     if (a_mn && b_mn)
@@ -235,7 +286,8 @@ IRIS_INLINE void load_store_roles(const Call &c, bool by_elements)
     using T = typename Call::element;
     /* A rank that sums only its share has half as many, larger pieces to wait for. */
     constexpr int kPieces = Call::kResult == result::scattered ? 4 : 8;
-    using geometry = product_geometry<T, kTileM, kTileN, IRIS_SM90_PARTS, true, kPieces>;
+    using geometry = product_geometry<T, kTileM, kTileN, IRIS_SM90_PARTS, true, kPieces,
+                                      is_float8<typename Call::operand>::value>;
     const int32_t warp = (int32_t)threadIdx.x / 32;
     /* The exchange warps; the storer only asks it for places. */
     const work_group wg = {(int32_t)blockIdx.x, (int32_t)gridDim.x, (int32_t)threadIdx.x - 64,
@@ -274,10 +326,11 @@ IRIS_INLINE void init_stages(sm90_shared *shared, bool by_elements)
     }
     for (int32_t slot = 0; slot < kFetchSlots; ++slot)
         init_mbarrier(&shared->fetched[slot], 1);
+    shared->zero = 0;
     fence_mbarrier_init();
 }
 
-template <typename T, iris_variant kVariant, result kResult>
+template <typename A, typename T, iris_variant kVariant, result kResult>
 IRIS_INLINE void tensor_core_matmul(const iris_product_args &args)
 {
     extern IRIS_SHARED __align__(1024) char dynamic_shared[];
@@ -288,16 +341,20 @@ IRIS_INLINE void tensor_core_matmul(const iris_product_args &args)
     if (threadIdx.x == 0)
         init_stages(shared, by_elements);
     __syncthreads();
-    const sm90_call<T, kVariant, kResult> c = {args, shared};
+    const sm90_call<A, T, kVariant, kResult> c = {args, shared};
 
     /* Both need the 168 registers a thread that there are: the one for its accumulators, the other
-     * for what it has in flight. */
+     * for what it has in flight. Of float8 the accumulators are half as many again. */
     if (warpgroup == 0) {
+        if constexpr (is_float8<A>::value)
+            give_registers<kFloat8LoadRegisters>();
         if (args.reduce.block_n == kWide)
             load_store_roles<kWide>(c, by_elements);
         else
             load_store_roles<kNarrow>(c, by_elements);
     } else {
+        if constexpr (is_float8<A>::value)
+            take_registers<kFloat8MathRegisters>();
         if (args.reduce.block_n == kWide)
             multiply_tiles<kWide>(c, warpgroup - 1);
         else

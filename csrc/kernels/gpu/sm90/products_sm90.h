@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * Which form a fused product has on Hopper: tensor cores for fp16 and bf16, multiply-adds for fp32.
+ * Which form a fused product has on Hopper: tensor cores for float8, fp16 and
+ * bf16 operands, multiply-adds for fp32.
  */
 #ifndef IRIS_PRODUCTS_SM90_H
 #define IRIS_PRODUCTS_SM90_H
@@ -15,21 +16,24 @@
 namespace iris
 {
 
-template <typename T, iris_variant kVariant, result kResult>
+template <typename P, iris_variant kVariant, result kResult>
 IRIS_INLINE void product(work_group wg, const iris_product_args &args)
 {
-    if constexpr (sizeof(T) == 2)
-        return tensor_core_matmul<T, kVariant, kResult>(args);
+    typedef typename product_types<P>::operand operand;
+    if constexpr (sizeof(operand) <= 2)
+        return tensor_core_matmul<operand, typename product_types<P>::result, kVariant, kResult>(
+            args);
     else
-        block_matmul<T, kVariant, kResult>(wg, args.reduce);
+        block_matmul<P, kVariant, kResult>(wg, args);
 }
 
-template <typename T> IRIS_INLINE void gathered_product(work_group wg, const iris_gather_args &args)
+template <typename P> IRIS_INLINE void gathered_product(work_group wg, const iris_gather_args &args)
 {
-    if constexpr (sizeof(T) == 2)
-        return tensor_core_gather_matmul<T>(args);
+    typedef typename product_types<P>::operand operand;
+    if constexpr (sizeof(operand) <= 2)
+        return tensor_core_gather_matmul<operand, typename product_types<P>::result>(args);
     else
-        block_gather_matmul<T>(wg, args);
+        block_gather_matmul<P>(wg, args);
 }
 
 template <typename T> IRIS_INLINE void few_rows_product(work_group, const iris_decode_args &args)

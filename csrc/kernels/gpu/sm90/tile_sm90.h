@@ -17,6 +17,7 @@ namespace iris
  * stage, which lie in different banks. */
 template <typename T> struct matrix_unit {
     static_assert(sizeof(T) == 4, "the others have tensor cores");
+    static constexpr bool kRunsAcrossK = true;
 
     struct accumulator {
         float value[8][8];

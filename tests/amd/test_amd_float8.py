@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: MIT
+# SPDX-FileCopyrightText: The iris_c authors
+"""Products of float8 operands with scales by the shipped code objects, on emulated GPUs: FNUZ
+formats on gfx942, those of the OCP on gfx950, none on gfx90a."""
+
+import itertools
+import zlib
+
+import cases
+import pytest
+import torch
+
+import iris_c
+
+BLOCK = 128
+FORMATS = {
+    "gfx942": (torch.float8_e4m3fnuz, torch.float8_e5m2fnuz),
+    "gfx950": (torch.float8_e4m3fn, torch.float8_e5m2),
+}
+# Scales of A and of B: one, one for each row or column, of lines and of squares of 128.
+KINDS = [("tensor", "tensor"), ("row", "row"), ("line", "square"), ("square", "line"),
+         ("row", "line"), ("tensor", "square")]  # fmt: skip
+SHAPES = [(1, 1, 1), (33, 47, 150), (130, 260, 200), (64, 144, 384), (128, 128, 64)]
+OPERATIONS = ("matmul_all_reduce", "matmul_reduce_scatter", "matmul_all_gather",
+              "all_gather_matmul", "all_gather_matmul_hbm_buffer")  # fmt: skip
+
+
+def blocks(size):
+    return -(-size // BLOCK)
+
+
+def shape_of(kind, mn, k):
+    return {"tensor": (1, 1), "row": (mn, 1), "line": (mn, blocks(k)),
+            "square": (blocks(mn), blocks(k))}[kind]  # fmt: skip
+
+
+def spread(scale, mn, k):
+    """A scale for each element of an operand (mn, k)."""
+    rows = scale if scale.shape[0] in (1, mn) else scale.repeat_interleave(BLOCK, 0)[:mn]
+    columns = rows if rows.shape[1] == 1 else rows.repeat_interleave(BLOCK, 1)[:, :k]
+    return columns.expand(mn, k).double()
+
+
+def drawn(name, rows, cols):
+    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+    return torch.randn(rows, cols, generator=generator, device="cpu")
+
+
+class Operand:
+    """A rank's A, or its B turned over, (mn, k), with its scales."""
+
+    def __init__(self, name, mn, k, dtype, kind):
+        self.values = drawn(name, mn, k).to(dtype)
+        self.scale = drawn(f"scale {name}", *shape_of(kind, mn, k)).abs() + 0.1
+        self.exact = self.values.double() * spread(self.scale, mn, k)
+
+
+def passed(memory, values, layout="row"):
+    return memory.passed(
+        cases.laid_out(*values.shape, layout, lambda *s: memory.ordinary(*s, dtype=values.dtype))
+        .view(torch.uint8 if values.dtype.itemsize == 1 else values.dtype)
+        .copy_(values.view(torch.uint8) if values.dtype.itemsize == 1 else values)
+        .view(values.dtype)
+    )
+
+
+def check(ctx, memory, operation, shape, kinds, formats, dtype, number=0, variant="two_shot"):
+    """One call and its result, on this rank; layouts, bias and C's place by the number."""
+    (M, N, K), world = shape, ctx.world_size
+    dim = number // 2 % 2 if "scatter" in operation or operation.startswith("all") else 0
+    if operation == "matmul_reduce_scatter":
+        M, N = (M * world, N) if dim == 0 else (M, N * world)
+    by_k = operation.startswith("all") and dim == 1
+    if by_k and kinds[1] in ("line", "square"):
+        K = BLOCK * blocks(K)
+    inner = K * world if by_k else K
+    name = f"{operation}{shape}{kinds}{formats}"
+    A = [Operand(f"A{r}{name}", M, K, formats[0], kinds[0]) for r in range(world)]
+    # B is each rank's own, but for a gathered A, whose product all ranks have alike.
+    B = [Operand(f"B{0 if by_k else r}{name}", N, inner, formats[1], kinds[1])
+         for r in range(world)]  # fmt: skip
+    own = B[ctx.rank].exact.t()
+    if operation.startswith("all"):
+        a = torch.cat([x.exact for x in A], dim)
+        expected, sizes, partials = a @ own, a.abs() @ own.abs(), torch.zeros(1)
+    else:
+        parts = [a.exact @ b.exact.t() for a, b in zip(A, B, strict=True)]
+        whole = [a.exact.abs() @ b.exact.abs().t() for a, b in zip(A, B, strict=True)]
+        if operation == "matmul_all_gather":
+            expected, sizes = torch.cat(parts), torch.cat(whole)
+            partials = expected.abs()  # rounded before the bias is added
+        else:
+            expected, sizes, partials = sum(parts), sum(whole), sum(x.abs() for x in parts)
+    keywords = {"config": iris_c.FusedConfig(form="tiles")}
+    if operation == "matmul_all_reduce":
+        keywords["config"] = iris_c.FusedConfig(form="tiles", all_reduce_variant=variant)
+    elif operation == "matmul_reduce_scatter":
+        keywords["dim"] = dim
+        expected, sizes, partials = (
+            x.chunk(world, dim)[ctx.rank] for x in (expected, sizes, partials)
+        )
+    elif operation != "matmul_all_gather":
+        keywords["gather_dim"] = dim
+    if number % 2 == 0 and operation != "matmul_reduce_scatter":
+        bias = drawn("bias", 1, N).to(dtype)
+        keywords["bias"] = passed(memory, bias)
+        expected = expected + bias.double()
+    place = memory.heap if number % 3 else memory.ordinary
+    C = place(*expected.shape, dtype=dtype)
+    cases.poisoned(C)
+    layouts = ("row", "transposed", "strided")
+    getattr(ctx.ops, operation)(
+        memory.passed(C),
+        passed(memory, A[ctx.rank].values, layouts[number % 3]),
+        passed(memory, B[ctx.rank].values.t(), layouts[(number + 1) % 3]),
+        scale_a=passed(memory, A[ctx.rank].scale), scale_b=passed(memory, B[ctx.rank].scale.t()),
+        **keywords,
+    )  # fmt: skip
+    memory.library.hipDeviceSynchronize()
+    u, e = cases.UNIT_ROUNDOFF[dtype], 2.0**-24
+    bound = (
+        u * (partials + expected.abs()) * 1.01
+        + e * (inner + blocks(inner) + world + 5) * sizes
+        + (world + 1) * cases.SMALLEST[dtype]
+    )
+    cases.check_close(C, expected, bound, f"rank {ctx.rank} {dim} {variant} {dtype} {name}")
+    ctx.barrier()
+    memory.release()
+
+
+def every_kind(ctx, memory, formats, operations):
+    """All kinds of scales with shapes, formats and dtypes of C in turn."""
+    pairs = itertools.cycle(itertools.product(formats, formats))
+    shapes, dtypes = itertools.cycle(SHAPES), itertools.cycle((torch.bfloat16, torch.float16))
+    number = 0
+    for operation in operations:
+        for kinds in KINDS:
+            check(ctx, memory, operation, next(shapes), kinds, next(pairs), next(dtypes), number)
+            number += 1
+
+
+def every_variant(ctx, memory, formats):
+    for number, variant in enumerate(cases.VARIANTS):
+        for kinds in (("row", "row"), ("line", "square")):
+            check(ctx, memory, "matmul_all_reduce", (70, 150, 200), kinds, formats,
+                  torch.bfloat16, number, variant)  # fmt: skip
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("arch", FORMATS)
+def test_matches_float64(emulated, arch, world_size):
+    emulated(arch, adversarial=0).run(every_kind, world_size, FORMATS[arch], OPERATIONS)
+
+
+@pytest.mark.parametrize("arch", FORMATS)
+def test_memory_may_be_as_late_as_it_can(emulated, arch):
+    gpus = emulated(arch, adversarial=1, order="random", seed=3)
+    gpus.run(every_kind, 2, FORMATS[arch], OPERATIONS[::2])
+    gpus.run(every_variant, 2, FORMATS[arch])
+
+
+def refused(ctx, memory, formats, words):
+    A = passed(memory, drawn("A", 4, 8).to(formats[0]))
+    B = passed(memory, drawn("B", 8, 4).to(formats[1]))
+    one = passed(memory, torch.ones(1, 1))
+    for dtype in (torch.bfloat16, torch.float32):
+        C = memory.passed(memory.heap(4, 4, dtype=dtype))
+        with pytest.raises(ValueError, match=words[dtype]):
+            ctx.ops.matmul_all_reduce(C, A, B, scale_a=one, scale_b=one)
+    ctx.barrier()
+
+
+def test_other_formats_are_refused(emulated):
+    """By name: gfx90a has no float8 at all, each of the others one kind of it."""
+    others = {
+        "gfx90a": (FORMATS["gfx950"], "A: expected dtype float32, float16 or bfloat16 on gfx90a"),
+        "gfx942": (FORMATS["gfx950"], "float8_e4m3fnuz or float8_e5m2fnuz on gfx942"),
+        "gfx950": (FORMATS["gfx942"], "float8_e4m3fn or float8_e5m2 on gfx950"),
+    }
+    for arch, (formats, words) in others.items():
+        both = dict.fromkeys((torch.bfloat16, torch.float32), words)
+        emulated(arch).run(refused, 1, formats, both)
