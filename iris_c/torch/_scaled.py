@@ -403,15 +403,16 @@ def _gathered_shapes(
     return whole, [[*whole[:-1], B.shape[1]] for B in Bs]
 
 
-def _own_scale(A: Tensor, scale: Tensor, gather_dim: int, group: str) -> Tensor:
-    """This rank's, of a shard's, of all ranks' rows, or the one that all have."""
+def _own_scale(A: Tensor, scale: Tensor, gather_dim: int, group: str) -> Tensor | None:
+    """This rank's: of its shard's rows, given as such or with all ranks'. None: one for all."""
     ctx = _context(group)
-    if scale.numel() == 1 or scale.dim() != A.dim() or gather_dim == A.dim() - 1:
+    if scale.dim() == A.dim() and scale.shape[:-1] == A.shape[:-1] and scale.shape[-1] == 1:
         return scale
-    if scale.shape[gather_dim] == A.shape[gather_dim]:
-        return scale
-    if scale.shape[gather_dim] == A.shape[gather_dim] * ctx.world_size:
-        return scale.chunk(ctx.world_size, gather_dim)[ctx.rank]
+    if scale.numel() == 1:
+        return None
+    if gather_dim < A.dim() - 1 and scale.dim() == A.dim():
+        if scale.shape[gather_dim] == A.shape[gather_dim] * ctx.world_size:
+            return scale.chunk(ctx.world_size, gather_dim)[ctx.rank]
     return scale
 
 
@@ -439,9 +440,11 @@ def _fused_all_gather_scaled_matmul(
     whole, shapes = _gathered_shapes(A, Bs, gather_dim, group_name)
     by_columns = gather_dim == A.dim() - 1
     first = 0 if by_columns else gather_dim
-    scale = _own_scale(A, A_scale, gather_dim, group_name)
-    if scale.numel() > 1:
-        scale = _rows_first(scale, first)
+    own = _own_scale(A, A_scale, gather_dim, group_name)
+    # One for all is this rank's, whatever others have: it goes with B's.
+    scale = torch.ones_like(A_scale) if own is None else _rows_first(own, first)
+    if own is None:
+        B_scales = [scale_b * A_scale.reshape(1, 1) for scale_b in B_scales]
     matrix = _rows_first(A, first)
 
     def back(tensor: Tensor, shape: list[int]) -> Tensor:

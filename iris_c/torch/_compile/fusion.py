@@ -8,7 +8,8 @@ from collections import Counter
 
 from torch.fx import Graph, Node
 
-import iris_c.torch._gradients  # noqa: F401  (the operations)
+import iris_c.torch._gradients
+import iris_c.torch._scaled  # noqa: F401  (the operations)
 from iris_c.torch._compile.gathers import fuse_gathers
 from iris_c.torch._compile.graphs import FUSED, sort
 from iris_c.torch._compile.reductions import fuse_reductions

@@ -33,6 +33,7 @@ from iris_c.torch._compile.graphs import (
     is_call,
     number_of,
     only_user,
+    same_shape,
     sizes_from,
     sort,
     splits,
@@ -44,8 +45,11 @@ from iris_c.torch._compile.graphs import (
 from iris_c.torch._compile.groups import Ranks, ranks_of
 from iris_c.torch._compile.products import (
     Product,
+    fused_call,
+    has_one,
     product_behind,
     product_of,
+    scaled_product_of,
     with_sizes_of_operands,
 )
 from iris_c.torch._compile.reductions import parts_of
@@ -181,10 +185,12 @@ def _operands(gather: Gather) -> list[Operand]:
                 if following is not None:
                     ways.append(([*path, user], following))
                 continue
-            product = product_of(user, gather.ranks)
+            product = product_of(user, gather.ranks) or scaled_product_of(user, gather.ranks)
             if product is None or product.A is product.B or product.bias is last:
                 continue
             operand = _operand(product, gather, path, layout)
+            if operand is not None and product.scales is not None:
+                operand = _with_scales_of_shard(operand)
             if operand is not None:
                 found.append(operand)
     return found
@@ -209,6 +215,46 @@ def _operand(product: Product, gather: Gather, path: list[Node], layout: Layout)
     # Gathered along the inner dimension, both operands have it in the order of the ranks.
     in_order = operand.divides_columns or equal(number_of(shape[: gather.dim]), 1)
     return operand if in_order or operand.dim == 0 else None
+
+
+def _with_scales_of_shard(operand: Operand) -> Operand | None:
+    """The same with the scales of the shard, which are gathered with it; None if they are not to be
+    found, or the operand is not just all ranks' rows."""
+    product, gather = operand.product, operand.gather
+    assert product.scales is not None
+    scale_a, scale_b = product.scales
+    lead = value(gather.node).shape[: gather.dim]
+    if not (operand.is_A and not operand.transposed and not operand.divides_columns):
+        return None
+    if not equal(number_of(lead), 1):
+        return None
+    if not has_one(scale_a):
+        own = _gathered_scale(scale_a, gather)
+        if own is None:
+            return None
+        scales = (own, scale_b)
+        return operand._replace(product=product._replace(scales=scales))
+    return operand
+
+
+def _gathered_scale(scale: Node, gather: Gather) -> Node | None:
+    """What a scale of all ranks' rows has been gathered from by the ranks that gather the operand:
+    one for each row of the shard."""
+    node = scale
+    while is_call(node, *RESHAPING) and isinstance(node.args[0], Node):
+        node = node.args[0]
+    if not is_call(node, c10d.wait_tensor.default):
+        return None
+    collective = node.args[0]
+    if not is_call(collective, c10d.all_gather_into_tensor.default):
+        return None
+    assert isinstance(collective, Node)
+    own, _, group = collective.args
+    if not isinstance(own, Node) or ranks_of(group) != gather.ranks:
+        return None
+    shard, rows = value(gather.shard).shape, value(own).shape
+    # One of each row, in the rows' order: nothing moves in a column.
+    return own if same_shape(rows[:-1], shard[:-1]) and equal(rows[-1], 1) else None
 
 
 def _has_other_users(operand: Operand) -> bool:
@@ -272,12 +318,15 @@ def _fuse(operand: Operand, others: bool, forms: Sequence[Gather]) -> bool:
     B, bias = (product.B if operand.is_A else build.transposed(product.A)), product.bias
     if bias is not None and not operand.is_A:
         bias = build.reshaped(bias, [-1, 1])
+    product = product._replace(B=B)
+    if product.scales is not None:
+        product = product._replace(scales=_scales_in_place(build, product.scales))
     if others:
-        both = build.fused(iris_c.all_gather_matmul.default, A, B, bias, operand.dim, ranks.name)
+        both = fused_call(build, "all_gather_matmul", product, A, bias, operand.dim, ranks.name)
         result = build.call(operator.getitem, both, 0)
         joined = build.call(operator.getitem, both, 1)
     else:
-        result = build.fused(iris_c.gathered_matmul.default, A, B, bias, operand.dim, ranks.name)
+        result = fused_call(build, "gathered_matmul", product, A, bias, operand.dim, ranks.name)
         joined = None
     if operand.dim == 0 and not equal(number_of(value(gather.node).shape[: gather.dim]), 1):
         N = build.size(B, 1)
@@ -298,6 +347,16 @@ def _fuse(operand: Operand, others: bool, forms: Sequence[Gather]) -> bool:
         whole.replace_all_uses_with(build.reshaped(joined, sizes))
     erase_unused(product.node.graph, [product.node, *operand.path, *gather.between, gather.wait])
     return True
+
+
+def _scales_in_place(build: Builder, scales: tuple[Node, Node]) -> tuple[Node, Node]:
+    """Of a shard's rows, (rows, 1), and of B. One that all rows have is this rank's, whatever
+    others have, as it was: it goes with B's."""
+    scale_a, scale_b = scales
+    if has_one(scale_a):
+        both = build.call(aten.mul.Tensor, scale_b, build.reshaped(scale_a, [1, 1]))
+        return build.call(aten.ones_like.default, scale_a), both
+    return build.reshaped(scale_a, [-1, 1]), scale_b
 
 
 # ---- the product is gathered ----
@@ -325,9 +384,7 @@ def _fuse_result(collective: Node) -> bool:
     if written_before([*product.operands, *path], collective):
         return False
     build = Builder(product.place)
-    result = build.fused(
-        iris_c.matmul_all_gather.default, product.A, product.B, product.bias, ranks.name
-    )
+    result = fused_call(build, "matmul_all_gather", product, product.A, product.bias, ranks.name)
     if len(path) > 1:
         result = build.reshaped(result, [-1, *sizes[1:]])
     if not stands_for(result, wait):

@@ -8,12 +8,14 @@ do alike is to run it, so the context is made at the first call, by iris_c.torch
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 
+import iris_c
 from iris_c.torch import _groups
 
 __all__ = ["Ranks", "facts", "ranks_of"]
@@ -41,6 +43,29 @@ def ranks_of(group_name: Any) -> Ranks | None:
     else:
         on_cpu = ctx.backend == "cpu"
     return Ranks(name, dist.get_world_size(group), "cpu" if on_cpu else "cuda")
+
+
+def takes(dtype: torch.dtype, ranks: Ranks) -> bool:
+    """Whether products of these ranks' chip take operands of a float8 dtype."""
+    return dtype.itemsize == 1 and dtype.is_floating_point and _takes(dtype, ranks.device_type)
+
+
+@functools.cache
+def _takes(dtype: torch.dtype, device_type: str) -> bool:
+    try:
+        iris_c.ops.auto_config("matmul_all_reduce", 1, 1, 1, dtype, 1, _arch(device_type))
+    except ValueError:
+        return False
+    return True
+
+
+def _arch(device_type: str) -> str:
+    if device_type == "cpu":
+        return "cpu"
+    properties = torch.cuda.get_device_properties()
+    if torch.version.hip:
+        return str(properties.gcnArchName).split(":")[0]
+    return f"sm_{properties.major}{properties.minor}a"
 
 
 def facts() -> tuple[Any, ...]:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: The iris_c authors
 """Nodes that are a product of matrices, with a bias or without, of dtypes that fused operations
-have."""
+have; and those of float8 matrices with scales (torch._scaled_mm)."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.fx import Node
@@ -17,28 +17,33 @@ from iris_c.torch._compile.graphs import (
     equal,
     hint,
     is_call,
+    number_of,
     only_user,
+    same_shape,
     sizes_from,
     value,
 )
-from iris_c.torch._compile.groups import Ranks
+from iris_c.torch._compile.groups import Ranks, takes
 
+iris_c = torch.ops.iris_c
 DTYPES = {torch.float32, torch.float16, torch.bfloat16}
 
 
 class Product(NamedTuple):
     """C = A @ B + bias. All are of one dtype and on one device; the bias has one number for each
-    column."""
+    column. With scales A and B are float8: C = (A * scales[0]) @ (B * scales[1]) + bias."""
 
     node: Node
     A: Node
     B: Node
     bias: Node | None
     place: Node  # where all operands are there: the node itself, or where the bias is added
+    scales: tuple[Node, Node] | None = None
 
     @property
     def operands(self) -> tuple[Node, ...]:
-        return (self.A, self.B) if self.bias is None else (self.A, self.B, self.bias)
+        bias = () if self.bias is None else (self.bias,)
+        return (self.A, self.B, *bias, *(self.scales or ()))
 
     @property
     def work(self) -> float:
@@ -59,6 +64,61 @@ def product_of(node: Node, ranks: Ranks) -> Product | None:
     else:
         return None
     return product if _fits(product, ranks) else None
+
+
+def scaled_product_of(node: Node, ranks: Ranks) -> Product | None:
+    """The product of float8 matrices that a node is, if it can be fused for these ranks."""
+    if not is_call(node, aten._scaled_mm.default):
+        return None
+    names = ("self", "mat2", "scale_a", "scale_b", "bias", "scale_result")
+    given = dict(zip(names, node.args, strict=False)) | node.kwargs
+    A, B, scale_a, scale_b, bias, result = (given.get(name) for name in names)
+    if result is not None or not all(isinstance(x, Node) for x in (A, B, scale_a, scale_b)):
+        return None
+    product = Product(node, A, B, bias, node, (scale_a, scale_b))  # type: ignore[arg-type]
+    return product if _scaled_fits(product, ranks) else None
+
+
+def has_one(node: Node) -> bool:
+    """Whether a tensor has one element."""
+    return equal(number_of(value(node).shape), 1)
+
+
+def _scaled_fits(product: Product, ranks: Ranks) -> bool:
+    assert product.scales is not None
+    results = [value(node) for node in (product.node, *product.operands)]
+    if not all(isinstance(result, torch.Tensor) for result in results):
+        return False
+    C, A, B = results[:3]
+    if C.dtype not in DTYPES or not (takes(A.dtype, ranks) and takes(B.dtype, ranks)):
+        return False
+    if any(result.device.type != ranks.device_type for result in results):
+        return False
+    if product.bias is not None and (
+        value(product.bias).dtype != C.dtype
+        or not _is_of_columns(value(product.bias).shape, C.shape[1])
+    ):
+        return False
+    # Others than these come in layouts of their own.
+    shapes = ((A.shape[0], 1), (1, B.shape[1]))
+    return all(
+        value(scale).dtype == torch.float32
+        and (has_one(scale) or same_shape(value(scale).shape, shape))
+        for scale, shape in zip(product.scales, shapes, strict=True)
+    )
+
+
+def fused_call(
+    build: Builder, name: str, product: Product, A: Node, bias: Node | None, *how: Any
+) -> Node:
+    """A call of a fused operation with the product's operands, but for these. `how` are the other
+    arguments, of which the last is the ranks' name."""
+    if product.scales is None:
+        return build.fused(getattr(iris_c, name).default, A, product.B, bias, *how)
+    *others, group = how
+    target = getattr(iris_c, f"scaled_{name}").default
+    dtype = value(product.node).dtype
+    return build.fused(target, A, product.B, *product.scales, bias, *others, dtype, group)
 
 
 def _fits(product: Product, ranks: Ranks) -> bool:
@@ -89,7 +149,7 @@ def product_behind(node: Node, ranks: Ranks) -> tuple[Product, list[Node]] | Non
     this one. Nobody but each next one of them uses them. A bias may be added on the way."""
     path = [node]
     bias = place = None
-    while not is_call(node, aten.mm.default, aten.addmm.default):
+    while not is_call(node, aten.mm.default, aten.addmm.default, aten._scaled_mm.default):
         if is_call(node, *RESHAPING):
             before = node.args[0]
         elif bias is None and (found := _added_bias(node)) is not None:
@@ -100,7 +160,7 @@ def product_behind(node: Node, ranks: Ranks) -> tuple[Product, list[Node]] | Non
             return None
         node = before
         path.insert(0, node)
-    product = product_of(node, ranks)
+    product = product_of(node, ranks) or scaled_product_of(node, ranks)
     if product is None:
         return None
     if bias is None or place is None:

@@ -38,7 +38,13 @@ from iris_c.torch._compile.graphs import (
     written_before,
 )
 from iris_c.torch._compile.groups import Ranks, ranks_of
-from iris_c.torch._compile.products import Product, product_behind, with_sizes_of_operands
+from iris_c.torch._compile.products import (
+    Product,
+    fused_call,
+    has_one,
+    product_behind,
+    with_sizes_of_operands,
+)
 
 c10d = torch.ops._c10d_functional
 iris_c = torch.ops.iris_c
@@ -109,7 +115,7 @@ def _fuse_all_reduce(collective: Node) -> bool:
     bias = product.bias
     if bias is not None:
         bias = build.call(iris_c.all_reduce.default, bias, "sum", ranks.name)
-    fused = build.fused(iris_c.matmul_all_reduce.default, product.A, product.B, bias, ranks.name)
+    fused = fused_call(build, "matmul_all_reduce", product, product.A, bias, ranks.name)
     if scale != 1:
         fused = build.call(aten.mul.Tensor, fused, scale)
     with_sizes_of_operands(product)
@@ -271,6 +277,9 @@ def _fuse_reduce_scatter(collective: Node) -> bool:
     if max(places) > divided:
         scattered = 0
         if not equal(number_of(layout.shape[:divided]), 1):
+            if product.scales is not None and not has_one(product.scales[0]):
+                build.take_back()  # the scales' rows would have to be put in that order too
+                return False
             lead = build.product(shape[:divided])
             K = build.size(A, 1)
             A = build.reshaped(
@@ -286,9 +295,7 @@ def _fuse_reduce_scatter(collective: Node) -> bool:
         bias = build.call(iris_c.all_reduce.default, bias, "sum", ranks.name)
     elif bias is not None:
         bias = build.call(iris_c.reduce_scatter.default, bias, 0, ranks.name)
-    share = build.fused(
-        iris_c.matmul_reduce_scatter.default, A, product.B, bias, scattered, ranks.name
-    )
+    share = fused_call(build, "matmul_reduce_scatter", product, A, bias, scattered, ranks.name)
     if scale != 1:
         share = build.call(aten.mul.Tensor, share, scale)
     result = build.reshaped(
