@@ -378,6 +378,8 @@ def all_reduce_rmsnorm(
     config: Config | None = None,
     workspace: FusedWorkspace | None = None,
     group: Sequence[int] | None = None,
+    *,
+    output_scale: Tensor | None = None,
 ) -> FusedWorkspace: ...
 def reduce_scatter(
     ctx: Context,

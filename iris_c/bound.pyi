@@ -188,6 +188,8 @@ class BoundCcl:
         config: Config | None = None,
         workspace: FusedWorkspace | None = None,
         group: Sequence[int] | None = None,
+        *,
+        output_scale: Tensor | None = None,
     ) -> FusedWorkspace: ...
     def reduce_scatter(
         ctx,

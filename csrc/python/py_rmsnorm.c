@@ -12,7 +12,7 @@
 #include "py_values.h"
 #include "py_wait.h"
 
-enum { OUTPUT, RESIDUAL_OUT, INPUT, RESIDUAL, WEIGHT, TENSORS };
+enum { OUTPUT, RESIDUAL_OUT, INPUT, RESIDUAL, WEIGHT, OUTPUT_SCALE, TENSORS };
 
 static PyObject *all_reduce_rmsnorm(struct iris_py_call *call, PyObject *const *values,
                                     PyObject *eps_value)
@@ -23,6 +23,7 @@ static PyObject *all_reduce_rmsnorm(struct iris_py_call *call, PyObject *const *
         [INPUT] = {"input", IRIS_PY_READ, false},
         [RESIDUAL] = {"residual", IRIS_PY_READ, true},
         [WEIGHT] = {"weight", IRIS_PY_READ, false},
+        [OUTPUT_SCALE] = {"output_scale", IRIS_PY_WRITTEN, true},
     };
     struct iris_py_tensor tensors[TENSORS];
     const struct iris_tensor *given[TENSORS];
@@ -41,7 +42,8 @@ static PyObject *all_reduce_rmsnorm(struct iris_py_call *call, PyObject *const *
                                          .residual_out = given[RESIDUAL_OUT],
                                          .input = given[INPUT],
                                          .residual = given[RESIDUAL],
-                                         .weight = given[WEIGHT]};
+                                         .weight = given[WEIGHT],
+                                         .output_scale = given[OUTPUT_SCALE]};
     IRIS_PY_BEGIN_WAIT
     status = iris_all_reduce_rmsnorm(call->ctx, &core, eps, &call->options);
     IRIS_PY_END_WAIT(status)
@@ -69,7 +71,8 @@ static PyObject *ops_all_reduce_rmsnorm(PyObject *module, PyObject *const *args,
                                                         [RESIDUAL_OUT] = a.residual_out,
                                                         [INPUT] = a.input,
                                                         [RESIDUAL] = a.residual,
-                                                        [WEIGHT] = a.weight},
+                                                        [WEIGHT] = a.weight,
+                                                        [OUTPUT_SCALE] = a.output_scale},
                                   a.eps));
 }
 

@@ -59,6 +59,7 @@
     X(peer)                                                                                        \
     X(raw_repr)                                                                                    \
     X(residual)                                                                                    \
+    X(output_scale)                                                                                \
     X(residual_out)                                                                                \
     X(value)                                                                                       \
     X(weight)                                                                                      \

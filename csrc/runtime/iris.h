@@ -388,9 +388,14 @@ enum iris_status iris_reduce(struct iris_context *ctx, const struct iris_tensor 
 /* residual_out = the sum of the ranks' inputs + residual, output = residual_out * weight /
  * sqrt(mean of its squares over the last dimension + eps); fp32, fp16, bf16, sums in fp32. The
  * output may be the input, residual_out may be residual. Variants ll and ll_two_shot, on the cpu
- * also one_shot and two_shot. */
+ * also one_shot and two_shot.
+ *
+ * On the cpu output may be float8, with a scale for each row, or for each 128 of it, in
+ * output_scale, fp32: what the elements are to be multiplied by. It then shares memory with
+ * nothing. */
 struct iris_rmsnorm_tensors {
     const struct iris_tensor *output, *residual_out; /* as input */
+    const struct iris_tensor *output_scale;          /* (..., 1), (..., ceil(n / 128)), or NULL */
     const struct iris_tensor *input;                 /* (..., n) */
     const struct iris_tensor *residual;              /* as input; NULL: none */
     const struct iris_tensor *weight;                /* (n) */

@@ -576,7 +576,9 @@ struct iris_rmsnorm_args {
     uint64_t residual_out;
     uint64_t weight;
     float eps;
-    uint32_t pad;
+    uint32_t output_dtype; /* as the input, or float8 with the scales below: cpu only */
+    uint64_t output_scale; /* of floats; 0: output has the input's dtype */
+    int64_t scale_cols;    /* elements of a row that have one scale */
 };
 
 /* barrier, compare_clocks. */

@@ -61,11 +61,58 @@ struct table {
     }
 };
 
+constexpr format formats[] = {e4m3fn, e5m2, e4m3fnuz, e5m2fnuz};
 constexpr table tables[] = {table(e4m3fn), table(e5m2), table(e4m3fnuz), table(e5m2fnuz)};
+
+/* The bits of the largest finite value. */
+constexpr int largest_bits(const format &f)
+{
+    return f.is_fnuz ? 0x7f : f.has_infinities ? 0x7b : 0x7e;
+}
+
+/* Of a finite |value| that is not too large, as a multiple of the units of its binade; one that is
+ * rounded up to the next binade has the bits that follow. */
+int bits_of_size(const format &f, float size)
+{
+    const int least = 1 - f.bias;
+    int exponent;
+
+    if (size == 0)
+        return 0;
+    (void)frexpf(size, &exponent); /* size < 2 ** exponent */
+    exponent = exponent - 1 > least ? exponent - 1 : least;
+    return ((exponent - least) << f.mantissa_bits) +
+           (int)nearbyintf(ldexpf(size, f.mantissa_bits - exponent));
+}
+
+uint8_t bits_of(const format &f, float largest, float value)
+{
+    const float size = fabsf(value);
+    const int sign = signbit(value) ? 0x80 : 0;
+
+    if (isnan(value))
+        return f.is_fnuz ? 0x80 : (uint8_t)(sign | 0x7f);
+    const int bits = size < largest ? bits_of_size(f, size) : largest_bits(f);
+    return (uint8_t)(f.is_fnuz && bits == 0 ? 0 : sign | bits);
+}
 
 } // namespace
 
 const float *iris_float8_values(enum iris_dtype dtype)
 {
     return tables[dtype - IRIS_DTYPE_F8_E4M3FN].values;
+}
+
+float iris_float8_largest(enum iris_dtype dtype)
+{
+    return iris_float8_values(dtype)[largest_bits(formats[dtype - IRIS_DTYPE_F8_E4M3FN])];
+}
+
+void iris_float8_store(enum iris_dtype dtype, uint8_t *out, const float *in, int64_t n)
+{
+    const format &f = formats[dtype - IRIS_DTYPE_F8_E4M3FN];
+    const float largest = iris_float8_largest(dtype);
+
+    for (int64_t i = 0; i < n; ++i)
+        out[i] = bits_of(f, largest, in[i]);
 }

@@ -201,16 +201,90 @@ static enum iris_status check_row_tensor(const struct iris_context *ctx, const c
     return iris_check_numel(name, tensor, iris_tensor_numel(input), "as many as input");
 }
 
+/* Of at least one dimension. */
+static int64_t count_rows(const struct iris_tensor *tensor)
+{
+    int64_t rows = 1;
+
+    for (int d = 0; d < tensor->ndim - 1; ++d)
+        rows *= tensor->shape[d];
+    return rows;
+}
+
+/* How many elements of a row have one scale. */
+static int64_t scale_cols_of(const struct iris_rmsnorm_tensors *t)
+{
+    const int64_t columns = t->input->shape[t->input->ndim - 1];
+    const int64_t rows = count_rows(t->input);
+
+    return columns <= IRIS_SCALE_BLOCK || iris_tensor_numel(t->output_scale) == rows
+               ? (columns > 0 ? columns : 1)
+               : IRIS_SCALE_BLOCK;
+}
+
+static enum iris_status check_output_scale(const struct iris_context *ctx,
+                                           const struct iris_rmsnorm_tensors *t)
+{
+    const struct iris_tensor *scale = t->output_scale;
+    const int64_t rows = count_rows(t->input);
+    const int64_t blocks = iris_ceil_div(t->input->shape[t->input->ndim - 1], IRIS_SCALE_BLOCK);
+
+    if (iris_device_traits(ctx->device)->is_gpu)
+        return IRIS_FAIL(IRIS_EINVAL, "output_scale: expected None on the %s backend, got a tensor",
+                         ctx->ops->name);
+    if (!IRIS_IS_FLOAT8(t->output->dtype))
+        return IRIS_FAIL(IRIS_EINVAL,
+                         "output: expected dtype float8_e4m3fn, float8_e5m2, float8_e4m3fnuz or "
+                         "float8_e5m2fnuz with output_scale, got %s",
+                         iris_dtype_name(t->output->dtype));
+    IRIS_TRY(iris_check_device(ctx, "output_scale", scale));
+    if (scale->dtype != IRIS_DTYPE_F32)
+        return IRIS_FAIL(IRIS_EINVAL, "output_scale: expected dtype float32, got %s",
+                         iris_dtype_name(scale->dtype));
+    IRIS_TRY(iris_check_contiguous("output_scale", scale));
+    IRIS_TRY(iris_check_output("output_scale", scale));
+    if (iris_tensor_numel(scale) != rows && iris_tensor_numel(scale) != rows * blocks)
+        return IRIS_FAIL(IRIS_EINVAL,
+                         "output_scale: expected %lld elements, one for each row, or %lld, one for "
+                         "%d of it, got %lld",
+                         (long long)rows, (long long)(rows * blocks), IRIS_SCALE_BLOCK,
+                         (long long)iris_tensor_numel(scale));
+    IRIS_TRY(iris_check_disjoint("output_scale", scale, "input", t->input));
+    IRIS_TRY(iris_check_disjoint("output_scale", scale, "output", t->output));
+    IRIS_TRY(iris_check_disjoint("output_scale", scale, "residual_out", t->residual_out));
+    return iris_check_disjoint("output_scale", scale, "weight", t->weight);
+}
+
+/* The output: as the input, or of float8 with scales. */
+static enum iris_status check_normed(const struct iris_context *ctx,
+                                     const struct iris_rmsnorm_tensors *t)
+{
+    if (t->output_scale == NULL) {
+        IRIS_TRY(check_row_tensor(ctx, "output", t->output, t->input));
+        return check_same_or_apart("output", t->output, "input", t->input);
+    }
+    IRIS_TRY(iris_check_device(ctx, "output", t->output));
+    IRIS_TRY(iris_check_contiguous("output", t->output));
+    IRIS_TRY(iris_check_output("output", t->output));
+    IRIS_TRY(
+        iris_check_numel("output", t->output, iris_tensor_numel(t->input), "as many as input"));
+    IRIS_TRY(iris_check_disjoint("output", t->output, "input", t->input));
+    return check_output_scale(ctx, t);
+}
+
 static enum iris_status check_rmsnorm(const struct iris_context *ctx,
                                       const struct iris_rmsnorm_tensors *t)
 {
     const struct iris_tensor *input = t->input;
 
-    IRIS_TRY(check_pair(ctx, t->output, input));
+    if (t->output_scale == NULL && IRIS_IS_FLOAT8(t->output->dtype))
+        return IRIS_FAIL(IRIS_EINVAL,
+                         "output_scale: expected a float32 tensor, as output is %s, got None",
+                         iris_dtype_name(t->output->dtype));
+    IRIS_TRY(check_pair(ctx, t->output_scale == NULL ? t->output : t->residual_out, input));
     IRIS_TRY(iris_check_computable("input", input));
     if (input->ndim < 1)
         return IRIS_FAIL(IRIS_EINVAL, "input: expected at least one dimension, got 0-D");
-    IRIS_TRY(check_row_tensor(ctx, "output", t->output, input));
     IRIS_TRY(check_row_tensor(ctx, "residual_out", t->residual_out, input));
     IRIS_TRY(iris_check_output("residual_out", t->residual_out));
     IRIS_TRY(iris_check_device(ctx, "weight", t->weight));
@@ -218,7 +292,7 @@ static enum iris_status check_rmsnorm(const struct iris_context *ctx,
     IRIS_TRY(iris_check_contiguous("weight", t->weight));
     IRIS_TRY(iris_check_numel("weight", t->weight, input->shape[input->ndim - 1],
                               "the last size of input"));
-    IRIS_TRY(check_same_or_apart("output", t->output, "input", input));
+    IRIS_TRY(check_normed(ctx, t));
     IRIS_TRY(iris_check_disjoint("residual_out", t->residual_out, "output", t->output));
     IRIS_TRY(iris_check_disjoint("residual_out", t->residual_out, "input", input));
     IRIS_TRY(iris_check_disjoint("output", t->output, "weight", t->weight));
@@ -227,6 +301,8 @@ static enum iris_status check_rmsnorm(const struct iris_context *ctx,
         return IRIS_OK;
     IRIS_TRY(check_row_tensor(ctx, "residual", t->residual, input));
     IRIS_TRY(iris_check_disjoint("output", t->output, "residual", t->residual));
+    if (t->output_scale != NULL)
+        IRIS_TRY(iris_check_disjoint("output_scale", t->output_scale, "residual", t->residual));
     return check_same_or_apart("residual_out", t->residual_out, "residual", t->residual);
 }
 
@@ -264,16 +340,6 @@ static enum iris_status normalize(struct iris_context *ctx, struct iris_rmsnorm_
     return iris_direct_run(ctx, &launch);
 }
 
-/* Of at least one dimension. */
-static int64_t count_rows(const struct iris_tensor *tensor)
-{
-    int64_t rows = 1;
-
-    for (int d = 0; d < tensor->ndim - 1; ++d)
-        rows *= tensor->shape[d];
-    return rows;
-}
-
 enum iris_status iris_all_reduce_rmsnorm(struct iris_context *ctx,
                                          const struct iris_rmsnorm_tensors *tensors, double eps,
                                          const struct iris_op_options *options)
@@ -304,6 +370,11 @@ enum iris_status iris_all_reduce_rmsnorm(struct iris_context *ctx,
     args.residual = address_of(tensors->residual);
     args.residual_out = address_of(tensors->residual_out);
     args.weight = address_of(tensors->weight);
+    args.output_dtype = (uint32_t)tensors->output->dtype;
+    if (tensors->output_scale != NULL) {
+        args.output_scale = address_of(tensors->output_scale);
+        args.scale_cols = scale_cols_of(tensors);
+    }
     if (iris_is_by_packets(desc.variant))
         return iris_op_run(ctx, &desc, &launch, options);
     return options->prepare ? IRIS_OK : normalize(ctx, &args, desc.dtype, options->stream);

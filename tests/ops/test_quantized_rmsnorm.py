@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: MIT
+# SPDX-FileCopyrightText: The iris_c authors
+"""all_reduce_rmsnorm with an output in float8: rounding to the formats, scales of rows and of each
+128, the error beside float64, what is refused, and a product of what comes out."""
+
+import cases
+import norms
+import pytest
+import torch
+
+from iris_c.testing import ranks
+
+FORMATS = (
+    torch.float8_e4m3fn,
+    torch.float8_e5m2,
+    torch.float8_e4m3fnuz,
+    torch.float8_e5m2fnuz,
+)
+VARIANTS = ("ll", "ll_two_shot", "one_shot", "two_shot")
+
+pytestmark = cases.cpu_only
+
+
+class Quantized(norms.Layer):
+    """The same with a float8 output and a scale for each row, or for each 128 of it."""
+
+    def __init__(self, ctx, shape, dtype, variant, format, by_blocks, **options):
+        super().__init__(ctx, shape, dtype, variant, **options)
+        self.format, self.cols = format, 128 if by_blocks else max(shape[-1], 1)
+        self.output = torch.zeros(shape, dtype=torch.uint8).view(format)
+        blocks = -(-shape[-1] // self.cols)
+        self.scale = cases.poisoned(torch.empty(*shape[:-1], blocks))
+
+    def refill(self, salt):
+        output, self.output = self.output, torch.empty(0)
+        super().refill(salt)
+        self.output = output
+
+    def call(self, **options):
+        super().call(output_scale=self.scale, **options)
+
+    def check(self):
+        """Within half a step of the format of the normed rows, and each scale that of its largest
+        element."""
+        plain = norms.Layer(self.ctx, self.shape, self.dtype, self.config.all_reduce_variant)
+        plain.call()
+        assert torch.equal(plain.residual_out, self.residual_out)
+        x = plain.residual_out.double()
+        normed = x * plain.weight.double() / ((x**2).mean(-1, keepdim=True) + norms.EPS).sqrt()
+        scale = self.scale.double().repeat_interleave(self.cols, -1)[..., : self.shape[-1]]
+        info = torch.finfo(self.format)
+        values = self.output.double() * scale
+        # torch.finfo tells half of it for float8_e5m2fnuz.
+        eps = 2.0**-3 if "e4m3" in str(self.format) else 2.0**-2
+        bound = (eps / 2 + 1e-4) * normed.abs() + scale * info.smallest_normal * eps
+        rows = (x.view(-1, self.shape[-1]) for x in (values, normed, bound))
+        cases.check_close(*rows, f"{self.shape} {self.format}")
+        padded = torch.nn.functional.pad(normed.abs(), (0, -self.shape[-1] % self.cols))
+        most = padded.unflatten(-1, (-1, self.cols)).amax(-1)
+        torch.testing.assert_close(self.scale.double() * info.max, most, rtol=1e-4, atol=0)
+
+
+@ranks(1, 2, 3)
+def test_error(ctx):
+    for number, variant in enumerate(VARIANTS):
+        for shape in ((1, 1), (3, 129), (2, 5, 400), (9, 2200)):
+            for by_blocks in (False, True):
+                dtype = cases.DTYPES[number % 3]
+                layer = Quantized(ctx, shape, dtype, variant, FORMATS[number], by_blocks)
+                layer.call()
+                layer.check()
+
+
+@ranks(1)
+def test_rounding(ctx):
+    """To nearest, ties to even, as torch rounds; zeros, infinities and NaN."""
+    for format in FORMATS:
+        largest = torch.finfo(format).max
+        every = torch.arange(256, dtype=torch.uint8).view(format).float()
+        every = every[every.isfinite()].sort().values
+        between = (every[1:].double() + every[:-1].double()).float() / 2
+        values = torch.cat([every, between, between.nextafter(every[1:]), torch.zeros(3)])
+        # A row whose norm is 1 and whose largest element is the format's: its scale is 1.
+        row = torch.cat([values, torch.tensor([largest])])
+        norm = ((row.double() ** 2).mean() ** 0.5).float()
+        output = torch.zeros(1, row.numel(), dtype=torch.uint8).view(format)
+        scale, out = torch.empty(1, 1), torch.empty(1, row.numel())
+        weight = norm.expand(row.numel()).contiguous()
+        ctx.ccl.all_reduce_rmsnorm(
+            output, out, row.view(1, -1), None, weight, 0.0, output_scale=scale
+        )
+        torch.testing.assert_close(scale, torch.ones(1, 1), rtol=1e-6, atol=0)
+        # What was multiplied by a norm and divided again is near the values, ties are not ties: the
+        # values themselves come back.
+        n = every.numel()
+        torch.testing.assert_close(output[0, :n].float(), every, rtol=0, atol=0)
+        ctx.ccl.all_reduce_rmsnorm(
+            output, out, torch.zeros(1, row.numel()), None, weight, 1.0, output_scale=scale
+        )
+        assert not output.float().any()
+        assert scale.item() == 1
+        row[3] = float("nan")
+        ctx.ccl.all_reduce_rmsnorm(
+            output, out, row.view(1, -1), None, weight, 0.0, output_scale=scale
+        )
+        assert output.float().isnan().all()
+
+
+@ranks(2)
+def test_goes_into_a_product(ctx):
+    """Output and scales are operands of the next product as they are."""
+    for by_blocks in (False, True):
+        layer = Quantized(ctx, (6, 256), torch.bfloat16, "ll", FORMATS[0], by_blocks)
+        layer.call()
+        B, one = torch.randn(256, 5).to(FORMATS[0]), torch.ones(1)
+        C = torch.empty(12, 5)
+        ctx.ops.all_gather_matmul(C, layer.output, B, scale_a=layer.scale, scale_b=one)
+        values = layer.output.double() * layer.scale.double().repeat_interleave(layer.cols, 1)
+        own = C[6 * ctx.rank : 6 * ctx.rank + 6].double()
+        torch.testing.assert_close(own, values @ B.double(), rtol=1e-4, atol=1e-3)
+
+
+@ranks(2)
+def test_refusals(ctx):
+    def call(**changes):
+        given = {
+            "output": torch.empty(4, 256).to(FORMATS[0]), "residual_out": torch.empty(4, 256),
+            "input": torch.ones(4, 256), "residual": None, "weight": torch.ones(256),
+            "output_scale": torch.empty(4, 1),
+        }  # fmt: skip
+        given |= changes
+        ctx.ccl.all_reduce_rmsnorm(**given)
+        return given
+
+    memory = torch.empty(4, 256)
+    for changes, message in (
+        ({"output_scale": None}, "output_scale: expected a float32 tensor, .* got None"),
+        ({"output": torch.empty(4, 256)}, "output: expected dtype float8_e4m3fn, .* got float32"),
+        ({"output_scale": torch.empty(4, 3)}, "output_scale: expected 4 elements, .* got 12"),
+        ({"output_scale": torch.empty(4, 1).double()}, "output_scale: expected dtype float32, got"),
+        ({"output_scale": torch.empty(8, 1)[::2]}, "output_scale: expected a contiguous tensor"),
+        ({"output": torch.empty(3, 256).to(FORMATS[0])}, "output: expected 1024 elements"),
+        ({"residual_out": memory, "output_scale": memory[0, :4]}, "output_scale: expected memory"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call(**changes)
+    given = call()
+    assert (given["output"].float() == 448).all()
