@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * Tensors from the buffer protocol: NumPy's arrays, ctypes, array.array, memoryview, bytes.
+ * Tensors from the buffer protocol: NumPy's arrays, ctypes, array.array, memoryview, bytes; and
+ * NumPy's arrays of ml_dtypes' dtypes, which have none.
  */
 #include "py_view.h"
 
@@ -80,13 +81,75 @@ static int read_view(const char *argument, struct iris_py_tensor *out)
     return check_length(argument, view, tensor);
 }
 
+/* Of an array of NumPy whose dtype is one of ml_dtypes', for which there is no format: the same of
+ * unsigned integers, and *dtype. NULL without an exception: it is none. New. */
+static PyObject *as_integers(PyObject *object, enum iris_dtype *dtype)
+{
+    PyObject *own = PyObject_GetAttrString(object, "dtype");
+    PyObject *name = own ? PyObject_GetAttrString(own, "name") : NULL;
+    PyObject *integers = NULL;
+
+    PyErr_Clear();
+    for (int d = 0; name && PyUnicode_Check(name) && !integers && d < IRIS_DTYPE_COUNT; d++) {
+        if (iris_py_dtype_format((enum iris_dtype)d) ||
+            PyUnicode_CompareWithASCIIString(name, iris_dtype_name((enum iris_dtype)d)) != 0)
+            continue;
+        *dtype = (enum iris_dtype)d;
+        integers = PyObject_CallMethod(
+            object, "view", "s", iris_dtype_nbytes((enum iris_dtype)d) == 1 ? "uint8" : "uint16");
+        if (!integers)
+            break;
+    }
+    Py_XDECREF(name);
+    Py_XDECREF(own);
+    return integers;
+}
+
+/* The first failure is in the air; it stays if this is no such array. */
+static int read_integers(const char *argument, PyObject *object, struct iris_py_tensor *out)
+{
+    PyObject *type, *value, *traceback, *integers;
+    enum iris_dtype dtype;
+    int result;
+
+    PyErr_Fetch(&type, &value, &traceback);
+    integers = as_integers(object, &dtype);
+    if (!integers && !PyErr_Occurred()) {
+        PyErr_Restore(type, value, traceback);
+        return iris_py_rephrase(argument, "its buffer");
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+    if (!integers)
+        return iris_py_rephrase(argument, "its view");
+    result = PyObject_GetBuffer(integers, &out->view, PyBUF_RECORDS_RO);
+    Py_DECREF(integers); /* the buffer keeps it */
+    if (result < 0) {
+        out->view.obj = NULL;
+        return iris_py_rephrase(argument, "its buffer");
+    }
+    if (read_view(argument, out) < 0)
+        return -1;
+    if ((size_t)out->view.itemsize != iris_dtype_nbytes(dtype)) {
+        PyErr_Format(PyExc_ValueError,
+                     "%s: expected elements of %zu bytes, as its dtype is %s, got "
+                     "%zd",
+                     argument, iris_dtype_nbytes(dtype), iris_dtype_name(dtype),
+                     out->view.itemsize);
+        return -1;
+    }
+    out->tensor.dtype = dtype;
+    return 0;
+}
+
 int iris_py_view_read(const char *argument, PyObject *object, struct iris_py_tensor *out)
 {
     if (!PyObject_CheckBuffer(object))
         return iris_py_type_error(argument, iris_py_tensor_kinds, object);
     if (PyObject_GetBuffer(object, &out->view, PyBUF_RECORDS_RO) < 0) {
         out->view.obj = NULL;
-        return iris_py_rephrase(argument, "its buffer");
+        return read_integers(argument, object, out);
     }
     return read_view(argument, out);
 }
