@@ -8,7 +8,11 @@ python benchmarks/bench_matmul.py --op matmul_reduce_scatter      # or matmul_al
 python benchmarks/bench_matmul.py --shape 512 4096 2048 --variant all --ranks 4
 python benchmarks/bench_matmul.py --gemm                          # our product alone, one rank
 python benchmarks/bench_matmul.py --layers --ranks 4 --dtype bfloat16                 # GPUs
+python benchmarks/bench_matmul.py --dtype float8_e4m3fn --scales row    # or tensor, block
 torchrun --nproc-per-node 2 benchmarks/bench_matmul.py
+
+In float8 it is beside torch's in bfloat16, of the same values: scales are powers of two. "block" is
+1 x 128 of A and 128 x 128 of B.
 
 On GPUs torch's symmetric-memory operation for the same stands at the end of a row.
 
@@ -54,6 +58,10 @@ SHAPES = [
     (512, 4096, 2048),
 ]
 VARIANTS = ("two_shot", "one_shot", "ring", "atomic", "spinlock")
+FLOAT8 = {
+    name: getattr(torch, name)
+    for name in ("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz")
+}
 # Relative to the largest element of the result: fp32 accumulation, one rounding per partial sum
 # and one of the result, whose unit roundoff is 2**-24, 2**-11, 2**-8; four times as much at most.
 BOUND = {torch.float32: 4e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
@@ -66,6 +74,20 @@ class AllReduce:
     crossings = 2  # how often a rank's part of the result crosses its links
     whole_K = False  # a layer's K is not divided among the ranks
     joins = False  # it joins its operand: a layer's N is divided, and there are no variants
+    scales: dict[str, torch.Tensor] = {}  # noqa: RUF012  (of float8 operands)
+
+    @property
+    def operands(self):
+        """What our operation multiplies."""
+        return self.quantized or (self.A, self.B)
+
+    quantized: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def quantize(self, dtype, kind):
+        """Have our operation multiply float8; the values become those that float8 has."""
+        a, scale_a = quantized(self.A, dtype, kind, 1)
+        b, scale_b = quantized(self.B.t(), dtype, kind, 128)
+        self.quantized, self.scales = (a, b.t()), {"scale_a": scale_a, "scale_b": scale_b.t()}
 
     def __init__(self, ranks, A, B, dtype, config):
         self.ctx, self.A, self.B, self.config = ranks.ctx, A, B, config
@@ -75,7 +97,7 @@ class AllReduce:
 
     def run(self):
         self.ctx.ops.matmul_all_reduce(
-            self.C, self.A, self.B, config=self.config, workspace=self.workspace
+            self.C, *self.operands, config=self.config, workspace=self.workspace, **self.scales
         )
 
     def peer(self):
@@ -110,7 +132,7 @@ class ReduceScatter(AllReduce):
 
     def run(self):
         self.ctx.ops.matmul_reduce_scatter(
-            self.C, self.A, self.B, config=self.config, workspace=self.workspace
+            self.C, *self.operands, config=self.config, workspace=self.workspace, **self.scales
         )
 
     def peer(self):
@@ -142,7 +164,7 @@ class AllGather(AllReduce):
 
     def run(self):
         self.ctx.ops.matmul_all_gather(
-            self.C, self.A, self.B, config=self.config, workspace=self.workspace
+            self.C, *self.operands, config=self.config, workspace=self.workspace, **self.scales
         )
 
     def peer(self):
@@ -178,8 +200,8 @@ class AllGatherMatmul(AllReduce):
 
     def run(self):
         getattr(self.ctx.ops, self.name)(
-            self.C, self.A, self.B, gather_dim=self.dim, config=self.config,
-            workspace=self.workspace,
+            self.C, *self.operands, gather_dim=self.dim, config=self.config,
+            workspace=self.workspace, **self.scales,
         )  # fmt: skip
 
     def peer(self):
@@ -227,15 +249,34 @@ OPERATIONS = {
 OPERATIONS["all_gather_matmul_hbm_buffer:1"] = JoinedColumns  # gather_dim=1
 
 
-def measure(ranks: harness.Ranks, operation, shape, dtype, variant) -> harness.Row:
+def quantized(wide, dtype, kind, rows):
+    """A matrix in float8 and its scales; `wide` gets their product's values, which it has exactly.
+    Blocks have so many rows."""
+    M, K = wide.shape
+    size = {"tensor": (M, K), "row": (1, K), "block": (rows, 128)}[kind]
+    padded = torch.nn.functional.pad(wide.float(), (0, -K % size[1], 0, -M % size[0]))
+    blocks = padded.unflatten(1, (-1, size[1])).unflatten(0, (-1, size[0]))
+    most = blocks.abs().amax((1, 3), keepdim=True).clamp_min(1e-30)
+    scale = torch.exp2((most / torch.finfo(dtype).max).log2().ceil())
+    narrow = (blocks / scale).to(dtype)
+    wide.copy_((narrow.float() * scale).flatten(2, 3).flatten(0, 1)[:M, :K])
+    # The bytes are moved, since torch does not move float8 everywhere.
+    bytes_ = narrow.view(torch.uint8).flatten(2, 3).flatten(0, 1)[:M, :K].contiguous()
+    return bytes_.view(dtype), scale[:, 0, :, 0].contiguous()
+
+
+def measure(ranks: harness.Ranks, operation, shape, given, scales, variant) -> harness.Row:
     M, N, K = shape
     ctx, device = ranks.ctx, ranks.device
+    dtype = torch.bfloat16 if given in FLOAT8.values() else given
     A = torch.randn(M, K, device=device).to(dtype)
     B = torch.randn(K, N, device=device).to(dtype)
     kind = OPERATIONS[operation]
     variant = None if kind.joins else variant
     config = iris_c.FusedConfig(all_reduce_variant=variant, **ranks.config)
     case = kind(ranks, A, B, dtype, config)
+    if given is not dtype:
+        case.quantize(given, scales)
     flop = 2 * (M if kind.joins else case.A.shape[0]) * N * K
     others = case.others()
     if others:
@@ -243,7 +284,7 @@ def measure(ranks: harness.Ranks, operation, shape, dtype, variant) -> harness.R
     row = harness.Row(
         operation if ctx.world_size > 1 else "product alone",
         f"{M}x{N}x{K}",
-        str(dtype).removeprefix("torch."),
+        str(given).removeprefix("torch.") + (f" {scales}" if given is not dtype else ""),
         variant or " ".join(f"{name}={value}" for name, value in ranks.config.items()),
         flop,
         float("inf"),
@@ -261,7 +302,8 @@ def measure(ranks: harness.Ranks, operation, shape, dtype, variant) -> harness.R
         of_sum=case.of_sum,
     )
     if "mm" in row.others:
-        sent = (ctx.world_size - 1) / ctx.world_size * case.sent(M, N, K) * dtype.itemsize
+        sent = (ctx.world_size - 1) / ctx.world_size * case.sent(M, N, K)
+        sent *= (given if kind.joins else dtype).itemsize
         row.limit = max(row.others["mm"].median, sent / WIRE)
     return row
 
@@ -280,7 +322,10 @@ def main() -> int:
     arguments = harness.parser(__doc__.splitlines()[0])
     arguments.add_argument("--op", choices=OPERATIONS, default=AllReduce.name)
     arguments.add_argument("--shape", type=int, nargs=3, metavar=("M", "N", "K"), action="append")
-    arguments.add_argument("--dtype", choices=harness.DTYPES, default="float32")
+    arguments.add_argument("--dtype", choices=harness.DTYPES | FLOAT8, default="float32")
+    arguments.add_argument(
+        "--scales", choices=("tensor", "row", "block"), default="row", help="of float8 operands"
+    )
     arguments.add_argument("--variant", choices=(*VARIANTS, "all"), default="two_shot")
     arguments.add_argument(
         "--config", type=setting, nargs="*", default=[], metavar="FIELD=VALUE", help="FusedConfig's"
@@ -294,7 +339,7 @@ def main() -> int:
     )
     options = arguments.parse_args()
     variants = VARIANTS if options.variant == "all" else (options.variant,)
-    dtype = harness.DTYPES[options.dtype]
+    dtype = (harness.DTYPES | FLOAT8)[options.dtype]
     options.ranks = 1 if options.gemm else options.ranks
     shapes = [tuple(shape) for shape in options.shape or SHAPES]
     if options.layers:
@@ -307,7 +352,9 @@ def main() -> int:
     elif options.products:
         shapes = PRODUCTS
     options.cases = [
-        (options.op, shape, dtype, variant) for shape in shapes for variant in variants
+        (options.op, shape, dtype, options.scales, variant)
+        for shape in shapes
+        for variant in variants
     ]
     return harness.run(body, options)
 
