@@ -8,8 +8,16 @@ import subprocess
 import sys
 
 import pytest
+from descriptors import ON_GPU
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+
+
+def has_devices(ranks):
+    """Whether there are GPUs for so many ranks, or they need none."""
+    import torch
+
+    return not ON_GPU or torch.cuda.device_count() >= ranks
 
 
 def output_of(command, deadline=150):

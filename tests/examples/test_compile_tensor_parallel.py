@@ -8,6 +8,7 @@ import re
 import sys
 
 import pytest
+from descriptors import ON_GPU
 from launching import TORCHRUN, output_of
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -21,7 +22,8 @@ def test_it_is_fused_and_equal(tmp_path, monkeypatch):
     small = ["--width", "16", "--length", "8", "--steps", "1"]
     output = output_of([*TORCHRUN, "2", str(EXAMPLE), *small], deadline=300)
     assert "{'all_gather_matmul': 2, 'matmul_reduce_scatter': 2}" in output
-    assert float(re.search(r"largest difference (\S+),", output)[1]) < 1e-4
+    limit = 3e-2 if ON_GPU else 1e-4  # in bfloat16, in float32
+    assert float(re.search(r"largest difference (\S+),", output)[1]) < limit
 
 
 @pytest.mark.slow

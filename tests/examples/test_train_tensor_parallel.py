@@ -11,7 +11,7 @@ import pathlib
 import sys
 
 import pytest
-from launching import TORCHRUN, output_of
+from launching import TORCHRUN, has_devices, output_of
 
 import iris_c
 from iris_c.testing import run_ranks
@@ -31,10 +31,13 @@ def test_losses_do_not_depend_on_the_number_of_ranks(tmp_path):
     pytest.importorskip("matplotlib")
     single = losses_of([sys.executable], tmp_path / "single")
     double = losses_of([*TORCHRUN, "2"], tmp_path / "double")
-    mesh = losses_of([*TORCHRUN, "4"], tmp_path / "mesh", "--tensor-parallel", "2")
-    assert len(single) == len(double) == len(mesh) == 30
+    runs = [single, double]
+    if has_devices(4):
+        mesh = [*TORCHRUN, "4"]
+        runs.append(losses_of(mesh, tmp_path / "mesh", "--tensor-parallel", "2"))
+    assert all(len(losses) == 30 for losses in runs)
     assert single[-1] < 0.75 * single[0], "it does not learn"
-    for step, (one, *others) in enumerate(zip(single, double, mesh, strict=True)):
+    for step, (one, *others) in enumerate(zip(*runs, strict=True)):
         for other in others:
             assert abs(one - other) < 1e-3 * one, f"step {step}: {one} against {other}"
 
@@ -44,10 +47,11 @@ def gradients_of(example, ctx):
     import torch
 
     torch.manual_seed(7)
-    model = example.LanguageModel(ctx, width=32, heads=4, layers=2, time=16)
-    text, following = next(example.batches(example.standard_library_text(), 2, 16, seed=7))
+    model = example.LanguageModel(ctx, width=32, heads=4, layers=2, time=16).to(ctx.device)
+    batch = next(example.batches(example.standard_library_text(), 2, 16, seed=7))
+    text, following = (part.to(ctx.device) for part in batch)
     example.F.cross_entropy(model(text), following).backward()
-    return {name: parameter.grad for name, parameter in model.named_parameters()}
+    return {name: parameter.grad.cpu() for name, parameter in model.named_parameters()}
 
 
 def split_dimension(name):

@@ -11,7 +11,8 @@ from launching import output_of
 EXAMPLE = pathlib.Path(__file__).resolve().parents[2] / "docs/examples/train_through_failures.py"
 
 
-def test_the_others_train_on():
+def test_the_others_train_on(monkeypatch):
+    monkeypatch.setenv("IRIS_C_BACKEND", "cpu")  # on which the example is
     output = output_of([sys.executable, str(EXAMPLE), "--ranks", "3"])
     assert re.search(r"rank \d, step 50: .*rank 2 died", output), output
     assert output.count("of (0, 1), step 50") == 2, output

@@ -7,7 +7,7 @@ import pathlib
 import re
 
 import pytest
-from launching import TORCHRUN, output_of
+from launching import TORCHRUN, has_devices, output_of
 
 EXAMPLE = pathlib.Path(__file__).resolve().parents[2] / "docs/examples/train_with_a_plan.py"
 SMALL = ["--steps", "6", "--width", "32", "--layers", "1", "--length", "16"]
@@ -34,6 +34,7 @@ def test_losses_are_those_of_torchs_styles():
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not has_devices(4), reason="for 4 GPUs")
 def test_with_fsdp_on_the_other_dimension():
     losses, layers = run(4, "--data-parallel", "2")
     assert losses[-1] < losses[0] - 0.2, "it does not learn"

@@ -8,6 +8,7 @@ import dataclasses
 import cases
 import pytest
 import torch
+from waits import waiting
 
 import iris_c
 from iris_c.testing import ranks
@@ -245,9 +246,10 @@ def test_ranks_of_different_forms_are_told(ctx):
         "rank 0 called matmul_all_reduce.M=4, N=6, K=3, float32, \\w+, plain., "
         "rank 1 called matmul_all_reduce.M=4, N=6, K=3, float32, two_shot, blocks "
     )
+    product = waiting(ctx, lambda: ctx.ops.matmul_all_reduce(C, A, B, config=config))
     for _ in range(3):
         with pytest.raises(ValueError, match=expected):
-            ctx.ops.matmul_all_reduce(C, A, B, config=config)
+            product()
         ctx.ops.matmul_all_reduce(C, A, B, config=PLAIN)
         assert torch.equal(C, torch.full((4, 6), 6.0))
 

@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 import torch
+from descriptors import ON_GPU
 from torch.autograd import forward_ad
 from torch.nn.functional import cross_entropy
 
@@ -247,7 +248,8 @@ def test_mistakes_are_named(ctx):
     iris_c.torch.register(ctx)
     x, target = drawn(ROWS, 5), targets(5)
     loss = vocab_parallel_cross_entropy
-    for wrong in (10, -1, 1 << 40):
+    # On GPUs what is no class is a device-side assertion, after which the process has no device.
+    for wrong in () if ON_GPU else (10, -1, 1 << 40):
         bad = target.clone()
         bad[3] = wrong
         with pytest.raises(

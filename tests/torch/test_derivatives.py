@@ -468,10 +468,10 @@ def test_gradients_of_all_layouts(ctx):
 
     numbers = [
         lambda y: y.sum(),
-        lambda y: (y.t() * torch.arange(y.numel()).view(y.t().shape)).sum(),
+        lambda y: (y.t() * torch.arange(y.numel(), device=y.device).view(y.t().shape)).sum(),
         lambda y: y[::2].square().sum(),
         lambda y: y.new_zeros(y.shape[0], 2 * y.shape[1]).index_add(
-            1, torch.arange(y.shape[1]) * 2, y).sin().sum(),
+            1, torch.arange(y.shape[1], device=y.device) * 2, y).sin().sum(),
     ]  # fmt: skip
     for case in all_cases(ctx.world_size):
         if case.result is not None:

@@ -80,8 +80,7 @@ def test_seeds(ctx):
 def test_regions_within_regions(ctx):
     """Of the same context they are none, also with another's between; of others they are."""
     iris_c.torch.register(ctx)
-    iris_c.torch.register(iris_c.Context(rank=0, world_size=1, run_key=f"alone {ctx.rank}",
-                                         heap_size=1 << 20), "alone")  # fmt: skip
+    iris_c.torch.register(iris_c.init(1 << 20, rank=0, world_size=1), "alone")
     found = []
     for nested in ((), (None,), ("default",), ("alone",), ("alone", None)):
         random.seed(1)
@@ -111,7 +110,7 @@ def test_regions_within_regions(ctx):
         assert_unlike(of_all(drawn()))  # an error has not left it inside
     with pytest.raises(ValueError, match="group: expected the name of a context"):
         random.fork("unknown").__enter__()
-    random.register_graph(None)  # nothing to do on the cpu
+    random.register_graph(torch.cuda.CUDAGraph() if ctx.backend != "cpu" else None)
     iris_c.torch._groups.context("alone").close()
 
 

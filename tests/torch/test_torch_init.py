@@ -175,7 +175,7 @@ def test_init(body, world_size, tmp_path):
 
 
 def test_without_torch_distributed():
-    with iris_c.torch.init(heap_size=HEAP) as ctx:
+    with iris_c.torch.init(heap_size=HEAP) as ctx, torch.device(ctx.device):
         assert ctx.world_size == 1
         assert summed(None, 4) == 4
     with pytest.raises(ValueError, match="expected None without"):
