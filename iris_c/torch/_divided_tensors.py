@@ -91,6 +91,10 @@ class DividedGradient(_Stored, Tensor):
                 return about_all(func, *args, **(kwargs or {}))
             return func(*args, **(kwargs or {}))
 
+    def detach(self) -> Any:
+        """Of its own class, as nn.Parameter asks of what becomes one."""
+        return divided(super().detach(), self.part)
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         """As an ordinary tensor, which those load that do not know iris_c."""
         return self.as_subclass(Tensor).__reduce_ex__(protocol)
@@ -148,11 +152,12 @@ class DividedParameter(_Stored, Tensor):
         return f"{type(self).__name__} of {self.part}:\n{self.data!r}"
 
 
+_KINDS = (DividedParameter, DividedGradient)
 _GRAD: Any = Tensor.grad
 
 # Optimizers and clipping take lists of these types to one call for all.
-_of_optimizers.extend([DividedParameter, DividedGradient])
-_of_clipping.extend([DividedParameter, DividedGradient])
+_of_optimizers.extend(_KINDS)
+_of_clipping.extend(_KINDS)
 
 
 def _become(tensor: Any, kind: type[_Stored], part: Part) -> Any:
@@ -163,13 +168,14 @@ def _become(tensor: Any, kind: type[_Stored], part: Part) -> Any:
 
 def divided(tensor: Any, part: Part) -> Any:
     """An ordinary tensor itself, which from now on is this part; others as they are."""
-    kinds = (Tensor, DividedGradient, DividedParameter)
-    return _become(tensor, DividedGradient, part) if type(tensor) in kinds else tensor
+    if type(tensor) in (Tensor, *_KINDS):
+        return _become(tensor, DividedGradient, part)
+    return tensor
 
 
 def divided_parameter(parameter: Any, part: Part) -> Any:
     """The parameter itself, which from now on is this part."""
-    if part.dim is not None and type(parameter) in (nn.Parameter, DividedParameter):
+    if part.dim is not None and type(parameter) in (nn.Parameter, *_KINDS):
         parameter._is_param = True
         return _become(parameter, DividedParameter, part)
     parameter.part = part

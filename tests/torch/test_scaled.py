@@ -105,6 +105,8 @@ def test_operands_stay(ctx):
 
 @ranks(2)
 def test_schemas_are_those_of_torch(ctx):
+    import torch.distributed._symmetric_memory
+
     for name in ("fused_scaled_matmul_reduce_scatter", "fused_all_gather_scaled_matmul"):
         ours, theirs = (
             getattr(library, name).default._schema

@@ -101,7 +101,8 @@ def reduction_of(op: Any, dtype: torch.dtype) -> Reduction:
             )
         return Reduction(name, fold=BITWISE[name])
     if name == "premul_sum":
-        return _premultiplied(op.factor, dtype)
+        _, factor = op.__getstate__()  # torch 2.11 has no other name for it
+        return _premultiplied(factor, dtype)
     if name not in ("sum", "avg", "max", "min", "prod"):
         raise ValueError(f"op: expected a reduction of torch.distributed, got {op}")
     if dtype in NATIVE:
