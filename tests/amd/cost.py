@@ -4,8 +4,9 @@
 
 python tests/amd/cost.py [--kernel REGEX] [--listing] [ARCH ...]
 
-prints what the model says of the installed package's code objects. It reads the loop over K of a
-kernel from the disassembly and replays it for all waves of the work-groups on a compute unit:
+prints what the model says of the installed package's code objects: of the products in tiles, and of
+the streams of weights in the form decode. It reads the loop over K of a kernel from the disassembly
+and replays it for all waves of the work-groups on a compute unit:
 
 issue     Each wave in order. A SIMD issues one instruction in 4 cycles, a taken branch in 16.
 matrix    A SIMD has one matrix unit, which an MFMA holds for as long as its peak rate says. What
@@ -49,6 +50,7 @@ SIMDS = WAVES = 4  # a work-group has one wave on each SIMD
 ISSUE, TAKEN = 4, 16
 LDS_LATENCY = 64
 LATENCIES = (500, 700, 900, 1200)
+LOAD = "global_load_dwordx4"
 STAGGER = 200  # between the starts of two work-groups of a launch
 ROUNDS, WARM_UP = 14, 6
 
@@ -251,16 +253,26 @@ class Loop:
         return {latency: ComputeUnit(self.operations, 1, latency).run() for latency in LATENCIES}
 
 
-def _main_loops(code: list) -> typing.Iterator[tuple[int, int]]:
-    """First and last instruction of each innermost loop that multiplies what it loads."""
+def _main_loops(code: list, barrier: bool = True) -> typing.Iterator[tuple[int, int]]:
+    """First and last instruction of each innermost loop that multiplies what it loads, with a
+    barrier or without."""
     place = {x.address: i for i, x in enumerate(code)}
     for last, x in enumerate(code):
         first = place.get(x.target, last + 1) if x.target is not None else last + 1
         if first > last or any(y.target is not None for y in code[first:last]):
             continue
         names = [y.name for y in code[first : last + 1]]
-        if "s_barrier" in names and any(name.startswith("v_mfma") for name in names):
+        multiplies = any(name.startswith("v_mfma") for name in names)
+        if multiplies and ("s_barrier" in names) == barrier and LOAD in names:
             yield first, last
+
+
+def _operations(code, first, last, arch, addresses) -> list[Operation]:
+    return [
+        operation(x, arch, lds_banks.access_cycles(arch, addresses, i)
+                  if x.name.startswith("ds_") else 0)
+        for i, x in enumerate(code[first : last + 1], first)
+    ]  # fmt: skip
 
 
 def loops(path, arch: str, kernels: str = ".*") -> typing.Iterator[Loop]:
@@ -269,12 +281,75 @@ def loops(path, arch: str, kernels: str = ".*") -> typing.Iterator[Loop]:
         found = list(_main_loops(code)) if re.fullmatch(kernels, name) else []
         addresses = lds_banks.Addresses(control_flow.Kernel(name, code)) if found else None
         for first, last in found:
-            operations = [
-                operation(x, arch, lds_banks.access_cycles(arch, addresses, i)
-                          if x.name.startswith("ds_") else 0)
-                for i, x in enumerate(code[first : last + 1], first)
-            ]  # fmt: skip
+            operations = _operations(code, first, last, arch, addresses)
             yield Loop(name, arch, code[first : last + 1], operations)
+
+
+# ---- streams of weights: the form decode ----
+
+STREAM = "iris_MATMUL_ALL_REDUCE_LL_BF16"
+# Bytes of weights that a wave loads a round; rows of a block of tokens; compute units, and the
+# published rates of the memory, bytes a second, and of the clock.
+STREAM_NBYTES, TOKENS = 8192, 32
+CHIPS = {"gfx90a": (104, 1.6e12, 1.7e9), "gfx942": (304, 5.3e12, 2.1e9),
+         "gfx950": (256, 8e12, 2.4e9)}  # fmt: skip
+
+
+@dataclasses.dataclass
+class Stream:
+    """A loop in which each wave streams weights: of so many rows, by runs along K or along N."""
+
+    arch: str
+    code: list
+    operations: list
+
+    @property
+    def rows(self) -> int:
+        """As many loads of 16 bytes a lane as a block of tokens has runs of eight rows."""
+        loads = sum(x.kind == "memory" for x in self.operations)
+        return (loads * 1024 - STREAM_NBYTES) // 4096 * TOKENS
+
+    @property
+    def across(self) -> bool:
+        """Whether the weights' runs lie along N, and are turned in registers."""
+        return any(x.name.startswith("v_perm_b32") for x in self.code)
+
+    @functools.cached_property
+    def rates(self) -> dict[int, float]:
+        """Bytes of weights a cycle of a compute unit, by latency."""
+        return {
+            latency: WAVES * STREAM_NBYTES / ComputeUnit(self.operations, 1, latency).run().cycles
+            for latency in LATENCIES
+        }
+
+
+def wanted_rate(arch: str) -> float:
+    """Bytes a cycle that the memory has for each compute unit."""
+    units, memory, clock = CHIPS[arch]
+    return memory / clock / units
+
+
+def streams(path, arch: str, most_rows: int = 2 * TOKENS) -> list[Stream]:
+    """Of up to so many rows: with more the matrix unit is what limits."""
+    found = []
+    for name, code in amd_objects.instructions(path, STREAM).items():
+        addresses = lds_banks.Addresses(control_flow.Kernel(name, code))
+        for first, last in _main_loops(code, barrier=False):
+            loads = sum(x.name == LOAD for x in code[first : last + 1])
+            if loads * 1024 <= STREAM_NBYTES + most_rows // TOKENS * 4096:
+                operations = _operations(code, first, last, arch, addresses)
+                found.append(Stream(arch, code[first : last + 1], operations))
+    return sorted(found, key=lambda stream: (stream.rows, stream.across))
+
+
+STREAM_HEADINGS = ("arch", "rows", "weights along", "memory's share",
+                   *(f"at {latency} cycles" for latency in LATENCIES))  # fmt: skip
+
+
+def stream_row(stream: Stream) -> tuple[str, ...]:
+    rates = (f"{rate:.1f}" for rate in stream.rates.values())
+    return (stream.arch, f"up to {stream.rows}", "N" if stream.across else "K",
+            f"{wanted_rate(stream.arch):.1f}", *rates)  # fmt: skip
 
 
 def resident_groups(metadata: dict, arch: str) -> int:
@@ -343,6 +418,10 @@ def main() -> int:
             for (_, place, start), x in zip(first, loop.code, strict=True):
                 cycles = loop.operations[place].cycles or ""
                 print(f"{start:>8.0f} {cycles:>4} {x.address:>8x}  {x.name} {x.operands}")
+    print("", markdown(STREAM_HEADINGS), markdown(["---"] * len(STREAM_HEADINGS)), sep="\n")
+    for arch in options.arches:
+        for stream in streams(pathlib.Path(options.folder) / f"iris_{arch}.hsaco", arch):
+            print(markdown(stream_row(stream)), flush=True)
     return 0
 
 

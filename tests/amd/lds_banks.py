@@ -84,8 +84,23 @@ ARITHMETIC = {
     "v_xad_u32": lambda a, b, c: (a ^ b) + c,
     "v_bfe_u32": lambda a, b, c: a >> (b & 31) & (1 << (c & 31)) - 1,
 }
+
+
+def _bitwise(a: int, b: int, c: int, table: int) -> int:
+    """Of each three bits the table's."""
+    found = 0
+    for row in range(8):
+        if table >> row & 1:
+            found |= (a if row & 4 else ~a) & (b if row & 2 else ~b) & (c if row & 1 else ~c)
+    return found & WORD
+
+
+ARITHMETIC["v_bitop3_b32"] = _bitwise
 # Where a scalar register is but a part of a sum.
 SUMS = ("v_add_u32", "v_add3_u32", "v_xad_u32", "v_mov_b32")
+# Where one that is no constant is: what it is joined with has other bits. So begins a wave's own
+# memory.
+PARTS = ("v_or_b32", "v_or_b32 last", "v_lshl_add_u32 last", "v_lshl_or_b32 last")
 REGISTER = re.compile(r"\b([av])(?:(\d+)\b|\[(\d+):(\d+)\])")
 CONSTANT = re.compile(r"s\d+, (-?\d+|0x[0-9a-f]+)$")
 NO_RESULT = re.compile(r"ds_write|(global|buffer|scratch)_store|v_cmp|s_|buffer_|v_readfirstlane")
@@ -154,15 +169,29 @@ class Addresses:
         name = re.sub(r"_e(32|64)$", "", instruction.name)
         if name not in ARITHMETIC:
             raise UnknownAddress(f"{self.kernel.name}: {instruction.name} {instruction.operands}")
-        operands = [self._operand(text, name, i) for text in instruction.operands.split(", ")[1:]]
+        text, _, table = instruction.operands.partition(" bitop3:")
+        texts = text.split(", ")[1:]
+        operands = [self._operand(text, name, i) for text in texts[:-1]]
+        operands.append(self._operand(texts[-1], name + " last", i))
+        operands += [[int(table, 0)] * THREADS] if table else []
         return [ARITHMETIC[name](*of_thread) & WORD for of_thread in zip(*operands, strict=True)]
 
     def _operand(self, text: str, name: str, i: int) -> list[int]:
         if text[0] in "va":
             return self.before(registers(text)[0], i)
         if text[0] == "s":
-            return [0 if name in SUMS else self._constant(text, i)] * THREADS
+            return [self._scalar(text, name, i)] * THREADS
         return [int(text, 0) & WORD] * THREADS
+
+    def _scalar(self, scalar: str, name: str, i: int) -> int:
+        if name.split()[0] in SUMS:
+            return 0
+        try:
+            return self._constant(scalar, i)
+        except UnknownAddress:
+            if name not in PARTS:
+                raise
+            return 0
 
     def _constant(self, scalar: str, i: int) -> int:
         """What a scalar register holds before the i-th instruction, if it is a constant."""

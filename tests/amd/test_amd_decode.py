@@ -17,6 +17,15 @@ CASES = [
     cases.Case(33, 47, 29, a="transposed", b="strided", c="strided"),
     cases.Case(130, 260, 40, b="transposed"),
 ]
+# Of tiles that work-groups share: rows in each number of blocks, weights along K and along N, and
+# without whole runs; ends of K and of N within a step and a tile.
+SHARED = [
+    cases.Case(3, 136, 1096, b="transposed", bias="row"),
+    cases.Case(40, 72, 1088),
+    cases.Case(70, 130, 840, b="transposed"),
+    cases.Case(9, 80, 1003),
+    cases.Case(132, 64, 648, b="transposed"),
+]
 OPERATIONS = ("all_reduce", "two_hops", "scatter_rows", "scatter_cols", "all_gather")
 
 
@@ -92,9 +101,39 @@ def test_matches_float64(emulated, arch, world_size):
 
 
 @pytest.mark.parametrize("arch", machine.ARCHES)
+def test_work_groups_share_tiles(emulated, arch):
+    """Of four compute units, and on all of three the same."""
+    emulated(arch, adversarial=0).run(every_case, 2, [torch.bfloat16], SHARED)
+
+
+def repeated_bits(ctx, memory):
+    """Of two calls and both ranks."""
+    found = []
+    for _ in range(2):
+        A, B = cases.operands(
+            SHARED[0], ctx.rank, torch.bfloat16, "", lambda *sizes: memory.ordinary(
+                *sizes, dtype=torch.bfloat16))  # fmt: skip
+        C = cases.poisoned(memory.ordinary(SHARED[0].M, SHARED[0].N, dtype=torch.bfloat16))
+        config = iris_c.FusedConfig(form="decode", all_reduce_variant="ll")
+        ctx.ops.matmul_all_reduce(*(memory.passed(x) for x in (C, A, B)), config=config)
+        memory.library.hipDeviceSynchronize()
+        found.append(C.view(torch.int16).tolist())
+        ctx.barrier()
+    return found
+
+
+def test_shared_sums_are_added_in_one_order(emulated):
+    runs = [
+        emulated("gfx942", seed=seed, adversarial=1, order="random").run(repeated_bits, 2)
+        for seed in (1, 2)
+    ]
+    assert all(bits == runs[0][0][0] for run in runs for rank in run for bits in rank)
+
+
+@pytest.mark.parametrize("arch", machine.ARCHES)
 def test_memory_may_be_as_late_as_it_can(emulated, arch):
     gpus = emulated(arch, seed=1, adversarial=1, order="random")
-    gpus.run(every_case, 3, [torch.bfloat16], CASES[:3])
+    gpus.run(every_case, 3, [torch.bfloat16], [*CASES[:3], SHARED[0]])
 
 
 @pytest.mark.parametrize("arch", machine.ARCHES)

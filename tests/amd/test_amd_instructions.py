@@ -139,6 +139,8 @@ INTEGER = {
     "v_or_b32_sdwa v10, v2, v3 dst_sel:BYTE_1 dst_unused:UNUSED_PRESERVE src0_sel:BYTE_3 "
     "src1_sel:BYTE_0": lambda a, b, c, d: ((a >> 24 | b) & 0xFF) << 8 | SENTINEL & ~0xFF00,
     "v_accvgpr_write_b32 a7, v2\nv_accvgpr_read_b32 v10, a7": lambda a, b, c, d: a,
+    "v_accvgpr_write_b32 a7, v2\nv_accvgpr_mov_b32 a3, a7\nv_accvgpr_read_b32 v10, a3":
+        lambda a, b, c, d: a,
 }  # fmt: skip
 
 WIDE = {
@@ -285,6 +287,7 @@ SCALAR_32 = {
     "s_not_b32 s10, s4": lambda a, b: (~a, ~a & M32 != 0),
     "s_abs_i32 s10, s4": lambda a, b: (abs(signed(a)), a != 0),
     "s_mov_b32 s10, s4\ns_addk_i32 s10, 0x8000": lambda a, b: overflowed(signed(a) - 32768),
+    "s_mov_b32 s10, s4\ns_mulk_i32 s10, 0x9000": lambda a, b: (signed(a) * -28672, 0),
     "s_mov_b32 s10, s4\ns_bitset1_b32 s10, s5": lambda a, b: (a | 1 << (b & 31), 0),
     "s_lshl3_add_u32 s10, s4, s5": lambda a, b: carried((a << 3) + b),
     "s_cmp_gt_i32 s4, s5\ns_cselect_b32 s10, s4, s5":

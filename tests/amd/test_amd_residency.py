@@ -34,6 +34,12 @@ def decoded(ctx, memory):
     test_amd_decode.check(ctx, memory, "all_reduce", case, torch.bfloat16)
 
 
+def shared(ctx, memory):
+    """Tiles whose K work-groups share."""
+    for case in (cases.Case(3, 136, 1096, b="transposed"), cases.Case(132, 64, 648)):
+        test_amd_decode.check(ctx, memory, "all_reduce", case, torch.bfloat16)
+
+
 def reduced(variant):
     def body(ctx, memory):
         exchange = test_amd_collectives.Exchange(ctx, memory)
@@ -58,6 +64,7 @@ def gathered(ctx, memory):
 OPERATIONS = {
     **{f"matmul_all_reduce {v}": fused(v) for v in cases.VARIANTS},
     "matmul_all_reduce ll (decode)": decoded,
+    "matmul_all_reduce ll (decode, K shared)": shared,
     **{f"all_reduce {v}": reduced(v) for v in cases.ALL_REDUCE_VARIANTS},
     "all_gather": gathered,
 }
@@ -69,9 +76,11 @@ def operation(ctx, memory, name):
 
 # What ends with half of its work-groups, and with one; whatever is not named ends with neither.
 # Tiles are dealt to work-groups before the launch, so that those that have a place wait for others.
-PROGRESSES = ("matmul_all_reduce ring", "matmul_all_reduce ll (decode)", "all_reduce ll",
-              "all_reduce ll_two_shot", "all_gather")  # fmt: skip
-ALWAYS = ("matmul_all_reduce two_shot", "matmul_all_reduce ring", "all_reduce ll")
+PROGRESSES = ("matmul_all_reduce ring", "matmul_all_reduce ll (decode)",
+              "matmul_all_reduce ll (decode, K shared)", "all_reduce ll", "all_reduce ll_two_shot",
+              "all_gather")  # fmt: skip
+ALWAYS = ("matmul_all_reduce two_shot", "matmul_all_reduce ring", "all_reduce ll",
+          "matmul_all_reduce ll (decode, K shared)")  # fmt: skip
 RUN = OPERATIONS if "IRIS_C_TEST_AMD_SEEDS" in os.environ else ALWAYS
 
 

@@ -308,6 +308,26 @@ with iris_c.init(heap_size=1 << 22, rank=0, world_size=1, backend="cpu") as ctx:
 DECODE_SHOWN = {"sm_90a": True, "gfx90a": False, "gfx942": False, "gfx950": False, "cpu": False}
 
 
+@pytest.mark.parametrize("arch", [arch for arch in UNITS if arch != "sm_90a"])
+def test_work_groups_share_the_k_of_few_columns(arch):
+    """As many as gain by it: not where tiles of 64 columns are enough, nor for short K."""
+
+    def weighed(M, N, K):
+        config = iris_c.FusedConfig(form="decode")
+        found = explain("matmul_all_reduce", M, N, K, "bfloat16", 8, arch, config).decisions
+        return next(d for d in found if d.field == "work_groups")
+
+    wide = weighed(16, 64 * UNITS[arch], 4096)
+    assert [c.value for c in wide.candidates] == [UNITS[arch]]
+    assert weighed(16, 1024, 256).chosen.value == 16, "one round: nothing to divide"
+    narrow = weighed(16, 1024, 8192)
+    assert 16 < narrow.chosen.value <= UNITS[arch]
+    assert narrow.chosen.terms["weights"] < narrow.candidates[0].terms["weights"]
+    more_sums = weighed(128, 1024, 8192)
+    assert more_sums.chosen.value <= narrow.chosen.value
+    assert narrow.candidates[0].terms["sums"] == 0
+
+
 @pytest.mark.parametrize("op", ["matmul_all_reduce", "matmul_reduce_scatter", "matmul_all_gather"])
 @pytest.mark.parametrize("arch", DECODE_SHOWN)
 def test_the_form_decode_is_weighed_where_it_has_been_run(arch, op):

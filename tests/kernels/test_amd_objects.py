@@ -69,8 +69,9 @@ def test_every_kernel_is_there_with_the_hosts_arguments(read, host, scaled_host)
 
 def test_resources(read):
     """No spills, no scratch. LDS lets one block at a time onto a compute unit, whose waves then
-    have up to 512 registers each; 352 leave room to notice growth. Products of float8 operands have
-    twice as many sums, and a few scalars of theirs may lie in vector registers between tiles."""
+    have up to 512 registers each; 352, and 416 of products of few rows, leave room to notice growth.
+    Products of float8 operands have twice as many sums, and a few scalars of theirs may lie in
+    vector registers between tiles."""
     _, metadata, _ = read
     for name, numbers in metadata.items():
         scaled = "_SCALED_" in name
@@ -78,7 +79,8 @@ def test_resources(read):
             most = 28 if scaled and spilled == "sgpr_spill_count" else 0
             assert numbers[spilled] <= most, f"{name}: {spilled}"
         assert numbers["group_segment_fixed_size"] <= 65536, name
-        assert numbers["vgpr_count"] <= (480 if scaled else 352), name
+        few_rows = name.startswith("iris_MATMUL_ALL_REDUCE_LL_")
+        assert numbers["vgpr_count"] <= (480 if scaled else 416 if few_rows else 352), name
         assert numbers["wavefront_size"] == 64, name
         threads = 1024 if "RMSNORM" in name else 256
         assert numbers["max_flat_workgroup_size"] == threads, name

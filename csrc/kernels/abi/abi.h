@@ -480,7 +480,11 @@ struct iris_decode_layout {
     int32_t owned_groups; /* IRIS_DECODE_BY_OWNERS: groups of words of a row, at most */
     int64_t slots;        /* packets from one rank to one */
     int64_t results;      /* IRIS_DECODE_BY_OWNERS: index of the first sum */
+    int64_t partials;     /* index of the first partial sum; see k_groups */
     int64_t packets;      /* of one half */
+    int32_t k_groups;     /* work-groups of a rank that may have sums of a tile that another one
+                             completes: two packets for each word of 64 columns. 0: none */
+    uint32_t pad;
 };
 
 /* Products of few rows. The rows of A are the tokens, B has the weights. */
@@ -488,6 +492,9 @@ struct iris_decode_args {
     struct iris_product_args product; /* c_map is not used */
     struct iris_decode_layout layout;
     int32_t splits; /* sm_90a: blocks of a cluster, which share a tile's K */
+    /* gfx: rounds of a tile, which are dealt to the work-groups in portions of `quantum`; see
+     * iris_decode_begin. */
+    int32_t rounds, quantum, share, longer;
     uint32_t pad;
 };
 

@@ -215,6 +215,9 @@ IRIS_FUNCTION bool iris_packet_all_own(const struct iris_packet_layout *l)
 #define IRIS_DECODE_COLS 64
 #define IRIS_DECODE_WORD 4
 #define IRIS_DECODE_GROUP (IRIS_DECODE_COLS / IRIS_DECODE_WORD)
+/* gfx: of K, what a wave multiplies at a time, and rows at most. */
+#define IRIS_DECODE_STEP 64
+#define IRIS_DECODE_WAVE_ROWS 128
 
 /* A word of a rank's product: elements 4 word ... 4 word + 3 of a row. */
 struct iris_decode_place {
@@ -222,10 +225,9 @@ struct iris_decode_place {
 };
 
 /* rows, cols: of one rank's product, before anything is scattered or gathered. */
-IRIS_FUNCTION struct iris_decode_layout iris_decode_layout_make(int32_t exchange, int32_t rows,
-                                                                int32_t cols, int32_t share_rows,
-                                                                int32_t share_cols,
-                                                                int32_t world_size)
+IRIS_FUNCTION struct iris_decode_layout
+iris_decode_layout_make(int32_t exchange, int32_t rows, int32_t cols, int32_t share_rows,
+                        int32_t share_cols, int32_t world_size, int32_t k_groups)
 {
     struct iris_decode_layout l;
     const int32_t words = (cols + IRIS_DECODE_WORD - 1) / IRIS_DECODE_WORD;
@@ -247,8 +249,35 @@ IRIS_FUNCTION struct iris_decode_layout iris_decode_layout_make(int32_t exchange
     else
         l.slots = (int64_t)(exchange == IRIS_DECODE_SCATTER ? share_rows : rows) * words;
     l.results = world_size * l.slots;
-    l.packets = l.results + (exchange == IRIS_DECODE_BY_OWNERS ? (int64_t)rows * words : 0);
+    l.partials = l.results + (exchange == IRIS_DECODE_BY_OWNERS ? (int64_t)rows * words : 0);
+    l.k_groups = k_groups;
+    l.packets = l.partials + (int64_t)k_groups * rows * (2 * IRIS_DECODE_GROUP);
+    l.pad = 0;
     return l;
+}
+
+/* gfx: in how many rounds a work-group's four waves multiply a tile of 64 columns. */
+IRIS_FUNCTION int64_t iris_decode_rounds(int64_t rows, int64_t K)
+{
+    return iris_ceil_div(K, (rows > IRIS_DECODE_WAVE_ROWS ? 2 : 4) * IRIS_DECODE_STEP);
+}
+
+/* gfx: where the rounds of a work-group begin, those of all tiles counted one after the other. It
+ * has `share` portions, of the first `longer` groups each one more. */
+IRIS_FUNCTION int32_t iris_decode_begin(const struct iris_decode_args *args, int32_t group)
+{
+    return (group * args->share + (group < args->longer ? group : args->longer)) * args->quantum;
+}
+
+/* Whose round it is. */
+IRIS_FUNCTION int32_t iris_decode_group_of(const struct iris_decode_args *args, int32_t round)
+{
+    const int32_t portion = (int32_t)((uint32_t)round / (uint32_t)args->quantum);
+    const int32_t of_longer = args->longer * (args->share + 1);
+
+    if (portion < of_longer)
+        return (int32_t)((uint32_t)portion / (uint32_t)(args->share + 1));
+    return args->longer + (int32_t)((uint32_t)(portion - of_longer) / (uint32_t)args->share);
 }
 
 /* Whether every rank owns a word, as IRIS_DECODE_BY_OWNERS needs: each then hears from each. */

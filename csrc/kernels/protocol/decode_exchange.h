@@ -14,6 +14,7 @@
  *   packets of a half              written by   read by      ordered by
  *   [source][slot], from 0         source       this rank    themselves
  *   BY_OWNERS: [word], after       the owner    this rank    themselves
+ *   partials: [group][row][word]   this rank    this rank    themselves
  *
  * A rank's own partials pass through its packets too: other threads than those that computed them
  * add them up. Ranks are added in their order, in fp32, from the same bits: all ranks get the same
@@ -64,8 +65,8 @@ template <typename T> class decode_exchange
     static constexpr int32_t kWordElements = IRIS_DECODE_WORD;
 
     IRIS_INLINE decode_exchange(const iris_decode_args &args, const call_state &call)
-        : reduce_(args.product.reduce), layout_(args.layout), call_(call), rank_(call.args.rank),
-          world_(call.args.world_size)
+        : reduce_(args.product.reduce), layout_(args.layout), call_(call),
+          rank_(opaque(call.args.rank)), world_(opaque(call.args.world_size))
     {
     }
 
@@ -92,6 +93,50 @@ template <typename T> class decode_exchange
                                   rank_ * layout_.slots + iris_decode_slot(&layout_, receiver, at)),
                         data);
         }
+    }
+
+    /* Where the work-groups of a rank share a tile's K: hands this group's sums of the word over
+     * to the group that has the end of the tile, in fp32. */
+    IRIS_INLINE void send_partial(int32_t group, place at,
+                                  const float (&values)[kWordElements]) const
+    {
+        iris_packet *target = partial_of(group, at);
+        send_packet(call_, target, pair_of(values[0], values[1]));
+        send_packet(call_, target + 1, pair_of(values[2], values[3]));
+    }
+
+    /* Puts the sums of the groups [first, end) before those of this one, in their order. false: one
+     * did not come. */
+    IRIS_INLINE bool add_partials(int32_t first, int32_t end, place at,
+                                  float (&values)[kWordElements]) const
+    {
+        float sums[kWordElements] = {};
+        IRIS_NO_UNROLL
+        for (int32_t group = first; group < end; group += kPartials) {
+            awaited_packet from[2 * kPartials];
+            uint64_t data[2 * kPartials] = {};
+            IRIS_UNROLL
+            for (int32_t q = 0; q < 2 * kPartials; ++q) {
+                const bool awaited = group + q / 2 < end;
+                from[q] = {awaited ? partial_of(group + q / 2, at) + q % 2 : nullptr, rank_};
+            }
+            if (!receive_any(call_, from, data))
+                return false;
+            IRIS_UNROLL
+            for (int32_t q = 0; q < 2 * kPartials; ++q) {
+                const int32_t k = q % 2 * 2;
+                if (group + q / 2 >= end)
+                    continue;
+                const float low = float_of((uint32_t)data[q]);
+                const float high = float_of((uint32_t)(data[q] >> 32));
+                sums[k] = group + q / 2 == first ? low : sums[k] + low;
+                sums[k + 1] = group + q / 2 == first ? high : sums[k + 1] + high;
+            }
+        }
+        IRIS_UNROLL
+        for (int32_t k = 0; first < end && k < kWordElements; ++k)
+            values[k] = sums[k] + values[k];
+        return true;
     }
 
     /* Waits for what the ranks have sent this one of the word, if they do, and stores what becomes
@@ -141,6 +186,28 @@ template <typename T> class decode_exchange
   private:
     /* Sources that are awaited at once. */
     static constexpr int32_t kSources = 4;
+    /* And groups. */
+    static constexpr int32_t kPartials = 2;
+
+    static IRIS_INLINE uint64_t pair_of(float low, float high)
+    {
+        return __builtin_bit_cast(uint32_t, low) | (uint64_t)__builtin_bit_cast(uint32_t, high)
+                                                       << 32;
+    }
+
+    static IRIS_INLINE float float_of(uint32_t bits)
+    {
+        return __builtin_bit_cast(float, bits);
+    }
+
+    IRIS_INLINE iris_packet *partial_of(int32_t group, place at) const
+    {
+        const int32_t word = (int32_t)((uint32_t)at.word % IRIS_DECODE_GROUP);
+        return packet_at(call_, rank_,
+                         layout_.partials +
+                             ((int64_t)(group * layout_.rows + at.row) * IRIS_DECODE_GROUP + word) *
+                                 2);
+    }
 
     IRIS_INLINE int32_t after(int32_t rank, int32_t hops) const
     {

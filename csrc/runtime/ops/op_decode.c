@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * Fused products in the form DECODE: kernel arguments, and on Hopper how the product is divided
+ * Fused products in the form DECODE: kernel arguments, and on GPUs how the product is divided
  * among the multiprocessors. That division is each rank's own business: packets are numbered by
  * rows and columns.
  */
@@ -52,6 +52,26 @@ static enum iris_status divide(const struct iris_context *ctx, const struct iris
     return IRIS_OK;
 }
 
+/* gfx: which rounds of the tiles a work-group multiplies, see iris_decode_begin. */
+static void divide_rounds(const struct iris_op_desc *desc, uint32_t limit,
+                          struct iris_decode_args *args, struct iris_op_launch *launch)
+{
+    const int64_t tiles = iris_ceil_div(args->layout.cols, IRIS_DECODE_COLS);
+    const int64_t rounds = iris_decode_rounds(args->layout.rows, desc->K);
+    const int64_t all = desc->k_groups > 0 ? tiles * rounds : tiles;
+    int64_t groups = limit < all ? limit : all;
+
+    if (desc->k_groups > 0 && groups > desc->k_groups)
+        groups = desc->k_groups;
+    if (desc->k_groups == 0) /* no more than what has as many turns */
+        groups = iris_ceil_div(tiles, iris_ceil_div(tiles, groups));
+    args->rounds = (int32_t)rounds;
+    args->quantum = desc->k_groups > 0 ? 1 : (int32_t)rounds;
+    args->share = (int32_t)(all / groups);
+    args->longer = (int32_t)(all % groups);
+    launch->work_groups = (uint32_t)groups;
+}
+
 /* The tokens padded to a width of the matrix unit. */
 static int32_t padded_rows(int32_t rows)
 {
@@ -100,6 +120,8 @@ enum iris_status iris_run_decode(struct iris_context *ctx, const struct iris_op_
     if (iris_device_traits(ctx->device)->sm90) {
         IRIS_TRY(divide(ctx, desc, &args.layout, work_groups, &launch));
         map_operands(ctx, &args.layout, A, B, &args.product);
+    } else if (iris_device_traits(ctx->device)->is_gpu) {
+        divide_rounds(desc, work_groups, &args, &launch);
     }
     args.splits = (int32_t)launch.cluster;
     return iris_op_run(ctx, desc, &launch, options);

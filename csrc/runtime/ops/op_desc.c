@@ -148,7 +148,7 @@ struct iris_decode_layout iris_op_desc_decode(const struct iris_op_desc *desc, i
 
     return iris_decode_layout_make((int32_t)exchange, (int32_t)(gathers ? desc->share_m : desc->M),
                                    (int32_t)desc->N, gathers ? 0 : (int32_t)desc->share_m,
-                                   (int32_t)desc->share_n, world_size);
+                                   (int32_t)desc->share_n, world_size, desc->k_groups);
 }
 
 /* A half's results from here on have room only where they are staged. */

@@ -25,6 +25,7 @@
  *   share_m, share_n, share_k, unit_k, m_contiguous   see iris_reduce_args and iris_gather_args
  *   overlaps     a gathered product begins before everything has arrived
  *   may_split_k  a gathered product has room for what IRIS_K_SPLITS needs
+ *   k_groups     a product in the form DECODE: see struct iris_decode_layout
  *   prepare      a preamble; it serves every reduction, so its reduce_op is SUM
  *   root         the rank that alone sends, or gets the result; -1: there is none */
 #define IRIS_OP_AGREED(X)                                                                          \
@@ -48,6 +49,7 @@
     X(bool, m_contiguous)                                                                          \
     X(bool, overlaps)                                                                              \
     X(bool, may_split_k)                                                                           \
+    X(int32_t, k_groups)                                                                           \
     X(int32_t, block_m)                                                                            \
     X(int32_t, block_n)                                                                            \
     X(int32_t, block_k)                                                                            \

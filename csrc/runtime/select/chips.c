@@ -24,21 +24,24 @@
 
 /* No such machine has been measured. The links are the sum of a GPU's Infinity Fabric links as
  * published; a product has one tile and senders of their own, so nothing else is chosen by a model
- * but the variants of all_reduce and all_gather, for which times are taken to be as on Hopper. */
-#define CDNA_MODEL(links)                                                                          \
+ * but the variants of all_reduce and all_gather, for which times are taken to be as on Hopper, and
+ * into how many parts the form DECODE divides K: by the memory's rate as published, and 32 KiB that
+ * a unit has on their way for a microsecond (decode_stream_cdna.h). */
+#define CDNA_MODEL(links, memory)                                                                  \
     .wide_rate = 2e12, .narrow_rate = 2e12, .link_rate = (links), .reduce_rate = 40e9,             \
     .one_hop_seconds = 2.8e-6, .two_hop_seconds = 4.0e-6, .hop_peer_seconds = 0.5e-6,              \
     .barrier_seconds = 11.3e-6, .packet_rate = 331e9, .gather_seconds = 10e-6,                     \
-    .gather_rate = 175e9, .gathered_slowness = 1
+    .gather_rate = 175e9, .gathered_slowness = 1, .memory_rate = (memory),                         \
+    .stream_unit_rate = 33e9, .join_seconds = 2e-6, .join_rate = 20e9
 
 static const struct iris_chip chips[] = {
     {"sm_90a", "cuda", true, true, true, true, 1, 132, 132, IRIS_FLOAT8_OCP, false, SM90_MODEL},
     {"gfx90a", "hip", true, false, false, false, 1, 104, 104, 0, false,
-     CDNA_MODEL(250e9)}, /* MI210, half of an MI250 */
+     CDNA_MODEL(250e9, 1.6e12)}, /* MI210, half of an MI250 */
     {"gfx942", "hip", true, false, false, false, 8, 304, 304, IRIS_FLOAT8_FNUZ, false,
-     CDNA_MODEL(448e9)}, /* MI300X */
+     CDNA_MODEL(448e9, 5.3e12)}, /* MI300X */
     {"gfx950", "hip", true, false, false, false, 8, 256, 256, IRIS_FLOAT8_OCP, false,
-     CDNA_MODEL(537e9)}, /* MI350X */
+     CDNA_MODEL(537e9, 8e12)}, /* MI350X */
     /* The host's choices go by caches and thread counts: see select_tiles.c. */
     {"cpu", "cpu", false, false, false, false, 1, 1, INT32_MAX, IRIS_FLOAT8_OCP | IRIS_FLOAT8_FNUZ,
      true, .link_rate = 10e9},

@@ -45,6 +45,10 @@ struct iris_chip {
      * most rows with which its ring has the stages to hide the memory's latency. */
     double decode_seconds, decode_unit_rate;
     int decode_rows;
+    /* gfx, that form: bytes a second of weights that a unit gets when it has memory to itself,
+     * which is what it has on its way over the memory's latency; what it takes to hand the sums of
+     * a tile over to another work-group, and the rate of the sums that one collects. */
+    double stream_unit_rate, join_seconds, join_rate;
     double product_rate; /* of one unit over a long product, all units busy */
 
     /* Links: what a GPU sends to all its peers together, as plain stores. */

@@ -31,10 +31,9 @@ static uint32_t enough_work_groups(const struct iris_select_target *on,
     int64_t wanted = work_groups, limit = work_groups;
 
     if (desc->form == IRIS_FORM_DECODE) {
-        /* Hopper's blocks share tiles: iris_run_decode counts them. */
-        if (!on->chip->sm90)
-            wanted = iris_ceil_div(desc->N, desc->block_n) *
-                     (on->chip->is_gpu ? iris_ceil_div(desc->M, desc->block_m) : 1);
+        /* On GPUs work-groups share tiles: iris_run_decode counts them. */
+        if (!on->chip->is_gpu)
+            wanted = iris_ceil_div(desc->N, desc->block_n);
     } else if (iris_is_by_packets(desc->variant)) {
         const struct iris_packet_layout packets = iris_op_desc_packets(desc, on->world_size);
         wanted = iris_ceil_div(packets.words, threads);

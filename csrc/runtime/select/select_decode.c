@@ -3,6 +3,7 @@
  *
  * The time of a product of few rows in the form DECODE.
  */
+#include "decide.h"
 #include "kernels/abi/schedule.h"
 #include "select_parts.h"
 
@@ -32,6 +33,64 @@ static double product_seconds(const struct iris_chip *chip, int64_t rows, int64_
     const double from_memory = weights / chip->memory_rate;
 
     return from_cache > from_memory ? from_cache : from_memory;
+}
+
+/* So many work-groups stream `turns` rounds each, of 64 columns and `inner` of K. */
+static double stream_seconds(const struct iris_chip *chip, int64_t groups, int64_t turns,
+                             int64_t inner)
+{
+    enum { ELEMENT_NBYTES = 2 };
+    const double nbytes = (double)turns * IRIS_DECODE_COLS * (double)inner * ELEMENT_NBYTES;
+    const double share = chip->memory_rate / (double)groups;
+
+    return nbytes / (share < chip->stream_unit_rate ? share : chip->stream_unit_rate);
+}
+
+/* What the last of `groups` work-groups that share tiles takes for the sums of all others that have
+ * a part of its tile: packets of fp32, twice what they carry. */
+static double join_seconds(const struct iris_chip *chip, int64_t groups, int64_t tiles,
+                           int64_t rows)
+{
+    const double sums =
+        (double)(iris_ceil_div(groups, tiles) * rows) * IRIS_DECODE_COLS * 2 * sizeof(float);
+
+    return chip->join_seconds + sums / chip->join_rate;
+}
+
+static void weigh_groups(int64_t groups, double streaming, double joining,
+                         struct iris_decision *decision)
+{
+    const double terms[] = {streaming, joining};
+
+    iris_decision_add(decision, (int32_t)groups, terms, streaming + joining);
+}
+
+int32_t iris_decode_k_groups(const struct iris_select_target *on, int64_t rows, int64_t N,
+                             int64_t K)
+{
+    static const double MARGIN = 0.05; /* what is not worth other groups' sums */
+    const struct iris_chip *chip = on->chip;
+    const int64_t tiles = iris_ceil_div(N, IRIS_DECODE_COLS);
+    const int64_t rounds = iris_decode_rounds(rows, K), all = tiles * rounds;
+    const int64_t inner = iris_ceil_div(K, rounds);
+    const int64_t limit = chip->max_work_groups;
+    /* No more than what has as many turns. */
+    const int64_t tile_turns = iris_ceil_div(tiles, limit);
+    const int64_t owners = iris_ceil_div(tiles, tile_turns);
+    struct iris_decision decision = {.field = "work_groups", .terms = {"weights", "sums"}};
+    int32_t chosen;
+
+    weigh_groups(owners, stream_seconds(chip, owners, tile_turns * rounds, inner), 0, &decision);
+    for (int64_t turns = iris_ceil_div(all, limit); decision.count < IRIS_MAX_CANDIDATES;
+         turns *= 2) {
+        const int64_t groups = iris_ceil_div(all, turns);
+        if (groups <= owners)
+            break;
+        weigh_groups(groups, stream_seconds(chip, groups, turns, inner),
+                     join_seconds(chip, groups, tiles, rows), &decision);
+    }
+    chosen = iris_decide(&decision, MARGIN, on->explanation);
+    return chosen == owners ? 0 : chosen;
 }
 
 /* Packets are twice as large as what they carry. */

@@ -24,18 +24,19 @@ static bool plain_is_available(const struct iris_select_target *on, const struct
     return desc->operation != IRIS_OP_MATMUL_REDUCE_SCATTER || !desc->has_bias;
 }
 
-/* Few rows, of results of 16 bits, whose words' indices have 32 bits. GPUs have no such kernels for
- * float8 operands. */
+/* Few rows, of results of 16 bits, whose words' indices have 32 bits, as the steps of K of all
+ * tiles do. GPUs have no such kernels for float8 operands. */
 static bool has_decode(const struct iris_select_target *on, const struct iris_op_desc *desc)
 {
-    enum { LARGEST = 1 << 30 };
+    enum { LARGEST = 1 << 30, MOST_STEPS_LOG2 = 42 };
     const bool gathers = desc->operation == IRIS_OP_MATMUL_ALL_GATHER;
     const int64_t rows = gathers ? desc->share_m : desc->M;
 
     return on->has_packets && !IRIS_IS_GATHERED_PRODUCT(desc->operation) &&
            !(on->chip->is_gpu && iris_op_desc_is_scaled(desc)) &&
            iris_op_desc_result_dtype(desc) != IRIS_DTYPE_F32 && rows <= IRIS_DECODE_MAX_ROWS &&
-           desc->N <= LARGEST && desc->K <= LARGEST;
+           desc->N <= LARGEST && desc->K <= LARGEST &&
+           desc->N * desc->K <= INT64_C(1) << MOST_STEPS_LOG2;
 }
 
 /* Of each form: which calls it can run. */

@@ -53,6 +53,10 @@ void iris_tiles_seconds(const struct iris_select_target *on, const struct iris_o
                         double terms[IRIS_FORM_TERMS]);
 bool iris_decode_seconds(const struct iris_select_target *on, const struct iris_config *config,
                          const struct iris_op_desc *desc, double terms[IRIS_FORM_TERMS]);
+/* gfx: how many work-groups share the tiles of a product in that form, whose K is then divided
+ * where a tile's rounds are; 0: each has whole tiles. */
+int32_t iris_decode_k_groups(const struct iris_select_target *on, int64_t rows, int64_t N,
+                             int64_t K);
 void iris_plain_seconds(const struct iris_select_target *on, const struct iris_op_desc *desc,
                         double terms[IRIS_FORM_TERMS]);
 

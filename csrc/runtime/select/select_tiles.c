@@ -267,9 +267,9 @@ static void select_decode(const struct iris_select_target *on, struct iris_op_de
 
     desc->local.gpu_parts = on->chip->is_gpu ? 1 : 0;
     desc->block_m = on->chip->is_gpu ? IRIS_GEMM_BLOCK_M : iris_at_most(INT32_MAX, rows);
-    desc->block_n = !on->chip->is_gpu ? CPU_DECODE_COLS
-                    : on->chip->sm90  ? IRIS_DECODE_COLS
-                                      : IRIS_GEMM_BLOCK_N;
+    desc->block_n = !on->chip->is_gpu ? CPU_DECODE_COLS : IRIS_DECODE_COLS;
+    desc->k_groups =
+        on->chip->is_gpu && !on->chip->sm90 ? iris_decode_k_groups(on, rows, desc->N, desc->K) : 0;
     desc->block_k = CPU_BLOCK_K;
     desc->group_size_m = 1;
 }

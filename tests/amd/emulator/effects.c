@@ -59,8 +59,8 @@ static uint32_t destinations(const struct instruction *in)
 
 static bool reads_destination(const struct instruction *in)
 {
-    static const char *const names[] = {"v_fmac_", "v_mac_",     "v_writelane_",
-                                        "s_addk_", "s_bitset1_", NULL};
+    static const char *const names[] = {
+        "v_fmac_", "v_mac_", "v_writelane_", "s_addk_", "s_mulk_", "s_bitset1_", NULL};
 
     return (in->bits & BIT_PRESERVE) != 0 || starts_with_one(in->name, names);
 }

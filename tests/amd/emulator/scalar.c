@@ -138,6 +138,11 @@ static void s_addk_i32(struct wave *w, const struct instruction *in)
     w->scc = (~(a ^ b) & (a ^ r)) >> 31 != 0;
 }
 
+static void s_mulk_i32(struct wave *w, const struct instruction *in)
+{
+    w->s[in->operand[0].index] *= (uint32_t)(int32_t)(int16_t)scalar32(w, &in->operand[1]);
+}
+
 static void s_bitset1_b32(struct wave *w, const struct instruction *in)
 {
     w->s[in->operand[0].index] |= UINT32_C(1) << (scalar32(w, &in->operand[1]) & 31);
@@ -316,6 +321,7 @@ const struct operation scalar_operations[] = {
     ROW(s_bfe_i64, 3),
     ROW(s_bcnt1_i32_b64, 2),
     ROW(s_addk_i32, 2),
+    ROW(s_mulk_i32, 2),
     ROW(s_bitset1_b32, 2),
     COMPARISON(s_cmp_eq_u32),
     COMPARISON(s_cmp_lg_u32),

@@ -487,6 +487,7 @@ const struct operation vector_operations[] = {
     ROW(v_bfrev_b32, 2),
     {"v_accvgpr_read_b32", v_mov_b32, 2, OPERAND_VECTOR},
     {"v_accvgpr_write_b32", v_mov_b32, 2, OPERAND_VECTOR},
+    {"v_accvgpr_mov_b32", v_mov_b32, 2, OPERAND_VECTOR},
     ROW(v_add_u32, 3),
     ROW(v_add_u16, 3),
     ROW(v_lshrrev_b16, 3),

@@ -6,8 +6,8 @@
 #ifndef IRIS_PRODUCTS_CDNA_H
 #define IRIS_PRODUCTS_CDNA_H
 
+#include "decode_cdna.h"
 #include "float8_cdna.h"
-#include "kernels/gpu/decode_block.h"
 #include "kernels/gpu/float8_block.h"
 #include "kernels/gpu/gather_matmul_block.h"
 #include "kernels/gpu/matmul_block.h"
@@ -28,7 +28,7 @@ template <typename P> IRIS_INLINE void gathered_product(work_group wg, const iri
 
 template <typename T> IRIS_INLINE void few_rows_product(work_group wg, const iris_decode_args &args)
 {
-    block_decode_product<T>(wg, args);
+    streamed_decode_product<T>(wg, args);
 }
 
 } // namespace iris
