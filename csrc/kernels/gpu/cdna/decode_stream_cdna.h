@@ -16,9 +16,6 @@
  *   LDS of a wave     written as                                     read as
  *   weights, 8 KiB    64 rows of 128 bytes of K, chunks exchanged    fragments of MFMA
  *   tokens, 4 KiB     32 rows, in the same way, block after block    the same
- *
- * NOTE [lanes exchange] LDS executes a wave's accesses in order, so that what some lanes have
- * stored others may load without waiting; `exchange_lanes` keeps the compiler from reordering them.
  */
 #ifndef IRIS_DECODE_STREAM_CDNA_H
 #define IRIS_DECODE_STREAM_CDNA_H
@@ -41,13 +38,6 @@ struct decode_wave_shared {
     alignas(16) char weights[kDecodeColumns * kLineBytes];
     alignas(16) char tokens[kDecodeTokens * kLineBytes];
 };
-
-/* See NOTE [lanes exchange]. */
-IRIS_INLINE void exchange_lanes()
-{
-    __builtin_amdgcn_fence(__ATOMIC_ACQ_REL, "wavefront");
-    __builtin_amdgcn_wave_barrier();
-}
 
 /* A value that is the same in all lanes, so that branches on it need no mask. */
 IRIS_INLINE int32_t of_wave(int32_t value)

@@ -37,6 +37,14 @@ IRIS_INLINE void group_barrier(work_group)
     __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "workgroup");
 }
 
+/* Between what some lanes of a wave store to LDS and others load. LDS executes a wave's accesses in
+ * order, so that nobody waits; the compiler may not reorder them. */
+IRIS_INLINE void exchange_lanes()
+{
+    __builtin_amdgcn_fence(__ATOMIC_ACQ_REL, "wavefront");
+    __builtin_amdgcn_wave_barrier();
+}
+
 /* This wave's stores have left for memory. */
 IRIS_INLINE void drain_stores()
 {
