@@ -69,9 +69,9 @@ def test_every_kernel_is_there_with_the_hosts_arguments(read, host, scaled_host)
 
 def test_resources(read):
     """No spills, no scratch. LDS lets one block at a time onto a compute unit, whose waves then
-    have up to 512 registers each; 352, and 416 of products of few rows, leave room to notice growth.
-    Products of float8 operands have twice as many sums, and a few scalars of theirs may lie in
-    vector registers between tiles."""
+    have up to 512 registers each; 352, and 416 of products of few rows, leave room to notice
+    growth. Products of float8 operands have twice as many sums, and a few scalars of theirs may lie
+    in vector registers between tiles."""
     _, metadata, _ = read
     for name, numbers in metadata.items():
         scaled = "_SCALED_" in name
