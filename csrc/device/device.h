@@ -183,6 +183,12 @@ struct iris_device_ops {
     /* What `stream` is given from here on runs after the mark. */
     enum iris_status (*event_wait)(struct iris_device *device, void *stream, void *event);
     void (*event_destroy)(struct iris_device *device, void *event);
+    /* A stream that waits for no other, and a copy on a stream from memory to memory, of this
+     * device or of a peer's that is mapped, by a copy engine where the driver has one for it. */
+    enum iris_status (*stream_create)(struct iris_device *device, void **stream);
+    void (*stream_destroy)(struct iris_device *device, void *stream);
+    enum iris_status (*copy)(struct iris_device *device, void *stream, void *target,
+                             const void *source, size_t nbytes);
     /* NULL without a tensor copy engine. false: the engine cannot read this matrix. */
     bool (*tensor_map)(struct iris_device *device, const struct iris_tensor_map_request *request,
                        struct iris_tensor_map *out);

@@ -347,6 +347,37 @@ static void gpu_event_destroy(struct iris_device *device, void *event)
     gpu_leave(as_gpu(device), &scope);
 }
 
+static enum iris_status gpu_stream_create(struct iris_device *device, void **stream)
+{
+    enum { NON_BLOCKING = 1 };
+    const struct gpu_device *gpu = as_gpu(device);
+    enum iris_status status;
+
+    GPU_IN_SCOPE(gpu, status, GPU_CALL(gpu->driver, stream_create, stream, NON_BLOCKING));
+    return status;
+}
+
+static void gpu_stream_destroy(struct iris_device *device, void *stream)
+{
+    struct gpu_scope scope;
+
+    if (stream == NULL || gpu_enter(as_gpu(device), &scope) != IRIS_OK)
+        return;
+    (void)GPU_SUCCEEDS(as_gpu(device)->driver, stream_destroy, stream);
+    gpu_leave(as_gpu(device), &scope);
+}
+
+static enum iris_status gpu_copy(struct iris_device *device, void *stream, void *target,
+                                 const void *source, size_t nbytes)
+{
+    const struct gpu_device *gpu = as_gpu(device);
+    enum iris_status status;
+
+    GPU_IN_SCOPE(gpu, status,
+                 GPU_CALL(gpu->driver, copy_on_device, target, (void *)source, nbytes, stream));
+    return status;
+}
+
 #define GPU_DEVICE_OPS(platform)                                                                   \
     .name = #platform, .is_present = platform##_is_present, .report = platform##_report,           \
     .open = platform##_open, .close = gpu_close, .device_id = gpu_device_id,                       \
@@ -359,7 +390,8 @@ static void gpu_event_destroy(struct iris_device *device, void *event)
     .stream_synchronize = gpu_stream_synchronize, .stream_is_capturing = gpu_stream_is_capturing,  \
     .stream_capture = gpu_stream_capture, .stream_capture_watch = gpu_stream_capture_watch,        \
     .event_record = gpu_event_record, .event_wait = gpu_event_wait,                                \
-    .event_destroy = gpu_event_destroy, .has_blas = gpu_has_blas,                                  \
+    .event_destroy = gpu_event_destroy, .stream_create = gpu_stream_create,                        \
+    .stream_destroy = gpu_stream_destroy, .copy = gpu_copy, .has_blas = gpu_has_blas,              \
     .blas_workspace = gpu_blas_workspace, .multiply = gpu_multiply
 
 const struct iris_device_ops iris_device_hip = {GPU_DEVICE_OPS(hip)};

@@ -119,6 +119,11 @@ struct gpu_launch_config {
        unsigned int flags))                                                                        \
     X(graph_retain, "", "?cuGraphRetainUserObject",                                                \
       (void *graph, void *object, unsigned int references, unsigned int flags))                    \
+    X(stream_create, "?hipStreamCreateWithFlags", "cuStreamCreate",                                \
+      (void **stream, unsigned int flags))                                                         \
+    X(stream_destroy, "?hipStreamDestroy", "cuStreamDestroy_v2", (void *stream))                   \
+    X(copy_on_device, "?hipMemcpyDtoDAsync", "cuMemcpyDtoDAsync_v2",                               \
+      (void *target, void *source, size_t nbytes, void *stream))                                   \
     X(stream_wait_event, "hipStreamWaitEvent", "cuStreamWaitEvent",                                \
       (void *stream, void *event, unsigned int flags))                                             \
     X(event_create, "hipEventCreateWithFlags", "cuEventCreate",                                    \

@@ -14,6 +14,14 @@
 #include "runtime/ops/op_desc.h"
 #include "runtime/ops/stream_order.h"
 
+/* Beside the stream of a call: for the copies of a gathered operand, see op_plain.c. Events are
+ * created when they are first recorded. */
+struct iris_side_stream {
+    void *stream;               /* NULL: none has been wanted */
+    void *began, *ended;        /* events */
+    void *come[IRIS_MAX_RANKS]; /* of each rank's shard */
+};
+
 struct iris_storage {
     struct iris_storage *next;
     uint32_t id;      /* equal on all ranks, 1 ... 65535 */
@@ -33,6 +41,7 @@ struct iris_storage {
      * own, and what they hand on; none of it where room has none. */
     uint64_t product_control_offset, product_flags_offset, product_data_offset;
     uint64_t buffer_offsets[IRIS_PLAIN_BUFFERS];
+    struct iris_side_stream side;
     struct iris_memory blas_workspace; /* of the vendor's library; see op_plain.c */
 };
 

@@ -46,6 +46,18 @@ static struct iris_storage *find_storage(struct iris_context *ctx, uint32_t id)
     return storage;
 }
 
+/* Without a device there is nothing left to destroy. */
+static void destroy_side_stream(struct iris_context *ctx, struct iris_side_stream *side)
+{
+    if (side->stream == NULL || ctx->device == NULL)
+        return;
+    ctx->ops->stream_destroy(ctx->device, side->stream);
+    ctx->ops->event_destroy(ctx->device, side->began);
+    ctx->ops->event_destroy(ctx->device, side->ended);
+    for (int rank = 0; rank < IRIS_MAX_RANKS; ++rank)
+        ctx->ops->event_destroy(ctx->device, side->come[rank]);
+}
+
 static void remove_storage(struct iris_context *ctx, struct iris_storage *storage)
 {
     struct iris_storage **link = &ctx->storages;
@@ -54,6 +66,7 @@ static void remove_storage(struct iris_context *ctx, struct iris_storage *storag
         link = &(*link)->next;
     *link = storage->next;
     iris_stream_order_destroy(ctx->ops, ctx->device, &storage->order);
+    destroy_side_stream(ctx, &storage->side);
     if (storage->blas_workspace.data != NULL)
         ctx->ops->memory_release(&storage->blas_workspace);
     free(storage);

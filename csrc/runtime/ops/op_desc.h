@@ -24,6 +24,7 @@
  * iris_product_depth dim          along which a scattered result or a gathered operand is divided
  *   share_m, share_n, share_k, unit_k, m_contiguous   see iris_reduce_args and iris_gather_args
  *   overlaps     a gathered product begins before everything has arrived
+ *   pulls        in the form PLAIN: the shards of a gathered operand are copied by copy engines
  *   may_split_k  a gathered product has room for what IRIS_K_SPLITS needs
  *   k_groups     a product in the form DECODE: see struct iris_decode_layout
  *   prepare      a preamble; it serves every reduction, so its reduce_op is SUM
@@ -48,6 +49,7 @@
     X(int32_t, unit_k)                                                                             \
     X(bool, m_contiguous)                                                                          \
     X(bool, overlaps)                                                                              \
+    X(bool, pulls)                                                                                 \
     X(bool, may_split_k)                                                                           \
     X(int32_t, k_groups)                                                                           \
     X(int32_t, block_m)                                                                            \

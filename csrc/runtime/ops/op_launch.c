@@ -62,6 +62,12 @@ static enum iris_status launch_kernel(struct iris_context *ctx, const struct iri
     return ctx->ops->launch(ctx->device, &launch);
 }
 
+enum iris_status iris_op_launch_again(struct iris_context *ctx, const struct iris_op_desc *runs_as,
+                                      const struct iris_op_launch *launch, void *stream)
+{
+    return launch_kernel(ctx, runs_as, runs_as->operation, launch, stream);
+}
+
 /* What every call cost before signals carried the call's number: flags zeroed by the host, between
  * two barriers of the hosts, so that no signal is erased. */
 static enum iris_status zero_flags(struct iris_context *ctx, const struct iris_storage *storage)

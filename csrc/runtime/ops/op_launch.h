@@ -54,4 +54,8 @@ enum iris_status iris_op_run(struct iris_context *ctx, const struct iris_op_desc
 enum iris_status iris_op_meet(struct iris_context *ctx, const struct iris_op_desc *desc,
                               enum iris_ending ending, const struct iris_op_options *options);
 
+/* Of a step of a call: once more the kernel of `runs_as` with the call's arguments. */
+enum iris_status iris_op_launch_again(struct iris_context *ctx, const struct iris_op_desc *runs_as,
+                                      const struct iris_op_launch *launch, void *stream);
+
 #endif

@@ -14,6 +14,9 @@
  *   all_gather_matmul       all_gather -> the joined operand that is wanted, or buffer 0; product
  *                           -> C; shards along K: all_gather -> buffer 0; copies, which join them
  *                           -> the operand that is wanted, or buffer 1; product -> C
+ *     pulls                 a copy of the shard -> buffer 0; all_gather of nothing: the ranks meet.
+ *                           Beside the call's stream copies of the peers' shards -> buffer 0, and
+ *                           the ranks meet again; on it a product of each shard -> rows of C
  *
  * Buffers are the storage's, at equal offsets on all ranks, so that peers can write there. Copies
  * are of what lies as a collective does not take it: C with gaps or transposed, a shard likewise,
@@ -33,6 +36,7 @@
 
 struct plain_call {
     struct iris_op_steps steps; /* first: iris_op_run knows no more of it */
+    const struct iris_op_launch *launch;
     const struct iris_op_desc *desc;
     const struct iris_plain_tensors *t;
     struct iris_op_desc collective, product;
@@ -259,7 +263,7 @@ static bool joins_for_caller(const struct plain_call *plain, const struct iris_c
 {
     const struct iris_tensor *joined = plain->t->joined;
 
-    return joined != NULL && iris_tensor_is_contiguous(joined) &&
+    return joined != NULL && !plain->desc->pulls && iris_tensor_is_contiguous(joined) &&
            address_of(joined) % IRIS_HEAP_ALIGNMENT == 0 &&
            (plain->desc->share_k != 0 || iris_tensor_reachable_offset(ctx, joined) != IRIS_STAGED);
 }
@@ -336,6 +340,117 @@ static enum iris_status end_gather_operand(struct iris_op_steps *steps, struct i
     return completed ? IRIS_OK : iris_context_abort_status(ctx, plain->desc->operation);
 }
 
+/* ---- shards of the operand, by copy engines: a product of each, as they come ---- */
+
+/* Rank `rank`'s shard in the buffer of rank `at`. */
+static char *shard_at(const struct plain_call *plain, const struct iris_context *ctx,
+                      const struct iris_storage *storage, int at, int rank)
+{
+    return (char *)iris_heap_base(ctx->heap, at) + storage->buffer_offsets[0] +
+           (uint64_t)rank * (uint64_t)plain->collective.M;
+}
+
+static struct iris_tensor shard_of(const struct plain_call *plain, const struct iris_context *ctx,
+                                   const struct iris_storage *storage, int rank)
+{
+    const struct iris_op_desc *desc = plain->desc;
+
+    return matrix_at(shard_at(plain, ctx, storage, ctx->rank, rank), desc->dtype, desc->share_m,
+                     desc->K);
+}
+
+static enum iris_status make_side_stream(struct iris_context *ctx, struct iris_storage *storage)
+{
+    return storage->side.stream != NULL
+               ? IRIS_OK
+               : ctx->ops->stream_create(ctx->device, &storage->side.stream);
+}
+
+/* The ranks meet when each has its shard where the others copy it from. */
+static enum iris_status begin_pull(struct iris_op_steps *steps, struct iris_context *ctx,
+                                   struct iris_storage *storage,
+                                   const struct iris_op_options *options)
+{
+    struct plain_call *plain = as_plain(steps);
+    const struct iris_tensor *A = plain->t->A;
+    const struct iris_tensor own = shard_of(plain, ctx, storage, ctx->rank);
+
+    IRIS_TRY(make_side_stream(ctx, storage));
+    return iris_tensor_is_contiguous(A) ? ctx->ops->copy(ctx->device, options->stream, own.data,
+                                                         A->data, (size_t)plain->collective.M)
+                                        : copy(ctx, &own, A, options->stream);
+}
+
+/* On the side stream: the peers' shards, the next rank's first, so that each rank is read by one
+ * other at a time; then the ranks meet again, for what was copied may be written over after that.
+ */
+static enum iris_status pull_shards(const struct plain_call *plain, struct iris_context *ctx,
+                                    struct iris_storage *storage, void *stream)
+{
+    struct iris_side_stream *side = &storage->side;
+
+    IRIS_TRY(ctx->ops->event_record(ctx->device, stream, &side->began));
+    IRIS_TRY(ctx->ops->event_wait(ctx->device, side->stream, side->began));
+    for (int hop = 1; hop < ctx->world_size; ++hop) {
+        const int peer = (ctx->rank + hop) % ctx->world_size;
+        IRIS_TRY(ctx->ops->copy(
+            ctx->device, side->stream, shard_at(plain, ctx, storage, ctx->rank, peer),
+            shard_at(plain, ctx, storage, peer, peer), (size_t)plain->collective.M));
+        IRIS_TRY(ctx->ops->event_record(ctx->device, side->stream, &side->come[peer]));
+    }
+    IRIS_TRY(iris_op_launch_again(ctx, &plain->collective, plain->launch, side->stream));
+    return ctx->ops->event_record(ctx->device, side->stream, &side->ended);
+}
+
+/* The product of one rank's shard, of as many rows of C. */
+static enum iris_status multiply_shard(const struct plain_call *plain, struct iris_context *ctx,
+                                       struct iris_storage *storage,
+                                       const struct iris_op_options *options, int rank)
+{
+    const struct iris_tensor A = shard_of(plain, ctx, storage, rank);
+    const struct iris_tensor D =
+        rows_of(plain->t->C, rank * plain->desc->share_m, plain->desc->share_m);
+    struct iris_op_desc product = plain->product;
+    struct iris_product_step step = product_step(plain, options, &A, &D);
+    bool completed;
+
+    product.M = plain->desc->share_m;
+    step.desc = &product;
+    step.bias = plain->t->bias;
+    if (step.bias.address != 0)
+        step.bias.address +=
+            (uint64_t)(rank * product.M * step.bias.stride_row) * iris_dtype_nbytes(product.dtype);
+    return iris_product_run(ctx, storage, &step, &completed);
+}
+
+static enum iris_status end_pull(struct iris_op_steps *steps, struct iris_context *ctx,
+                                 struct iris_storage *storage,
+                                 const struct iris_op_options *options)
+{
+    const struct plain_call *plain = as_plain(steps);
+    const struct iris_tensor whole = joined_operand(plain, ctx, storage);
+
+    IRIS_TRY(pull_shards(plain, ctx, storage, options->stream));
+    for (int hop = 0; hop < ctx->world_size; ++hop) {
+        const int rank = (ctx->rank + hop) % ctx->world_size;
+        if (hop > 0)
+            IRIS_TRY(ctx->ops->event_wait(ctx->device, options->stream, storage->side.come[rank]));
+        IRIS_TRY(multiply_shard(plain, ctx, storage, options, rank));
+    }
+    if (plain->t->joined != NULL)
+        IRIS_TRY(copy(ctx, plain->t->joined, &whole, options->stream));
+    return ctx->ops->event_wait(ctx->device, options->stream, storage->side.ended);
+}
+
+static void describe_pull(struct plain_call *plain)
+{
+    plain->steps.begin = begin_pull;
+    plain->steps.end = end_pull;
+    plain->call = &plain->gather.call;
+    plain->gather = (struct iris_copy_collective_args){.output_offset = IRIS_STAGED,
+                                                       .ending = IRIS_ENDING_LOCAL};
+}
+
 static void describe_gather(const struct iris_context *ctx, struct plain_call *plain)
 {
     const uint64_t nbytes = (uint64_t)plain->collective.M;
@@ -366,6 +481,8 @@ static enum iris_status prepare(struct iris_op_steps *steps, struct iris_context
 
     if (!ctx->has_blas)
         return IRIS_OK;
+    if (desc->pulls)
+        IRIS_TRY(make_side_stream(ctx, storage));
     iris_product_prepare(ctx, storage);
     if (!options->prepare)
         return IRIS_OK;
@@ -411,11 +528,15 @@ enum iris_status iris_plain_run(struct iris_context *ctx, struct iris_op_desc *d
         launch.args = &plain.reduce;
         launch.args_nbytes = sizeof plain.reduce;
     } else {
-        describe_gather(ctx, &plain);
+        if (desc->pulls)
+            describe_pull(&plain);
+        else
+            describe_gather(ctx, &plain);
         launch.args = &plain.gather;
         launch.args_nbytes = sizeof plain.gather;
     }
     launch.call = plain.call;
+    plain.launch = &launch;
     launch.kernel_dtype = plain.collective.dtype;
     return iris_op_run(ctx, desc, &launch, options);
 }

@@ -38,6 +38,9 @@ struct iris_chip {
     /* The form PLAIN: a launch; operations a second of a unit in the vendor's products; what the
      * links carry for reductions with barriers that come after a product; all_gather by copies. */
     double launch_seconds, library_rate, step_rate, gather_seconds, gather_rate;
+    /* Gathers by copy engines: all ranks meeting, a copy, and what one copy engine reads of a peer,
+     * beside a product; 0: they are not shown. */
+    double meet_seconds, pull_seconds, pull_rate;
     /* The form TILES: the start of a product whose sum is scattered; by how much a product takes
      * longer that waits for its operand unit by unit. */
     double scatter_seconds, gathered_slowness;

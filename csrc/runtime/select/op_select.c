@@ -88,6 +88,11 @@ static enum iris_status select_plain(const struct iris_select_target *on,
     own->gpu_parts = product.local.gpu_parts;
     collective.variant = IRIS_VARIANT_NONE;
     IRIS_TRY(select_sized(on, &open, &collective, work_groups));
+    desc->pulls = iris_plain_pulls(on, desc);
+    if (desc->pulls) { /* what is launched only meets */
+        collective.variant = IRIS_VARIANT_NONE;
+        *work_groups = 1;
+    }
     desc->variant = collective.variant;
     desc->block_m = 1;
     desc->block_n = collective.operation == IRIS_OP_ALL_GATHER ? 1 : collective.block_n;

@@ -59,6 +59,8 @@ int32_t iris_decode_k_groups(const struct iris_select_target *on, int64_t rows, 
                              int64_t K);
 void iris_plain_seconds(const struct iris_select_target *on, const struct iris_op_desc *desc,
                         double terms[IRIS_FORM_TERMS]);
+/* Whether the form PLAIN has the operand gathered by copy engines, see op_plain.c. */
+bool iris_plain_pulls(const struct iris_select_target *on, const struct iris_op_desc *desc);
 
 /* The start of an all_reduce of `nbytes` of desc->dtype, and what the links take for it; with
  * barriers they carry so many bytes a second. */

@@ -56,8 +56,34 @@ static void collective_seconds(const struct iris_select_target *on, const struct
     }
 }
 
-void iris_plain_seconds(const struct iris_select_target *on, const struct iris_op_desc *desc,
-                        double terms[IRIS_FORM_TERMS])
+/* Of each shard by itself, as they come. */
+static void pull_seconds(const struct iris_select_target *on, const struct iris_op_desc *desc,
+                         double terms[IRIS_FORM_TERMS])
+{
+    /* Rows of a product by the library that take as long as what it loses at its edges. */
+    enum { EDGE_ROWS = 80 };
+    const struct iris_chip *chip = on->chip;
+    struct iris_op_desc product = iris_op_desc_product(desc, on->world_size);
+    const double rows = (double)desc->share_m;
+    const double nbytes = rows * (double)desc->K * (double)iris_dtype_nbytes(desc->dtype);
+    const double copy = chip->pull_seconds + nbytes / chip->pull_rate;
+    double shard, come = 0, done;
+
+    product.M = desc->share_m;
+    shard = library_seconds(on, &product) * (1 + EDGE_ROWS / rows) + chip->launch_seconds;
+    done = shard;
+    for (int hop = 1; hop < on->world_size; ++hop) {
+        come += copy;
+        done = (come > done ? come : done) + shard;
+    }
+    terms[0] = chip->meet_seconds + 3 * nbytes / chip->memory_rate;
+    terms[1] = on->world_size * shard;
+    terms[2] = done - terms[1];
+}
+
+/* The product and the collective in turn. */
+static void in_turn_seconds(const struct iris_select_target *on, const struct iris_op_desc *desc,
+                            double terms[IRIS_FORM_TERMS])
 {
     struct iris_op_desc product = iris_op_desc_product(desc, on->world_size);
     double collective[2];
@@ -67,4 +93,30 @@ void iris_plain_seconds(const struct iris_select_target *on, const struct iris_o
     terms[0] = 2 * on->chip->launch_seconds + collective[0];
     terms[1] = on->has_blas ? library_seconds(on, &product) : own_seconds(on, &product);
     terms[2] = collective[1];
+}
+
+static double sum(const double terms[IRIS_FORM_TERMS])
+{
+    return terms[0] + terms[1] + terms[2];
+}
+
+bool iris_plain_pulls(const struct iris_select_target *on, const struct iris_op_desc *desc)
+{
+    double pulled[IRIS_FORM_TERMS], gathered[IRIS_FORM_TERMS];
+
+    if (!IRIS_IS_GATHERED_PRODUCT(desc->operation) || desc->share_k != 0 || !on->has_blas ||
+        on->world_size == 1 || on->chip->pull_rate == 0)
+        return false;
+    pull_seconds(on, desc, pulled);
+    in_turn_seconds(on, desc, gathered);
+    return sum(pulled) < sum(gathered);
+}
+
+void iris_plain_seconds(const struct iris_select_target *on, const struct iris_op_desc *desc,
+                        double terms[IRIS_FORM_TERMS])
+{
+    if (iris_plain_pulls(on, desc))
+        pull_seconds(on, desc, terms);
+    else
+        in_turn_seconds(on, desc, terms);
 }
