@@ -61,7 +61,7 @@ static void pull_seconds(const struct iris_select_target *on, const struct iris_
                          double terms[IRIS_FORM_TERMS])
 {
     /* Rows of a product by the library that take as long as what it loses at its edges. */
-    enum { EDGE_ROWS = 80 };
+    enum { EDGE_ROWS = 110 };
     const struct iris_chip *chip = on->chip;
     struct iris_op_desc product = iris_op_desc_product(desc, on->world_size);
     const double rows = (double)desc->share_m;
