@@ -15,11 +15,15 @@
 /* Most kernels; the tensor-core products of sm_90a, and the rows of all_reduce_rmsnorm, where a
  * thread has few words to wait for, have more. */
 #define IRIS_GPU_THREADS 256
-#define IRIS_ROW_THREADS 1024
+#define IRIS_ROW_THREADS 512
 
 /* An owner's run of a plain reduction is reduced by so many work-groups: a rank owns only one run
  * in world_size. */
 #define IRIS_RUN_PIECES 4
+
+/* Words of a call by packets that go together: a wave's, or two warps'. A small call has a
+ * work-group for each. */
+#define IRIS_PACKET_RUN 64
 
 /* Products by plain threads (sm_90a, fp32) or by the matrix units of gfx: 128 x 128 outputs, 64
  * bytes of K at a time. */

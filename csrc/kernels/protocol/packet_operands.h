@@ -10,12 +10,15 @@
 #ifndef IRIS_PACKET_OPERANDS_H
 #define IRIS_PACKET_OPERANDS_H
 
+#include "kernels/abi/launch_limits.h"
 #include "packet_data.h"
 
 namespace iris
 {
 
-/* Words that lie one after the other, dealt in turn. */
+/* Words that lie one after the other. Runs of as many as a wave has lanes are dealt to the
+ * work-groups in turn, so that a short message leaves from many SMs at once: what one sends is
+ * limited. */
 class dealt_words
 {
   public:
@@ -24,7 +27,8 @@ class dealt_words
     };
 
     IRIS_INLINE explicit dealt_words(work_group wg)
-        : first_((int64_t)wg.index * wg.threads + wg.thread), step_((int64_t)wg.count * wg.threads)
+        : first_(((int64_t)(wg.thread / kRun) * wg.count + wg.index) * kRun + wg.thread % kRun),
+          step_((int64_t)wg.count * wg.threads)
     {
     }
 
@@ -39,6 +43,11 @@ class dealt_words
     }
 
   protected:
+#if defined(IRIS_GPU)
+    static constexpr int32_t kRun = IRIS_PACKET_RUN;
+#else
+    static constexpr int32_t kRun = 1;
+#endif
     const int64_t first_, step_;
 };
 

@@ -27,7 +27,6 @@ static uint32_t enough_work_groups(const struct iris_select_target *on,
     if (on->cores > 0 && asked > on->cores)
         asked = on->cores;
     const uint32_t work_groups = (uint32_t)(asked != 0 ? asked : on->compute_units);
-    const int32_t threads = on->chip->is_gpu ? IRIS_GPU_THREADS : 1024;
     int64_t wanted = work_groups, limit = work_groups;
 
     if (desc->form == IRIS_FORM_DECODE) {
@@ -36,7 +35,7 @@ static uint32_t enough_work_groups(const struct iris_select_target *on,
             wanted = iris_ceil_div(desc->N, desc->block_n);
     } else if (iris_is_by_packets(desc->variant)) {
         const struct iris_packet_layout packets = iris_op_desc_packets(desc, on->world_size);
-        wanted = iris_ceil_div(packets.words, threads);
+        wanted = iris_ceil_div(packets.words, on->chip->is_gpu ? IRIS_PACKET_RUN : 1024);
         if (desc->operation == IRIS_OP_ALL_REDUCE_RMSNORM) /* one for each row */
             wanted = desc->M;
         else if (on->chip->is_gpu && asked == 0)
