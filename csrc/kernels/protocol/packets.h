@@ -218,7 +218,10 @@ template <typename T, class Words> class packet_exchange
                 packet_values<T> term;
                 if (q >= count)
                     continue;
-                unpack_data<T>(source + q == rank_ ? own : data[q], term);
+                IRIS_UNROLL
+                for (int32_t i = 0; i < kPacketWords<T>; ++i) /* not where it is: in registers */
+                    data[q].word[i] = source + q == rank_ ? own.word[i] : data[q].word[i];
+                unpack_data<T>(data[q], term);
                 IRIS_UNROLL
                 for (int32_t k = 0; k < kPacketElements<T>; ++k)
                     values[k] = source + q == 0 ? term[k] : words_.combined(values[k], term[k]);
