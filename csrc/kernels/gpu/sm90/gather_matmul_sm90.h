@@ -125,8 +125,7 @@ template <typename A, typename T> struct sm90_gather_call {
             return;
         /* Where the tile lies is found anew: the product had no register for it. */
         asm volatile("" : "+l"(tile));
-        const int32_t thread =
-            is_float8<A>::value ? thread_found_anew(shared) : (int32_t)threadIdx.x;
+        const uint32_t thread = is_float8<A>::value ? thread_found_anew(shared) : threadIdx.x;
         add_bias_to_part<T, kTileN>(d, args.reduce, coord(tile), half, thread);
     }
 

@@ -70,14 +70,14 @@ static_assert(sizeof(sm90_shared) <= IRIS_SM90_SHARED_NBYTES, "the launch asks f
 
 /* This thread's number. What is made of it the compiler cannot make before this point, and keep: it
  * does not know that what it adds is 0. */
-IRIS_INLINE int32_t thread_found_anew(const sm90_shared *shared)
+IRIS_INLINE uint32_t thread_found_anew(const sm90_shared *shared)
 {
     uint32_t zero;
     asm volatile("ld.shared.u32 %0, [%1];"
                  : "=r"(zero)
                  : "r"(shared_address(&shared->zero))
                  : "memory");
-    return (int32_t)(threadIdx.x + zero);
+    return threadIdx.x + zero;
 }
 
 /* ---- the ring of stages ---- */
@@ -130,7 +130,7 @@ IRIS_INLINE void load_operand(char *stage, const iris_tensor_map *map, uint32_t 
 template <typename T, int32_t kRows>
 IRIS_INLINE void load_operand_elements(char *stage, const T *data, int64_t stride_mn,
                                        int64_t stride_k, int64_t mn_left, int64_t k_left,
-                                       int32_t thread)
+                                       uint32_t thread)
 {
     for (int32_t i = thread; i < kRows * 8; i += kElementLoaders) {
         const int32_t row = i / 8, chunk = i % 8;
@@ -314,7 +314,7 @@ IRIS_INLINE void multiply_tile(float (&d)[kTileN / 2], sm90_shared *shared, stag
  * one's number. */
 template <typename T, int32_t kTileN>
 IRIS_INLINE void hand_over_part(const float (&d)[kTileN / 2], sm90_shared *shared, int32_t part,
-                                int32_t thread)
+                                uint32_t thread)
 {
     const int32_t lane = thread % 32, warp = thread / 32 % 4;
     const int32_t row = warp * 16 + lane % 16;

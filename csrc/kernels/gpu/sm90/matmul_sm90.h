@@ -167,7 +167,7 @@ IRIS_INLINE void multiply_tiles_in_order(const Call &c, int32_t half)
         }
         c.template conclude<kTileN>(d, tile, half);
         /* Of float8 there are no registers for what could be found once. */
-        const int32_t thread = kIsFloat8 ? thread_found_anew(c.shared) : (int32_t)threadIdx.x;
+        const uint32_t thread = kIsFloat8 ? thread_found_anew(c.shared) : threadIdx.x;
         if constexpr (Call::kStagesLocally)
             stage_part<T, kTileN>(d, c.shared, tile, half);
         else if (c.template stores<kTileN>(tile))
