@@ -19,7 +19,7 @@
     .unit_cache_rate = 48e9, .cache_nbytes = 50e6, .unit_memory_rate = 26e9,                       \
     .launch_seconds = 1.5e-6, .library_rate = 6.0e12, .step_rate = 285e9,                          \
     .gather_seconds = 10.5e-6, .gather_rate = 330e9, .scatter_seconds = 23e-6,                     \
-    .gathered_slowness = 1.2, .decode_seconds = 3.5e-6, .decode_unit_rate = 58e9,                 \
+    .gathered_slowness = 1.2, .decode_seconds = 3.5e-6, .decode_unit_rate = 58e9,                  \
     .decode_rows = 128, .meet_seconds = 12e-6, .pull_seconds = 8e-6, .pull_rate = 340e9
 
 /* No such machine has been measured. The links are the sum of a GPU's Infinity Fabric links as
