@@ -157,7 +157,9 @@ class DividedModule(nn.Module):
                     "are, which an optimizer would take for the whole's"
                 )
         value, part = getattr(self, name), self._parts[name]
-        if part.dim is not None and part.local_shape != part.shape and not is_distributed(value):
+        # Also on a rank that has all of it, as of one row: the others have none.
+        divided_among = _groups.context(self.group).world_size // part.copies
+        if part.dim is not None and divided_among > 1 and not is_distributed(value):
             raise RuntimeError(
                 f"{name}: expected a parameter, got a tensor that is computed (by parametrize, "
                 "weight_norm or prune) from this rank's part alone; initialise torch.distributed "

@@ -147,6 +147,10 @@ def _stores(ctx, directory):
     for state in (model.state_dict(), {"weight": layer.weight}):
         with pytest.raises(dcp.api.CheckpointException, match=message):
             dcp.save(state, checkpoint_id=f"{directory}/{ctx.rank}", no_dist=True)
+    row = ColumnParallelLinear(WIDTH, 1)  # all of which one rank has
+    nn.utils.parametrize.register_parametrization(row, "weight", nn.Identity())
+    with pytest.raises(RuntimeError, match="weight: expected a parameter, got a tensor that is"):
+        row(torch.zeros(2, WIDTH))
     # Where it knows the ranks by then, it stores the parts as such.
     store = dist.FileStore(f"{directory}/store", ctx.world_size)
     dist.init_process_group("gloo", store=store, rank=ctx.rank, world_size=ctx.world_size)
