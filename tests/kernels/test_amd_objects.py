@@ -12,6 +12,7 @@ import amd_objects
 import control_flow
 import mutants
 import pytest
+import scalar_loads
 
 import iris_c
 
@@ -202,3 +203,28 @@ def test_traced_kernels_are_the_products(target, host):
         assert numbers["vgpr_spill_count"] == numbers["private_segment_fixed_size"] == 0, name
         clock = "s_memrealtime"
         assert any(x.name == clock for x in kernels[name]), f"{name}: it reads no clock"
+
+
+def test_scalar_loads_read_arguments_and_constants(read):
+    """On all paths, whether a test runs them or not."""
+    _, _, kernels = read
+    loads = 0
+    for kernel in kernels.values():
+        found = scalar_loads.violations(kernel)
+        assert not found, "\n".join(found[:5])
+        loads += sum(x.name.startswith("s_load_") for x in kernel.code)
+    assert loads > len(kernels)
+
+
+def test_other_scalar_loads_are_noticed(read):
+    """Of what a scalar load has brought, and of what a lane holds."""
+    _, _, kernels = read
+    kernel = kernels["iris_ALL_REDUCE_TWO_SHOT_F32"]
+    last = next(
+        i for i, x in reversed(list(enumerate(kernel.code))) if x.name == "v_readfirstlane_b32"
+    )
+    register = kernel.code[last].operands.split(",")[0]
+    pair = f"s[{register[1:]}:{int(register[1:]) + 1}]"
+    stray = kernel.code[last + 1]._replace(name="s_load_dword", operands=f"s90, {pair}, 0x0")
+    code = [*kernel.code[: last + 1], stray, *kernel.code[last + 2 :]]
+    assert scalar_loads.violations(control_flow.Kernel("stray", code))
