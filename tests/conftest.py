@@ -2,8 +2,11 @@
 # SPDX-FileCopyrightText: The iris_c authors
 """Every test must leave the machine as it found it."""
 
+import multiprocessing.util
 import os
+import shutil
 import signal
+import tempfile
 
 import pytest
 from descriptors import ON_GPU, open_descriptors
@@ -77,11 +80,45 @@ def shared(tmp_path_factory):
     return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
+@pytest.fixture(scope="session", autouse=True)
+def temporary(tmp_path_factory, shared):
+    """The folder for temporary files of this process and all that it starts; it is short, since
+    sockets lie in it. What torch.compile makes, one process makes for all and once for each run of
+    pytest: of an earlier run it could be that of another iris_c. Under torchrun the ranks are such
+    processes, and need what is common to them."""
+    if os.environ.get("IRIS_C_TEST_TORCHRUN") == "1":
+        yield None
+        return
+    folder = tempfile.mkdtemp(prefix="iris_c-tests-")
+    os.environ["TMPDIR"] = tempfile.tempdir = folder
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(shared / "inductor"))
+    # Nor does it compile programs to find out what the cpu's vectors can do.
+    os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "0")
+    # Behind multiprocessing, which takes its own folder away when the process ends.
+    multiprocessing.util.Finalize(
+        None, shutil.rmtree, (folder,), {"ignore_errors": True}, exitpriority=-200
+    )
+    yield folder
+
+
+def _temporary_files(folder: str | None) -> set[str]:
+    """But the folders of the fork server and of torch.compile's headers, which stay for the next
+    test and go with the process."""
+    if folder is None:
+        return set()
+    stays = ("pymp-", "torchinductor_")
+    return {name for name in os.listdir(folder) if not name.startswith(stays)}
+
+
 @pytest.fixture(autouse=True)
-def nothing_left_behind(request):
-    """No shared memory and no growing number of file descriptors in this process."""
+def nothing_left_behind(temporary):
+    """No shared memory, no temporary files, and no growing number of file descriptors in this
+    process."""
     shared, descriptors = _shared_memory(), len(open_descriptors())
+    files = _temporary_files(temporary)
     yield
+    left = _temporary_files(temporary) - files
+    assert not left, f"left among the temporary files: {left}"
     # The fork server, started by the first multi-rank test, holds a few descriptors from then on.
     grown = len(open_descriptors()) - descriptors
     assert grown <= 8, f"{grown} file descriptors were left open"

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 
 import pytest
 from descriptors import ON_GPU
@@ -24,9 +25,15 @@ def output_of(command, deadline=150):
     """What the command prints; it ends well, and in time."""
     hidden = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT"}
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    with tempfile.TemporaryDirectory() as temporary:  # torchrun leaves its logs there
+        environment |= {"OMP_NUM_THREADS": "1", "TMPDIR": temporary}
+        return _output_of(command, environment, deadline)
+
+
+def _output_of(command, environment, deadline):
     process = subprocess.Popen(
         command,
-        env={**environment, "OMP_NUM_THREADS": "1"},
+        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -16,8 +16,7 @@ EXAMPLE = ROOT / "docs/examples/compile_tensor_parallel.py"
 
 
 @pytest.mark.slow
-def test_it_is_fused_and_equal(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+def test_it_is_fused_and_equal(monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")
     small = ["--width", "16", "--length", "8", "--steps", "1"]
     output = output_of([*TORCHRUN, "2", str(EXAMPLE), *small], deadline=300)
@@ -27,8 +26,7 @@ def test_it_is_fused_and_equal(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_bench_compile(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+def test_bench_compile(monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")
     small = "--length 8 --width 16 --hidden 32 --heads 4 --repeats 2 --only forward".split()
     command = [sys.executable, str(ROOT / "benchmarks/bench_compile.py"), *small]

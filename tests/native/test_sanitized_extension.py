@@ -41,7 +41,7 @@ def test_extension_under_address_and_undefined_sanitizers(tmp_path):
         pytest.skip("the compiler has no address sanitizer")
     library = sanitized.build(tmp_path)
     programs.run(
-        sanitized.pytest_command(*TESTS),
+        sanitized.pytest_command(*TESTS, f"--basetemp={tmp_path / 'tests'}"),
         cwd=programs.ROOT,
         env={**sanitized.environment(library), "IRIS_C_FUZZ_CALLS": "200"},
         timeout=600,
