@@ -35,9 +35,11 @@ def test_functions_have_signatures_and_docstrings(name):
 
 def test_signature_of_matmul_all_reduce():
     parameters = inspect.signature(iris_c.ops.matmul_all_reduce).parameters
-    names = ["ctx", "C", "A", "B", "bias", "async_op", "config", "workspace", "trace"]
-    assert list(parameters) == names
-    assert parameters["trace"].kind is inspect.Parameter.KEYWORD_ONLY
+    names = ["ctx", "C", "A", "B", "bias", "async_op", "config", "workspace"]
+    keywords = ["trace", "scale_a", "scale_b"]
+    assert list(parameters) == [*names, *keywords]
+    for name in keywords:
+        assert parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
 
 
 @pytest.mark.parametrize(
