@@ -50,6 +50,11 @@ def takes(dtype: torch.dtype, ranks: Ranks) -> bool:
     return dtype.itemsize == 1 and dtype.is_floating_point and _takes(dtype, ranks.device_type)
 
 
+def gives(dtype: torch.dtype, ranks: Ranks) -> bool:
+    """Whether such products may have results of a dtype: on GPUs only of 16 bits."""
+    return ranks.device_type == "cpu" or dtype.itemsize == 2
+
+
 @functools.cache
 def _takes(dtype: torch.dtype, device_type: str) -> bool:
     try:

@@ -23,7 +23,7 @@ from iris_c.torch._compile.graphs import (
     sizes_from,
     value,
 )
-from iris_c.torch._compile.groups import Ranks, takes
+from iris_c.torch._compile.groups import Ranks, gives, takes
 
 iris_c = torch.ops.iris_c
 DTYPES = {torch.float32, torch.float16, torch.bfloat16}
@@ -90,7 +90,9 @@ def _scaled_fits(product: Product, ranks: Ranks) -> bool:
     if not all(isinstance(result, torch.Tensor) for result in results):
         return False
     C, A, B = results[:3]
-    if C.dtype not in DTYPES or not (takes(A.dtype, ranks) and takes(B.dtype, ranks)):
+    if C.dtype not in DTYPES or not gives(C.dtype, ranks):
+        return False
+    if not (takes(A.dtype, ranks) and takes(B.dtype, ranks)):
         return False
     if any(result.device.type != ranks.device_type for result in results):
         return False
