@@ -63,6 +63,7 @@ class _LocalOf(torch.autograd.Function):
         if grad is None:
             return None, None
         mesh, shape, stride, placements = ctx.of
+        grad = grad.contiguous()  # as parameters are, which optimizers count on
         return (
             DTensor.from_local(grad, mesh, placements, run_check=False, shape=shape, stride=stride),
             None,
