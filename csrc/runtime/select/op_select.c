@@ -15,9 +15,10 @@
 #include "kernels/abi/launch_limits.h"
 #include "kernels/abi/schedule.h"
 
-/* A call by packets on a GPU: a thread for each word, as far as so many small work-groups of a
- * compute unit go; what a thread does for a word is to wait. */
-enum { PACKET_GROUPS_PER_UNIT = 4 };
+/* A call by packets on a GPU: what a thread does for a word is to wait, so there are as many
+ * threads as a compute unit has registers for. A work-group beyond those would begin when another
+ * has heard from its peers. */
+enum { PACKET_GROUPS_PER_UNIT = 2 };
 
 /* Work-groups beyond those that have something to do only take time to start and to count in.
  * `asked`: the caller's number, or 0. */
