@@ -41,8 +41,8 @@ import lds_banks
 # Operations per cycle of one SIMD.
 RATES = {
     "gfx90a": {"f32": 64, "f16": 256, "bf16": 256},
-    "gfx942": {"f32": 64, "f16": 512, "bf16": 512},
-    "gfx950": {"f32": 64, "f16": 1024, "bf16": 1024},
+    "gfx942": {"f32": 64, "f16": 512, "bf16": 512, "fp8": 1024},
+    "gfx950": {"f32": 64, "f16": 1024, "bf16": 1024, "fp8": 1024, "f8f6f4": 2048},
 }
 LDS_BYTES = {"gfx90a": 65536, "gfx942": 65536, "gfx950": 163840}
 REGISTERS = 512  # of a lane on a SIMD, vector and accumulation registers together
@@ -67,8 +67,9 @@ class Operation(typing.NamedTuple):
 
 
 def matrix_cycles(name: str, arch: str) -> int:
-    m, n, k, kind = re.match(r"v_mfma_f32_(\d+)x(\d+)x(\d+)_?(bf16|f16|f32)", name).groups()
-    return 2 * int(m) * int(n) * int(k) // RATES[arch][kind]
+    kinds = "bf16|f16|f32|fp8|bf8|f8f6f4"
+    m, n, k, kind = re.match(rf"v_mfma_f32_(\d+)x(\d+)x(\d+)_?({kinds})", name).groups()
+    return 2 * int(m) * int(n) * int(k) // RATES[arch]["fp8" if kind == "bf8" else kind]
 
 
 def operation(instruction, arch: str, lds_cycles: int = 0) -> Operation:

@@ -14,7 +14,8 @@ import lds_banks
 import pytest
 
 DOCUMENT = pathlib.Path(__file__).resolve().parents[2] / "docs/hip.md"
-PRODUCTS = "iris_(MATMUL_|ALL_GATHER_MATMUL)(?!.*_LL_).*"
+PRODUCTS = "iris_(MATMUL_|ALL_GATHER_MATMUL)(?!.*_LL_)(?!.*_SCALED_).*"
+SCALED = "iris_MATMUL_ALL_REDUCE_TWO_SHOT_SCALED_BF16"
 MFMA = "v_mfma_f32_32x32x8_f16"  # 32 cycles on gfx942
 
 
@@ -261,6 +262,24 @@ def test_streams_of_weights_outrun_memory(shipped):
         assert said[:3] == list(cost.stream_row(stream)[:3])
         for ours, theirs in zip(said[3:], cost.stream_row(stream)[3:], strict=True):
             assert float(ours) == pytest.approx(float(theirs), rel=0.05), line
+
+
+@pytest.mark.parametrize("arch", ["gfx942", "gfx950"])
+def test_float8_products_are_faster_than_those_of_16_bits(arch):
+    """By K in the time of a stage, of which they multiply twice as much: of each pair of formats,
+    operands along K."""
+    path = gpus.KERNELS / f"iris_{arch}.hsaco"
+    (plain,) = (
+        x for x in cost.loops(path, arch, SCALED.replace("SCALED_", "")) if not x.transposed
+    )
+    scaled = list(cost.loops(path, arch, SCALED))
+    assert len(scaled) == 4
+    for loop in scaled:
+        assert loop.stages == 2
+        assert set(loop.lds_cycles("ds_write_b128")) == {8}
+        for latency in cost.LATENCIES:
+            rate = 2 * plain.replays[latency].cycles / loop.replays[latency].cycles
+            assert rate >= 1.6, (latency, rate)
 
 
 def numbers_of(cell):
