@@ -64,6 +64,8 @@ SURVIVORS = [
     "RANKS=4 DEATHS=1",
 ]
 
+DECODE = ["CALLS=3", "CALLS=3 RESIDENT=1"]
+
 # The fault, and a configuration in which it shows.
 REDUCE_MUTANTS = [
     ("NO_PARITY", f"RANKS=2 CALLS=3 {MIXED}"),
@@ -103,6 +105,10 @@ DOORBELL_MUTANTS = [
     ("SEEN_LATE", "CALLS=1"),
     ("NO_RING", "CALLS=1"),
     ("WAKE_ONE", "GROUPS=2 CALLS=1"),
+]
+DECODE_MUTANTS = [
+    ("NO_PARITY", "CALLS=3"),
+    ("FIRST_COLLECTS", "CALLS=1 RESIDENT=1"),
 ]
 SURVIVORS_MUTANTS = [
     ("DECIDE_ALONE", "RANKS=3 DEATHS=2"),
@@ -198,6 +204,16 @@ def test_bare_words_mutant_fails(tmp_path, mutant, configuration):
 @pytest.mark.parametrize(("mutant", "configuration"), DOORBELL_MUTANTS)
 def test_doorbell_mutant_fails(tmp_path, mutant, configuration):
     assert_fails(check(tmp_path, "doorbell.pml", f"{configuration} MUTANT_{mutant}", "-O0"))
+
+
+@pytest.mark.parametrize("configuration", DECODE)
+def test_shared_tiles_hold(tmp_path, configuration):
+    assert_holds(check(tmp_path, "decode.pml", configuration))
+
+
+@pytest.mark.parametrize(("mutant", "configuration"), DECODE_MUTANTS)
+def test_shared_tiles_mutant_fails(tmp_path, mutant, configuration):
+    assert_fails(check(tmp_path, "decode.pml", f"{configuration} MUTANT_{mutant}", "-O0"))
 
 
 @pytest.mark.parametrize("configuration", SURVIVORS)
