@@ -53,7 +53,7 @@ def test_pictures_are_as_drawn():
         assert f"](pictures/{name}.svg)" in shown
     chart = runpy.run_path(str(ROOT / "docs/pictures/speed.py"))
     figures = (ROOT / "docs/performance.md").read_text()
-    assert len(chart["points"](figures)) == 46
+    assert len(chart["points"](figures)) == 49
     assert (ROOT / "docs/pictures/speed.svg").read_text() == chart["picture"](figures)
 
 
