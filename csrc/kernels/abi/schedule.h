@@ -251,7 +251,7 @@ iris_decode_layout_make(int32_t exchange, int32_t rows, int32_t cols, int32_t sh
     l.results = world_size * l.slots;
     l.partials = l.results + (exchange == IRIS_DECODE_BY_OWNERS ? (int64_t)rows * words : 0);
     l.k_groups = k_groups;
-    l.packets = l.partials + (int64_t)k_groups * rows * (2 * IRIS_DECODE_GROUP);
+    l.packets = l.partials + (int64_t)k_groups * rows * (int64_t)(2 * IRIS_DECODE_GROUP);
     l.pad = 0;
     return l;
 }
@@ -259,7 +259,7 @@ iris_decode_layout_make(int32_t exchange, int32_t rows, int32_t cols, int32_t sh
 /* gfx: in how many rounds a work-group's four waves multiply a tile of 64 columns. */
 IRIS_FUNCTION int64_t iris_decode_rounds(int64_t rows, int64_t K)
 {
-    return iris_ceil_div(K, (rows > IRIS_DECODE_WAVE_ROWS ? 2 : 4) * IRIS_DECODE_STEP);
+    return iris_ceil_div(K, (int64_t)(rows > IRIS_DECODE_WAVE_ROWS ? 2 : 4) * IRIS_DECODE_STEP);
 }
 
 /* gfx: where the rounds of a work-group begin, those of all tiles counted one after the other. It

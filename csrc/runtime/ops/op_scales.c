@@ -25,7 +25,7 @@ static bool is_float(enum iris_dtype dtype)
 /* "a, b or c": the dtypes that the chip's products take, of float8 or all. */
 static void list_dtypes(const struct iris_chip *chip, bool float8, char text[DTYPES_NBYTES])
 {
-    const char *names[IRIS_DTYPE_COUNT];
+    const char *names[IRIS_DTYPE_COUNT] = {NULL};
     size_t used = 0;
     int count = 0;
 

@@ -67,7 +67,7 @@ static enum iris_variant choose_all_reduce(const struct iris_select_target *on,
     if (!chip->is_gpu) /* one_shot is not for results in the place of inputs */
         return nbytes <= CPU_ONE_SHOT && !desc->local.in_place ? IRIS_VARIANT_ONE_SHOT
                                                                : IRIS_VARIANT_TWO_SHOT;
-    if (only_packets || nbytes * (uint64_t)on->world_size <= 2 * MOST_REDUCED_BY_WORDS)
+    if (only_packets || nbytes * (uint64_t)on->world_size <= UINT64_C(2) * MOST_REDUCED_BY_WORDS)
         weigh_all_reduce(on, desc, (double)nbytes, IRIS_VARIANT_LL, &decision);
     if (only_packets || nbytes <= MOST_REDUCED_BY_WORDS)
         weigh_all_reduce(on, desc, (double)nbytes, IRIS_VARIANT_LL_TWO_SHOT, &decision);
