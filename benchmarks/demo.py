@@ -25,7 +25,7 @@ ALSO = [(LAYERS[0], torch.bfloat16, "two_shot")]
 def body(ranks, options):
     rows = [(layer, torch.float32, variant) for layer in LAYERS for variant in bench.VARIANTS]
     cases = [
-        (bench.AllReduce.name, (tokens, width, hidden // ranks.ctx.world_size), dtype, variant)
+        (bench.AllReduce.name, (tokens, width, hidden // ranks.ctx.world_size), dtype, None, variant)
         for (tokens, width, hidden), dtype, variant in rows + ALSO
     ]
     return ranks.each(cases, bench.measure)
