@@ -24,10 +24,10 @@ ALSO = [(LAYERS[0], torch.bfloat16, "two_shot")]
 
 def body(ranks, options):
     rows = [(layer, torch.float32, variant) for layer in LAYERS for variant in bench.VARIANTS]
-    cases = [
-        (bench.AllReduce.name, (tokens, width, hidden // ranks.ctx.world_size), dtype, None, variant)
-        for (tokens, width, hidden), dtype, variant in rows + ALSO
-    ]
+    cases = []
+    for (tokens, width, hidden), dtype, variant in rows + ALSO:
+        shape = (tokens, width, hidden // ranks.ctx.world_size)
+        cases.append((bench.AllReduce.name, shape, dtype, None, variant))
     return ranks.each(cases, bench.measure)
 
 

@@ -24,6 +24,11 @@ def benchmark(name, *arguments):
 
 
 @pytest.mark.slow
+def test_the_demonstration():
+    assert "all correct" in benchmark("demo.py", "--ranks", 2, "--repeats", 1)
+
+
+@pytest.mark.slow
 def test_bench_ccl_and_its_plot(tmp_path):
     pytest.importorskip("matplotlib")
     lines = tmp_path / "rows.jsonl"
