@@ -14,6 +14,7 @@ import pytest
 
 PROGRAM = "test_ranks_as_threads.c"
 SYNC = "csrc/kernels/protocol/sync.h"
+PACKETS = "csrc/kernels/protocol/packet_sync.h"
 PRIMITIVES = "csrc/kernels/cpu/sync_host.h"
 EXCHANGE = "csrc/kernels/cpu/reduction_host.h"
 CHANNEL = "csrc/kernels/protocol/channel.h"
@@ -62,7 +63,7 @@ MUTANTS = {
         "if (!operand.wait_for_unit(s, row, k))",
         "if (k > 0 && !operand.wait_for_unit(s, row, k))",
     ),
-    "packets are not waited for": (SYNC, "if (missing < 0)", "if (missing < 99)"),
+    "packets are not waited for": (PACKETS, "if (missing < 0)", "if (missing < 99)"),
     "a message's slots are filled before they are empty": (
         CHANNEL,
         "count_ - seen < IRIS_CHANNEL_SLOTS",

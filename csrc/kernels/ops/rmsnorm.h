@@ -261,7 +261,7 @@ template <typename T> class row_words
                 unpack_data<T>(word_of(args_.weight, weight), w);
                 IRIS_UNROLL
                 for (int32_t k = 0; k < kPacketElements<T>; ++k)
-                    x[k] = x[k] * scale * w[k];
+                    x[k] = round_alone(x[k] * scale * w[k]); /* before the conversion */
                 store_at(args_.reduce.output.address, at, pack_data<T>(x));
             });
         }
