@@ -166,14 +166,18 @@ class Addresses:
 
     def _evaluate(self, i: int) -> list[int]:
         instruction = self.kernel.code[i]
-        name = re.sub(r"_e(32|64)$", "", instruction.name)
-        if name not in ARITHMETIC:
+        name = re.sub(r"_(e32|e64|sdwa)$", "", instruction.name)
+        whole, _, parts = instruction.operands.partition(" dst_sel:")
+        if name not in ARITHMETIC or (parts and not parts.startswith("DWORD ")):
             raise UnknownAddress(f"{self.kernel.name}: {instruction.name} {instruction.operands}")
-        text, _, table = instruction.operands.partition(" bitop3:")
+        text, _, table = whole.partition(" bitop3:")
         texts = text.split(", ")[1:]
         operands = [self._operand(text, name, i) for text in texts[:-1]]
         operands.append(self._operand(texts[-1], name + " last", i))
         operands += [[int(table, 0)] * THREADS] if table else []
+        for k, (kind, at) in enumerate(re.findall(r"src\d_sel:(WORD|BYTE|DWORD)_?(\d?)", parts)):
+            bits = {"WORD": 16, "BYTE": 8, "DWORD": 32}[kind]
+            operands[k] = [x >> bits * int(at or 0) & (1 << bits) - 1 for x in operands[k]]
         return [ARITHMETIC[name](*of_thread) & WORD for of_thread in zip(*operands, strict=True)]
 
     def _operand(self, text: str, name: str, i: int) -> list[int]:

@@ -116,6 +116,8 @@ v_add_u32_e32 v11, 4, v0
 """
 LDS_CASES = {
     "b32": ("ds_write_b32 v2, v11 offset:4", "ds_read_b32 v12, v2 offset:4", [4]),
+    "b16": ("ds_write_b32 v2, v11 offset:4\nv_or_b32_e32 v10, 0x10000, v11\n"
+            "ds_write_b16 v2, v10 offset:4", "ds_read_b32 v12, v2 offset:4", [4]),
     "b64": ("ds_write_b64 v2, v[8:9] offset:8", "ds_read_b64 v[12:13], v2 offset:8", [1, 2]),
     "b96": ("ds_write_b96 v2, v[8:10]", "ds_read_b96 v[12:14], v2", [1, 2, 3]),
     "b128": ("ds_write_b128 v2, v[8:11] offset:16", "ds_read_b128 v[12:15], v2 offset:16",

@@ -132,17 +132,14 @@ template <bool kABf8, bool kBBf8> struct float8_pair : mfma_layout {
     }
 
   private:
-    /* What reads a result of 16 passes on gfx950 needs 20 wait states behind it. LLVM 22 looks back
-     * by 19 only, and leaves out the last one where there are just so many already. */
+    /* What reads a result of 16 passes on gfx950 needs 20 wait states behind it, and on gfx942 one
+     * of 8 passes 11. LLVM 22 leaves out the last one where there are just so many already, on
+     * gfx942 across the end of a loop. */
     static IRIS_INLINE void settle(accumulator &acc)
     {
-#if defined(__gfx950__)
         asm volatile("s_nop 15\n\ts_nop 3"
                      : "+v"(acc.block[0][0]), "+v"(acc.block[0][1]), "+v"(acc.block[1][0]),
                        "+v"(acc.block[1][1]));
-#else
-        (void)acc;
-#endif
     }
 
     static IRIS_INLINE int64_t eight_of(const chunk16 &chunk, int32_t part)
