@@ -89,8 +89,8 @@ def _matmul_reduce_scatter_out(
     ops[group].matmul_reduce_scatter(C, A, B, bias, dim)
 
 
-def _share(A: Tensor, B: Tensor, dim: int, group: str) -> Tensor:
-    """An empty share of A @ B."""
+def _share_shape(A: Tensor, B: Tensor, dim: int, group: str) -> list[int]:
+    """Of a share of A @ B."""
     _expect_matrices(A=A, B=B)
     _expect_dimension("dim", dim)
     shape, world = [A.shape[0], B.shape[1]], world_size(group)
@@ -102,7 +102,12 @@ def _share(A: Tensor, B: Tensor, dim: int, group: str) -> Tensor:
         ),
     )
     shape[dim] = shape[dim] // world
-    return _empty(A, *shape)
+    return shape
+
+
+def _share(A: Tensor, B: Tensor, dim: int, group: str) -> Tensor:
+    """An empty share of A @ B."""
+    return _empty(A, *_share_shape(A, B, dim, group))
 
 
 @operation("matmul_reduce_scatter", mutates_args=())
@@ -135,12 +140,17 @@ def _all_gather_matmul_out(
     ops[group].all_gather_matmul_hbm_buffer(C, A_shard, B, bias, gather_dim, A_gathered=A_gathered)
 
 
-def _gathered_product(A_shard: Tensor, B: Tensor, dim: int, group: str) -> Tensor:
-    """An empty product."""
+def _gathered_shape(A_shard: Tensor, B: Tensor, dim: int, group: str) -> tuple[int, int]:
+    """Of the product."""
     _expect_matrices(A_shard=A_shard, B=B)
     _expect_dimension("gather_dim", dim)
     times = world_size(group) if dim == 0 else 1
-    return _empty(A_shard, A_shard.shape[0] * times, B.shape[1])
+    return A_shard.shape[0] * times, B.shape[1]
+
+
+def _gathered_product(A_shard: Tensor, B: Tensor, dim: int, group: str) -> Tensor:
+    """An empty product."""
+    return _empty(A_shard, *_gathered_shape(A_shard, B, dim, group))
 
 
 def _joined(A_shard: Tensor, B: Tensor, dim: int, group: str) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,12 @@ from iris_c.torch import _results
 from iris_c.torch._autograd import refuse_to_differentiate
 from iris_c.torch._groups import context, name_of_either, world_size
 from iris_c.torch._library import kernels, operation
-from iris_c.torch._operations import _expect_dimension, _expect_matrices, _share
+from iris_c.torch._operations import (
+    _empty_joined,
+    _expect_matrices,
+    _gathered_shape,
+    _share_shape,
+)
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -81,8 +86,8 @@ def _(
 
 
 def _empty_share(A: Tensor, B: Tensor, dim: int, out_dtype: torch.dtype, group: str) -> Tensor:
-    share = _share(A, B, dim, group)
-    return _like(A, out_dtype).new_empty(share.shape)
+    shape = _share_shape(A, B, dim, group)
+    return _like(A, out_dtype).new_empty(shape)
 
 
 @operation("scaled_matmul_reduce_scatter", mutates_args=())
@@ -153,16 +158,20 @@ def _(
 # ---- C = (all ranks' A_shard, joined) @ B ----
 
 
-def _gathered(
+def _gathered_product(
+    A_shard: Tensor, B: Tensor, dim: int, out_dtype: torch.dtype, group: str
+) -> Tensor:
+    """An empty product."""
+    shape = _gathered_shape(A_shard, B, dim, group)
+    return _like(A_shard, out_dtype).new_empty(shape)
+
+
+def _joined(
     A_shard: Tensor, B: Tensor, dim: int, out_dtype: torch.dtype, group: str
 ) -> tuple[Tensor, Tensor]:
     """Empty results: the product and the joined operand."""
-    _expect_matrices(A_shard=A_shard, B=B)
-    _expect_dimension("gather_dim", dim)
-    sizes = list(A_shard.shape)
-    sizes[dim] = sizes[dim] * world_size(group)
-    C = _like(A_shard, out_dtype).new_empty(sizes[0], B.shape[1])
-    return C, A_shard.new_empty(sizes)
+    C = _gathered_product(A_shard, B, dim, out_dtype, group)
+    return C, _empty_joined(A_shard, dim, group)
 
 
 @operation("scaled_all_gather_matmul", mutates_args=())
@@ -177,7 +186,7 @@ def _scaled_all_gather_matmul(
     group: str,
 ) -> tuple[Tensor, Tensor]:
     ctx = _context(group)
-    C, joined = _gathered(A_shard, B, gather_dim, out_dtype, group)
+    C, joined = _joined(A_shard, B, gather_dim, out_dtype, group)
     ctx.ops.all_gather_matmul_hbm_buffer(
         C, A_shard, B, bias, gather_dim, A_gathered=joined, scale_a=scale_a, scale_b=scale_b
     )
@@ -195,7 +204,7 @@ def _(
     out_dtype: torch.dtype,
     group: str,
 ) -> tuple[Tensor, Tensor]:
-    return _gathered(A_shard, B, gather_dim, out_dtype, group)
+    return _joined(A_shard, B, gather_dim, out_dtype, group)
 
 
 @operation("scaled_gathered_matmul", mutates_args=())
@@ -211,7 +220,7 @@ def _scaled_gathered_matmul(
 ) -> Tensor:
     """The same without the joined operand, which takes time to store."""
     ctx = _context(group)
-    C, _ = _gathered(A_shard, B, gather_dim, out_dtype, group)
+    C = _gathered_product(A_shard, B, gather_dim, out_dtype, group)
     ctx.ops.all_gather_matmul_hbm_buffer(
         C, A_shard, B, bias, gather_dim, scale_a=scale_a, scale_b=scale_b
     )
@@ -229,7 +238,7 @@ def _(
     out_dtype: torch.dtype,
     group: str,
 ) -> Tensor:
-    return _gathered(A_shard, B, gather_dim, out_dtype, group)[0]
+    return _gathered_product(A_shard, B, gather_dim, out_dtype, group)
 
 
 for _name in (
@@ -268,6 +277,12 @@ def _expect_none(**given: Any) -> None:
 def _rows_first(tensor: Tensor, dim: int) -> Tensor:
     """As a matrix whose rows begin with the dimension `dim`."""
     return tensor.movedim(dim, 0).flatten(0, -2)
+
+
+def _from_rows_first(matrix: Tensor, dim: int, shape: Sequence[int]) -> Tensor:
+    """The tensor of that shape of which a matrix is _rows_first."""
+    moved = [shape[dim], *shape[:dim], *shape[dim + 1 :]]
+    return matrix.view(moved).movedim(0, dim).contiguous()
 
 
 def _scatter_shape(
@@ -339,9 +354,8 @@ def _fused_scaled_matmul_reduce_scatter(
     )
     if reduce_op == "avg":
         C = C.div_(world)
-    moved = [lead[first], *lead[:first], *lead[first + 1 :], shape[-1]]
-    moved[-1 if by_columns else 0] //= world
-    return C.view(moved).movedim(0, first).contiguous()
+    shape[dim] //= world
+    return _from_rows_first(C, first, shape)
 
 
 @_fused_scaled_matmul_reduce_scatter.register_fake
@@ -368,14 +382,7 @@ def _(
     return _like(A, dtype).new_empty(shape)
 
 
-def _expect_gathered(
-    A: Tensor,
-    Bs: Sequence[Tensor],
-    gather_dim: int,
-    lists: dict[str, Sequence[Any]],
-    result_scales: Sequence[Tensor | None],
-    out_dtypes: Sequence[Any],
-) -> None:
+def _expect_gathered(A: Tensor, Bs: Sequence[Tensor], gather_dim: int) -> None:
     if A.dim() < 2:
         raise ValueError(f"A: expected 2 dimensions or more, got {A.dim()}")
     if not 0 <= gather_dim < A.dim():
@@ -383,16 +390,22 @@ def _expect_gathered(
     if not Bs:
         raise ValueError("Bs: expected one tensor or more, got an empty list")
     _expect_matrices(**{f"Bs[{i}]": B for i, B in enumerate(Bs)})
+
+
+def _dtypes_of_products(Bs: Sequence[Tensor], **lists: Sequence[Any]) -> list[torch.dtype]:
+    """The `out_dtypes` among the lists, each of which has one element for each of Bs."""
     for name, given in lists.items():
         if len(given) != len(Bs):
             raise ValueError(f"{name}: expected {len(Bs)}, one for each of Bs, got {len(given)}")
-    _expect_none(**{f"result_scales[{i}]": one for i, one in enumerate(result_scales)})
-    for i, dtype in enumerate(out_dtypes):
+    _expect_none(**{f"result_scales[{i}]": one for i, one in enumerate(lists["result_scales"])})
+    dtypes = [_DTYPES_BY_NUMBER.get(dtype, dtype) for dtype in lists["out_dtypes"]]
+    for i, dtype in enumerate(dtypes):
         if dtype not in DTYPES:
             raise ValueError(
                 f"out_dtypes[{i}]: expected torch.float32, torch.float16 or torch.bfloat16, got "
                 f"{dtype}"
             )
+    return dtypes
 
 
 def _gathered_shapes(
@@ -430,13 +443,12 @@ def _fused_all_gather_scaled_matmul(
     use_fast_accum: Sequence[bool],
 ) -> tuple[Tensor, list[Tensor]]:
     """Each B gathers A again: a wide B that is several side by side gathers it once."""
-    out_dtypes = [_DTYPES_BY_NUMBER.get(dtype, dtype) for dtype in out_dtypes]
     group_name = name_of_either(group_name)
-    lists: dict[str, Sequence[Any]] = {
-        "B_scales": B_scales, "biases": biases, "result_scales": result_scales,
-        "out_dtypes": out_dtypes, "use_fast_accum": use_fast_accum,
-    }  # fmt: skip
-    _expect_gathered(A, Bs, gather_dim, lists, result_scales, out_dtypes)
+    _expect_gathered(A, Bs, gather_dim)
+    dtypes = _dtypes_of_products(
+        Bs, B_scales=B_scales, biases=biases, result_scales=result_scales,
+        out_dtypes=out_dtypes, use_fast_accum=use_fast_accum,
+    )  # fmt: skip
     whole, shapes = _gathered_shapes(A, Bs, gather_dim, group_name)
     by_columns = gather_dim == A.dim() - 1
     first = 0 if by_columns else gather_dim
@@ -446,24 +458,18 @@ def _fused_all_gather_scaled_matmul(
     if own is None:
         B_scales = [scale_b * A_scale.reshape(1, 1) for scale_b in B_scales]
     matrix = _rows_first(A, first)
-
-    def back(tensor: Tensor, shape: list[int]) -> Tensor:
-        """The dimension that rows began with, where it was."""
-        moved = [shape[first], *shape[:first], *shape[first + 1 :]]
-        return tensor.view(moved).movedim(0, first).contiguous()
-
     results: list[Tensor] = []
     joined = matrix
     for i, (B, scale_b, bias, dtype, shape) in enumerate(
-        zip(Bs, B_scales, biases, out_dtypes, shapes, strict=True)
+        zip(Bs, B_scales, biases, dtypes, shapes, strict=True)
     ):
         arguments = (matrix, B, scale, scale_b, bias, int(by_columns), dtype, group_name)
         if i == 0:
             C, joined = kernels["scaled_all_gather_matmul"](*arguments)
         else:
             C = kernels["scaled_gathered_matmul"](*arguments)
-        results.append(back(C, shape))
-    return back(joined, whole), results
+        results.append(_from_rows_first(C, first, shape))
+    return _from_rows_first(joined, first, whole), results
 
 
 @_fused_all_gather_scaled_matmul.register_fake
@@ -479,16 +485,15 @@ def _(
     out_dtypes: Sequence[Any],
     use_fast_accum: Sequence[bool],
 ) -> tuple[Tensor, list[Tensor]]:
-    out_dtypes = [_DTYPES_BY_NUMBER.get(dtype, dtype) for dtype in out_dtypes]
     group_name = name_of_either(group_name)
-    lists: dict[str, Sequence[Any]] = {
-        "B_scales": B_scales, "biases": biases, "result_scales": result_scales,
-        "out_dtypes": out_dtypes, "use_fast_accum": use_fast_accum,
-    }  # fmt: skip
-    _expect_gathered(A, Bs, gather_dim, lists, result_scales, out_dtypes)
+    _expect_gathered(A, Bs, gather_dim)
+    dtypes = _dtypes_of_products(
+        Bs, B_scales=B_scales, biases=biases, result_scales=result_scales,
+        out_dtypes=out_dtypes, use_fast_accum=use_fast_accum,
+    )  # fmt: skip
     whole, shapes = _gathered_shapes(A, Bs, gather_dim, group_name)
     results = [
         torch.empty(shape, dtype=dtype, device=A.device)
-        for shape, dtype in zip(shapes, out_dtypes, strict=True)
+        for shape, dtype in zip(shapes, dtypes, strict=True)
     ]
     return A.new_empty(whole), results
