@@ -50,8 +50,8 @@ struct float8_t {
     uint8_t bits;
 };
 
-/* What products of float8 operands are instantiated with: T is the result's type. Of another
- * product one type is all. */
+/* What products of float8 operands are instantiated with: T is the result's type. Any other product
+ * is instantiated with the one type of its operands and its result. */
 template <typename T> struct scaled {};
 template <typename P> struct product_types {
     typedef P result;

@@ -85,7 +85,7 @@ IRIS_INLINE void store_share(char *target, const chunk16 (&chunks)[2])
             const uint32_t second = chunks[1].word[j / 4] >> (8 * (j % 4)) & 0xffu;
             *reinterpret_cast<uint16_t *>(target + stage_row(j)) = (uint16_t)(first | second << 8);
         }
-    } else if constexpr (sizeof(T) == 2) { /* the same */
+    } else if constexpr (sizeof(T) == 2) { /* again two runs of one k each */
 #pragma unroll
         for (int32_t j = 0; j < 4; ++j) {
             const uint32_t first = chunks[0].word[j], second = chunks[1].word[j];

@@ -17,8 +17,8 @@ namespace iris
 /* How a tile's chunks lie in the staging, and where in the tile they belong. Chunks are numbered
  * row by row. Swizzled: a part, kRows / kParts rows, lies as it left shared memory, in panels as
  * wide as one line of the copy engines (8 chunks), in which a row's chunks change places with the
- * row, so that writing a column of chunks there meets no bank twice. Few registers: who sums has.
- */
+ * row, so that writing a column of chunks there meets no bank twice. kHasFewRegisters: the threads
+ * that sum have few registers left, so that they take fewer chunks at once. */
 template <typename T, int kRows, int kCols, int kPartCount, bool kSwizzled, int kPieceCount,
           bool kHasFewRegisters = false>
 struct product_geometry {

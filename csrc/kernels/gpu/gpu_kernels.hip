@@ -5,7 +5,6 @@
  * iris_<operation>_<variant>_<dtype>. One file makes one code object for one target.
  */
 #include "kernels/abi/instances.h"
-#include "kernels/abi/target.h"
 
 #include "gpu_collectives.h"
 #include "gpu_products.h"

@@ -53,7 +53,7 @@ IRIS_INLINE void block_matmul(work_group wg, const iris_product_args &product)
     reduction.announce_output();
     for (int64_t tile = first_tile(wg, args.num_xcds); tile < reduction.tiles(); tile += wg.count) {
         iris_tile_coord at = reduction.coord(tile);
-        if constexpr (product_types<P>::kIsScaled) /* which has scales to find as well */
+        if constexpr (product_types<P>::kIsScaled) /* scalar registers are for its scales */
             at = to_vector_registers(at);
         {
             const trace_span span(args.call, is_leader(wg), IRIS_TRACE_GEMM, args.call.rank, tile);

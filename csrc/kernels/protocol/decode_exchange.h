@@ -43,7 +43,7 @@ struct awaited_packet {
     int32_t source;
 };
 
-/* As receive_packets (sync.h), of packets that lie anywhere. */
+/* As receive_packets (packet_sync.h), of packets that lie anywhere. */
 template <int kCount>
 IRIS_INLINE bool receive_any(const call_state &call, const awaited_packet (&from)[kCount],
                              uint64_t (&data)[kCount])

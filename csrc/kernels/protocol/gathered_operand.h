@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * A product's A, whose shards lie on all ranks. Each rank pushes its own shard into
- * every peer's staging, unit by unit, and raises the unit's flag there; who multiplies waits for
- * the flags of what it is about to read. Pushing takes one hop, needs no word from the
- * receiver and lets the shard be ordinary memory.
+ * A product's A, whose shards lie on all ranks. Each rank pushes its own shard into every peer's
+ * staging, unit by unit, and raises the unit's flag there; who multiplies waits for the flags of
+ * what it is about to read. Pushing takes one hop, needs no word from the receiver and lets the
+ * shard be ordinary memory.
  *
  *   memory           written by        read by      ordered by
  *   staged shards    the shard's rank  this rank    UNIT flag per (rank, unit), system scope
  *   own staged shard this rank         this rank    the same, where the product cannot read the
  *                                                   shard itself (stages_own)
- *   staged scales    the same          this rank    the UNIT flags of the units that begin at
- * column 0; of float8 shards all of them      the ranks         this rank    DELIVERED, where
- * nothing is multiplied before all is there (waits_for_all)
+ *   staged scales    the shard's rank  this rank    the UNIT flags of the units that begin at
+ *                                                   column 0; of float8 shards
+ *   all of them      the ranks         this rank    DELIVERED, where nothing is multiplied
+ *                                                   before all is there (waits_for_all)
  *
  * Flags and staging are those of the call's half. Every rank sends each peer at least one unit and
  * waits for all that it gets, so all have heard from all when the call ends, as NOTE [parity reuse]

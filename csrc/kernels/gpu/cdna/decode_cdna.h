@@ -6,10 +6,10 @@
  *
  * All work-groups stream weights for equally long. The tiles, 64 columns by all rows, follow each
  * other; each consists of rounds, in which every wave of a group multiplies a step of K; of more
- * than 128 rows, a wave half of the rows and a pair of waves the step. Group g of G takes the
- * rounds [g n / G, (g + 1) n / G) of all n. So a tile may be shared by neighbouring groups: the
- * last of them, who has the end of its K, collects the others' sums of it, adds them up in the
- * order of the groups, and sends its words; the result is the same in every run.
+ * than 128 rows, a wave half of the rows and a pair of waves the step. Each group takes as many
+ * rounds as any other, or one more (iris_decode_begin). So a tile may be shared by neighbouring
+ * groups: the last of them, who has the end of its K, collects the others' sums of it, adds them up
+ * in the order of the groups, and sends its words; the result is the same in every run.
  *
  * A group begins with its last tile. If it does not have the end of that one, it sends its sums to
  * whoever has, as packets in this rank's memory, before it waits for anybody; the tile whose begin
@@ -169,7 +169,7 @@ IRIS_INLINE bool hand_on(work_group wg, const decode_sums<kBlocks> &sums,
     const bool ends = division.has_end(part), joins = ends && part.first > 0;
     const int32_t group = opaque(wg.index);
     const int32_t first_group = opaque(joins ? division.first_group(part.tile) : group);
-    const int32_t sends = opaque(ends);
+    const int32_t completes = opaque(ends);
     int32_t complete = 1;
 
     join_waves<kBlocks, kParts>(
@@ -177,7 +177,7 @@ IRIS_INLINE bool hand_on(work_group wg, const decode_sums<kBlocks> &sums,
             const iris_decode_place at = {row, part.tile * IRIS_DECODE_GROUP + word};
             if (!exchange.exists(at))
                 return;
-            if (sends == 0)
+            if (completes == 0)
                 exchange.send_partial(group, at, values);
             else if (complete != 0 && exchange.add_partials(first_group, group, at, values))
                 exchange.send(at, values);
@@ -187,8 +187,8 @@ IRIS_INLINE bool hand_on(work_group wg, const decode_sums<kBlocks> &sums,
     return complete != 0;
 }
 
-/* Where the rounds of the part that are whole end. */
-IRIS_INLINE int32_t rounds_of(const decode_part &part, int32_t whole)
+/* Where those rounds of the part end that are among the first `whole` of the tile. */
+IRIS_INLINE int32_t end_of_whole(const decode_part &part, int32_t whole)
 {
     return part.end < whole ? part.end : whole;
 }
@@ -223,10 +223,10 @@ IRIS_INLINE bool stream_parts(work_group wg, const iris_reduce_args &r,
         const decode_part next = to_vector_registers(division.before(part));
         const int32_t goes_on = of_wave(division.goes_on(part));
         const int32_t col = of_wave(part.tile * kDecodeColumns), first = of_wave(part.first);
-        int32_t left = of_wave(rounds_of(part, whole)) - first;
+        int32_t left = of_wave(end_of_whole(part, whole)) - first;
         /* The next tile's first step is loaded during this one's last, unless its columns lie
          * otherwise. */
-        const bool joins = goes_on != 0 && of_wave(rounds_of(next, whole) - next.first) > 0 &&
+        const bool joins = goes_on != 0 && of_wave(end_of_whole(next, whole) - next.first) > 0 &&
                            col + kDecodeColumns <= of_wave(weights.count);
         uint64_t at = stream.address_of(col, first * kRound + first_k);
         uint64_t token_at = token.address_of(first * kRound + first_k);
@@ -234,7 +234,6 @@ IRIS_INLINE bool stream_parts(work_group wg, const iris_reduce_args &r,
             joins ? of_wave(next.first) * kRound + first_k : first * kRound + first_k;
         const uint64_t next_at = stream.address_of(joins ? col - kDecodeColumns : col, next_k);
         const uint64_t next_token_at = token.address_of(next_k);
-
         const uint64_t advance = stream.advance(kRound);
 
         sums.clear();

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * fp16 and bf16 products on sm_90a: a persistent block of three warpgroups with roles, one block on
- * each multiprocessor.
+ * Products of 16-bit and float8 operands on sm_90a: a persistent block of three warpgroups with
+ * roles, one block on each multiprocessor.
  *
  *   loader   warp 0: asks the tensor copy engine for the stages of A and B; what the engine cannot
  *            read (odd strides, odd alignment) it loads itself, element by element
  *   storer   warp 1: hands finished panels to the bulk copy engine, which writes them to where the
  *            partial goes, on this GPU or a peer; then signals
- *   exchange warps 2 and 3: reduce partials and publish results (gpu_reduction.h) while the others
- * compute math     warpgroups 1 and 2: 64 rows of the tile each by wgmma; their results leave
- * through shared memory, so that the tensor cores never wait for a link
+ *   exchange warps 2 and 3: reduce partials and publish results (gpu_reduction.h) while the
+ *            others compute
+ *   math     warpgroups 1 and 2: 64 rows of the tile each by wgmma; their results leave through
+ *            shared memory, so that the tensor cores never wait for a link
  *
  * The structure is that of ThunderKittens' and CUTLASS's Hopper kernels: a ring of stages between
  * loader and math with full and empty barriers, registers moved from the one to the other.
@@ -97,7 +98,7 @@ struct stage_cursor {
 
 /* ---- loader ---- */
 
-/* Asks for rows [mn, mn + 64 kBlocks) x k [k, k + 64) of an operand. */
+/* Asks for rows [mn, mn + kRows) of an operand, and of K what a stage has, from k on. */
 template <int32_t kRows>
 IRIS_INLINE void load_operand(char *stage, const iris_tensor_map *map, uint32_t kind, int32_t mn,
                               int32_t k, mbarrier *full)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * fp16 and bf16 products on sm_90a, fused with the reduction over ranks: the roles of gemm_sm90.h,
- * and where their tiles go.
+ * Products of 16-bit and float8 operands on sm_90a, fused with the reduction over ranks: the roles
+ * of gemm_sm90.h, and where their tiles go.
  */
 #ifndef IRIS_MATMUL_SM90_H
 #define IRIS_MATMUL_SM90_H

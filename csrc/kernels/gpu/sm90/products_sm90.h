@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * Which form a fused product has on Hopper: tensor cores for float8, fp16 and
- * bf16 operands, multiply-adds for fp32.
+ * Which form a fused product has on Hopper: tensor cores for float8, fp16 and bf16 operands,
+ * multiply-adds for fp32.
  */
 #ifndef IRIS_PRODUCTS_SM90_H
 #define IRIS_PRODUCTS_SM90_H
