@@ -97,7 +97,7 @@ static inline int32_t iris_gpu_parts_of(bool sm90, uint32_t operation, enum iris
 static inline struct iris_gpu_tiles iris_gpu_tiles_of(bool sm90, uint32_t operation,
                                                       enum iris_dtype dtype)
 {
-    const int32_t element = dtype == IRIS_DTYPE_F32 ? 4 : IRIS_IS_FLOAT8(dtype) ? 1 : 2;
+    const int32_t element = IRIS_OPERAND_NBYTES(dtype);
     struct iris_gpu_tiles tiles = {IRIS_GEMM_BLOCK_M, IRIS_GEMM_BLOCK_N, IRIS_GEMM_BLOCK_N,
                                    IRIS_GEMM_BLOCK_K_BYTES / element};
 

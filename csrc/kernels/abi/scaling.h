@@ -15,6 +15,8 @@
 /* The four formats that products take with scales: a byte, of which E4M3 has four bits of exponent
  * and E5M2 five. FN and E5M2 are the Open Compute Project's, FNUZ have no negative zero. */
 #define IRIS_IS_FLOAT8(dtype) ((dtype) >= IRIS_DTYPE_F8_E4M3FN && (dtype) <= IRIS_DTYPE_F8_E5M2FNUZ)
+/* Of an element of an operand. */
+#define IRIS_OPERAND_NBYTES(dtype) ((dtype) == IRIS_DTYPE_F32 ? 4 : IRIS_IS_FLOAT8(dtype) ? 1 : 2)
 /* Sets of them: bits of a word. */
 #define IRIS_FLOAT8_BIT(dtype) (1u << ((dtype) - IRIS_DTYPE_F8_E4M3FN))
 #define IRIS_FLOAT8_OCP                                                                            \
@@ -30,9 +32,12 @@ enum iris_scale_kind {
     IRIS_SCALE_LINE = 3,   /* one for each row and IRIS_SCALE_BLOCK of K */
     IRIS_SCALE_SQUARE = 4  /* one for IRIS_SCALE_BLOCK rows and IRIS_SCALE_BLOCK of K */
 };
-#define IRIS_SCALE_BLOCK 128
-/* Whether the sum over K is one of blocks of it, each with scales of its own. */
+#define IRIS_SCALE_BLOCK_LOG2 7
+#define IRIS_SCALE_BLOCK (1 << IRIS_SCALE_BLOCK_LOG2)
+/* Whether an operand's scales change along K; if one's do, K is added up block by block. */
 #define IRIS_SCALES_BY_BLOCKS(kind) ((kind) >= IRIS_SCALE_LINE)
+#define IRIS_ANY_SCALES_BY_BLOCKS(kind_of_a, kind_of_b)                                            \
+    (IRIS_SCALES_BY_BLOCKS(kind_of_a) || IRIS_SCALES_BY_BLOCKS(kind_of_b))
 
 /* The scale of element (mn, k), mn a row of A or a column of B, is the float with the index
  * (kind SQUARE ? mn / 128 : mn) * stride_mn + (k / 128) * stride_k. Blocks are counted from the

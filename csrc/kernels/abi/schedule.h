@@ -161,7 +161,8 @@ IRIS_FUNCTION int64_t iris_dealt_count(const struct iris_schedule *s, int32_t ra
 /* Words of a row of all_reduce_rmsnorm, whose packets are bare. */
 IRIS_FUNCTION int64_t iris_row_words(int64_t elements, uint64_t element_nbytes)
 {
-    return iris_ceil_div(elements * (int64_t)element_nbytes, 16);
+    return iris_ceil_div(elements * (int64_t)element_nbytes,
+                         IRIS_PACKET_DATA_NBYTES(IRIS_DTYPE_F32));
 }
 
 /* A call by packets: see packets.h. */

@@ -134,8 +134,8 @@ template <typename T> IRIS_INLINE matrix<T> as_matrix(const iris_matrix_args &ar
 /* The scale of row mn of A, or of column mn of B, in a block of K: see iris_scale_args. */
 IRIS_INLINE const float *scale_address(const iris_scale_args &scales, int64_t mn, int64_t block)
 {
-    const int64_t line = scales.kind == IRIS_SCALE_SQUARE ? mn / IRIS_SCALE_BLOCK : mn;
-    return device_pointer<const float>(scales.address) + line * scales.stride_mn +
+    const int32_t shift = scales.kind == IRIS_SCALE_SQUARE ? IRIS_SCALE_BLOCK_LOG2 : 0;
+    return device_pointer<const float>(scales.address) + (mn >> shift) * scales.stride_mn +
            block * scales.stride_k;
 }
 

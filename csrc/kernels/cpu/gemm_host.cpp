@@ -125,15 +125,11 @@ capacities capacities_of(int32_t block_m, int32_t block_n, int64_t K)
     return {a, depth <= kKeepB / cols ? cols * depth : cols * block, (int32_t)at_least(slots, 1)};
 }
 
-int64_t element_nbytes(iris_dtype dtype)
-{
-    return dtype == IRIS_DTYPE_F32 ? 4 : IRIS_IS_FLOAT8(dtype) ? 1 : 2;
-}
-
 const char *element_address(const iris_gemm_operand *operand, int64_t row, int64_t col)
 {
     const int64_t offset = row * operand->stride_row + col * operand->stride_col;
-    return static_cast<const char *>(operand->address) + offset * element_nbytes(operand->dtype);
+    return static_cast<const char *>(operand->address) +
+           offset * IRIS_OPERAND_NBYTES(operand->dtype);
 }
 
 /* The runs of contiguous elements of a source that will be packed next, to be fetched into L2 while
@@ -155,7 +151,7 @@ struct upcoming {
 upcoming upcoming_block(const iris_gemm_operand *operand, int64_t row, int64_t col, int64_t rows,
                         int64_t cols)
 {
-    const int64_t size = element_nbytes(operand->dtype);
+    const int64_t size = IRIS_OPERAND_NBYTES(operand->dtype);
     const bool by_row = operand->stride_col == 1;
     return {reinterpret_cast<uintptr_t>(element_address(operand, row, col)),
             (by_row ? operand->stride_row : operand->stride_col) * size,

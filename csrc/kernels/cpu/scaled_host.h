@@ -35,7 +35,7 @@ class scaled_tiles
                   extent size, bool adds) const
     {
         const iris_scaling &s = piece.scaling;
-        const bool by_blocks = IRIS_SCALES_BY_BLOCKS(s.a.kind) || IRIS_SCALES_BY_BLOCKS(s.b.kind);
+        const bool by_blocks = IRIS_ANY_SCALES_BY_BLOCKS(s.a.kind, s.b.kind);
         const int64_t step = by_blocks ? IRIS_SCALE_BLOCK : piece.K;
 
         for (int64_t k = 0; k < piece.K; k += step) {

@@ -14,11 +14,8 @@ namespace iris
 
 IRIS_INLINE bool scales_by_blocks(const iris_scaling &scaling)
 {
-    return IRIS_SCALES_BY_BLOCKS(scaling.a.kind) || IRIS_SCALES_BY_BLOCKS(scaling.b.kind);
+    return IRIS_ANY_SCALES_BY_BLOCKS(scaling.a.kind, scaling.b.kind);
 }
-
-constexpr int32_t kBlockShift = 7;
-static_assert(1 << kBlockShift == IRIS_SCALE_BLOCK, "a division by it");
 
 /* Of the rows of A, or the columns of B, of one tile. Past the matrix's edge, where nothing is
  * stored, they are those of the edge. */
@@ -29,10 +26,7 @@ struct tile_scales {
 
     IRIS_INLINE float at(int32_t index, int64_t block) const
     {
-        const int64_t mn = first + (index < count ? index : count - 1);
-        const int32_t shift = scales.kind == IRIS_SCALE_SQUARE ? kBlockShift : 0;
-        return device_pointer<const float>(
-            scales.address)[(mn >> shift) * scales.stride_mn + block * scales.stride_k];
+        return *scale_address(scales, first + (index < count ? index : count - 1), block);
     }
 };
 

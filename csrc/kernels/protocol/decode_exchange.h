@@ -101,8 +101,9 @@ template <typename T> class decode_exchange
                                   const float (&values)[kWordElements]) const
     {
         iris_packet *target = partial_of(group, at);
-        send_packet(call_, target, pair_of(values[0], values[1]));
-        send_packet(call_, target + 1, pair_of(values[2], values[3]));
+        const float low[2] = {values[0], values[1]}, high[2] = {values[2], values[3]};
+        send_packet(call_, target, pack_word<float>(low));
+        send_packet(call_, target + 1, pack_word<float>(high));
     }
 
     /* Puts the sums of the groups [first, end) before those of this one, in their order. false: one
@@ -124,13 +125,15 @@ template <typename T> class decode_exchange
                 return false;
             IRIS_UNROLL
             for (int32_t q = 0; q < 2 * kPartials; ++q) {
-                const int32_t k = q % 2 * 2;
+                float part[2];
                 if (group + q / 2 >= end)
                     continue;
-                const float low = float_of((uint32_t)data[q]);
-                const float high = float_of((uint32_t)(data[q] >> 32));
-                sums[k] = group + q / 2 == first ? low : sums[k] + low;
-                sums[k + 1] = group + q / 2 == first ? high : sums[k + 1] + high;
+                unpack_word<float>(data[q], part);
+                IRIS_UNROLL
+                for (int32_t i = 0; i < 2; ++i) {
+                    float &sum = sums[q % 2 * 2 + i];
+                    sum = group + q / 2 == first ? part[i] : sum + part[i];
+                }
             }
         }
         IRIS_UNROLL
@@ -188,17 +191,6 @@ template <typename T> class decode_exchange
     static constexpr int32_t kSources = 4;
     /* And groups. */
     static constexpr int32_t kPartials = 2;
-
-    static IRIS_INLINE uint64_t pair_of(float low, float high)
-    {
-        return __builtin_bit_cast(uint32_t, low) | (uint64_t)__builtin_bit_cast(uint32_t, high)
-                                                       << 32;
-    }
-
-    static IRIS_INLINE float float_of(uint32_t bits)
-    {
-        return __builtin_bit_cast(float, bits);
-    }
 
     IRIS_INLINE iris_packet *partial_of(int32_t group, place at) const
     {

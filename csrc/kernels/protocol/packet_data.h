@@ -14,7 +14,8 @@
 namespace iris
 {
 
-template <typename T> constexpr bool kTravelsBare = kSumsInFloat<T>;
+template <typename T> constexpr bool kTravelsBare = IRIS_TRAVELS_BARE(dtype_of<T>::value);
+static_assert(!kTravelsBare<int32_t>, "a NaN is how a bare packet is empty");
 
 template <typename T> constexpr int32_t kPacketWords = kTravelsBare<T> ? 2 : 1;
 template <typename T> constexpr int32_t kPacketBytes = kPacketWords<T> * kWordBytes;
@@ -119,7 +120,7 @@ IRIS_INLINE bool receive_data(const call_state &call, int64_t first, int64_t str
     if constexpr (kTravelsBare<T>) {
         iris_packet packets[kCount] = {};
         if (!receive_bare_packets(call, bare_packet_at(call, self, first), stride, source, count,
-                                  except, packets))
+                                  except, packets, signal))
             return false;
         IRIS_UNROLL
         for (int32_t q = 0; q < kCount; ++q)

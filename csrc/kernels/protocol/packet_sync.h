@@ -109,9 +109,9 @@ IRIS_INLINE bool has_come(uint64_t word)
 template <int kCount>
 IRIS_INLINE bool receive_bare_packets(const call_state &call, iris_packet *first, int64_t stride,
                                       int32_t source, int32_t count, int32_t except,
-                                      iris_packet (&data)[kCount])
+                                      iris_packet (&data)[kCount], iris_signal signal)
 {
-    const bool complete = wait_for_words(call, IRIS_SIGNAL_PARTIAL, [&](uint32_t &) {
+    const bool complete = wait_for_words(call, signal, [&](uint32_t &) {
         int32_t missing = -1;
         IRIS_UNROLL
         for (int32_t q = 0; q < kCount; ++q) {

@@ -38,8 +38,7 @@ static int64_t unit_nbytes(const struct iris_select_target *on, const struct iri
  * blocks of K that have scales of their own. */
 static int64_t unit_step(const struct iris_select_target *on, const struct iris_op_desc *desc)
 {
-    const bool by_blocks =
-        IRIS_SCALES_BY_BLOCKS(desc->scale_a) || IRIS_SCALES_BY_BLOCKS(desc->scale_b);
+    const bool by_blocks = IRIS_ANY_SCALES_BY_BLOCKS(desc->scale_a, desc->scale_b);
 
     return on->chip->is_gpu && by_blocks && desc->block_k < IRIS_SCALE_BLOCK ? IRIS_SCALE_BLOCK
                                                                              : desc->block_k;

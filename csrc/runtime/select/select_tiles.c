@@ -198,7 +198,7 @@ void iris_tiles_seconds(const struct iris_select_target *on, const struct iris_o
  * (float8_sm90.h). */
 static bool scales_by_steps(const struct iris_op_desc *desc)
 {
-    return IRIS_SCALES_BY_BLOCKS(desc->scale_a) || IRIS_SCALES_BY_BLOCKS(desc->scale_b) ||
+    return IRIS_ANY_SCALES_BY_BLOCKS(desc->scale_a, desc->scale_b) ||
            (iris_op_desc_is_scaled(desc) && desc->share_k != 0);
 }
 

@@ -94,6 +94,15 @@ IRIS_INLINE int32_t first_row(int32_t thread, int32_t half)
     return half * kPartRows + thread / 32 % 4 * 16 + thread % 32 / 4;
 }
 
+/* Multiplies a thread's sums by the scales of its two rows, see first_row. */
+template <int32_t kCols>
+IRIS_INLINE void scale_rows(float (&d)[kCols / 2], float first, float second)
+{
+#pragma unroll
+    for (int32_t i = 0; i < kCols / 2; ++i)
+        d[i] *= i % 4 < 2 ? first : second;
+}
+
 /* Multiplies a thread's sums of a tile's columns by the scales of these, in a block of K. A warp's
  * lanes load each scale once and show it to each other: few registers are left. */
 template <int32_t kCols>
@@ -114,6 +123,18 @@ IRIS_INLINE void scale_columns(float (&d)[kCols / 2], const tile_scales &columns
     }
 }
 
+template <class Call> IRIS_INLINE tile_scales column_scales(const Call &c, int64_t tile)
+{
+    const iris_tile_coord at = c.coord(tile);
+    return {c.args.scaling.b, at.col, at.cols};
+}
+
+/* Whether a step of K has scales that the next one does not have. */
+template <class Call> IRIS_INLINE bool scales_by_steps(const Call &c)
+{
+    return c.scales_rows_by_steps() || IRIS_SCALES_BY_BLOCKS(c.args.scaling.b.kind);
+}
+
 /* Multiplies what the tensor cores have added up in a step by the scales of its blocks. */
 template <class Call>
 IRIS_INLINE void scale_step(float (&d)[kNarrow / 2], const Call &c, int64_t tile, int32_t half,
@@ -122,16 +143,14 @@ IRIS_INLINE void scale_step(float (&d)[kNarrow / 2], const Call &c, int64_t tile
     const iris_scaling &scaling = c.args.scaling;
     const step_scales piece = c.piece_of(tile, step);
     const bool of_rows = c.scales_rows_by_steps();
-    const tile_scales rows = c.row_scales(tile, piece.part), columns = c.column_scales(tile);
+    const tile_scales rows = c.row_scales(tile, piece.part), columns = column_scales(c, tile);
     const int32_t thread = (int32_t)threadIdx.x, row = first_row(thread, half);
     const bool one = scaling.b.kind == IRIS_SCALE_SQUARE && columns.first % IRIS_SCALE_BLOCK == 0;
     const float of_block = one ? columns.at(0, piece.block_of_b) : 1.0f;
     const float first = (of_rows ? rows.at(row, piece.block) : 1.0f) * of_block;
     const float second = (of_rows ? rows.at(row + 8, piece.block) : 1.0f) * of_block;
 
-#pragma unroll
-    for (int32_t i = 0; i < kNarrow / 2; ++i)
-        d[i] *= i % 4 < 2 ? first : second;
+    scale_rows<kNarrow>(d, first, second);
     if (IRIS_SCALES_BY_BLOCKS(scaling.b.kind) && !one)
         scale_columns<kNarrow>(d, columns, piece.block_of_b, thread);
 }
@@ -172,7 +191,7 @@ IRIS_INLINE void multiply_float8_tile(float (&sums)[kTileN / 2], const Call &c,
         } else {
             float d[kTileN / 2];
             multiply_lines(d, scaling, a, b);
-            if (c.scales_by_steps())
+            if (scales_by_steps(c))
                 scale_step(d, c, tile, half, step);
 #pragma unroll
             for (int32_t i = 0; i < kTileN / 2; ++i)
@@ -192,13 +211,10 @@ IRIS_INLINE void scale_part(float (&d)[kTileN / 2], const Call &c, int64_t tile,
     if (!c.scales_rows_by_steps()) {
         const tile_scales rows = c.row_scales(tile, c.piece_of(tile, 0).part);
         const int32_t row = first_row(thread, half);
-        const float first = rows.at(row, 0), second = rows.at(row + 8, 0);
-#pragma unroll
-        for (int32_t i = 0; i < kTileN / 2; ++i)
-            d[i] *= i % 4 < 2 ? first : second;
+        scale_rows<kTileN>(d, rows.at(row, 0), rows.at(row + 8, 0));
     }
     if (!IRIS_SCALES_BY_BLOCKS(c.args.scaling.b.kind))
-        scale_columns<kTileN>(d, c.column_scales(tile), 0, thread);
+        scale_columns<kTileN>(d, column_scales(c, tile), 0, thread);
 }
 
 } // namespace iris

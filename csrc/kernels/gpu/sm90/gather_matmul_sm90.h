@@ -137,11 +137,6 @@ template <typename A, typename T> struct sm90_gather_call {
         return IRIS_SCALES_BY_BLOCKS(args.scaling.a.kind) || gather.share_k != 0;
     }
 
-    IRIS_INLINE bool scales_by_steps() const
-    {
-        return scales_rows_by_steps() || IRIS_SCALES_BY_BLOCKS(args.scaling.b.kind);
-    }
-
     IRIS_INLINE step_scales piece_of(int64_t tile, int32_t step) const
     {
         const int32_t world = args.reduce.call.world_size, source = source_of(coord(tile));
@@ -157,12 +152,6 @@ template <typename A, typename T> struct sm90_gather_call {
         const call_state call = call_begin(args.reduce.call);
         const gathered_operand<A> shards(gather, call);
         return {shards.scales(part), at.row - source_of(at) * gather.schedule.share_m, at.rows};
-    }
-
-    IRIS_INLINE tile_scales column_scales(int64_t tile) const
-    {
-        const iris_tile_coord at = coord(tile);
-        return {args.scaling.b, at.col, at.cols};
     }
 
     /* By one math warpgroup: hands its sums over to the work-group with the other split of the

@@ -48,11 +48,6 @@ struct sm90_call {
         return IRIS_SCALES_BY_BLOCKS(args.scaling.a.kind);
     }
 
-    IRIS_INLINE bool scales_by_steps() const
-    {
-        return scales_by_blocks(args.scaling);
-    }
-
     IRIS_INLINE step_scales piece_of(int64_t, int32_t step) const
     {
         return {0, step, step};
@@ -62,12 +57,6 @@ struct sm90_call {
     {
         const iris_tile_coord at = coord(tile);
         return {args.scaling.a, at.row, at.rows};
-    }
-
-    IRIS_INLINE tile_scales column_scales(int64_t tile) const
-    {
-        const iris_tile_coord at = coord(tile);
-        return {args.scaling.b, at.col, at.cols};
     }
 
     /* Found anew each time: the product leaves no registers for what could be kept. */
@@ -177,18 +166,20 @@ IRIS_INLINE void multiply_tiles_in_order(const Call &c, int32_t half)
 
 template <int32_t kTileN, class Call> IRIS_INLINE void multiply_tiles(const Call &c, int32_t half)
 {
-    if constexpr (is_float8<typename Call::operand>::value)
-        return multiply_tiles_in_order<kTileN, false, false>(c, half);
-    const bool a_mn = c.args.a_map_kind == IRIS_TENSOR_MAP_MN;
-    const bool b_mn = c.args.b_map_kind == IRIS_TENSOR_MAP_MN;
-    if (a_mn && b_mn)
-        multiply_tiles_in_order<kTileN, true, true>(c, half);
-    else if (a_mn)
-        multiply_tiles_in_order<kTileN, true, false>(c, half);
-    else if (b_mn)
-        multiply_tiles_in_order<kTileN, false, true>(c, half);
-    else
+    if constexpr (is_float8<typename Call::operand>::value) {
         multiply_tiles_in_order<kTileN, false, false>(c, half);
+    } else {
+        const bool a_mn = c.args.a_map_kind == IRIS_TENSOR_MAP_MN;
+        const bool b_mn = c.args.b_map_kind == IRIS_TENSOR_MAP_MN;
+        if (a_mn && b_mn)
+            multiply_tiles_in_order<kTileN, true, true>(c, half);
+        else if (a_mn)
+            multiply_tiles_in_order<kTileN, true, false>(c, half);
+        else if (b_mn)
+            multiply_tiles_in_order<kTileN, false, true>(c, half);
+        else
+            multiply_tiles_in_order<kTileN, false, false>(c, half);
+    }
 }
 
 /* A part of the tile, of which `rows` rows are in the matrix, to wherever it goes. */
