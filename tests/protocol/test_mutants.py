@@ -104,7 +104,7 @@ LOST_WAKE_UPS = {
     "sleeps are not announced": (DOORBELL, "        count(1);\n", ""),
     "tiles wake nobody": (SYNC, "        wake(call.args, rank);\n", ""),
     "packets wake nobody": (
-        SYNC,
+        PACKETS,
         "IRIS_INLINE void packets_are_sent(const call_state &call)\n{\n    wake_all(call.args);\n",
         "IRIS_INLINE void packets_are_sent(const call_state &)\n{\n",
     ),

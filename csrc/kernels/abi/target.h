@@ -8,6 +8,7 @@
  *   IRIS_TARGET_PRIMITIVES  values, registers, work-group numbers: see kernels/base/primitives.h
  *   IRIS_TARGET_SYNC        memory order: see kernels/protocol/sync.h
  *   IRIS_TARGET_TILE        tiles of matrices: see kernels/base/tile.h
+ *   IRIS_TARGET_NORM        the norm of rows: see kernels/ops/rmsnorm.h
  *   IRIS_TARGET_PRODUCTS    GPUs: products fused with what goes on between ranks, see
  *                           kernels/gpu/gpu_products.h
  *
@@ -22,6 +23,7 @@
 #define IRIS_TARGET_PRIMITIVES "kernels/gpu/sm90/primitives_sm90.h"
 #define IRIS_TARGET_SYNC "kernels/gpu/sm90/sync_sm90.h"
 #define IRIS_TARGET_TILE "kernels/gpu/sm90/tile_sm90.h"
+#define IRIS_TARGET_NORM "kernels/gpu/rmsnorm_gpu.h"
 #define IRIS_TARGET_PRODUCTS "kernels/gpu/sm90/products_sm90.h"
 #elif defined(__HIP__)
 #define IRIS_GPU 1
@@ -29,12 +31,14 @@
 #define IRIS_TARGET_PRIMITIVES "kernels/gpu/cdna/primitives_cdna.h"
 #define IRIS_TARGET_SYNC "kernels/gpu/cdna/sync_cdna.h"
 #define IRIS_TARGET_TILE "kernels/gpu/cdna/tile_cdna.h"
+#define IRIS_TARGET_NORM "kernels/gpu/rmsnorm_gpu.h"
 #define IRIS_TARGET_PRODUCTS "kernels/gpu/cdna/products_cdna.h"
 #else
 #define IRIS_TARGET_LANGUAGE "kernels/cpu/language_host.h"
 #define IRIS_TARGET_PRIMITIVES "kernels/cpu/primitives_host.h"
 #define IRIS_TARGET_SYNC "kernels/cpu/sync_host.h"
 #define IRIS_TARGET_TILE "kernels/cpu/tile_host.h"
+#define IRIS_TARGET_NORM "kernels/cpu/rmsnorm_host.h"
 #endif
 
 #endif

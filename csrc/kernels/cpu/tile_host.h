@@ -11,7 +11,6 @@
 
 #include <string.h>
 
-#include "float8_host.h"
 #include "gemm_host.h"
 #include "kernels/base/kernel.h"
 #include "kernels/base/reduce_ops.h"

@@ -16,7 +16,7 @@ namespace iris
 template <typename T>
 using block_geometry = product_geometry<T, IRIS_GEMM_BLOCK_M, IRIS_GEMM_BLOCK_N, 1, false, 8>;
 
-/* How a block multiplies, for P as in gpu_products.h; of float8 see float8_block.h. */
+/* How a block multiplies, for P as in gpu_products.h; of float8 see float8_block_cdna.h. */
 template <typename P> struct block_product {
     using unit = matrix_unit<P>;
     using accumulator = typename unit::accumulator;

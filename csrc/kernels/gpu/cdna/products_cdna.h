@@ -7,8 +7,8 @@
 #define IRIS_PRODUCTS_CDNA_H
 
 #include "decode_cdna.h"
+#include "float8_block_cdna.h"
 #include "float8_cdna.h"
-#include "kernels/gpu/float8_block.h"
 #include "kernels/gpu/gather_matmul_block.h"
 #include "kernels/gpu/matmul_block.h"
 

@@ -4,11 +4,12 @@
  * Float8 products by blocks that multiply one tile at a time: sums over pieces of K, each times the
  * scales of its rows and columns. Where there are scales by blocks of K, a piece is a block.
  */
-#ifndef IRIS_FLOAT8_BLOCK_H
-#define IRIS_FLOAT8_BLOCK_H
+#ifndef IRIS_FLOAT8_BLOCK_CDNA_H
+#define IRIS_FLOAT8_BLOCK_CDNA_H
 
-#include "float8_scales.h"
-#include "matmul_block.h"
+#include "float8_cdna.h"
+#include "kernels/gpu/float8_scales.h"
+#include "kernels/gpu/matmul_block.h"
 
 namespace iris
 {
