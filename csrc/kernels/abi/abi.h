@@ -480,11 +480,8 @@ struct iris_decode_layout {
     int32_t owned_groups; /* IRIS_DECODE_BY_OWNERS: groups of words of a row, at most */
     int64_t slots;        /* packets from one rank to one */
     int64_t results;      /* IRIS_DECODE_BY_OWNERS: index of the first sum */
-    int64_t partials;     /* index of the first partial sum; see k_groups */
+    int64_t partials;     /* index of the first partial sum */
     int64_t packets;      /* of one half */
-    int32_t k_groups;     /* work-groups of a rank that may have sums of a tile that another one
-                             completes: two packets for each word of 64 columns. 0: none */
-    uint32_t pad;
 };
 
 /* Products of few rows. The rows of A are the tokens, B has the weights. */

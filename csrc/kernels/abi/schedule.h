@@ -225,7 +225,9 @@ struct iris_decode_place {
     int32_t row, word;
 };
 
-/* rows, cols: of one rank's product, before anything is scattered or gathered. */
+/* rows, cols: of one rank's product, before anything is scattered or gathered. k_groups:
+ * work-groups of a rank that may have sums of a tile that another one completes, each of which
+ * leaves two packets for a word of 64 columns; 0: none. */
 IRIS_FUNCTION struct iris_decode_layout
 iris_decode_layout_make(int32_t exchange, int32_t rows, int32_t cols, int32_t share_rows,
                         int32_t share_cols, int32_t world_size, int32_t k_groups)
@@ -251,9 +253,7 @@ iris_decode_layout_make(int32_t exchange, int32_t rows, int32_t cols, int32_t sh
         l.slots = (int64_t)(exchange == IRIS_DECODE_SCATTER ? share_rows : rows) * words;
     l.results = world_size * l.slots;
     l.partials = l.results + (exchange == IRIS_DECODE_BY_OWNERS ? (int64_t)rows * words : 0);
-    l.k_groups = k_groups;
     l.packets = l.partials + (int64_t)k_groups * rows * (int64_t)(2 * IRIS_DECODE_GROUP);
-    l.pad = 0;
     return l;
 }
 

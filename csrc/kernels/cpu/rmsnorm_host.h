@@ -9,6 +9,7 @@
 
 #include "float8_host.h"
 #include "kernels/base/kernel.h"
+#include "kernels/base/primitives.h"
 #include "rows_host.h"
 
 namespace iris

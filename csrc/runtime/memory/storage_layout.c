@@ -2,8 +2,7 @@
  * SPDX-FileCopyrightText: The iris_c authors
  *
  * The parts of a storage, in the order of their addresses: control, flags, packets, bare packets,
- * staging; then
- * what products by themselves need, control, flags, staging and the buffers.
+ * staging; then what products by themselves need: control, flags, staging and the buffers.
  */
 #include "storage_layout.h"
 

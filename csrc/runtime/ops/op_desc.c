@@ -226,7 +226,7 @@ static struct iris_op_needs needs_of_launch(const struct iris_op_desc *desc, int
                                             bool all)
 {
     struct iris_op_needs needs = {0};
-    uint64_t results_nbytes = 0;
+    uint64_t results_nbytes = 0, slots;
     struct iris_packet_layout packets;
     struct iris_schedule schedule;
     struct iris_reduce_layout layout;
@@ -238,9 +238,12 @@ static struct iris_op_needs needs_of_launch(const struct iris_op_desc *desc, int
     }
     if (iris_is_by_packets(desc->variant)) {
         packets = iris_op_desc_packets(desc, world_size);
-        *(IRIS_TRAVELS_BARE(desc->dtype) ? &needs.bare : &needs.packets) =
-            (uint64_t)(desc->variant == IRIS_VARIANT_LL ? world_size * packets.words
-                                                        : packets.results + packets.words);
+        slots = (uint64_t)(desc->variant == IRIS_VARIANT_LL ? world_size * packets.words
+                                                            : packets.results + packets.words);
+        if (IRIS_TRAVELS_BARE(desc->dtype))
+            needs.bare = slots;
+        else
+            needs.packets = slots;
         return needs;
     }
     switch (desc->operation) {

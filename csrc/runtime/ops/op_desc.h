@@ -17,18 +17,20 @@
 /* What all ranks of a call agree on: X(type, name). The signature is a hash of these fields,
  * whatever they are.
  *
- *   form         of a product; every other operation has NONE
- *   dtype        of the tensors; of a product of float8 operands, of A alone. b_dtype and c_dtype
- * are those of the other two: see iris_op_desc_result_dtype scale_a, scale_b   of float8 operands,
- * else NONE no_k         the caller's K is 0, and the launch's one for each shard: see
- * iris_product_depth dim          along which a scattered result or a gathered operand is divided
- *   share_m, share_n, share_k, unit_k, m_contiguous   see iris_reduce_args and iris_gather_args
- *   overlaps     a gathered product begins before everything has arrived
- *   pulls        in the form PLAIN: the shards of a gathered operand are copied by copy engines
- *   may_split_k  a gathered product has room for what IRIS_K_SPLITS needs
- *   k_groups     a product in the form DECODE: see struct iris_decode_layout
- *   prepare      a preamble; it serves every reduction, so its reduce_op is SUM
- *   root         the rank that alone sends, or gets the result; -1: there is none */
+ * - form: of a product; every other operation has NONE.
+ * - dtype: of the tensors; of a product of float8 operands, of A alone.
+ * - b_dtype, c_dtype: of such a product's other two, see iris_op_desc_result_dtype.
+ * - scale_a, scale_b: of float8 operands, else NONE.
+ * - no_k: the caller's K is 0, and the launch's one for each shard, see iris_product_depth.
+ * - dim: along which a scattered result or a gathered operand is divided.
+ * - share_m, share_n, share_k, unit_k, m_contiguous: see iris_reduce_args and iris_gather_args.
+ * - overlaps: a gathered product begins before everything has arrived.
+ * - pulls: in the form PLAIN, copy engines copy the shards of a gathered operand.
+ * - may_split_k: a gathered product has room for what IRIS_K_SPLITS needs.
+ * - k_groups: of a product in the form DECODE, see iris_decode_layout_make.
+ * - prepare: a preamble; it serves every reduction, so its reduce_op is SUM.
+ * - root: the rank that alone sends, or gets the result; -1: there is none.
+ */
 #define IRIS_OP_AGREED(X)                                                                          \
     X(enum iris_operation, operation)                                                              \
     X(enum iris_variant, variant)                                                                  \

@@ -127,7 +127,7 @@ bool iris_decode_seconds(const struct iris_select_target *on, const struct iris_
         return false;
     two_hops = decode.variant == IRIS_VARIANT_LL_TWO_SHOT;
     terms[0] = chip->decode_seconds + (two_hops ? chip->two_hop_seconds : chip->one_hop_seconds) +
-               (on->world_size - 2) * chip->hop_peer_seconds;
+               iris_hop_peers_seconds(on);
     terms[1] = product_seconds(chip, rows, desc->N, desc->K, iris_dtype_nbytes(desc->dtype));
     terms[2] = links_seconds(on, desc, two_hops);
     return true;

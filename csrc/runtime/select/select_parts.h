@@ -28,6 +28,12 @@ struct iris_select_target {
     struct iris_explanation *explanation; /* NULL, or: gets what was weighed */
 };
 
+/* What the peers after the first add to the start of a call by packets. */
+static inline double iris_hop_peers_seconds(const struct iris_select_target *on)
+{
+    return (on->world_size - 2) * on->chip->hop_peer_seconds;
+}
+
 /* Whether a product can run in this form. */
 bool iris_form_available(const struct iris_select_target *on, const struct iris_op_desc *desc,
                          enum iris_form form);

@@ -14,7 +14,7 @@ enum { CPU_ONE_SHOT = 64 << 10 };
 /* Between two measured points the model errs by less. */
 static const double MARGIN = 0.02;
 
-/* A packet carries a signal beside its data. */
+/* Whether its packets are all data; in others each signal takes as much room as what it follows. */
 static bool travels_bare(const struct iris_op_desc *desc)
 {
     return IRIS_TRAVELS_BARE(desc->dtype) && desc->form != IRIS_FORM_DECODE;
@@ -30,10 +30,10 @@ void iris_all_reduce_seconds(const struct iris_select_target *on, const struct i
     const double sent = travels_bare(desc) ? nbytes : 2 * nbytes;
 
     if (variant == IRIS_VARIANT_LL) {
-        terms[0] = chip->one_hop_seconds + (peers - 1) * chip->hop_peer_seconds;
+        terms[0] = chip->one_hop_seconds + iris_hop_peers_seconds(on);
         terms[1] = sent * peers / chip->packet_rate;
     } else if (variant == IRIS_VARIANT_LL_TWO_SHOT) {
-        terms[0] = chip->two_hop_seconds + (peers - 1) * chip->hop_peer_seconds;
+        terms[0] = chip->two_hop_seconds + iris_hop_peers_seconds(on);
         terms[1] = 2 * sent * share / chip->packet_rate;
     } else {
         terms[0] = chip->barrier_seconds;
@@ -84,7 +84,7 @@ void iris_reduce_scatter_seconds(const struct iris_select_target *on, double nby
     const double peers = on->world_size - 1, sent = nbytes * peers / on->world_size;
 
     if (variant == IRIS_VARIANT_LL) {
-        terms[0] = chip->one_hop_seconds + (peers - 1) * chip->hop_peer_seconds;
+        terms[0] = chip->one_hop_seconds + iris_hop_peers_seconds(on);
         terms[1] = sent / chip->packet_rate;
     } else {
         terms[0] = chip->barrier_seconds;
@@ -124,7 +124,7 @@ void iris_all_gather_seconds(const struct iris_select_target *on, double share_n
     const double peers = on->world_size - 1;
 
     if (variant == IRIS_VARIANT_LL) {
-        terms[0] = chip->one_hop_seconds + (peers - 1) * chip->hop_peer_seconds;
+        terms[0] = chip->one_hop_seconds + iris_hop_peers_seconds(on);
         terms[1] = 2 * share_nbytes * peers / chip->packet_rate;
     } else {
         terms[0] = chip->gather_seconds;
