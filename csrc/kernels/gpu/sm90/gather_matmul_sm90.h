@@ -145,11 +145,13 @@ template <typename A, typename T> struct sm90_gather_call {
         return {part, block, part * gather.share_k / IRIS_SCALE_BLOCK + block};
     }
 
-    /* Of rank `part`'s shard, which the loader has seen arrive. */
+    /* Of rank `part`'s shard, which the loader has seen arrive. The half of the staging is that
+     * which was found before the work began: after the loader's last wait the call may end, and
+     * raise the counter, while the last tiles are still multiplied. */
     IRIS_INLINE tile_scales row_scales(int64_t tile, int32_t part) const
     {
         const iris_tile_coord at = coord(tile);
-        const call_state call = call_begin(args.reduce.call);
+        const call_state call = {args.reduce.call, nullptr, 0, 0, 0, shared->half};
         const gathered_operand<A> shards(gather, call);
         return {shards.scales(part), at.row - source_of(at) * gather.schedule.share_m, at.rows};
     }
@@ -376,6 +378,8 @@ IRIS_INLINE void tensor_core_gather_matmul(const iris_gather_args &args)
     if (threadIdx.x == 0) {
         init_stages(shared, by_elements);
         shared->exchange[kSplitMissing] = 0;
+        if constexpr (is_float8<A>::value)
+            shared->half = call_begin(args.product.reduce.call).half;
     }
     __syncthreads();
     const sm90_gather_call<A, T> c = {args, args.product, shared};

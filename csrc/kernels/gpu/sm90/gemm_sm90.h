@@ -65,6 +65,7 @@ struct sm90_shared {
     mbarrier fetched[kFetchSlots];
     uint64_t own_partials; /* where they are staged to be fetched */
     uint32_t zero;         /* see thread_found_anew */
+    uint32_t half;         /* of flags and staging, for who may outlast the call; see row_scales */
     alignas(16) char exchange[768];
 };
 static_assert(sizeof(sm90_shared) <= IRIS_SM90_SHARED_NBYTES, "the launch asks for that much");
