@@ -402,25 +402,23 @@ static enum iris_status pull_shards(const struct plain_call *plain, struct iris_
     return ctx->ops->event_record(ctx->device, side->stream, &side->ended);
 }
 
-/* The product of one rank's shard, of as many rows of C. */
-static enum iris_status multiply_shard(const struct plain_call *plain, struct iris_context *ctx,
-                                       struct iris_storage *storage,
-                                       const struct iris_op_options *options, int rank)
+/* The product of one rank's shard, into as many rows of C. */
+static struct iris_product_step step_of_shard(const struct plain_call *plain,
+                                              const struct iris_context *ctx,
+                                              const struct iris_storage *storage,
+                                              const struct iris_op_options *options,
+                                              const struct iris_tensor *C, int rank)
 {
+    const int64_t share = plain->desc->share_m;
     const struct iris_tensor A = shard_of(plain, ctx, storage, rank);
-    const struct iris_tensor D =
-        rows_of(plain->t->C, rank * plain->desc->share_m, plain->desc->share_m);
-    struct iris_op_desc product = plain->product;
+    const struct iris_tensor D = rows_of(C, rank * share, share);
     struct iris_product_step step = product_step(plain, options, &A, &D);
-    bool completed;
 
-    product.M = plain->desc->share_m;
-    step.desc = &product;
     step.bias = plain->t->bias;
     if (step.bias.address != 0)
-        step.bias.address +=
-            (uint64_t)(rank * product.M * step.bias.stride_row) * iris_dtype_nbytes(product.dtype);
-    return iris_product_run(ctx, storage, &step, &completed);
+        step.bias.address += (uint64_t)(rank * share * step.bias.stride_row) *
+                             iris_dtype_nbytes(plain->product.dtype);
+    return step;
 }
 
 static enum iris_status end_pull(struct iris_op_steps *steps, struct iris_context *ctx,
@@ -429,13 +427,16 @@ static enum iris_status end_pull(struct iris_op_steps *steps, struct iris_contex
 {
     const struct plain_call *plain = as_plain(steps);
     const struct iris_tensor whole = joined_operand(plain, ctx, storage);
+    struct iris_product_step step;
+    bool completed;
 
     IRIS_TRY(pull_shards(plain, ctx, storage, options->stream));
     for (int hop = 0; hop < ctx->world_size; ++hop) {
         const int rank = (ctx->rank + hop) % ctx->world_size;
         if (hop > 0)
             IRIS_TRY(ctx->ops->event_wait(ctx->device, options->stream, storage->side.come[rank]));
-        IRIS_TRY(multiply_shard(plain, ctx, storage, options, rank));
+        step = step_of_shard(plain, ctx, storage, options, plain->t->C, rank);
+        IRIS_TRY(iris_product_run(ctx, storage, &step, &completed));
     }
     if (plain->t->joined != NULL)
         IRIS_TRY(copy(ctx, plain->t->joined, &whole, options->stream));
@@ -469,40 +470,58 @@ static void describe_gather(const struct iris_context *ctx, struct plain_call *p
     };
 }
 
-/* Of a preamble, also a product whose result nobody reads: the library loads what a shape needs
- * when it multiplies it first, which should not be while a graph is captured. */
-static enum iris_status prepare(struct iris_op_steps *steps, struct iris_context *ctx,
-                                struct iris_storage *storage, const struct iris_op_options *options)
+/* The products of a call, with a result that nobody reads. The library chooses by shapes and
+ * alignments, so these are the call's: of shards, each rank's. */
+static enum iris_status try_products(const struct plain_call *plain, struct iris_context *ctx,
+                                     struct iris_storage *storage,
+                                     const struct iris_op_options *options)
 {
-    struct plain_call *plain = as_plain(steps);
     const struct iris_op_desc *desc = plain->desc;
-    struct iris_tensor target, joined;
+    /* The staging of our own products has room for a result, and so has the buffer of one that is
+     * gathered. */
+    char *const place =
+        desc->operation == IRIS_OP_MATMUL_ALL_GATHER
+            ? buffer_at(ctx, storage, 0)
+            : (char *)iris_heap_base(ctx->heap, ctx->rank) + storage->product_data_offset;
+    const struct iris_tensor target = matrix_at(place, plain->t->C->dtype, desc->M, desc->N);
+    struct iris_tensor joined;
     struct iris_product_step step;
 
-    if (!ctx->has_blas)
-        return IRIS_OK;
+    for (int rank = 0; desc->pulls && rank < ctx->world_size; ++rank) {
+        step = step_of_shard(plain, ctx, storage, options, &target, rank);
+        IRIS_TRY(iris_product_try(ctx, storage, &step));
+    }
     if (desc->pulls)
-        IRIS_TRY(make_side_stream(ctx, storage));
-    iris_product_prepare(ctx, storage);
-    if (!options->prepare)
         return IRIS_OK;
     if (desc->operation == IRIS_OP_MATMUL_ALL_GATHER) {
-        target = matrix_at(buffer_at(ctx, storage, 0), plain->t->C->dtype, desc->M, desc->N);
         step = step_of_rows(plain, ctx, &target, options);
     } else if (IRIS_IS_GATHERED_PRODUCT(desc->operation)) {
-        /* The staging of our own products has room for a result. */
-        target =
-            matrix_at((char *)iris_heap_base(ctx->heap, ctx->rank) + storage->product_data_offset,
-                      plain->t->C->dtype, desc->M, desc->N);
         joined = joined_operand(plain, ctx, storage);
         step = product_step(plain, options, &joined, &target);
         step.bias = plain->t->bias;
     } else {
         step = step_of_sum(plain, ctx, storage, options);
     }
+    return iris_product_try(ctx, storage, &step);
+}
+
+/* Of a preamble, also the products: the library loads what a shape needs when it multiplies it
+ * first, which should not be while a graph is captured. */
+static enum iris_status prepare(struct iris_op_steps *steps, struct iris_context *ctx,
+                                struct iris_storage *storage, const struct iris_op_options *options)
+{
+    const struct plain_call *plain = as_plain(steps);
+
+    if (!ctx->has_blas)
+        return IRIS_OK;
+    if (plain->desc->pulls)
+        IRIS_TRY(make_side_stream(ctx, storage));
+    iris_product_prepare(ctx, storage);
+    if (!options->prepare)
+        return IRIS_OK;
     IRIS_TRY(
         iris_stream_order_before(ctx->ops, ctx->device, &storage->order, options->stream, false));
-    IRIS_TRY(iris_product_try(ctx, storage, &step));
+    IRIS_TRY(try_products(plain, ctx, storage, options));
     return iris_stream_order_after(ctx->ops, ctx->device, &storage->order, options->stream, false);
 }
 
@@ -521,6 +540,8 @@ enum iris_status iris_plain_run(struct iris_context *ctx, struct iris_op_desc *d
         iris_may_stage(ctx, tensors->C, iris_tensor_reachable_offset(ctx, tensors->C));
     plain.collective = iris_op_desc_collective(desc, ctx->world_size);
     plain.product = iris_op_desc_product(desc, ctx->world_size);
+    if (desc->pulls) /* one for each shard */
+        plain.product.M = desc->share_m;
     plain.steps.prepare = prepare;
     plain.steps.runs_as = &plain.collective;
     if (sums) {
