@@ -23,6 +23,11 @@ from iris_c.torch._groups import init, register
 from iris_c.torch._nodes import Nodes
 from iris_c.torch._token_gradients import TokenGradients, sequence_parallel
 from iris_c.torch.cross_entropy import vocab_parallel_cross_entropy
+from iris_c.torch.float8_layers import (
+    Float8ColumnParallelLinear,
+    Float8RowParallelLinear,
+    quantize_float8,
+)
 from iris_c.torch.functions import (
     all_gather_matmul,
     all_reduce,
@@ -47,6 +52,8 @@ from iris_c.torch.vocabulary import VocabParallelEmbedding
 
 __all__ = [
     "ColumnParallelLinear",
+    "Float8ColumnParallelLinear",
+    "Float8RowParallelLinear",
     "KVParallelLinear",
     "Nodes",
     "RowParallelLinear",
@@ -66,6 +73,7 @@ __all__ = [
     "matmul_all_reduce",
     "matmul_reduce_scatter",
     "matmul_replicated",
+    "quantize_float8",
     "random",
     "reduce_scatter",
     "register",

@@ -45,6 +45,7 @@ class _ParallelLinear(DividedModule, nn.Linear):
 
     divided: int  # the weight's dimension
     plan: str  # what transformers' plans call it
+    input_format: Any = None  # what the input is quantised to
 
     def __init__(
         self,
@@ -289,6 +290,31 @@ class ColumnParallelLinear(_ParallelLinear):
             bias = None if bias is None else filled(bias, 0, self._largest)
         return weight.t(), bias
 
+    @staticmethod
+    def _replicated_products(
+        layers: Sequence[ColumnParallelLinear], rows: torch.Tensor
+    ) -> list[torch.Tensor]:
+        """Of the same `rows` on all ranks with the layers' parts of the weights."""
+        weights, biases = _all_factors(layers)
+        group = layers[0].group
+        if len(layers) == 1:
+            return [functions.matmul_replicated(rows, weights[0], biases[0], ctx=group)]
+        return functions.matmul_replicated(rows, weights, biases, ctx=group)
+
+    @staticmethod
+    def _gathered_products(
+        layers: Sequence[ColumnParallelLinear], rows: torch.Tensor
+    ) -> list[torch.Tensor]:
+        """Of all ranks' `rows`, joined, with the layers' parts of the weights."""
+        weights, biases = _all_factors(layers)
+        group = layers[0].group
+        if len(layers) > 1:
+            return functions.all_gather_matmul(rows, weights, biases, 0, ctx=group)[0]
+        # The joined input, which takes time to store, is what the weight's gradient needs.
+        if weights[0].requires_grad and torch.is_grad_enabled():
+            return [functions.all_gather_matmul(rows, weights[0], biases[0], 0, ctx=group)[0]]
+        return [functions.gathered_matmul(rows, weights[0], biases[0], 0, ctx=group)]
+
     def _finished(self, y: torch.Tensor, lead: list[int]) -> torch.Tensor:
         """The output, of a product and the input's dimensions but the last."""
         mine = self._local_shapes["weight"][0]
@@ -300,19 +326,21 @@ class ColumnParallelLinear(_ParallelLinear):
         return self._with_lead(y, lead)
 
 
+def _all_factors(
+    layers: Sequence[ColumnParallelLinear],
+) -> tuple[list[torch.Tensor], list[torch.Tensor | None]]:
+    factors = [layer._factors() for layer in layers]
+    return [weight for weight, _ in factors], [bias for _, bias in factors]
+
+
 def column_products(layers: Sequence[ColumnParallelLinear], x: torch.Tensor) -> list[torch.Tensor]:
     """The outputs of layers, alike but for their parameters, for one input. Each way there is one
     exchange for all of them."""
     first = layers[0]
     group = first.group
     rows, lead = first._rows(x, first.in_features)
-    factors = [layer._factors() for layer in layers]
-    weights, biases = [weight for weight, _ in factors], [bias for _, bias in factors]
     if not first.sequence_parallel:
-        if len(layers) == 1:
-            products = [functions.matmul_replicated(rows, weights[0], biases[0], ctx=group)]
-        else:
-            products = functions.matmul_replicated(rows, weights, biases, ctx=group)
+        products = first._replicated_products(layers, rows)
         return [layer._finished(y, lead) for layer, y in zip(layers, products, strict=True)]
     sizes = agreed_sizes(x, lead[0], first.sequence_sizes, group)
     each = math.prod(lead[1:])  # rows of a token
@@ -321,13 +349,7 @@ def column_products(layers: Sequence[ColumnParallelLinear], x: torch.Tensor) -> 
     else:
         rows = filled(rows, 0, max(sizes) * each)
         lead[0] = sum(sizes)
-    if len(layers) > 1:
-        products, _ = functions.all_gather_matmul(rows, weights, biases, 0, ctx=group)
-    # The joined input, which takes time to store, is what the weight's gradient needs.
-    elif weights[0].requires_grad and torch.is_grad_enabled():
-        products = [functions.all_gather_matmul(rows, weights[0], biases[0], 0, ctx=group)[0]]
-    else:
-        products = [functions.gathered_matmul(rows, weights[0], biases[0], 0, ctx=group)]
+    products = first._gathered_products(layers, rows)
     if sizes is not None:
         products = [joined_of(y, 0, [size * each for size in sizes]) for y in products]
     return [layer._finished(y, lead) for layer, y in zip(layers, products, strict=True)]
@@ -406,11 +428,22 @@ class RowParallelLinear(_ParallelLinear):
         if self.sequence_parallel:
             y = self._scattered(rows, weight.t(), bias, lead)
             return self._with_lead(y, lead).contiguous()
-        y = functions.matmul_all_reduce(rows, weight.t(), bias, ctx=self.group)
-        return self._with_lead(y, lead)
+        return self._with_lead(self._sum(rows, weight.t(), bias), lead)
 
     def _is_plain(self) -> bool:
         return self.input_is_parallel and not self.sequence_parallel
+
+    def _sum(
+        self, rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Over the ranks, of their `rows` with their parts of the weight; plus the bias."""
+        return functions.matmul_all_reduce(rows, weight, bias, ctx=self.group)
+
+    def _share_of_sum(
+        self, rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        """This rank's rows of it."""
+        return functions.matmul_reduce_scatter(rows, weight, bias, 0, ctx=self.group)
 
     def _scattered(
         self,
@@ -423,10 +456,10 @@ class RowParallelLinear(_ParallelLinear):
         ctx, total = context(self.group), lead[0]
         if total % ctx.world_size == 0:
             lead[0] = total // ctx.world_size
-            return functions.matmul_reduce_scatter(rows, weight, bias, 0, ctx=self.group)
+            return self._share_of_sum(rows, weight, bias)
         each = math.prod(lead[1:])  # rows of a token
         rows = filled(rows, 0, -(-total // ctx.world_size) * ctx.world_size * each)
-        y = functions.matmul_reduce_scatter(rows, weight, bias, 0, ctx=self.group)
+        y = self._share_of_sum(rows, weight, bias)
         start, stop = bounds(total, ctx.world_size, ctx.rank)
         lead[0] = stop - start
         return y.narrow(0, 0, lead[0] * each)

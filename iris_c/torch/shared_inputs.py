@@ -24,7 +24,14 @@ from iris_c.torch.layers import ColumnParallelLinear, column_products
 __all__ = ["SharedInput", "fuse_inputs"]
 
 # What layers with one input have in common.
-_ALIKE = ("group", "in_features", "sequence_parallel", "sequence_dim", "sequence_sizes")
+_ALIKE = (
+    "group",
+    "in_features",
+    "sequence_parallel",
+    "sequence_dim",
+    "sequence_sizes",
+    "input_format",
+)
 
 
 def fuse_inputs(*layers: ColumnParallelLinear) -> SharedInput:
@@ -127,7 +134,7 @@ class SharedInput:
         state.extend(torch._C._autograd._top_saved_tensors_default_hooks(True) or ())
         for layer in self.layers:
             state.extend([layer.sequence_parallel, layer.gather_output])
-            for parameter in (layer.weight, layer.bias):
+            for parameter in layer._parameters.values():
                 if parameter is None:
                     continue
                 local = getattr(parameter, "_local_tensor", parameter)
