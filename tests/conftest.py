@@ -82,10 +82,11 @@ def shared(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def temporary(tmp_path_factory, shared):
-    """The folder for temporary files of this process and all that it starts; it is short, since
-    sockets lie in it. What torch.compile makes, one process makes for all and once for each run of
-    pytest: of an earlier run it could be that of another iris_c. Under torchrun the ranks are such
-    processes, and need what is common to them."""
+    """A folder for the temporary files of this process and of the processes that it starts. Its
+    path is short because sockets lie in it, and their paths are limited. The workers of one run of
+    pytest share one cache of torch.compile. An earlier run's cache is not used, since it could
+    hold code for another version of iris_c. Under torchrun each rank is a process of its own, and
+    the ranks have to share their temporary folder, so nothing is changed."""
     if os.environ.get("IRIS_C_TEST_TORCHRUN") == "1":
         yield None
         return

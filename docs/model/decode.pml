@@ -36,7 +36,8 @@ byte partials[RANKS * 2 * GROUPS];      /* [rank][half][group]: of its last tile
 byte words[RANKS * 2 * RANKS * TILES];  /* [rank][half][source][tile] */
 byte calls[RANKS], started[RANKS], ended[RANKS];
 
-/* A packet of call n on rank `to`, which may not wait for one of a call before there any more. */
+/* Rank `to` is sent a packet of call n. It has read what an earlier call left in the slot: it has
+ * completed call n - 2, the last one that used this half. */
 #define SEND(packet, to, n)                                                                        \
     d_step { assert(packet < (n)); assert(calls[to] + 2 >= (n)); packet = (n) }
 /* What is awaited is there, and nothing newer. */

@@ -4,10 +4,11 @@
  * Model of bare words (docs/protocol.md, csrc/kernels/protocol/packets.h): a slot is empty until
  * data is there, carries no signal, and is emptied by whoever has read it.
  *
- * One process is one rank. It runs CALLS calls one after the other; each is over one hop or over
- * two, on all ranks alike, in every sequence of the two. A word holds the true number of the call
- * that sent it, 0: it is empty. Memory is sequentially consistent here: that a rank's emptying
- * comes before its next call is the launch's end, which orders its stores.
+ * One process is one rank. It runs CALLS calls one after the other. A call takes one hop or two,
+ * the same on all ranks; every sequence of such calls is checked. A word holds the number of the
+ * call that sent it, or 0 if it is empty. The number never wraps here. Memory is sequentially
+ * consistent in the model. On a GPU the end of a launch orders its stores before those of the next
+ * launch, so a rank has emptied its slots before its next call begins.
  *
  * Checked: a slot is empty when it is written; what is read is of this call; at the end all slots
  * are empty; every rank completes every call.

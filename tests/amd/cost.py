@@ -306,7 +306,10 @@ class Stream:
 
     @property
     def rows(self) -> int:
-        """As many loads of 16 bytes a lane as a block of tokens has runs of eight rows."""
+        """The rows of A that a round of the loop multiplies, found from its number of loads.
+
+        A load brings 16 bytes to each of 64 lanes, 1024 bytes in all. A round loads
+        STREAM_NBYTES of weights, and 4096 bytes of A for each block of TOKENS rows."""
         loads = sum(x.kind == "memory" for x in self.operations)
         return (loads * 1024 - STREAM_NBYTES) // 4096 * TOKENS
 

@@ -96,10 +96,11 @@ def _bitwise(a: int, b: int, c: int, table: int) -> int:
 
 
 ARITHMETIC["v_bitop3_b32"] = _bitwise
-# Where a scalar register is but a part of a sum.
+# Additions. A scalar operand of one adds the same to every lane's address, so it is taken to be 0.
 SUMS = ("v_add_u32", "v_add3_u32", "v_xad_u32", "v_mov_b32")
-# Where one that is no constant is: what it is joined with has other bits. So begins a wave's own
-# memory.
+# Operations in which a scalar operand may be unknown (not a constant). Where the address of a
+# wave's own memory is computed, it is the base, and shares no bits with the rest of the address:
+# joining the two is an addition, so the base is taken to be 0.
 PARTS = ("v_or_b32", "v_or_b32 last", "v_lshl_add_u32 last", "v_lshl_or_b32 last")
 REGISTER = re.compile(r"\b([av])(?:(\d+)\b|\[(\d+):(\d+)\])")
 CONSTANT = re.compile(r"s\d+, (-?\d+|0x[0-9a-f]+)$")
