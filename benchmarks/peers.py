@@ -122,6 +122,11 @@ def all_reduce(tensor: torch.Tensor) -> None:
     dist.all_reduce(tensor)
 
 
+def reduce_scatter(share: torch.Tensor, tensor: torch.Tensor) -> None:
+    """share = this rank's part of the sum over ranks of tensor."""
+    dist.reduce_scatter_tensor(share, tensor)
+
+
 @functools.cache
 def _vllm_communicator(device: torch.device):
     """None without vLLM."""

@@ -32,10 +32,16 @@ def test_the_demonstration():
 def test_bench_ccl_and_its_plot(tmp_path):
     pytest.importorskip("matplotlib")
     lines = tmp_path / "rows.jsonl"
-    table = benchmark("bench_ccl.py", "--bytes", 4096, 65536, "--repeats", 2, "--json", lines)
-    assert "2 rows, all correct" in table
+    operations = ["all_reduce", "reduce_scatter"]
+    table = benchmark(
+        "bench_ccl.py", "--op", *operations, "--bytes", 4096, 65536, "--repeats", 2,
+        "--json", lines,
+    )  # fmt: skip
+    assert "4 rows, all correct" in table
     rows = [json.loads(line) for line in lines.read_text().splitlines()]
-    assert [row["size"] for row in rows] == [4096, 65536]
+    assert [(row["name"], row["size"]) for row in rows] == [
+        (name, size) for name in operations for size in (4096, 65536)
+    ]
     rows[1]["others"] = {"another peer": rows[1]["peer"]}  # on GPUs there are some
     lines.write_text("".join(json.dumps(row) + "\n" for row in rows))
     benchmark("plot.py", lines, "--out", tmp_path)
