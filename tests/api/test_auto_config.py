@@ -133,23 +133,40 @@ def modelled(row):
     return {c.value: c.seconds for c in chosen(row).candidates}
 
 
+# The one row whose form is far from the fastest: (op, M, N, K, world_size). Tiles, which are
+# chosen, took 166.8 us, plain would have taken 131.3.
+FAR = ("all_gather_matmul_hbm_buffer", 4096, 1536, 4096, 4)
+
+
+def check_losses(losses, few):
+    """Within 5 % in all rows but ``few``, and in none further than 16 %, but for the one row."""
+    assert len(losses) > 550
+    worst = sorted((loss, name) for name, loss in losses.items())
+    assert sum(loss > 1.05 for loss in losses.values()) <= few, worst[-12:]
+    assert losses[FAR] < 1.28
+    assert max(loss for name, loss in losses.items() if name != FAR) < 1.16, worst[-3:]
+
+
+def named(row):
+    return tuple(row[field] for field in ("op", "M", "N", "K", "world_size"))
+
+
 def test_the_form_is_near_the_fastest_measured():
     """Within 5 % in 15 rows of 16, of which some are best in each form."""
-    losses, best = [], set()
+    losses, best = {}, set()
     for row in FORMS["rows"]:
         times = row["us"]
         best.add(min(times, key=times.get))
-        losses.append(times[chosen(row).chosen.value] / min(times.values()))
+        losses[named(row)] = times[chosen(row).chosen.value] / min(times.values())
     assert best == {"tiles", "plain", "decode"}
-    assert len(losses) > 450
-    assert sum(loss > 1.05 for loss in losses) <= len(losses) // 16, sorted(losses)[-8:]
-    assert max(losses) < 1.3
+    assert len(losses) == len(FORMS["rows"]), "each row is of another product"
+    check_losses(losses, few=len(losses) // 16)
 
 
 def test_a_layer_that_is_left_out_gets_a_near_form():
     """The model is scaled, form by form, to all other layers; the layer itself has no say."""
     rows = [(row, modelled(row)) for row in FORMS["rows"]]
-    losses = []
+    losses = {}
     for row, model in rows:
         others = [(other["us"], seconds) for other, seconds in rows
                   if other["op"] == row["op"]
@@ -159,9 +176,9 @@ def test_a_layer_that_is_left_out_gets_a_near_form():
             ratios = [us[form] / seconds[form] for us, seconds in others
                       if form in us and form in seconds]  # fmt: skip
             scaled[form] = model[form] * statistics.geometric_mean(ratios)
-        losses.append(row["us"][min(scaled, key=scaled.get)] / min(row["us"].values()))
-    assert sum(loss > 1.05 for loss in losses) <= len(losses) // 10, sorted(losses)[-12:]
-    assert max(losses) < 1.3
+        form = min(scaled, key=scaled.get)
+        losses[named(row)] = row["us"][form] / min(row["us"].values())
+    check_losses(losses, few=len(losses) // 10)
 
 
 def test_few_rows_stream_the_weights_once():
