@@ -4,6 +4,7 @@
 other files have, and numbers of them that divide little."""
 
 import dataclasses
+import itertools
 import pathlib
 import re
 
@@ -164,16 +165,18 @@ def reductions(ctx):
 
 
 def shares_of_sums(ctx):
-    for number, n in enumerate(SIZES):
+    for variant, (number, n) in itertools.product(("ll", "two_shot"), enumerate(SIZES)):
+        config = iris_c.ccl.Config(all_reduce_variant=variant)
         for op in cases.REDUCTIONS:
             dtype = cases.REDUCIBLE[(number + len(op)) % len(cases.REDUCIBLE)]
             part = place(ctx, n, dtype, number % 2 == 0)
             given = torch.empty(n * ctx.world_size, dtype=dtype)
             given.copy_(cases.reduced_input(ctx.rank, n * ctx.world_size, dtype))
-            ctx.ccl.reduce_scatter(part, given, op=op)
+            ctx.ccl.reduce_scatter(part, given, op=op, config=config)
             whole = ctx.empty(n * ctx.world_size, dtype=dtype)
             ctx.ccl.all_gather(whole, part)
-            cases.check_reduction(whole, ctx.world_size, op, f"rank {ctx.rank} {op} {n} {dtype}")
+            what = f"rank {ctx.rank} {variant} {op} {n} {dtype}"
+            cases.check_reduction(whole, ctx.world_size, op, what)
 
 
 def copies(ctx):
@@ -426,7 +429,10 @@ def test_no_operation_is_left_out():
     source = "".join(pathlib.Path(file).read_text() for file in (__file__, norms.__file__))
     names = {*iris_c.ops.__all__, *iris_c.ccl.__all__, "put", "get", "signal", "wait", "group"}
     names = {name for name in names if name.islower()}  # the others are types
-    for name in names - {f"{product}_preamble" for product in PRODUCTS}:
-        assert re.search(rf"\.{name}\(|{name}\(|\"{name}\"", source), name
+    # `prepared_products` calls these by names that it makes of PRODUCTS.
+    made = {f"{product}{suffix}" for product in PRODUCTS for suffix in ("", "_preamble")}
+    assert made < names
+    for name in names - made:
+        assert re.search(rf"\b(ctx|ops|ccl)\.{name}\(", source), name
     checks = set(re.findall(r"^def (\w+)\(ctx\):", source, re.MULTILINE))
     assert checks - {check.__name__ for check in CHECKS} == {"roots", "test_every_operation"}
