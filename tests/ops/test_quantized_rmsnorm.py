@@ -73,37 +73,53 @@ def test_error(ctx):
 
 @ranks(1)
 def test_rounding(ctx):
-    """To nearest, ties to even, as torch rounds; zeros, infinities and NaN."""
+    """To nearest, ties to even, as torch rounds; zeros, infinities and NaN; what is too large."""
     for format in FORMATS:
         largest = torch.finfo(format).max
         every = torch.arange(256, dtype=torch.uint8).view(format).float()
         every = every[every.isfinite()].sort().values
-        between = (every[1:].double() + every[:-1].double()).float() / 2
-        values = torch.cat([every, between, between.nextafter(every[1:]), torch.zeros(3)])
-        # A row whose norm is 1 and whose largest element is the format's: its scale is 1.
-        row = torch.cat([values, torch.tensor([largest])])
-        norm = ((row.double() ** 2).mean() ** 0.5).float()
+        below, above = every[:-1], every[1:]
+        between = (above.double() + below.double()).float() / 2
+        parts = (every, between, between.nextafter(above), between.nextafter(below))
+        row = torch.cat([*parts, torch.zeros(3)])
         output = torch.zeros(1, row.numel(), dtype=torch.uint8).view(format)
         scale, out = torch.empty(1, 1), torch.empty(1, row.numel())
-        weight = norm.expand(row.numel()).contiguous()
-        ctx.ccl.all_reduce_rmsnorm(
-            output, out, row.view(1, -1), None, weight, 0.0, output_scale=scale
-        )
-        torch.testing.assert_close(scale, torch.ones(1, 1), rtol=1e-6, atol=0)
-        # What was multiplied by a norm and divided again is near the values, ties are not ties: the
-        # values themselves come back.
-        n = every.numel()
-        torch.testing.assert_close(output[0, :n].float(), every, rtol=0, atol=0)
-        ctx.ccl.all_reduce_rmsnorm(
-            output, out, torch.zeros(1, row.numel()), None, weight, 1.0, output_scale=scale
-        )
-        assert not output.float().any()
+        # Beside an epsilon of 2**60 the row's squares are nothing, the norm is 2**-30, and what is
+        # rounded are the values themselves: the largest is the format's, so the scale is 1.
+        weight = torch.full((row.numel(),), 2.0**30)
+
+        def normed(row, eps=2.0**60, output=output, scale=scale, out=out, weight=weight):
+            ctx.ccl.all_reduce_rmsnorm(
+                output, out, row.view(1, -1), None, weight, eps, output_scale=scale
+            )
+            return output[0].float()
+
+        got = normed(row).split([part.numel() for part in parts] + [3])
         assert scale.item() == 1
-        row[3] = float("nan")
-        ctx.ccl.all_reduce_rmsnorm(
-            output, out, row.view(1, -1), None, weight, 0.0, output_scale=scale
-        )
-        assert output.float().isnan().all()
+        assert row.max() == largest
+        assert torch.equal(output.view(torch.uint8)[0], row.to(format).view(torch.uint8))
+        assert torch.equal(got[0], every)
+        assert not (got[1].to(format).view(torch.uint8) % 2).any(), "a tie went to an odd mantissa"
+        assert ((got[1] == below) | (got[1] == above)).all()
+        assert torch.equal(got[2], above)
+        assert torch.equal(got[3], below)
+        assert not normed(torch.zeros_like(row)).any()
+        assert scale.item() == 1
+        # One NaN among those that share a scale makes NaN of the scale and of them all, wherever it
+        # stands. A norm that is infinite makes it: of what is infinite, 0 times that.
+        for place in (0, 7, -1):
+            for value in (float("inf"), float("nan")):
+                broken = row.clone()
+                broken[place] = value
+                assert normed(broken).isnan().all(), (place, value)
+                assert scale.isnan()
+            broken = weight.clone()
+            broken[place] = float("nan")
+            assert normed(row, weight=broken).isnan().all(), place
+            assert scale.isnan()
+        # What is beyond the format comes into it by its scale.
+        assert normed(row, weight=weight * 2.0**20).abs().max() == largest
+        assert scale.item() == 2.0**20
 
 
 @ranks(2)

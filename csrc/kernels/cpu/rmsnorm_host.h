@@ -93,8 +93,9 @@ class row_normalizer
             float most = 0;
             for (int64_t at = first; at < end; at += kPiece) {
                 const int64_t n = normed(row, at, end, scale, x);
-                for (int64_t i = 0; i < n; ++i) /* NaN stays */
-                    most = !(__builtin_fabsf(x[i]) <= most) ? __builtin_fabsf(x[i]) : most;
+                for (int64_t i = 0; i < n; ++i) /* one NaN makes it NaN */
+                    most = __builtin_fabsf(x[i]) <= most || most != most ? most
+                                                                         : __builtin_fabsf(x[i]);
             }
             const float unit = quantum_of(most, iris_float8_largest(dtype));
             for (int64_t at = first; at < end; at += kPiece) {
