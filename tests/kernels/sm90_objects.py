@@ -32,6 +32,11 @@ from amd_build import build_kernels
 from control_flow import Kernel
 
 LINE = re.compile(r"^\s+/\*([0-9a-f]+)\*/\s+(?:@(!?U?P\w+)\s+)?([A-Z][\w.]*)\s*(.*?)\s*;$")
+# What is not in a subroutine that only computes. LDC reads constants; LDL and STL reach what is
+# the thread's own.
+NOT_ARITHMETIC = re.compile(
+    r"LD(?![CL])|ST(?!L)|ATOM|RED|U?BLK|UTMA|BAR|MEMBAR|CCTL|FENCE|NANOSLEEP|EXIT|CALL|BRX|BPT"
+)
 LABEL = re.compile(r"^(\.L_x_\d+|\$\S+):")
 FUNCTION = re.compile(r"^\.text\.(iris_\w+):")
 # Places in global memory, and what orders accesses to them.
@@ -61,10 +66,11 @@ class Instruction(typing.NamedTuple):
     name: str
     operands: str
     targets: tuple[int, ...]
+    called: int | None  # the address of what a call calls; None also where that is unknown
 
     @property
     def falls_through(self) -> bool:
-        """Calls do: what is called divides, and touches no memory (a test looks)."""
+        """Calls do: `violations` has what is called touch no memory."""
         if self.predicate:
             return True
         if self.name.startswith("BRA"):
@@ -102,7 +108,9 @@ def disassemble(path) -> dict[str, Kernel]:
 def _instruction(address, predicate, name, operands, labels) -> Instruction:
     targets = re.findall(r"\.L_x_\d+", operands) if name.startswith(("BR", "WARPSYNC")) else ()
     where = tuple(labels[target] for target in targets)
-    return Instruction(int(address, 16), predicate or "", name, operands, where)
+    subroutine = re.fullmatch(r"`\((\S+)\)", operands) if name.startswith("CALL") else None
+    called = labels.get(subroutine.group(1)) if subroutine else None
+    return Instruction(int(address, 16), predicate or "", name, operands, where, called)
 
 
 def resources(path) -> dict[str, dict[str, int]]:
@@ -182,6 +190,17 @@ def _bulk_unfinished(kernel: Kernel, store: int) -> str | None:
     return None
 
 
+def _calls_wrong(kernel: Kernel, i: int) -> str | None:
+    """What is wrong with what this call calls."""
+    start = next((j for j, x in enumerate(kernel.code) if x.address == kernel.code[i].called), None)
+    if start is None:
+        return "of what is not in the kernel"
+    body = [kernel.code[j] for j in {start, *kernel.within(start, lambda x: False)}]
+    found = sorted({x.name for x in body if NOT_ARITHMETIC.match(x.name)})
+    returns = any(x.name.startswith("RET") for x in body)
+    return f"of what has {found}" if found else None if returns else "of what does not return"
+
+
 def violations(kernel: Kernel) -> list[str]:
     """What breaks the rules, one line each."""
     found = []
@@ -216,6 +235,9 @@ def violations(kernel: Kernel) -> list[str]:
         if not only_packets and not any(kernel.code[j].name in needless for j in round_):
             if not acquires & set(kernel.after(i, ends)):
                 report(i, "acquire: no invalidation after the poll")
+    for i, x in enumerate(kernel.code):
+        if x.name.startswith("CALL") and (wrong := _calls_wrong(kernel, i)):
+            report(i, f"a call {wrong}")
     for i in bulk_stores(kernel):
         if missing := _bulk_unfinished(kernel, i):
             report(i, f"bulk: {missing} before the release")
