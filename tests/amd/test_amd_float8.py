@@ -159,24 +159,48 @@ def test_memory_may_be_as_late_as_it_can(emulated, arch):
     gpus.run(every_variant, 2, FORMATS[arch])
 
 
-def refused(ctx, memory, formats, words):
-    A = passed(memory, drawn("A", 4, 8).to(formats[0]))
-    B = passed(memory, drawn("B", 8, 4).to(formats[1]))
+def refused(ctx, memory, wrong):
+    """Calls with (dtypes of A, B and C, trace), and what each is refused with; C stays."""
     one = passed(memory, torch.ones(1, 1))
-    for dtype in (torch.bfloat16, torch.float32):
-        C = memory.passed(memory.heap(4, 4, dtype=dtype))
-        with pytest.raises(ValueError, match=words[dtype]):
-            ctx.ops.matmul_all_reduce(C, A, B, scale_a=one, scale_b=one)
+    M, N, K = 4, 4 * ctx.world_size, 8
+    for (a, b, c, trace), words in wrong:
+        A = passed(memory, drawn("A", M, K).to(a))
+        B = passed(memory, drawn("B", K, N).to(b))
+        for operation, name in (("matmul_all_reduce", "A"), ("all_gather_matmul", "A_shard")):
+            rows = M * ctx.world_size if name == "A_shard" else M
+            C = cases.poisoned(memory.heap(rows, N, dtype=c))
+            with pytest.raises(ValueError) as error:
+                getattr(ctx.ops, operation)(
+                    memory.passed(C), A, B, scale_a=one, scale_b=one, trace=trace
+                )
+            assert str(error.value) == words.replace("{A}", name), str(error.value)
+            assert C.isnan().all()
     ctx.barrier()
 
 
-def test_other_formats_are_refused(emulated):
-    """By name: gfx90a has no float8 at all, each of the others one kind of it."""
-    others = {
-        "gfx90a": (FORMATS["gfx950"], "A: expected dtype float32, float16 or bfloat16 on gfx90a"),
-        "gfx942": (FORMATS["gfx950"], "float8_e4m3fnuz or float8_e5m2fnuz on gfx942"),
-        "gfx950": (FORMATS["gfx942"], "float8_e4m3fn or float8_e5m2 on gfx950"),
-    }
-    for arch, (formats, words) in others.items():
-        both = dict.fromkeys((torch.bfloat16, torch.float32), words)
-        emulated(arch).run(refused, 1, formats, both)
+@pytest.mark.parametrize("arch", ["gfx90a", *FORMATS])
+def test_what_a_chip_does_not_take_is_refused(emulated, arch):
+    """By name: gfx90a takes no float8 at all, each of the others one kind of it, into no float32
+    and without traces."""
+    taken, formats = FORMATS.get(arch, ()), sum(FORMATS.values(), ())
+    bf16, f32 = torch.bfloat16, torch.float32
+    names = {dtype: str(dtype).removeprefix("torch.") for dtype in (*formats, bf16)}
+    listed = " or ".join(names[dtype] for dtype in taken)
+    every = f"float32, float16, bfloat16, {listed}" if taken else "float32, float16 or bfloat16"
+    wrong = []
+    for a in formats:
+        if a not in taken:
+            what = f"{{A}}: expected dtype {every} on {arch}, got {names[a]}"
+            wrong += [((a, a, c, trace), what) for c in (bf16, f32) for trace in (False, True)]
+            continue
+        wrong += [
+            ((a, b, bf16, False),
+             f"B: expected dtype {listed}, as {{A}} is {names[a]}, got {names[b]}")
+            for b in names if b not in taken
+        ]  # fmt: skip
+        where = f"{arch}, as {{A}} is {names[a]}"
+        what = f"C: expected dtype float16 or bfloat16 on {where}, got float32"
+        wrong.append(((a, taken[0], f32, False), what))
+        what = f"trace: expected False on {where}, of which it has no traced kernels, got True"
+        wrong.append(((a, taken[1], bf16, True), what))
+    emulated(arch).run(refused, 2 if arch == "gfx942" else 1, wrong)
