@@ -6,6 +6,7 @@ import importlib.util
 import pathlib
 import shutil
 import subprocess
+import typing
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -29,34 +30,61 @@ def compiled(target, directory, source=build_kernels.SOURCE, root=ROOT, extra=()
     return output
 
 
-# What the memory order rests on, taken out of sync_cdna.h: before, after, and what the rules of
-# amd_objects.py say of it.
+class Mutant(typing.NamedTuple):
+    before: str
+    after: str
+    complaint: str  # what the rules of amd_objects.py say of it
+
+
+# What the memory order rests on, taken out of sync_cdna.h.
 MUTANTS = {
-    "drain": (
+    "drain": Mutant(
         '    asm volatile("s_waitcnt vmcnt(0)" ::: "memory");\n}\n\n/* What the group wrote',
         "}\n\n/* What the group wrote",
-        "is not drained",
+        "is not drained before the barrier",
     ),
-    "write-back": (
+    "barrier": Mutant(
+        "group_publish(work_group wg)\n{\n    drain_stores();\n    group_barrier(wg);",
+        "group_publish(work_group)\n{\n    drain_stores();",
+        "is not drained before the barrier",  # the one before
+    ),
+    "write-back": Mutant(
         '    __builtin_amdgcn_fence(__ATOMIC_RELEASE, "");\n'
         '    asm volatile("s_waitcnt vmcnt(0)" ::: "memory");',
         '    __builtin_amdgcn_fence(__ATOMIC_RELEASE, "");',
         "before the write-back is complete",
     ),
-    "scope": (
+    "scope": Mutant(
         '    __builtin_amdgcn_fence(__ATOMIC_RELEASE, "");',
         '    __builtin_amdgcn_fence(__ATOMIC_RELEASE, "agent");',
         "scope: expected sc0 sc1",
     ),
-    "release": (
+    "signal's scope": Mutant(
+        "    fence_release();\n"
+        "    __hip_atomic_store(word, value, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM);",
+        "    fence_release();\n"
+        "    __hip_atomic_store(word, value, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_AGENT);",
+        "a signal without sc0 sc1",
+    ),
+    "poll's scope": Mutant(
+        "return __hip_atomic_load(word, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM);",
+        "return __hip_atomic_load(word, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_AGENT);",
+        "it never waits",
+    ),
+    "release": Mutant(
         '    __builtin_amdgcn_fence(__ATOMIC_RELEASE, "");\n    asm volatile("s_waitcnt vmcnt(0)"',
         '    asm volatile("s_waitcnt vmcnt(0)"',
         "it never releases",
     ),
-    "acquire": (
+    "acquire": Mutant(
         '    __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "");\n}',
         "}",
         "no invalidate after the poll",
+    ),
+    "acquire in the loop": Mutant(
+        "return __hip_atomic_load(word, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM);",
+        "return __hip_atomic_load(word, __ATOMIC_ACQUIRE, __HIP_MEMORY_SCOPE_SYSTEM);",
+        "every round of the polling loop invalidates",
     ),
 }
 

@@ -6,11 +6,15 @@ The rules are about what the protocol rests on (csrc/kernels/gpu/cdna/sync_cdna.
 
 release   Before a write-back of L2 (buffer_wbl2) comes, on every path, a block barrier, and before
           that every wave's drain of its stores (s_waitcnt vmcnt(0)); after it, the wait for it,
-          before any store.
+          before any store; and it publishes something. A fault's report, behind a lock, publishes
+          what its own thread wrote.
 acquire   A polling loop does not invalidate; the way out of it does, once.
 scope     On gfx942 and gfx950 signals and polls carry sc0 sc1, the write-back and the invalidate
           too; on gfx90a polls carry glc, and the invalidate is buffer_invl2 and then
-          buffer_wbinvl1_vol.
+          buffer_wbinvl1_vol. A signal that is an addition carries sc1 alone, as sc0 asks for the
+          old value.
+packets   Both words of a packet are stored and polled with the bits of a signal and of a poll; on
+          gfx90a stores have none.
 """
 
 from __future__ import annotations
