@@ -116,6 +116,15 @@ SURVIVORS_MUTANTS = [
     ("KEEP_WHAT_IS_MADE", "RANKS=3 DEATHS=2"),
     ("OUTCOME_SET_TWICE", "RANKS=3 DEATHS=2"),
 ]
+# A model's configurations, in which it holds, and its mutants.
+TABLE = {
+    "reduce": (REDUCE, REDUCE_MUTANTS),
+    "claim": (CLAIM, CLAIM_MUTANTS),
+    "words": (WORDS, WORDS_MUTANTS),
+    "doorbell": (DOORBELL, DOORBELL_MUTANTS),
+    "decode": (DECODE, DECODE_MUTANTS),
+    "survivors": (SURVIVORS, SURVIVORS_MUTANTS),
+}
 # The same faults where they cannot show yet: it is the wrap that brings them out.
 HARMLESS_BEFORE_THE_WRAP = [
     ("PARITY_OF_SIGNAL", f"RANKS=2 CALLS=3 {MIXED}"),
@@ -166,64 +175,34 @@ def assert_fails(report):
     assert re.search(r"^pan:1: (assertion violated|invalid end state)", report, re.M), report
 
 
-@pytest.mark.parametrize("configuration", REDUCE)
-def test_kernels_protocol_holds(tmp_path, configuration):
-    assert_holds(check(tmp_path, "reduce.pml", configuration))
+HOLDING = [
+    (model, given) for model, (configurations, _) in TABLE.items() for given in configurations
+]
+FAILING = [(model, *mutant) for model, (_, mutants) in TABLE.items() for mutant in mutants]
 
 
-@pytest.mark.parametrize("configuration", CLAIM)
-def test_board_holds(tmp_path, configuration):
-    assert_holds(check(tmp_path, "claim.pml", configuration))
+@pytest.mark.parametrize(("model", "configuration"), HOLDING)
+def test_model_holds(tmp_path, model, configuration):
+    assert_holds(check(tmp_path, f"{model}.pml", configuration))
 
 
-@pytest.mark.parametrize("configuration", DOORBELL)
-def test_doorbell_holds(tmp_path, configuration):
-    assert_holds(check(tmp_path, "doorbell.pml", configuration))
+@pytest.mark.parametrize(("model", "mutant", "configuration"), FAILING)
+def test_mutant_fails(tmp_path, model, mutant, configuration):
+    assert_fails(check(tmp_path, f"{model}.pml", f"{configuration} MUTANT_{mutant}", "-O0"))
 
 
-@pytest.mark.parametrize(("mutant", "configuration"), REDUCE_MUTANTS)
-def test_kernels_protocol_mutant_fails(tmp_path, mutant, configuration):
-    assert_fails(check(tmp_path, "reduce.pml", f"{configuration} MUTANT_{mutant}", "-O0"))
-
-
-@pytest.mark.parametrize(("mutant", "configuration"), CLAIM_MUTANTS)
-def test_board_mutant_fails(tmp_path, mutant, configuration):
-    assert_fails(check(tmp_path, "claim.pml", f"{configuration} MUTANT_{mutant}", "-O0"))
-
-
-@pytest.mark.parametrize("configuration", WORDS)
-def test_bare_words_hold(tmp_path, configuration):
-    assert_holds(check(tmp_path, "words.pml", configuration))
-
-
-@pytest.mark.parametrize(("mutant", "configuration"), WORDS_MUTANTS)
-def test_bare_words_mutant_fails(tmp_path, mutant, configuration):
-    assert_fails(check(tmp_path, "words.pml", f"{configuration} MUTANT_{mutant}", "-O0"))
-
-
-@pytest.mark.parametrize(("mutant", "configuration"), DOORBELL_MUTANTS)
-def test_doorbell_mutant_fails(tmp_path, mutant, configuration):
-    assert_fails(check(tmp_path, "doorbell.pml", f"{configuration} MUTANT_{mutant}", "-O0"))
-
-
-@pytest.mark.parametrize("configuration", DECODE)
-def test_shared_tiles_hold(tmp_path, configuration):
-    assert_holds(check(tmp_path, "decode.pml", configuration))
-
-
-@pytest.mark.parametrize(("mutant", "configuration"), DECODE_MUTANTS)
-def test_shared_tiles_mutant_fails(tmp_path, mutant, configuration):
-    assert_fails(check(tmp_path, "decode.pml", f"{configuration} MUTANT_{mutant}", "-O0"))
-
-
-@pytest.mark.parametrize("configuration", SURVIVORS)
-def test_roll_holds(tmp_path, configuration):
-    assert_holds(check(tmp_path, "survivors.pml", configuration))
-
-
-@pytest.mark.parametrize(("mutant", "configuration"), SURVIVORS_MUTANTS)
-def test_roll_mutant_fails(tmp_path, mutant, configuration):
-    assert_fails(check(tmp_path, "survivors.pml", f"{configuration} MUTANT_{mutant}", "-O0"))
+def test_every_model_and_mutant_is_checked():
+    """And the mutants are those of which the models' README tells."""
+    written = {path.stem: path.read_text() for path in MODELS.glob("*.pml")}
+    assert written.keys() == TABLE.keys()
+    for model, text in written.items():
+        configurations, mutants = TABLE[model]
+        assert configurations, model
+        assert mutants, model
+        assert {name for name, _ in mutants} == set(re.findall(r"MUTANT_(\w+)", text)), model
+    rows = re.findall(r"^\| (`[A-Z_`, ]+) \|", (MODELS / "README.md").read_text(), re.M)
+    told = sorted(name for row in rows for name in re.findall(r"\w+", row))
+    assert told == sorted({name for _, mutants in TABLE.values() for name, _ in mutants})
 
 
 def test_every_statement_of_the_roll_is_reached(tmp_path):
