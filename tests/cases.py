@@ -34,6 +34,15 @@ cpu_only = pytest.mark.skipif(
 DETERMINISTIC = ("one_shot", "two_shot", "ring")
 VARIANTS = (*DETERMINISTIC, "atomic", "spinlock")
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+GATHERED = ("all_gather_matmul", "all_gather_matmul_hbm_buffer")
+PRODUCTS = ("matmul_all_reduce", "matmul_reduce_scatter", "matmul_all_gather", *GATHERED)
+# Each product with each dimension that it scatters or gathers along.
+CALLS = [
+    ("matmul_all_reduce", {}),
+    *(("matmul_reduce_scatter", {"dim": dim}) for dim in (0, 1)),
+    ("matmul_all_gather", {}),
+    *((operation, {"gather_dim": dim}) for operation in GATHERED for dim in (0, 1)),
+]
 UNIT_ROUNDOFF = {torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
 # fp16 results below this are subnormal, with an absolute error.
 SMALLEST = {torch.float32: 2.0**-126, torch.float16: 2.0**-24, torch.bfloat16: 2.0**-126}
@@ -114,10 +123,15 @@ def laid_out(rows: int, cols: int, layout: str, allocate) -> torch.Tensor:
     raise ValueError(layout)
 
 
+def generator(name: str) -> torch.Generator:
+    """Of random numbers on the cpu, the same for the same name."""
+    return torch.Generator().manual_seed(zlib.crc32(name.encode()))
+
+
 def _drawn(case: Case, rank: int, what: str, view: torch.Tensor) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(zlib.crc32(f"{case}/{rank}/{what}".encode()))
     target = view[:1] if view.stride(0) == 0 else view
-    target.copy_(torch.randn(target.shape, generator=generator, device="cpu"))
+    named = generator(f"{case}/{rank}/{what}")
+    target.copy_(torch.randn(target.shape, generator=named, device="cpu"))
     return view
 
 
@@ -145,8 +159,8 @@ def bias_of(case: Case, dtype: torch.dtype) -> torch.Tensor | None:
     }[case.bias]
     if shape is None:
         return None
-    generator = torch.Generator().manual_seed(zlib.crc32(f"{case}/bias".encode()))
-    return torch.randn(shape, generator=generator, device="cpu").to(torch.empty(0, dtype=dtype))
+    drawn = torch.randn(shape, generator=generator(f"{case}/bias"), device="cpu")
+    return drawn.to(torch.empty(0, dtype=dtype))
 
 
 def reference(case: Case, world_size: int, dtype: torch.dtype, salt: str = "", drop=None):

@@ -26,8 +26,7 @@ def nothing(ctx, memory):
     for number, extents in enumerate((*EXTENTS, *EXTENTS)):
         dtype = cases.DTYPES[number % 3]
         place = memory.heap if number % 2 == 0 else memory.ordinary
-        for name in ("matmul_all_reduce", "matmul_reduce_scatter", "matmul_all_gather",
-                     "all_gather_matmul", "all_gather_matmul_hbm_buffer"):  # fmt: skip
+        for name in cases.PRODUCTS:
             c, a, b = shapes(name, *extents, ctx.world_size)
             C = cases.poisoned(place(*c, dtype=dtype))
             A, B = (memory.ordinary(*shape, dtype=dtype).fill_(2.0) for shape in (a, b))

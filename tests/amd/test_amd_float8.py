@@ -4,55 +4,28 @@
 formats on gfx942, those of the OCP on gfx950, none on gfx90a."""
 
 import itertools
-import zlib
 
 import cases
+import float8
 import pytest
 import torch
 
 import iris_c
 
-BLOCK = 128
-FORMATS = {
-    "gfx942": (torch.float8_e4m3fnuz, torch.float8_e5m2fnuz),
-    "gfx950": (torch.float8_e4m3fn, torch.float8_e5m2),
-}
+FORMATS = {"gfx942": float8.FNUZ, "gfx950": float8.OCP}
 # Scales of A and of B: one, one for each row or column, of lines and of squares of 128.
 KINDS = [("tensor", "tensor"), ("row", "row"), ("line", "square"), ("square", "line"),
          ("row", "line"), ("tensor", "square")]  # fmt: skip
 SHAPES = [(1, 1, 1), (33, 47, 150), (130, 260, 200), (64, 144, 384), (128, 128, 64)]
-OPERATIONS = ("matmul_all_reduce", "matmul_reduce_scatter", "matmul_all_gather",
-              "all_gather_matmul", "all_gather_matmul_hbm_buffer")  # fmt: skip
-
-
-def blocks(size):
-    return -(-size // BLOCK)
-
-
-def shape_of(kind, mn, k):
-    return {"tensor": (1, 1), "row": (mn, 1), "line": (mn, blocks(k)),
-            "square": (blocks(mn), blocks(k))}[kind]  # fmt: skip
-
-
-def spread(scale, mn, k):
-    """A scale for each element of an operand (mn, k)."""
-    rows = scale if scale.shape[0] in (1, mn) else scale.repeat_interleave(BLOCK, 0)[:mn]
-    columns = rows if rows.shape[1] == 1 else rows.repeat_interleave(BLOCK, 1)[:, :k]
-    return columns.expand(mn, k).double()
-
-
-def drawn(name, rows, cols):
-    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
-    return torch.randn(rows, cols, generator=generator, device="cpu")
 
 
 class Operand:
     """A rank's A, or its B turned over, (mn, k), with its scales."""
 
     def __init__(self, name, mn, k, dtype, kind):
-        self.values = drawn(name, mn, k).to(dtype)
-        self.scale = drawn(f"scale {name}", *shape_of(kind, mn, k)).abs() + 0.1
-        self.exact = self.values.double() * spread(self.scale, mn, k)
+        self.values = float8.drawn(name, mn, k).to(dtype)
+        self.scale = float8.drawn_scale(f"scale {name}", kind, mn, k)
+        self.exact = self.values.double() * float8.spread(self.scale, mn, k)
 
 
 def passed(memory, values, layout="row"):
@@ -67,42 +40,32 @@ def passed(memory, values, layout="row"):
 def check(ctx, memory, operation, shape, kinds, formats, dtype, number=0, variant="two_shot"):
     """One call and its result, on this rank; layouts, bias and C's place by the number."""
     (M, N, K), world = shape, ctx.world_size
-    dim = number // 2 % 2 if "scatter" in operation or operation.startswith("all") else 0
+    dim = number // 2 % 2 if "scatter" in operation or operation in cases.GATHERED else 0
     if operation == "matmul_reduce_scatter":
         M, N = (M * world, N) if dim == 0 else (M, N * world)
-    by_k = operation.startswith("all") and dim == 1
+    by_k = operation in cases.GATHERED and dim == 1
     if by_k and kinds[1] in ("line", "square"):
-        K = BLOCK * blocks(K)
+        K = float8.BLOCK * float8.blocks(K)
     inner = K * world if by_k else K
     name = f"{operation}{shape}{kinds}{formats}"
     A = [Operand(f"A{r}{name}", M, K, formats[0], kinds[0]) for r in range(world)]
     # B is each rank's own, but for a gathered A, whose product all ranks have alike.
     B = [Operand(f"B{0 if by_k else r}{name}", N, inner, formats[1], kinds[1])
          for r in range(world)]  # fmt: skip
-    own = B[ctx.rank].exact.t()
-    if operation.startswith("all"):
-        a = torch.cat([x.exact for x in A], dim)
-        expected, sizes, partials = a @ own, a.abs() @ own.abs(), torch.zeros(1)
-    else:
-        parts = [a.exact @ b.exact.t() for a, b in zip(A, B, strict=True)]
-        whole = [a.exact.abs() @ b.exact.abs().t() for a, b in zip(A, B, strict=True)]
-        if operation == "matmul_all_gather":
-            expected, sizes = torch.cat(parts), torch.cat(whole)
-            partials = expected.abs()  # rounded before the bias is added
-        else:
-            expected, sizes, partials = sum(parts), sum(whole), sum(x.abs() for x in parts)
+    expected, sizes, partials = float8.reference(
+        operation, ctx.rank, [x.exact for x in A], [x.exact.t() for x in B], dim
+    )
+    if operation == "matmul_all_gather":
+        partials = expected.abs()  # rounded before the bias is added
     keywords = {"config": iris_c.FusedConfig(form="tiles")}
     if operation == "matmul_all_reduce":
         keywords["config"] = iris_c.FusedConfig(form="tiles", all_reduce_variant=variant)
     elif operation == "matmul_reduce_scatter":
         keywords["dim"] = dim
-        expected, sizes, partials = (
-            x.chunk(world, dim)[ctx.rank] for x in (expected, sizes, partials)
-        )
     elif operation != "matmul_all_gather":
         keywords["gather_dim"] = dim
     if number % 2 == 0 and operation != "matmul_reduce_scatter":
-        bias = drawn("bias", 1, N).to(dtype)
+        bias = float8.drawn("bias", 1, N).to(dtype)
         keywords["bias"] = passed(memory, bias)
         expected = expected + bias.double()
     place = memory.heap if number % 3 else memory.ordinary
@@ -117,12 +80,7 @@ def check(ctx, memory, operation, shape, kinds, formats, dtype, number=0, varian
         **keywords,
     )  # fmt: skip
     memory.library.hipDeviceSynchronize()
-    u, e = cases.UNIT_ROUNDOFF[dtype], 2.0**-24
-    bound = (
-        u * (partials + expected.abs()) * 1.01
-        + e * (inner + blocks(inner) + world + 5) * sizes
-        + (world + 1) * cases.SMALLEST[dtype]
-    )
+    bound = float8.bound(partials, sizes, expected, dtype, inner, world)
     cases.check_close(C, expected, bound, f"rank {ctx.rank} {dim} {variant} {dtype} {name}")
     ctx.barrier()
     memory.release()
@@ -149,13 +107,13 @@ def every_variant(ctx, memory, formats):
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 @pytest.mark.parametrize("arch", FORMATS)
 def test_matches_float64(emulated, arch, world_size):
-    emulated(arch, adversarial=0).run(every_kind, world_size, FORMATS[arch], OPERATIONS)
+    emulated(arch, adversarial=0).run(every_kind, world_size, FORMATS[arch], cases.PRODUCTS)
 
 
 @pytest.mark.parametrize("arch", FORMATS)
 def test_memory_may_be_as_late_as_it_can(emulated, arch):
     gpus = emulated(arch, adversarial=1, order="random", seed=3)
-    gpus.run(every_kind, 2, FORMATS[arch], OPERATIONS[::2])
+    gpus.run(every_kind, 2, FORMATS[arch], cases.PRODUCTS[::2])
     gpus.run(every_variant, 2, FORMATS[arch])
 
 
@@ -164,8 +122,8 @@ def refused(ctx, memory, wrong):
     one = passed(memory, torch.ones(1, 1))
     M, N, K = 4, 4 * ctx.world_size, 8
     for (a, b, c, trace), words in wrong:
-        A = passed(memory, drawn("A", M, K).to(a))
-        B = passed(memory, drawn("B", K, N).to(b))
+        A = passed(memory, float8.drawn("A", M, K).to(a))
+        B = passed(memory, float8.drawn("B", K, N).to(b))
         for operation, name in (("matmul_all_reduce", "A"), ("all_gather_matmul", "A_shard")):
             rows = M * ctx.world_size if name == "A_shard" else M
             C = cases.poisoned(memory.heap(rows, N, dtype=c))
@@ -182,7 +140,7 @@ def refused(ctx, memory, wrong):
 def test_what_a_chip_does_not_take_is_refused(emulated, arch):
     """By name: gfx90a takes no float8 at all, each of the others one kind of it, into no float32
     and without traces."""
-    taken, formats = FORMATS.get(arch, ()), sum(FORMATS.values(), ())
+    taken, formats = FORMATS.get(arch, ()), float8.FORMATS
     bf16, f32 = torch.bfloat16, torch.float32
     names = {dtype: str(dtype).removeprefix("torch.") for dtype in (*formats, bf16)}
     listed = " or ".join(names[dtype] for dtype in taken)

@@ -9,22 +9,16 @@ import statistics
 import subprocess
 import sys
 
+import cases
 import pytest
 import torch
 
 import iris_c
 from iris_c.ops import auto_config, explain
 
-OPERATIONS = (
-    "matmul_all_reduce",
-    "matmul_reduce_scatter",
-    "matmul_all_gather",
-    "all_gather_matmul",
-    "all_gather_matmul_hbm_buffer",
-)
 ARCHES = ("sm_90a", "gfx90a", "gfx942", "gfx950", "cpu")
 UNITS = {"sm_90a": 132, "gfx90a": 104, "gfx942": 304, "gfx950": 256}
-OVERLAPPED = OPERATIONS[-1]
+OVERLAPPED = cases.PRODUCTS[-1]
 HERE = pathlib.Path(__file__).parent
 MEASURED = json.loads((HERE / "measured_choices.json").read_text())
 FORMS = json.loads((HERE / "measured_forms.json").read_text())
@@ -32,7 +26,7 @@ TILES = iris_c.FusedConfig(form="tiles")
 
 
 @pytest.mark.parametrize("arch", ARCHES)
-@pytest.mark.parametrize("op", OPERATIONS)
+@pytest.mark.parametrize("op", cases.PRODUCTS)
 def test_choices_hold_together(op, arch):
     for dtype in ("float32", "float16", "bfloat16"):
         for world_size in (1, 2, 8):
@@ -183,7 +177,7 @@ def test_a_layer_that_is_left_out_gets_a_near_form():
 
 def test_few_rows_stream_the_weights_once():
     """Up to where tiles fill the chip; without figures of a chip, and in float32, never."""
-    for op in OPERATIONS:
+    for op in cases.PRODUCTS:
         forms = [auto_config(op, M, 8192, 7168, "bfloat16", 4, "sm_90a").form
                  for M in (4, 64, 8192, 32768)]  # fmt: skip
         assert set(forms[:2]) <= {"plain", "decode"}, op

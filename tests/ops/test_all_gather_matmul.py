@@ -12,7 +12,6 @@ import torch
 import iris_c
 from iris_c.testing import ranks
 
-OPERATIONS = ("all_gather_matmul", "all_gather_matmul_hbm_buffer")
 DIMENSIONS = (0, 1)
 
 
@@ -58,7 +57,7 @@ def check(ctx, operation, case, dim, dtype, *, salt="", bias_shape=None, joined=
         assert torch.equal(A_gathered, expected_A)
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", cases.GATHERED)
 @pytest.mark.parametrize("dim", DIMENSIONS)
 @ranks(1, 2, 3, 4)
 def test_shapes(ctx, operation, dim):
@@ -68,7 +67,7 @@ def test_shapes(ctx, operation, dim):
                   on_heap=number % 3 == 0)  # fmt: skip
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", cases.GATHERED)
 @pytest.mark.parametrize("dim", DIMENSIONS)
 @ranks(2, 3)
 def test_layouts(ctx, operation, dim):
@@ -85,10 +84,10 @@ def test_layouts(ctx, operation, dim):
 def test_bias_is_each_ranks_own(ctx, dim):
     for shape in ((0, 1), (1, 0), (1, 1), (0, 0)):
         for dtype in cases.DTYPES:
-            check(ctx, OPERATIONS[1], cases.Case(40, 70, 30), dim, dtype, bias_shape=shape)
+            check(ctx, cases.GATHERED[1], cases.Case(40, 70, 30), dim, dtype, bias_shape=shape)
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", cases.GATHERED)
 @pytest.mark.parametrize("dim", DIMENSIONS)
 @ranks(1, 2, 3, 4)
 def test_few_tiles_and_a_long_inner_dimension(ctx, operation, dim):
@@ -117,7 +116,7 @@ def test_pieces_of_any_size(ctx, dim):
             config = iris_c.FusedConfig(k_per_flag=k_per_flag, num_fetch_sms=fetchers, num_sms=3)
             for dtype in (torch.float32, torch.float16):
                 case = cases.Case(150, 140, 400)
-                check(ctx, OPERATIONS[1], case, dim, dtype, config=config, joined="row")
+                check(ctx, cases.GATHERED[1], case, dim, dtype, config=config, joined="row")
 
 
 @pytest.mark.parametrize("dim", DIMENSIONS)
@@ -126,7 +125,7 @@ def test_work_groups_without_a_tile_send(ctx, dim):
     """On sm_90a, if as many multiply nothing, those that are asked for send with all their warps:
     a few with several units each, and more than there are units; also where others share a tile's
     K."""
-    workspace = iris_c.FusedWorkspace(ctx, OPERATIONS[1])
+    workspace = iris_c.FusedWorkspace(ctx, cases.GATHERED[1])
     for case in (cases.Case(150, 140, 400), cases.Case(128, 256, 2112), cases.Case(7, 130, 60)):
         if ctx.backend == "cpu" and case.K > 1000:
             continue  # nothing is shared there, and the product takes seconds
@@ -135,11 +134,11 @@ def test_work_groups_without_a_tile_send(ctx, dim):
                 num_fetch_sms=fetchers, num_sms=12 if ctx.backend == "cpu" else None
             )
             for dtype in (torch.float16, torch.bfloat16):
-                check(ctx, OPERATIONS[1], case, dim, dtype, config=config, salt=str(fetchers),
+                check(ctx, cases.GATHERED[1], case, dim, dtype, config=config, salt=str(fetchers),
                       joined="row", bias_shape=(0, 1), workspace=workspace)  # fmt: skip
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", cases.GATHERED)
 @ranks(2, 4)
 def test_many_calls_on_one_workspace(ctx, operation):
     """Of different shapes and dimensions, across the wrap of the counter."""
@@ -160,7 +159,7 @@ def test_every_run_gives_the_same_bits(ctx):
     _, B = cases.operands(cases.Case(50, 90, 600), ctx.rank, torch.bfloat16)
     first, again = (torch.empty(50, 90, dtype=torch.bfloat16) for _ in range(2))
     ctx.ops.all_gather_matmul(first, A, B, gather_dim=1)
-    for operation in OPERATIONS:
+    for operation in cases.GATHERED:
         getattr(ctx.ops, operation)(again, A, B, gather_dim=1)
         assert torch.equal(first, again)
 
@@ -181,7 +180,7 @@ def test_only_finite_numbers_meet(ctx):
 @ranks(2)
 def test_preamble_prepares(ctx):
     A, B, C = torch.ones(6, 4), torch.ones(4, 8), torch.empty(12, 8)
-    for operation in OPERATIONS:
+    for operation in cases.GATHERED:
         workspace = getattr(ctx.ops, f"{operation}_preamble")(C, A, B)
         nbytes = workspace.nbytes
         assert nbytes > 0
@@ -195,7 +194,7 @@ def test_preamble_prepares(ctx):
 @ranks(2)
 def test_mistakes_are_named(ctx):
     A, B, C = torch.zeros(6, 4), torch.zeros(4, 8), torch.zeros(12, 8)
-    for operation in OPERATIONS:
+    for operation in cases.GATHERED:
         call = getattr(ctx.ops, operation)
         with pytest.raises(ValueError, match="gather_dim: expected 0 or 1, got 2"):
             call(C, A, B, gather_dim=2)

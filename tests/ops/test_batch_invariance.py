@@ -10,14 +10,6 @@ import iris_c
 from iris_c.testing import ranks
 
 INVARIANT = iris_c.FusedConfig(batch_invariant=True)
-GATHERED = ("all_gather_matmul", "all_gather_matmul_hbm_buffer")
-CALLS = [
-    ("matmul_all_reduce", {}),
-    ("matmul_reduce_scatter", {"dim": 0}),
-    ("matmul_reduce_scatter", {"dim": 1}),
-    ("matmul_all_gather", {}),
-    *((operation, {"gather_dim": dim}) for operation in GATHERED for dim in (0, 1)),
-]
 SIZES = (1, 2, 3, 7, 16, 33, 64, 130, 300)
 ON_GPUS = (256, 520, 1024, 2048, 4096)
 
@@ -51,7 +43,7 @@ def same_bits(left, right):
     return torch.equal(left.contiguous().view(torch.int16), right.contiguous().view(torch.int16))
 
 
-@pytest.mark.parametrize(("operation", "options"), CALLS, ids=str)
+@pytest.mark.parametrize(("operation", "options"), cases.CALLS, ids=str)
 @ranks(1, 2, 3, deadline=120)
 def test_rows_do_not_depend_on_their_number(ctx, operation, options):
     sizes = SIZES if ctx.backend == "cpu" else (*SIZES, *ON_GPUS)
@@ -90,7 +82,7 @@ def test_what_cannot_be_invariant_is_refused(ctx):
 
 
 def test_one_form_and_one_width_for_any_number_of_rows():
-    for operation, _ in CALLS:
+    for operation, _ in cases.CALLS:
         chosen = set()
         for M in (8, 64, 512, 4096, 32768):
             for arch in ("sm_90a", "gfx942"):

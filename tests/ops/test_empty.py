@@ -18,13 +18,9 @@ from iris_c.testing import ranks
 EXTENTS = [
     extents for extents in itertools.product((0, 6), (0, 5), (0, 6)) if 0 in extents
 ]  # M, N, K: M is a multiple of every world size that is used
-GATHERED = ("all_gather_matmul", "all_gather_matmul_hbm_buffer")
 PRODUCTS = [
     *(("matmul_all_reduce", {"all_reduce_variant": variant}, {}) for variant in cases.VARIANTS),
-    ("matmul_reduce_scatter", {}, {"dim": 0}),
-    ("matmul_reduce_scatter", {}, {"dim": 1}),
-    ("matmul_all_gather", {}, {}),
-    *((name, {}, {"gather_dim": dim}) for name in GATHERED for dim in (0, 1)),
+    *((name, {}, arguments) for name, arguments in cases.CALLS[1:]),
     ("all_gather_matmul_hbm_buffer", {"overlap": True, "num_fetch_sms": None}, {"gather_dim": 0}),
 ]
 
@@ -39,9 +35,9 @@ def product_shapes(name: str, arguments: dict, extents: tuple, world: int):
         return C, (M, K), (K, N)
     if name == "matmul_all_gather":
         return (M * world, N), (M, K), (K, N)
-    if name in GATHERED and arguments["gather_dim"] == 1:
+    if name in cases.GATHERED and arguments["gather_dim"] == 1:
         return (M, N), (M, K), (K * world, N)
-    if name in GATHERED:
+    if name in cases.GATHERED:
         return (M * world, N), (M, K), (K, N)
     return (M, N), (M, K), (K, N)
 
@@ -76,7 +72,7 @@ def test_products_without_elements(ctx, name, config, arguments):
             calls += 1
             ctx.device_barrier()
             assert workspace.call_counter == calls
-            shares = ctx.world_size if name in GATHERED else 1
+            shares = ctx.world_size if name in cases.GATHERED else 1
             assert workspace.shape[2] == extents[2] * (shares if arguments.get("gather_dim") else 1)
         ctx.barrier()
 
@@ -106,7 +102,7 @@ def test_empty_calls_among_others_on_one_workspace(ctx, name, config, arguments)
 def test_the_joined_operand_of_a_product_without_columns(ctx):
     """N = 0 leaves nothing to multiply; A_gathered is wanted all the same, maybe on one rank."""
     for name, dim, dtype, turned in itertools.product(
-        GATHERED, (0, 1), cases.DTYPES, (False, True)
+        cases.GATHERED, (0, 1), cases.DTYPES, (False, True)
     ):
         shape = (7, 5)
         shards = [

@@ -1,73 +1,29 @@
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: The iris_c authors
 """Products of float8 operands with scales against float64: formats, kinds of scales, shapes,
-layouts, operations, forms and variants, bias; and what is refused.
-
-With A' and B' the operands times their scales, S = sum_r |A'_r| @ |B'_r|, e the unit roundoff of
-fp32 and u that of C's dtype, the bound is that of `cases`, with two roundings more for the scales
-and one for each block of K:
-
-    |C - sum_r A'_r @ B'_r - bias|  <=  u (sum_r |P_r| + |C|)  +  e (K + K / 128 + W + 5) S
+layouts, operations, forms and variants, bias; and what is refused. The bound is that of float8.py.
 """
 
 import itertools
-import zlib
 
 import cases
+import float8
 import pytest
 import torch
+from float8 import FORMATS, KINDS
 
 import iris_c
 from iris_c.testing import ranks
 
-FORMATS = (
-    torch.float8_e4m3fn,
-    torch.float8_e5m2,
-    torch.float8_e4m3fnuz,
-    torch.float8_e5m2fnuz,
-)
-KINDS = ("tensor", "row", "line", "square")
-BLOCK = 128
-OPERATIONS = (
-    "matmul_all_reduce",
-    "matmul_reduce_scatter",
-    "matmul_all_gather",
-    "all_gather_matmul",
-    "all_gather_matmul_hbm_buffer",
-)
 # (M, N, K): a block of K, several, and one with a part; odd sizes; more than a tile.
 SHAPES = ((1, 1, 1), (5, 7, 130), (33, 9, 256), (130, 300, 129), (64, 257, 384), (2, 128, 17))
 
 pytestmark = cases.cpu_only
 
 
-def blocks(size):
-    return -(-size // BLOCK)
-
-
-def scale_shape(kind, mn, k):
-    return {"tensor": (1, 1), "row": (mn, 1), "line": (mn, blocks(k)),
-            "square": (blocks(mn), blocks(k))}[kind]  # fmt: skip
-
-
-def spread(scale, mn, k):
-    """A scale of any kind for each element of an operand (mn, k)."""
-    if scale.numel() == 1:
-        return scale.reshape(1, 1).expand(mn, k)
-    rows = scale if scale.shape[0] == mn else scale.repeat_interleave(BLOCK, 0)[:mn]
-    return rows.expand(mn, k) if rows.shape[1] == 1 else rows.repeat_interleave(BLOCK, 1)[:, :k]
-
-
 def draw(name, rows, cols, dtype, layout="row"):
-    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
-    values = torch.randn(rows, cols, generator=generator, device="cpu").to(dtype)
+    values = float8.drawn(name, rows, cols).to(dtype)
     return cases.laid_out(rows, cols, layout, lambda *s: torch.empty(s, dtype=dtype)).copy_(values)
-
-
-def draw_scale(name, kind, mn, k, layout="row"):
-    shape = scale_shape(kind, mn, k)
-    values = draw(name, *shape, torch.float32, layout)
-    return values.abs_().add_(0.1)
 
 
 class Product:
@@ -81,62 +37,35 @@ class Product:
         each = range(world)
         self.A = [draw(f"A{r}{name}", M, K, formats[0], layouts[0]) for r in each]
         self.B = [draw(f"B{r}{name}", K, N, formats[1], layouts[1]) for r in each]
-        self.scale_a = [draw_scale(f"a{r}{name}", kinds[0], M, K) for r in each]
-        self.scale_b = [draw_scale(f"b{r}{name}", kinds[1], N, K).t() for r in each]
+        self.scale_a = [float8.drawn_scale(f"a{r}{name}", kinds[0], M, K) for r in each]
+        self.scale_b = [float8.drawn_scale(f"b{r}{name}", kinds[1], N, K).t() for r in each]
 
     def a(self, rank):
-        return self.A[rank].double() * spread(self.scale_a[rank].double(), *self.A[rank].shape)
+        return self.A[rank].double() * float8.spread(self.scale_a[rank], *self.A[rank].shape)
 
     def b(self, rank):
-        scale = spread(self.scale_b[rank].double().t(), *self.B[rank].t().shape)
+        scale = float8.spread(self.scale_b[rank].t(), *self.B[rank].t().shape)
         return self.B[rank].double() * scale.t()
-
-
-def bound_of(partials, sizes, expected, dtype, K, world):
-    u, e = cases.UNIT_ROUNDOFF[dtype], 2.0**-24
-    return (
-        u * (partials + expected.abs()) * 1.01
-        + e * (K + blocks(K) + world + 5) * sizes
-        + (world + 1) * cases.SMALLEST[dtype]
-    )
 
 
 def check(ctx, operation, product, dtype=torch.bfloat16, *, dim=0, bias=None, on_heap=False,
           config=None, workspace=None, joined=False, where=""):  # fmt: skip
     """One call, checked. Returns its result and its workspace."""
     rank, world = ctx.rank, ctx.world_size
-    K = product.shape[2]
-    A, B = product.A[rank], product.B[rank]
+    A, B, scale_b = product.A[rank], product.B[rank], product.scale_b[rank]
     keywords = {"config": config, "workspace": workspace}
-    if operation.startswith("all_gather"):
-        a = torch.cat([product.a(r) for r in range(world)], dim)
-        b = product.b(rank)
+    a, b = ([of(r) for r in range(world)] for of in (product.a, product.b))
+    if operation == "matmul_reduce_scatter":
+        keywords["dim"] = dim
+    if operation in cases.GATHERED:
+        keywords["gather_dim"] = dim
         if dim == 1:  # B's rows are those of all shards
             B = torch.cat([product.B[(rank + r) % world] for r in range(world)])
-            b = torch.cat([product.b((rank + r) % world) for r in range(world)])
+            b[rank] = torch.cat([product.b((rank + r) % world) for r in range(world)])
             scale_b = product.joined_scale_b(rank)
-        else:
-            scale_b = product.scale_b[rank]
-        expected, sizes = a @ b, a.abs() @ b.abs()
-        partials = torch.zeros_like(expected)
-        keywords["gather_dim"] = dim
         if joined:
-            keywords["A_gathered"] = torch.empty(a.shape, dtype=A.dtype)
-    else:
-        parts = [product.a(r) @ product.b(r) for r in range(world)]
-        whole = [product.a(r).abs() @ product.b(r).abs() for r in range(world)]
-        scale_b = product.scale_b[rank]
-        if operation == "matmul_all_gather":
-            expected, sizes = torch.cat(parts), torch.cat(whole)
-            partials = torch.zeros_like(expected)
-        else:
-            expected, sizes = sum(parts), sum(whole)
-            partials = sum(part.abs() for part in parts)
-        if operation == "matmul_reduce_scatter":
-            keywords["dim"] = dim
-            expected, sizes, partials = (
-                t.chunk(world, dim)[rank] for t in (expected, sizes, partials)
-            )
+            keywords["A_gathered"] = torch.empty(torch.cat(a, dim).shape, dtype=A.dtype)
+    expected, sizes, partials = float8.reference(operation, rank, a, b, dim)
     if bias is not None:
         keywords["bias"] = bias
         expected = expected + bias.double()
@@ -147,7 +76,7 @@ def check(ctx, operation, product, dtype=torch.bfloat16, *, dim=0, bias=None, on
     used = getattr(ctx.ops, operation)(
         C, A, B, scale_a=product.scale_a[rank], scale_b=scale_b, **keywords
     )
-    bound = bound_of(partials, sizes, expected, dtype, K * (world if dim else 1), world)
+    bound = float8.bound(partials, sizes, expected, dtype, B.shape[0], world)
     cases.check_close(C, expected, bound, f"rank {rank} {operation} {dim} {product.shape} {where}")
     if joined:
         shards = torch.cat([product.A[r].view(torch.uint8) for r in range(world)], dim)
@@ -170,7 +99,7 @@ def gathered_columns(shape, world, kinds, formats=FORMATS[:2], salt=""):
     return product
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", cases.PRODUCTS)
 @ranks(1, 2, 3)
 def test_kinds_of_scales(ctx, operation):
     """Every pair of kinds, with all shapes, formats and dtypes of C in turn."""
@@ -181,7 +110,7 @@ def test_kinds_of_scales(ctx, operation):
         if operation == "matmul_reduce_scatter":
             M *= ctx.world_size
         product = Product((M, N, K), ctx.world_size, next(formats), kinds)
-        joined = operation.startswith("all_gather") and number % 3 == 0
+        joined = operation in cases.GATHERED and number % 3 == 0
         check(ctx, operation, product, next(dtypes), on_heap=number % 2 == 0, joined=joined,
               where=kinds)  # fmt: skip
 
@@ -193,7 +122,7 @@ def test_layouts_and_bias(ctx):
         ("row", "transposed", "transposed"),
         ("strided", "padded", "strided"),
     )
-    for number, operation in enumerate(OPERATIONS):
+    for number, operation in enumerate(cases.PRODUCTS):
         for layout in layouts:
             shape = (33 * ctx.world_size if operation == "matmul_reduce_scatter" else 33, 47, 150)
             product = Product(shape, ctx.world_size, kinds=("line", "square"), layouts=layout)
@@ -212,7 +141,7 @@ def test_columns_are_scattered(ctx):
 @ranks(1, 2, 3)
 def test_columns_are_gathered(ctx):
     """Each shard of columns has scales of its own; blocks of B's are whole in each shard."""
-    for operation in OPERATIONS[3:]:
+    for operation in cases.GATHERED:
         for kinds in itertools.product(KINDS, KINDS):
             K = 77 if kinds[1] in ("tensor", "row") else 256
             product = gathered_columns((40, 150, K), ctx.world_size, kinds)
@@ -230,7 +159,9 @@ def test_forms_and_variants(ctx):
             config = iris_c.FusedConfig(form="decode", all_reduce_variant=variant)
             check(ctx, "matmul_all_reduce", product, torch.float16, config=config, where=variant)
         product = Product((10, 256, 200), 2, kinds=kinds)
-        for operation, form, dim in itertools.product(OPERATIONS[:3], ("decode", "plain"), (0, 1)):
+        for operation, form, dim in itertools.product(
+            cases.PRODUCTS[:3], ("decode", "plain"), (0, 1)
+        ):
             if operation != "matmul_reduce_scatter" and dim == 1:
                 continue
             check(
@@ -238,7 +169,7 @@ def test_forms_and_variants(ctx):
             )
         # Small tiles, of which a block of K has many, and packed panels are used again.
         config = iris_c.FusedConfig(block_size_m=16, block_size_n=32, form="tiles")
-        for operation in OPERATIONS:
+        for operation in cases.PRODUCTS:
             check(ctx, operation, product, config=config, where=config)
 
 
@@ -246,7 +177,7 @@ def test_forms_and_variants(ctx):
 def test_workspaces_and_preambles(ctx):
     first = Product((34, 47, 150), 2, kinds=("line", "square"))
     second = Product((34, 47, 150), 2, kinds=("row", "row"), salt="2")
-    for operation in OPERATIONS:
+    for operation in cases.PRODUCTS:
         names = {"A": first.A[ctx.rank], "B": first.B[ctx.rank]}
         rows = 34 * (2 if "gather" in operation else 1) // (2 if "scatter" in operation else 1)
         workspace = getattr(ctx.ops, f"{operation}_preamble")(
@@ -276,7 +207,7 @@ def test_batch_invariance(ctx):
 
 @ranks(1, 2)
 def test_nothing_to_multiply(ctx):
-    for operation in OPERATIONS:
+    for operation in cases.PRODUCTS:
         for shape in ((0, 5, 7), (4, 0, 7), (4, 5, 0)):
             for kinds in (("row", "row"), ("line", "square")):
                 bias = cases.contribution(3, shape[1], torch.bfloat16)

@@ -24,13 +24,6 @@ F32, F16, BF16 = cases.DTYPES
 PRODUCT = cases.Case(33, 47, 29, b="transposed", bias="row", block=(16, 16, 16))
 FEW_ROWS = cases.Case(9, 70, 40, bias="row")
 SIZES = (1, 255, 4099)
-PRODUCTS = (
-    "matmul_all_reduce",
-    "matmul_reduce_scatter",
-    "matmul_all_gather",
-    "all_gather_matmul",
-    "all_gather_matmul_hbm_buffer",
-)
 
 
 def roots(ctx):
@@ -80,7 +73,7 @@ def gathered_products(ctx):
 def products_of_gathered(ctx):
     """The units of the overlapped form at their smallest too: as many flags as there can be."""
     smallest = iris_c.FusedConfig(k_per_flag=1, block_size_k=16)
-    for operation in test_all_gather_matmul.OPERATIONS:
+    for operation in cases.GATHERED:
         for dim in (0, 1):
             config = smallest if operation.endswith("buffer") and ctx.backend == "cpu" else None
             for dtype, options in ((F32, {}), (F16, {"config": config, "joined": "row"})):
@@ -97,8 +90,8 @@ def forms_of_few_rows(ctx):
 
 
 def plain_forms(ctx):
-    for number, (operation, options) in enumerate(test_plain.CALLS):
-        joined = "row" if operation in test_plain.GATHERED else ""
+    for number, (operation, options) in enumerate(cases.CALLS):
+        joined = "row" if operation in cases.GATHERED else ""
         bias = None if operation == "matmul_reduce_scatter" else (False, True)
         test_plain.check(
             ctx, operation, cases.Case(9, 31, 21), (F32, BF16)[number % 2], bias=bias,
@@ -130,7 +123,7 @@ def prepared_products(ctx):
         "all_gather_matmul_hbm_buffer": ((4 * world, 2 * world), 6.0),
         "matmul_reduce_scatter": ((4, 2), 6.0 * world),
     }
-    for name in PRODUCTS:
+    for name in cases.PRODUCTS:
         shape, value = shapes[name]
         C = ctx.empty(*shape)
         options = {"dim": 1} if name == "matmul_reduce_scatter" else {}
@@ -345,7 +338,7 @@ def nothing(ctx):
         given = world if name == "matmul_reduce_scatter" else 1
         return (rows * m, n), (given * m, k), (k, n)
 
-    for name in PRODUCTS:
+    for name in cases.PRODUCTS:
         for m, n, k in ((0, 5, 3), (2, 0, 3), (2, 5, 0), (0, 0, 0)):
             C, A, B = (torch.ones(size) for size in sizes(name, m, n, k))
             getattr(ctx.ops, name)(cases.poisoned(C), A, B)
@@ -370,7 +363,7 @@ def chosen(ctx):
     """A choice for each product, here and on chips that are not."""
     world = ctx.world_size
     shape = (64 * world, 512, 1024)
-    for name in PRODUCTS:
+    for name in cases.PRODUCTS:
         assert ctx.ops.select_config(*shape, F32, operation=name).form is not None, name
         for arch in ("sm_90a", "gfx942", "cpu"):
             assert iris_c.ops.auto_config(name, *shape, F16, world, arch).form is not None, name
@@ -429,8 +422,8 @@ def test_no_operation_is_left_out():
     source = "".join(pathlib.Path(file).read_text() for file in (__file__, norms.__file__))
     names = {*iris_c.ops.__all__, *iris_c.ccl.__all__, "put", "get", "signal", "wait", "group"}
     names = {name for name in names if name.islower()}  # the others are types
-    # `prepared_products` calls these by names that it makes of PRODUCTS.
-    made = {f"{product}{suffix}" for product in PRODUCTS for suffix in ("", "_preamble")}
+    # `prepared_products` calls these by names that it makes of cases.PRODUCTS.
+    made = {f"{product}{suffix}" for product in cases.PRODUCTS for suffix in ("", "_preamble")}
     assert made < names
     for name in names - made:
         assert re.search(rf"\b(ctx|ops|ccl)\.{name}\(", source), name

@@ -14,15 +14,6 @@ import iris_c
 from iris_c.testing import ranks
 
 PLAIN = iris_c.FusedConfig(form="plain")
-GATHERED = ("all_gather_matmul", "all_gather_matmul_hbm_buffer")
-OPERATIONS = ("matmul_all_reduce", "matmul_reduce_scatter", "matmul_all_gather", *GATHERED)
-CALLS = [
-    ("matmul_all_reduce", {}),
-    ("matmul_reduce_scatter", {"dim": 0}),
-    ("matmul_reduce_scatter", {"dim": 1}),
-    ("matmul_all_gather", {}),
-    *((operation, {"gather_dim": dim}) for operation in GATHERED for dim in (0, 1)),
-]
 SMALL = [case for case in cases.SHAPES if case.M * case.N * case.K < 1 << 20]
 
 
@@ -53,7 +44,7 @@ def divided(case, world, operation, dim=None):
 def expected_of(case, rank, world, operation, dtype, salt, bias_of, dim=0):
     """This rank's A and B, the joined A of a gathered one, the result, the bound of its error."""
     u = cases.UNIT_ROUNDOFF[dtype]
-    if operation in GATHERED:
+    if operation in cases.GATHERED:
         shards = [cases.operands(case, which, dtype, salt)[0] for which in range(world)]
         joined = torch.cat(shards, dim)
         whole = dataclasses.replace(case, K=joined.shape[1])
@@ -81,7 +72,7 @@ def check(ctx, operation, case, dtype, *, on_heap=True, salt="", bias=None, join
     world, rank = ctx.world_size, ctx.rank
     dim = options.get("dim", options.get("gather_dim", 0))
     case = divided(case, world, operation, dim)
-    rows = case.M * (world if operation in GATHERED and dim == 0 else 1)
+    rows = case.M * (world if operation in cases.GATHERED and dim == 0 else 1)
 
     def bias_of(which):
         return bias_for(rows, case.N, bias, 0 if operation == "matmul_all_reduce" else which, dtype)
@@ -104,21 +95,21 @@ def check(ctx, operation, case, dtype, *, on_heap=True, salt="", bias=None, join
     return done
 
 
-@pytest.mark.parametrize(("operation", "options"), CALLS, ids=str)
+@pytest.mark.parametrize(("operation", "options"), cases.CALLS, ids=str)
 @ranks(1, 2, 3, 4)
 def test_shapes(ctx, operation, options):
     for number, case in enumerate(SMALL):
         for dtype in cases.DTYPES:
-            joined = "row" if operation in GATHERED and number % 2 else ""
+            joined = "row" if operation in cases.GATHERED and number % 2 else ""
             check(ctx, operation, case, dtype, on_heap=number % 3 != 2, joined=joined, **options)
 
 
-@pytest.mark.parametrize(("operation", "options"), CALLS, ids=str)
+@pytest.mark.parametrize(("operation", "options"), cases.CALLS, ids=str)
 @ranks(2, 3)
 def test_layouts(ctx, operation, options):
     for number, case in enumerate(cases.LAYOUTS):
         for dtype in (torch.float32, torch.bfloat16):
-            joined = ("transposed", "strided")[number % 2] if operation in GATHERED else ""
+            joined = ("transposed", "strided")[number % 2] if operation in cases.GATHERED else ""
             check(ctx, operation, case, dtype, on_heap=number % 2 == 0, joined=joined, **options)
 
 
@@ -170,7 +161,7 @@ def test_joined_operands_wherever_they_lie(ctx, dim):
 
 
 @pytest.mark.parametrize(
-    ("operation", "options"), [c for c in CALLS if c[0] != "matmul_reduce_scatter"], ids=str
+    ("operation", "options"), [c for c in cases.CALLS if c[0] != "matmul_reduce_scatter"], ids=str
 )
 @ranks(2, 3)
 def test_bias(ctx, operation, options):
@@ -191,7 +182,7 @@ def test_a_bias_of_each_owner_has_no_plain_form(ctx):
 def test_each_rank_has_its_operands_and_results_as_it_likes(ctx):
     """On the heap or off it, with gaps or transposed; the others are not concerned."""
     kinds = ("row", "transposed", "padded", "strided")
-    for operation, options in CALLS:
+    for operation, options in cases.CALLS:
         for turn in range(8):
             own = kinds[(turn + ctx.rank) % 4]
             case = cases.Case(33, 46, 29)
@@ -209,7 +200,7 @@ def test_each_rank_has_its_operands_and_results_as_it_likes(ctx):
             cases.check_close(C, expected, bound, f"{operation} {turn} {own}")
 
 
-@pytest.mark.parametrize(("operation", "options"), CALLS, ids=str)
+@pytest.mark.parametrize(("operation", "options"), cases.CALLS, ids=str)
 @ranks(2, 3)
 def test_forms_take_turns_on_one_workspace(ctx, operation, options):
     """With other shapes, and across the wrap of the counter."""
@@ -227,11 +218,11 @@ def test_forms_take_turns_on_one_workspace(ctx, operation, options):
         assert workspace.call_counter == ((1 << 31) - 4 + call) % ((1 << 31) - 1) + 1
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", cases.PRODUCTS)
 @ranks(2)
 def test_without_elements_it_has_the_form_tiles(ctx, operation):
     for M, N, K in ((0, 6, 4), (4, 0, 4), (4, 6, 0)):
-        rows = M * (2 if operation in (*GATHERED, "matmul_all_gather") else 1)
+        rows = M * (2 if operation in (*cases.GATHERED, "matmul_all_gather") else 1)
         rows = rows // 2 if operation == "matmul_reduce_scatter" else rows
         C = cases.poisoned(ctx.empty(rows, N))
         getattr(ctx.ops, operation)(C, torch.ones(M, K), torch.ones(K, N), config=PLAIN)
@@ -256,7 +247,7 @@ def test_ranks_of_different_forms_are_told(ctx):
 
 @ranks(2, heap_size=16 << 20)
 def test_a_preamble_makes_all_the_room(ctx):
-    for operation, options in CALLS:
+    for operation, options in cases.CALLS:
         case = divided(cases.Case(64, 64, 16), 2, operation, options.get("dim", 0))
         A, B, _, expected, _ = expected_of(
             case, ctx.rank, 2, operation, torch.float32, "", lambda _: None,
@@ -277,7 +268,7 @@ def test_a_preamble_makes_all_the_room(ctx):
 
 @ranks(2)
 def test_a_selected_config_selects_the_same_again(ctx):
-    for operation in OPERATIONS:
+    for operation in cases.PRODUCTS:
         config = ctx.ops.select_config(128, 64, 32, "float32", PLAIN, operation)
         assert config.form == "plain"
         assert config.block_size_m is config.block_size_n is config.k_per_flag is None

@@ -7,15 +7,10 @@ import cases
 import norms
 import pytest
 import torch
+from float8 import FORMATS
 
 from iris_c.testing import ranks
 
-FORMATS = (
-    torch.float8_e4m3fn,
-    torch.float8_e5m2,
-    torch.float8_e4m3fnuz,
-    torch.float8_e5m2fnuz,
-)
 VARIANTS = ("ll", "ll_two_shot", "one_shot", "two_shot")
 
 pytestmark = cases.cpu_only

@@ -67,10 +67,7 @@ def directory_of_all(ctx):
 
 
 OPERATIONS = [("matmul_all_reduce", variant) for variant in cases.VARIANTS] + [
-    ("matmul_reduce_scatter", None),
-    ("matmul_all_gather", None),
-    ("all_gather_matmul", None),
-    ("all_gather_matmul_hbm_buffer", None),
+    (op, None) for op in cases.PRODUCTS[1:]
 ]
 
 

@@ -22,10 +22,7 @@ pytestmark = cases.cpu_only
 
 
 def drawn(name, *shape, dtype=torch.float32):
-    generator = torch.Generator(torch.get_default_device()).manual_seed(
-        cases.zlib.crc32(name.encode())
-    )
-    return torch.randn(shape, generator=generator).to(dtype)
+    return torch.randn(shape, generator=cases.generator(name)).to(dtype)
 
 
 def scale(name, *shape):
