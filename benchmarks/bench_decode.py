@@ -14,40 +14,11 @@ import os
 import torch
 import torch.distributed as dist
 import torch.distributed._symmetric_memory as symm_mem
+from graphs import captured, microseconds
 
 import iris_c
 
 WIDTH, DTYPE = 4096, torch.bfloat16
-CALLS, REPLAYS = 20, 15
-
-
-def captured(body):
-    with torch.cuda.stream(torch.cuda.Stream()):
-        for _ in range(3):
-            body()
-    torch.cuda.synchronize()
-    dist.barrier()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for _ in range(CALLS):
-            body()
-    return graph
-
-
-def microseconds(ctx, graph) -> float:
-    """Of one of the graph's bodies."""
-    times = []
-    for _ in range(REPLAYS):
-        torch.cuda.synchronize()
-        dist.barrier()
-        ctx.device_barrier()
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        graph.replay()
-        end.record()
-        torch.cuda.synchronize()
-        times.append(begin.elapsed_time(end) * 1e3 / CALLS)
-    return sorted(times)[REPLAYS // 2]
 
 
 def measure(ctx, rows: int) -> None:

@@ -58,10 +58,7 @@ SHAPES = [
     (512, 4096, 2048),
 ]
 VARIANTS = ("two_shot", "one_shot", "ring", "atomic", "spinlock")
-FLOAT8 = {
-    name: getattr(torch, name)
-    for name in ("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz")
-}
+FLOAT8 = ("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz")
 # Relative to the largest element of the result: fp32 accumulation, one rounding per partial sum
 # and one of the result, whose unit roundoff is 2**-24, 2**-11, 2**-8; four times as much at most.
 BOUND = {torch.float32: 4e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
@@ -74,26 +71,23 @@ class AllReduce:
     crossings = 2  # how often a rank's part of the result crosses its links
     whole_K = False  # a layer's K is not divided among the ranks
     joins = False  # it joins its operand: a layer's N is divided, and there are no variants
-    scales: dict[str, torch.Tensor] = {}  # noqa: RUF012  (of float8 operands)
 
-    @property
-    def operands(self):
-        """What our operation multiplies."""
-        return self.quantized or (self.A, self.B)
+    def __init__(self, ranks, A, B, dtype, config):
+        self.take(ranks, A, B, config)
+        self.workspace = iris_c.FusedWorkspace(ranks.ctx, self.name)
+        self.out = torch.empty(A.shape[0], B.shape[1], dtype=dtype, device=A.device)
+        self.C = ranks.ctx.empty(A.shape[0], B.shape[1], dtype=dtype)
 
-    quantized: tuple[torch.Tensor, torch.Tensor] | None = None
+    def take(self, ranks, A, B, config):
+        """This rank's operands, which our operation multiplies as they are until `quantize`."""
+        self.ctx, self.A, self.B, self.config = ranks.ctx, A, B, config
+        self.operands, self.scales = (A, B), {}
 
     def quantize(self, dtype, kind):
         """Have our operation multiply float8; the values become those that float8 has."""
         a, scale_a = quantized(self.A, dtype, kind, 1)
         b, scale_b = quantized(self.B.t(), dtype, kind, 128)
-        self.quantized, self.scales = (a, b.t()), {"scale_a": scale_a, "scale_b": scale_b.t()}
-
-    def __init__(self, ranks, A, B, dtype, config):
-        self.ctx, self.A, self.B, self.config = ranks.ctx, A, B, config
-        self.workspace = iris_c.FusedWorkspace(ranks.ctx, self.name)
-        self.out = torch.empty(A.shape[0], B.shape[1], dtype=dtype, device=A.device)
-        self.C = ranks.ctx.empty(A.shape[0], B.shape[1], dtype=dtype)
+        self.operands, self.scales = (a, b.t()), {"scale_a": scale_a, "scale_b": scale_b.t()}
 
     def run(self):
         self.ctx.ops.matmul_all_reduce(
@@ -154,8 +148,8 @@ class AllGather(AllReduce):
     whole_K = True
 
     def __init__(self, ranks, A, B, dtype, config):
-        self.ctx, self.B, self.config = ranks.ctx, B, config
-        self.A = A.chunk(ranks.ctx.world_size)[ranks.ctx.rank].clone()
+        shard = A.chunk(ranks.ctx.world_size)[ranks.ctx.rank].clone()
+        self.take(ranks, shard, B, config)
         self.workspace = iris_c.FusedWorkspace(ranks.ctx, self.name)
         rows = self.A.shape[0]
         self.share = torch.empty(rows, B.shape[1], dtype=dtype, device=A.device)
@@ -190,9 +184,8 @@ class AllGatherMatmul(AllReduce):
     dim = 0
 
     def __init__(self, ranks, A, B, dtype, config):
-        self.ctx, self.B, self.config = ranks.ctx, B, config
         world, rank = ranks.ctx.world_size, ranks.ctx.rank
-        self.A = A.chunk(world, self.dim)[rank].clone()
+        self.take(ranks, A.chunk(world, self.dim)[rank].clone(), B, config)
         self.workspace = iris_c.FusedWorkspace(ranks.ctx, self.name)
         self.out = torch.empty(A.shape[0], B.shape[1], dtype=dtype, device=A.device)
         self.C = torch.empty_like(self.out)
@@ -268,7 +261,7 @@ def quantized(wide, dtype, kind, rows):
 def measure(ranks: harness.Ranks, operation, shape, given, scales, variant) -> harness.Row:
     M, N, K = shape
     ctx, device = ranks.ctx, ranks.device
-    dtype = torch.bfloat16 if given in FLOAT8.values() else given
+    dtype = torch.bfloat16 if given.itemsize == 1 else given
     A = torch.randn(M, K, device=device).to(dtype)
     B = torch.randn(K, N, device=device).to(dtype)
     kind = OPERATIONS[operation]
@@ -322,7 +315,7 @@ def main() -> int:
     arguments = harness.parser(__doc__.splitlines()[0])
     arguments.add_argument("--op", choices=OPERATIONS, default=AllReduce.name)
     arguments.add_argument("--shape", type=int, nargs=3, metavar=("M", "N", "K"), action="append")
-    arguments.add_argument("--dtype", choices=harness.DTYPES | FLOAT8, default="float32")
+    arguments.add_argument("--dtype", choices=(*harness.DTYPES, *FLOAT8), default="float32")
     arguments.add_argument(
         "--scales", choices=("tensor", "row", "block"), default="row", help="of float8 operands"
     )
@@ -339,7 +332,7 @@ def main() -> int:
     )
     options = arguments.parse_args()
     variants = VARIANTS if options.variant == "all" else (options.variant,)
-    dtype = (harness.DTYPES | FLOAT8)[options.dtype]
+    dtype = getattr(torch, options.dtype)
     options.ranks = 1 if options.gemm else options.ranks
     shapes = [tuple(shape) for shape in options.shape or SHAPES]
     if options.layers:

@@ -17,12 +17,10 @@ import itertools
 import os
 import queue
 import socket
-import statistics
 import subprocess
 import sys
 import threading
 
-CALLS, REPLAYS = 20, 11
 SHAPES = [(8192, 2048), (4096, 1024), (5120, 1024)]  # one, two, four blocks for a tile
 ROWS = [1, 8, 16, 33, 64, 128, 200, 256]
 
@@ -115,32 +113,11 @@ def check(torch, dist, iris_c, ctx, case):
     return f"{'OK   ' if worst < limit else 'WRONG'} {worst:.2e}"
 
 
-def captured(torch, dist, body):
-    with torch.cuda.stream(torch.cuda.Stream()):
-        for _ in range(3):
-            body()
-    torch.cuda.synchronize()
-    dist.barrier()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for _ in range(CALLS):
-            body()
-    return graph
+def slowest(torch, dist, ctx, body):
+    """Microseconds of the rank that takes longest."""
+    import graphs
 
-
-def microseconds(torch, dist, ctx, graph):
-    times = []
-    for _ in range(REPLAYS):
-        torch.cuda.synchronize()
-        dist.barrier()
-        ctx.device_barrier()
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        graph.replay()
-        end.record()
-        torch.cuda.synchronize()
-        times.append(begin.elapsed_time(end) * 1e3 / CALLS)
-    longest = torch.tensor(statistics.median(times), device=ctx.device)
+    longest = torch.tensor(graphs.microseconds(ctx, graphs.captured(body)), device=ctx.device)
     dist.all_reduce(longest, op=dist.ReduceOp.MAX)
     return longest.item()
 
@@ -161,9 +138,7 @@ def speed(torch, dist, iris_c, ctx, case):
         "ll": lambda: call(iris_c, ctx, "ll", C, A, B, None),
         "ll_two_shot": lambda: call(iris_c, ctx, "ll_two_shot", C, A, B, None),
     }
-    times = {}
-    for name, body in bodies.items():
-        times[name] = microseconds(torch, dist, ctx, captured(torch, dist, body))
+    times = {name: slowest(torch, dist, ctx, body) for name, body in bodies.items()}
     best = min(times["ll"], times["ll_two_shot"])
     text = "  ".join(f"{name} {value:.1f}" for name, value in times.items())
     return f"us  {text}  | mm {best - times['mm']:+.1f}, {times['mm+nccl'] / best:.2f} x mm+nccl"

@@ -15,14 +15,14 @@ has the same sign; or microseconds of a call in a graph of twenty.
 import argparse
 import itertools
 import os
-import statistics
 
 import torch
 import torch.distributed as dist
+from graphs import captured, microseconds
 
 import iris_c
 
-CALLS, REPLAYS, BLOCK = 20, 11, 128
+BLOCK = 128
 E4M3, E5M2 = torch.float8_e4m3fn, torch.float8_e5m2
 KINDS = [("tensor", "tensor"), ("row", "row"), ("line", "square"), ("line", "line"),
          ("square", "square"), ("row", "line"), ("tensor", "row")]  # fmt: skip
@@ -151,26 +151,6 @@ def error(ctx, K):
     return f"K {K}: " + "  ".join(text)
 
 
-def microseconds(ctx, body):
-    with torch.cuda.stream(torch.cuda.Stream()):
-        for _ in range(3):
-            body()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for _ in range(CALLS):
-            body()
-    times = []
-    for _ in range(REPLAYS):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        graph.replay()
-        end.record()
-        torch.cuda.synchronize()
-        times.append(begin.elapsed_time(end) * 1e3 / CALLS)
-    return statistics.median(times)
-
-
 def speed(ctx, case):
     (M, N, K), kinds = case
     torch.manual_seed(3)
@@ -196,7 +176,7 @@ def speed(ctx, case):
             bodies[f"_scaled_mm{' fast' if fast else ''}"] = lambda fast=fast: reference(
                 A, B, scale_a, scale_b, torch.bfloat16, fast
             )
-    times = {name: microseconds(ctx, body) for name, body in bodies.items()}
+    times = {name: microseconds(ctx, captured(body)) for name, body in bodies.items()}
     text = "  ".join(
         f"{name} {value:.1f} ({2e-6 * M * N * K / value:.0f} TF)" for name, value in times.items()
     )
