@@ -79,9 +79,9 @@ def operation(instruction, arch: str, lds_cycles: int = 0) -> Operation:
         # The sum before is passed on inside the unit, register by register.
         operands = [first, second] + ([] if added == result else [added])
         return Operation("matrix", matrix_cycles(name, arch),
-                         frozenset(lds_banks.registers(result)),
-                         frozenset(lds_banks.registers(", ".join(operands))))  # fmt: skip
-    operands = frozenset(lds_banks.registers(text))
+                         frozenset(control_flow.registers(result, "av")),
+                         frozenset(control_flow.registers(", ".join(operands), "av")))  # fmt: skip
+    operands = frozenset(control_flow.registers(text, "av"))
     if name.startswith("ds_"):
         return Operation("lds", lds_cycles, operands=operands)
     if re.match(r"(global|buffer|flat|scratch)_(load|store|atomic)", name):

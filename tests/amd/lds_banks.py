@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import re
 
+from control_flow import Register, Writers, registers
+
 WAVE = 64
 THREADS = 256
 _HALF = ((0, 1, 2, 3, 20, 21, 22, 23), (4, 5, 6, 7, 16, 17, 18, 19),
@@ -102,34 +104,15 @@ SUMS = ("v_add_u32", "v_add3_u32", "v_xad_u32", "v_mov_b32")
 # wave's own memory is computed, it is the base, and shares no bits with the rest of the address:
 # joining the two is an addition, so the base is taken to be 0.
 PARTS = ("v_or_b32", "v_or_b32 last", "v_lshl_add_u32 last", "v_lshl_or_b32 last")
-REGISTER = re.compile(r"\b([av])(?:(\d+)\b|\[(\d+):(\d+)\])")
 CONSTANT = re.compile(r"s\d+, (-?\d+|0x[0-9a-f]+)$")
 NO_RESULT = re.compile(r"ds_write|(global|buffer|scratch)_store|v_cmp|s_|buffer_|v_readfirstlane")
 
 
-def registers(text: str) -> list[tuple[str, int]]:
-    """The vector and accumulation registers that operands name."""
-    found = []
-    for match in REGISTER.finditer(text):
-        first = int(match[2] or match[3])
-        found += [(match[1], i) for i in range(first, int(match[4] or first) + 1)]
-    return found
-
-
-def written(instruction) -> list[tuple[str, int]]:
+def written(instruction) -> list[Register]:
     """The vector registers of the result, the first operand."""
     if NO_RESULT.match(instruction.name):
         return []
-    return registers(instruction.operands.split(", ")[0])
-
-
-def scalars(text: str) -> set[str]:
-    """The scalar registers that an operand names."""
-    match = re.fullmatch(r"s(?:(\d+)|\[(\d+):(\d+)\])", text)
-    if match is None:
-        return set()
-    first = int(match[1] or match[2])
-    return {f"s{i}" for i in range(first, int(match[3] or first) + 1)}
+    return registers(instruction.operands.split(", ")[0], "av")
 
 
 class Addresses:
@@ -138,32 +121,22 @@ class Addresses:
 
     def __init__(self, kernel):
         self.kernel = kernel
-        self.known: dict[tuple[tuple[str, int], int], list[int]] = {}
-        self.writers: dict[tuple[str, int], set[int]] = {}
-        for i, instruction in enumerate(kernel.code):
-            for register in written(instruction):
-                self.writers.setdefault(register, set()).add(i)
-        self.place = {id(instruction): i for i, instruction in enumerate(kernel.code)}
+        self.known: dict[int, list[int]] = {}  # by the place of what writes it
+        self.writers = Writers(kernel, written)
 
-    def before(self, register: tuple[str, int], i: int) -> list[int]:
+    def before(self, register: Register, i: int) -> list[int]:
         """Each thread's value before the i-th instruction."""
-        writers = self.writers.get(register, set())
-        if i > 0 and i - 1 in writers:
-            found = [i - 1]
-        else:
-            found = self.kernel.before(i, lambda x: self.place[id(x)] in writers)
         values = [
-            self._result(j) for j in found if j >= 0
+            self._result(j) for j in self.writers.before(register, i) if j >= 0
         ] or ([list(range(THREADS))] if register == ("v", 0) else [])  # fmt: skip
         if not values or any(value != values[0] for value in values):
             raise UnknownAddress(f"{self.kernel.name}: {register} before instruction {i}")
         return values[0]
 
     def _result(self, i: int) -> list[int]:
-        key = (("result", i), i)
-        if key not in self.known:
-            self.known[key] = self._evaluate(i)
-        return self.known[key]
+        if i not in self.known:
+            self.known[i] = self._evaluate(i)
+        return self.known[i]
 
     def _evaluate(self, i: int) -> list[int]:
         instruction = self.kernel.code[i]
@@ -183,7 +156,7 @@ class Addresses:
 
     def _operand(self, text: str, name: str, i: int) -> list[int]:
         if text[0] in "va":
-            return self.before(registers(text)[0], i)
+            return self.before(registers(text, "av")[0], i)
         if text[0] == "s":
             return [self._scalar(text, name, i)] * THREADS
         return [int(text, 0) & WORD] * THREADS
@@ -201,8 +174,9 @@ class Addresses:
     def _constant(self, scalar: str, i: int) -> int:
         """What a scalar register holds before the i-th instruction, if it is a constant."""
         found = self.kernel.before(
-            i, lambda x: x.name.startswith("s_") and scalar in scalars(x.operands.split(", ")[0])
-        )
+            i, lambda x: x.name.startswith("s_")
+            and registers(scalar, "s")[0] in registers(x.operands.split(", ")[0], "s")
+        )  # fmt: skip
         code = [self.kernel.code[j] for j in found if j >= 0]
         values = {int(x.operands.split(", ")[1], 0) for x in code if CONSTANT.match(x.operands)
                   and x.name in ("s_mov_b32", "s_movk_i32")}  # fmt: skip
@@ -220,7 +194,7 @@ def access_cycles(arch: str, addresses: Addresses, i: int) -> int:
     kind, twice, bits = ACCESS.match(instruction.name).groups()
     reads, width = kind == "read", int(bits) // 8
     where = instruction.operands.split(", ")[1 if reads else 0].split()[0]
-    base = addresses.before(registers(where)[0], i)
+    base = addresses.before(registers(where, "av")[0], i)
     scale = width * (64 if "st64" in instruction.name else 1) if twice else 1
     found = re.findall(r"(offset\d?):(\d+)", instruction.operands)
     offsets = {name: int(value) * scale for name, value in found}

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import collections
+import re
 import typing
 
 
@@ -22,6 +23,20 @@ class Instruction(typing.Protocol):
     @property
     def targets(self) -> typing.Sequence[int]:
         """The addresses it may jump to."""
+
+
+REGISTER = re.compile(r"\b([asv])(?:(\d+)\b|\[(\d+):(\d+)\])")
+Register = tuple[str, int]
+
+
+def registers(text: str, kinds: str) -> list[Register]:
+    """The registers that operands of AMD's instructions name, of these kinds: s, scalar; v, vector;
+    a, accumulation."""
+    found = []
+    for kind, alone, first, last in REGISTER.findall(text):
+        if kind in kinds:
+            found += [(kind, i) for i in range(int(alone or first), int(alone or last) + 1)]
+    return found
 
 
 class Kernel:
@@ -86,3 +101,21 @@ class Kernel:
                 seen.add(i)
                 todo.extend(self.successors[i])
         return seen
+
+
+class Writers:
+    """Which instructions write a kernel's registers, by ``written(instruction)``, which names those
+    of one."""
+
+    def __init__(self, kernel: Kernel, written: typing.Callable[..., typing.Iterable[Register]]):
+        self.kernel = kernel
+        self._of: dict[Register, set[int]] = collections.defaultdict(set)
+        for instruction in kernel.code:
+            for register in written(instruction):
+                self._of[register].add(id(instruction))
+
+    def before(self, register: Register, i: int) -> list[int]:
+        """Whatever may have written what the register holds before the i-th instruction; -1: it
+        holds what it did at the kernel's entry."""
+        writers = self._of[register]
+        return self.kernel.before(i, lambda x: id(x) in writers)

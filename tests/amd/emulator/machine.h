@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "effects.h"
 
@@ -127,6 +128,20 @@ static inline void set_scalar_pair(struct wave *w, uint32_t index, uint64_t valu
 static inline uint64_t exec_mask(const struct wave *w)
 {
     return scalar_pair(w, EXEC);
+}
+
+static inline float as_float(uint32_t bits)
+{
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static inline uint32_t as_bits(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
 }
 
 /* The bits in the opposite order. */

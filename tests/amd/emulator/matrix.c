@@ -58,8 +58,6 @@ static float float8_value(uint32_t bits, bool bf8, bool fnuz)
 
 static float element_value(uint32_t bits, enum element element, bool flushes, bool fnuz)
 {
-    float value;
-
     if (element == ELEMENT_FP8 || element == ELEMENT_BF8)
         return float8_value(bits & 0xff, element == ELEMENT_BF8, fnuz);
 
@@ -73,7 +71,7 @@ static float element_value(uint32_t bits, enum element element, bool flushes, bo
     }
     if (element == ELEMENT_BF16)
         bits <<= 16;
-    memcpy(&value, &bits, sizeof value);
+    const float value = as_float(bits);
     return flushes && element == ELEMENT_BF16 ? flushed(value) : value;
 }
 

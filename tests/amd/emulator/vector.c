@@ -217,20 +217,6 @@ TERNARY(v_bitop3_b32, looked_up(a, b, c, in->word))
 
 /* ---- floating point ---- */
 
-static inline float as_float(uint32_t bits)
-{
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-static inline uint32_t as_bits(float value)
-{
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
-
 static inline uint32_t half_bits(float value)
 {
     const _Float16 half = (_Float16)value;

@@ -24,13 +24,6 @@ static uint32_t source_word(const struct wave *w, const struct operand *o, int l
     return o->kind == OPERAND_VECTOR ? w->v[o->index][lane] : scalar32(w, o);
 }
 
-static float as_float(uint32_t bits)
-{
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
 static void write_value(struct wave *w, const struct operand *o, int lane, double value)
 {
     uint64_t bits;

@@ -5,7 +5,6 @@
  * of source i for the low one, bit 8 + i for the high one.
  */
 #include <math.h>
-#include <string.h>
 
 #include "machine.h"
 
@@ -25,20 +24,6 @@ static uint32_t source(const struct wave *w, const struct instruction *in, int i
     return half_of(w, &in->operand[i + 1], selects >> i & 1, lane);
 }
 
-static float float_of(uint32_t bits)
-{
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-static uint32_t bits_of(float value)
-{
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
-
 static void write_pair(struct wave *w, const struct operand *o, int lane, uint32_t low,
                        uint32_t high)
 {
@@ -48,14 +33,14 @@ static void write_pair(struct wave *w, const struct operand *o, int lane, uint32
     w->v[o->index + 1][lane] = high;
 }
 
-#define A float_of(source(w, in, 0, high, lane))
-#define B float_of(source(w, in, 1, high, lane))
-#define C float_of(source(w, in, 2, high, lane))
+#define A as_float(source(w, in, 0, high, lane))
+#define B as_float(source(w, in, 1, high, lane))
+#define C as_float(source(w, in, 2, high, lane))
 #define PACKED(name, value)                                                                        \
     static uint32_t name##_half(const struct wave *w, const struct instruction *in, bool high,     \
                                 int lane)                                                          \
     {                                                                                              \
-        return bits_of(value);                                                                     \
+        return as_bits(value);                                                                     \
     }                                                                                              \
     static void name(struct wave *w, const struct instruction *in)                                 \
     {                                                                                              \
