@@ -14,7 +14,8 @@ matrix    A SIMD has one matrix unit, which an MFMA holds for as long as its pea
 LDS       One for all waves, which serves one access after the other, each in the cycles that
           its bank conflicts take (lds_banks.py); the data is there LDS_LATENCY later.
 memory    Loads answer in order after a latency that is given: how long it is on a chip at work
-          nobody knows beforehand, so there are four of them. Bandwidth is unlimited.
+          nobody knows beforehand, so there are four of them. Bandwidth is unlimited. What goes
+          to LDS directly keeps LDS busy for a while, taken from the time of its issue.
 waits     s_waitcnt waits for its counts (vmcnt, lgkmcnt), s_barrier for the work-group's waves.
 
 No chip has confirmed it: ratios are worth more than absolute numbers.
@@ -48,9 +49,11 @@ LDS_BYTES = {"gfx90a": 65536, "gfx942": 65536, "gfx950": 163840}
 REGISTERS = 512  # of a lane on a SIMD, vector and accumulation registers together
 SIMDS = WAVES = 4  # a work-group has one wave on each SIMD
 ISSUE, TAKEN = 4, 16
+DIRECT_LDS = 8  # cycles in which LDS takes what a wave loads into it
 LDS_LATENCY = 64
 LATENCIES = (500, 700, 900, 1200)
 LOAD = "global_load_dwordx4"
+DIRECT_LOAD = "global_load_lds_dwordx4"
 STAGGER = 200  # between the starts of two work-groups of a launch
 ROUNDS, WARM_UP = 14, 6
 
@@ -85,7 +88,7 @@ def operation(instruction, arch: str, lds_cycles: int = 0) -> Operation:
     if name.startswith("ds_"):
         return Operation("lds", lds_cycles, operands=operands)
     if re.match(r"(global|buffer|flat|scratch)_(load|store|atomic)", name):
-        return Operation("memory", operands=operands)
+        return Operation("memory", DIRECT_LDS if "_lds_" in name else 0, operands=operands)
     if name == "s_waitcnt":
         counts = {key: int(value) for key, value in re.findall(r"(\w+cnt)\((\d+)\)", text)}
         return Operation("wait", vmcnt=counts.get("vmcnt"), lgkmcnt=counts.get("lgkmcnt"))
@@ -164,6 +167,7 @@ class ComputeUnit:
             wave.lds.append(self.lds_free + LDS_LATENCY)
         elif x.kind == "memory":
             wave.memory.append(start + self.latency)
+            self.lds_free = max(self.lds_free, start) + x.cycles
         elif x.kind == "wait":
             for complete, count in ((wave.memory, x.vmcnt), (wave.lds, x.lgkmcnt)):
                 if count is not None:
@@ -223,8 +227,15 @@ class Loop:
         return self.count("memory") // 4
 
     @property
+    def direct(self) -> bool:
+        """Whether stages go to LDS without registers."""
+        return any(x.name.startswith("global_load_lds_") for x in self.code)
+
+    @property
     def transposed(self) -> int:
         """Operands whose runs do not lie along K."""
+        if self.direct:
+            return 0
         return 2 - len(self.lds_cycles("ds_write_b128")) // (2 * self.stages)
 
     @property
@@ -264,7 +275,7 @@ def _main_loops(code: list, barrier: bool = True) -> typing.Iterator[tuple[int, 
             continue
         names = [y.name for y in code[first : last + 1]]
         multiplies = any(name.startswith("v_mfma") for name in names)
-        if multiplies and ("s_barrier" in names) == barrier and LOAD in names:
+        if multiplies and ("s_barrier" in names) == barrier and {LOAD, DIRECT_LOAD} & set(names):
             yield first, last
 
 
@@ -362,6 +373,42 @@ def resident_groups(metadata: dict, arch: str) -> int:
     return min(REGISTERS // rounded, LDS_BYTES[arch] // metadata["group_segment_fixed_size"])
 
 
+# ---- whole products ----
+
+
+class Chip(typing.NamedTuple):
+    """What runs a code object, at its highest clock rate."""
+
+    name: str
+    units: int
+    gigahertz: float
+
+
+PRODUCT_CHIPS = {
+    "gfx90a": Chip("MI250X, a die", 110, 1.7),
+    "gfx942": Chip("MI300X", 304, 2.1),
+    "gfx950": Chip("MI355X", 256, 2.4),
+}
+SIZES = ((8192, 8192, 8192), (4096, 4096, 1024))
+TILE = 128
+# Beside the loop over K a tile takes no more wave-instructions than test_amd_tiles.py allows, and
+# waits for memory: for its first stages, for its stores, and for the flag behind them.
+OUTSIDE, ROUND_TRIPS = 800, 3
+
+
+def product_teraflops(loop: Loop, size, latency: int) -> float:
+    """Of a product by itself, operands along K, on a chip whose units all compute one tile at a
+    time, so that the last round of tiles leaves some of them without."""
+    M, N, K = size
+    chip = PRODUCT_CHIPS[loop.arch]
+    element = 4 if "F32" in loop.kernel else 2
+    rounds = -(-(-(-M // TILE) * -(-N // TILE)) // chip.units)
+    stages = K * element / 64
+    cycles = stages * loop.replays[latency].cycles / loop.stages
+    cycles += OUTSIDE * ISSUE + ROUND_TRIPS * latency
+    return 2 * M * N * K / (rounds * cycles / (chip.gigahertz * 1e9)) / 1e12
+
+
 # ---- the table ----
 
 # Kernels of whose main loops docs/hip.md shows what the model says: of those without and those with
@@ -376,7 +423,8 @@ HEADINGS = ("arch", "kernel", "runs across K", "instructions", "MFMA", "ideal cy
 def row(loop: Loop, fit: int) -> tuple[str, ...]:
     """The cells of a loop, as in docs/hip.md."""
     replays = loop.replays.values()
-    reads, writes = loop.lds_cycles("ds_read"), loop.lds_cycles("ds_write")
+    reads = loop.lds_cycles("ds_read")
+    writes = loop.lds_cycles("global_load_lds" if loop.direct else "ds_write")
     return (
         loop.arch,
         loop.kernel.removeprefix("iris_").lower(),
@@ -408,6 +456,7 @@ def main() -> int:
 
     parser = argparse.ArgumentParser(description="A cost model of the AMD main loops.")
     parser.add_argument("--listing", action="store_true", help="print the loops too")
+    parser.add_argument("--products", action="store_true", help="print whole products' rates too")
     parser.add_argument("--kernel", default="|".join(SHOWN), metavar="REGEX")
     parser.add_argument("--folder", default=gpus.KERNELS, help="of the code objects")
     parser.add_argument("arches", nargs="*", default=list(RATES), metavar="ARCH")
@@ -415,6 +464,10 @@ def main() -> int:
     print(markdown(HEADINGS), markdown(["---"] * len(HEADINGS)), sep="\n")
     for cells, loop in table(options.folder, options.arches, options.kernel):
         print(markdown(cells), flush=True)
+        if options.products and loop.transposed == 0:
+            for size in SIZES:
+                each = [f"{product_teraflops(loop, size, x):.0f}" for x in LATENCIES]
+                print(PRODUCT_CHIPS[loop.arch].name, size, " / ".join(each), "TFLOP/s")
         if options.listing:
             trace: list = []
             ComputeUnit(loop.operations, 1, LATENCIES[0], trace=trace).run()

@@ -122,12 +122,15 @@ class Addresses:
     def __init__(self, kernel):
         self.kernel = kernel
         self.known: dict[int, list[int]] = {}  # by the place of what writes it
+        self.open: set[int] = set()  # what is being worked out: a loop leads back to it
         self.writers = Writers(kernel, written)
 
     def before(self, register: Register, i: int) -> list[int]:
         """Each thread's value before the i-th instruction."""
         values = [
-            self._result(j) for j in self.writers.before(register, i) if j >= 0
+            self._result(j)
+            for j in self.writers.before(register, i)
+            if j >= 0 and j not in self.open
         ] or ([list(range(THREADS))] if register == ("v", 0) else [])  # fmt: skip
         if not values or any(value != values[0] for value in values):
             raise UnknownAddress(f"{self.kernel.name}: {register} before instruction {i}")
@@ -135,7 +138,11 @@ class Addresses:
 
     def _result(self, i: int) -> list[int]:
         if i not in self.known:
-            self.known[i] = self._evaluate(i)
+            self.open.add(i)
+            try:
+                self.known[i] = self._evaluate(i)
+            finally:
+                self.open.remove(i)
         return self.known[i]
 
     def _evaluate(self, i: int) -> list[int]:

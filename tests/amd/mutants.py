@@ -121,13 +121,22 @@ ORDER = {
     "drain": _drain,
     "wait for the write-back": _wait,
     "write-back": _without("buffer_wbl2"),
+    "payload": _at_work_group_scope("global_store_dwordx4"),
     "scope": _scope,
     "invalidate": _without("buffer_inv", "buffer_invl2", "buffer_wbinvl1_vol"),
 }
+
+
+def orders(arch: str) -> list[str]:
+    """Those that the architecture's releases have: gfx942's payload is stored past L2."""
+    others = ("wait for the write-back", "write-back") if arch == "gfx942" else ("payload",)
+    return [name for name in ORDER if name not in others]
+
+
 # Accesses at the scope of a work-group.
 SCOPE = {
-    "packet stores": _at_work_group_scope("global_store_dwordx2"),
-    "packet loads": _at_work_group_scope("global_load_dwordx2"),
+    "packet stores": _at_work_group_scope("global_store_dwordx4"),
+    "packet loads": _at_work_group_scope("buffer_load_dwordx4"),
     "flag stores": _at_work_group_scope("global_store_dword"),
     "flag loads": _at_work_group_scope("global_load_dword"),
 }

@@ -151,6 +151,8 @@ class Record:
                 self.offset[1] = int(value, 0)
             elif key == "bitop3":
                 self.word = int(value, 0)
+            elif key in ("op_sel", "op_sel_hi") and self.name.startswith("v_fma_mix"):
+                self.word |= _bit_list(value) << (8 if key == "op_sel_hi" else 0)
             elif key == "op_sel" and self.name.startswith("v_pk_"):
                 self.word = self.word & ~0xFF | _bit_list(value)
             elif key == "op_sel_hi" and self.name.startswith("v_pk_"):
@@ -159,6 +161,8 @@ class Record:
                 self.word |= int(value, 0) << (0 if key == "cbsz" else 8)
             elif key in ("dst_sel", "src0_sel", "src1_sel"):
                 selects[key] = SELECTS[value]
+            elif modifier == "offen":
+                self.word = 1
             elif modifier == "dst_unused:UNUSED_PRESERVE":
                 self.bits |= PRESERVE
             elif modifier != "dst_unused:UNUSED_PAD":

@@ -214,7 +214,8 @@ def test_wait_states(library, programs, tmp_path, capfd, arch):
 @pytest.mark.parametrize("arch", machine.ARCHES)
 def test_the_kernels_have_the_wait_states_that_they_need(emulated, library, programs, arch):
     """On all paths of all kernels. One less is found in nearly all s_nops of the compiler's; the
-    rest it puts beside inline assembly, of which it does not know what it contains."""
+    rest it puts beside inline assembly, of which it does not know what it contains. The s_nops that
+    inline assembly itself has after its stores do not count."""
     emulated(arch)
     path = gpus.KERNELS / f"iris_{arch}.hsaco"
     total = found = 0
@@ -227,5 +228,5 @@ def test_the_kernels_have_the_wait_states_that_they_need(emulated, library, prog
             if number % 6 == 0 or SEEDS > 1:  # the others take as long
                 total += gpu.library.emulator_nops(function, ctypes.byref(needed))
                 found += needed.value
-    assert total > 30
+    assert total > 20
     assert found > LEAST_NEEDED[arch] * total, f"{found} of {total}"

@@ -14,6 +14,7 @@ from fractions import Fraction
 import machine
 import numpy
 import pytest
+import torch
 
 LANES = 64
 EXEC = 0xF0F0_1234_5678_FFFF
@@ -76,6 +77,10 @@ def to_bits(value):
 def half_bits(value):
     with numpy.errstate(over="ignore"):
         return int(numpy.float16(numpy.float32(value)).view(numpy.uint16))
+
+
+def bfloat16_bits(value):
+    return torch.tensor(float(value)).bfloat16().view(torch.int16).item() & 0xFFFF
 
 
 def half_value(bits):
@@ -215,6 +220,7 @@ DOUBLE_RELATIONS = {
     "v_cmp_u_f64_e64 s[10:11], v[2:3], v[4:5]": lambda a, b: a != a or b != b,
 }
 PACKED = {
+    "v_pk_fma_f32 v[10:11], v[2:3], v[4:5], 0": lambda a, b: a * b + numpy.float32(0),
     "v_pk_add_f32 v[10:11], v[2:3], v[4:5]": numpy.add,
     "v_pk_mul_f32 v[10:11], v[2:3], v[4:5]": numpy.multiply,
     "v_pk_fma_f32 v[10:11], v[2:3], v[4:5], v[4:5]": lambda a, b: numpy.float32(
@@ -238,6 +244,7 @@ CONVERSIONS = {
         lambda a: half_bits(to_float(a)) << 16,
 }  # fmt: skip
 GFX950_CONVERSION = "v_cvt_pk_f16_f32 v10, v2, v3"
+GFX950_BFLOAT16 = "v_cvt_pk_bf16_f32 v10, v2, v3"
 FLOAT_RELATIONS = {
     "v_cmp_ge_f32_e64 s[10:11], v2, v3": lambda a, b: a >= b,
     "v_cmp_le_f32_e64 s[10:11], v2, v3": lambda a, b: a <= b,
@@ -292,6 +299,7 @@ SCALAR_32 = {
     "s_lshl3_add_u32 s10, s4, s5": lambda a, b: carried((a << 3) + b),
     "s_cmp_gt_i32 s4, s5\ns_cselect_b32 s10, s4, s5":
         lambda a, b: (max(signed(a), signed(b)), signed(a) > signed(b)),
+    "s_cmpk_gt_i32 s4, 0x8fff\ns_movk_i32 s10, 0x7": lambda a, b: (7, signed(a) > 0x8FFF - 0x10000),
     "s_cmpk_gt_u32 s4, 0x8fff\ns_movk_i32 s10, 0x7": lambda a, b: (7, a > 0x8FFF),
     "s_cmpk_lt_u32 s4, 0x8fff\ns_movk_i32 s10, 0x7": lambda a, b: (7, a < 0x8FFF),
     "s_bitcmp1_b32 s4, s5\ns_movk_i32 s10, 0x7": lambda a, b: (7, a >> (b & 31) & 1),
@@ -415,7 +423,7 @@ def bench(request, library, programs, tmp_path_factory):
               *PACKED, *DOUBLE, *DOUBLE_RELATIONS]  # fmt: skip
     texts += [WRITE_LANES, *READ_LANES.values()]
     if arch == "gfx950":
-        texts.append(GFX950_CONVERSION)
+        texts += [GFX950_CONVERSION, GFX950_BFLOAT16]
         texts.append("v_bitop3_b32 v10, v2, v3, v4 bitop3:0xc8")
     # Each is followed at once by what reads its results, and operands are loaded from memory.
     with machine.Machine(library, programs, arch, EMULATOR_CHECKS="0") as gpu:
@@ -508,12 +516,13 @@ def test_pair_conversion(bench):
         pytest.skip("gfx950 only")
     lanes = [[to_bits(SPECIAL[lane % 16]), to_bits(SPECIAL[lane // 4]), 0, 0]
              for lane in range(LANES)]  # fmt: skip
-    v10, _, _, _, _ = bench.run(GFX950_CONVERSION, lanes, [0] * 6)
-    check_lanes(
-        GFX950_CONVERSION, v10,
-        lambda lane: half_bits(to_float(lanes[lane][0]))
-        | half_bits(to_float(lanes[lane][1])) << 16,
-    )  # fmt: skip
+    for text, bits in ((GFX950_CONVERSION, half_bits), (GFX950_BFLOAT16, bfloat16_bits)):
+        v10, _, _, _, _ = bench.run(text, lanes, [0] * 6)
+        check_lanes(
+            text, v10,
+            lambda lane, bits=bits: bits(to_float(lanes[lane][0]))
+            | bits(to_float(lanes[lane][1])) << 16,
+        )  # fmt: skip
 
 
 def test_floats(bench):

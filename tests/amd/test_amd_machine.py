@@ -21,6 +21,12 @@ def gpu(library, programs):
         yield opened
 
 
+@pytest.fixture
+def gfx950(library, programs):
+    with machine.Machine(library, programs, "gfx950") as opened:
+        yield opened
+
+
 def run(gpu, tmp_path, body, memory, groups=1, block=64, lds=0, name="kernel"):
     path = tmp_path / f"{name}.hsaco"
     machine.assemble(machine.object_text([(name, body)], gpu.arch, lds=lds), gpu.arch, path)
@@ -66,6 +72,105 @@ def test_global_accesses(gpu, tmp_path, width):
         at = 2048 + 16 * lane
         before[at : at + nbytes] = before[16 * lane + 16 : 16 * lane + 16 + nbytes]
     assert (memory == before).all()
+
+
+BUFFER = (
+    POINTER
+    + """
+s_mov_b32 s8, s4
+s_mov_b32 s9, s5
+s_mov_b32 s10, -1
+s_mov_b32 s11, {flags}
+s_mov_b32 s12, 0x100
+s_mov_b32 exec_lo, 0xfff0ffff
+{load}
+s_waitcnt vmcnt(0)
+global_store_dwordx4 v1, v[8:11], s[4:5] offset:2048
+s_endpgm
+"""
+)
+
+
+@pytest.mark.parametrize(
+    "load", ["buffer_load_dwordx4 v[8:11]", "v_mov_b32_e32 v11, -1\nbuffer_load_dwordx3 v[8:10]"]
+)
+def test_loads_by_a_descriptor(gpu, tmp_path, load):
+    """The descriptor's address, a vector register's offset, a scalar one and the instruction's."""
+    whole = "dwordx4" in load
+    load += ", v1, s[8:11], s12 offen offset:16 sc0 sc1"
+    memory = numpy.random.default_rng(1).integers(0, 1 << 32, 1024, dtype=numpy.uint32)
+    before = memory.copy()
+    memory = gpu.array(memory)
+    run(gpu, tmp_path, BUFFER.format(flags="0x27000", load=load), memory)
+    for lane in (*range(16), *range(20, 64)):
+        at = 512 + 4 * lane
+        before[at : at + 4] = before[4 * lane + 68 : 4 * lane + 72]
+        if not whole:
+            before[at + 3] = (1 << 32) - 1
+    assert (memory == before).all()
+
+
+DIRECT = (
+    POINTER
+    + """
+s_mov_b32 m0, {place}
+s_nop 0
+global_load_lds_dwordx4 v1, s[4:5] offset:16
+{wait}
+v_mov_b32_e32 v2, v1
+ds_read_b128 v[8:11], v2 offset:{read}
+s_waitcnt lgkmcnt(0)
+global_store_dwordx4 v1, v[8:11], s[4:5] offset:2048
+s_endpgm
+"""
+)
+ARRIVE_LATE = "global_load_dword v20, v1, s[4:5]\n"  # every second access does
+
+
+@pytest.mark.parametrize("before", ["", ARRIVE_LATE])
+def test_loads_to_lds(gfx950, tmp_path, before):
+    """Lane after lane, from m0 and the offset on; there once they have been waited for."""
+    memory = numpy.random.default_rng(1).integers(0, 1 << 32, 1024, dtype=numpy.uint32)
+    expected = memory.copy()
+    expected[512:768] = memory[4:260]
+    memory = gfx950.array(memory)
+    body = DIRECT.format(place="0x100", wait="s_waitcnt vmcnt(0)", read="272")
+    run(gfx950, tmp_path, body.replace("s_mov_b32 m0", before + "s_mov_b32 m0"), memory, lds=2048)
+    assert (memory == expected).all()
+
+
+def test_loads_to_lds_that_nobody_waits_for(gfx950, tmp_path):
+    memory = gfx950.array(numpy.arange(1, 1025, dtype=numpy.uint32))
+    body = DIRECT.format(place="0x100", wait="", read="272")
+    run(
+        gfx950,
+        tmp_path,
+        body.replace("s_mov_b32 m0", ARRIVE_LATE + "s_mov_b32 m0"),
+        memory,
+        lds=2048,
+    )
+    assert not numpy.isin(memory[512:768], memory[:512]).any()
+
+
+def test_loads_to_lds_beyond_its_end_are_a_fault(gfx950, tmp_path, capfd):
+    body = DIRECT.format(place="0x400", wait="", read="0")
+    with pytest.raises(machine.HipError):
+        run(gfx950, tmp_path, body, gfx950.array(numpy.zeros(1024)), lds=2048)
+    assert "of LDS" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "load"),
+    [
+        ("0x24000", "buffer_load_dwordx4 v[8:11], v1, s[8:11], 0 offen"),
+        ("0x27000", "buffer_load_dwordx4 v[8:11], off, s[8:11], 0"),
+        ("0x27000", "buffer_load_dwordx4 v[8:11], v1, s[4:7], 0 offen"),
+    ],
+)
+def test_other_descriptors_are_refused(gpu, tmp_path, capfd, flags, load):
+    with pytest.raises(machine.HipError):
+        run(gpu, tmp_path, BUFFER.format(flags=flags, load=load), gpu.array(numpy.zeros(1024)))
+    assert "a descriptor that the emulator does not know" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

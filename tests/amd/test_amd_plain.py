@@ -31,7 +31,9 @@ CASES = [
 CALLS = cases.CALLS[:-2]  # but for all_gather_matmul_hbm_buffer
 
 
-def check(ctx, memory, operation, options, case, dtype, on_heap=False, workspace=None):
+def check(
+    ctx, memory, operation, options, case, dtype, on_heap=False, workspace=None, config=PLAIN
+):
     """One call and its result, on this rank; with a row of bias where there may be one."""
     world, rank = ctx.world_size, ctx.rank
     dim = options.get("dim", options.get("gather_dim", 0))
@@ -70,7 +72,7 @@ def check(ctx, memory, operation, options, case, dtype, on_heap=False, workspace
     C = cases.laid_out(*expected.shape, case.c, lambda *sizes: place(*sizes, dtype=dtype))
     cases.poisoned(C)
     getattr(ctx.ops, operation)(
-        *(memory.passed(tensor) for tensor in (C, A, B)), bias=memory.passed(bias), config=PLAIN,
+        *(memory.passed(tensor) for tensor in (C, A, B)), bias=memory.passed(bias), config=config,
         workspace=workspace, **options,
     )  # fmt: skip
     assert memory.library.hipDeviceSynchronize() == 0

@@ -180,50 +180,36 @@ def polls(kernel: Kernel, gfx90a: bool) -> list[int]:
     return found
 
 
-def _word(x: Instruction) -> tuple[str, int] | None:
-    """Where an access of 8 bytes goes: its registers, and the offset."""
-    if x.name not in ("global_load_dwordx2", "global_store_dwordx2"):
-        return None
-    operands = re.split(r",\s*", x.operands)
-    address = operands[1 if "load" in x.name else 0]
-    offset = re.search(r"offset:(-?\d+)", x.operands)
-    return f"{x.name} {address} {operands[2].split()[0]}", int(offset[1]) if offset else 0
-
-
-def packets(kernel: Kernel) -> list[tuple[int, int]]:
-    """Accesses of 8 bytes to one address and to the 8 bytes behind it, close to each other."""
-    words = [(i, word) for i, x in enumerate(kernel.code) if (word := _word(x))]
-    return [
-        (i, j)
-        for n, (i, (place, offset)) in enumerate(words)
-        for j, (other, behind) in words[n + 1 : n + 3]
-        if place == other and abs(behind - offset) == 8 and j - i < 16
+def packets(kernel: Kernel, gfx90a: bool) -> tuple[list[int], list[int]]:
+    """Loads and stores of packets. No other load goes by a descriptor; a store is one that wait
+    states follow, as the compiler does not know what it is, or has the scope of a signal."""
+    loads = [i for i, x in enumerate(kernel.code) if x.name == "buffer_load_dwordx4"]
+    stores = [
+        i
+        for i, x in enumerate(kernel.code)
+        if x.name == "global_store_dwordx4" and kernel.code[i + 1].name == "s_nop"
     ]
+    return loads, [] if gfx90a else stores
 
 
 def packet_violations(kernel: Kernel, target: str) -> list[str]:
-    """Of kernels that send packets (LL): their words are stored and polled at system scope.
+    """Of kernels that send packets (LL): they are stored and polled at system scope, each by one
+    access of 16 bytes.
 
     gfx90a's stores have no scope.
     """
-    found, polled, stored = [], 0, 0
-    for pair in packets(kernel):
-        first = kernel.code[pair[0]]
-        is_load = "load" in first.name
-        if target == "gfx90a" and not is_load:
-            continue
-        bits = ("glc",) if target == "gfx90a" else ("sc0", "sc1")
-        for x in (kernel.code[i] for i in pair):
-            if not x.has(*bits):
-                found.append(
-                    f"{kernel.name} {x.address:#x} {x.name} {x.operands}: scope: a packet's word "
-                    f"without {' '.join(bits)}"
-                )
-        polled += is_load
-        stored += not is_load
-    if not polled:
+    gfx90a = target == "gfx90a"
+    bits = ("glc",) if gfx90a else ("sc0", "sc1")
+    loads, stores = packets(kernel, gfx90a)
+    found = [
+        f"{kernel.name} {x.address:#x} {x.name} {x.operands}: scope: a packet without "
+        + " ".join(bits)
+        for x in (kernel.code[i] for i in loads + stores)
+        if not x.has(*bits)
+    ]
+    if not loads:
         found.append(f"{kernel.name}: it polls no packets")
-    if not stored and target != "gfx90a":
+    if not stores and not gfx90a:
         found.append(f"{kernel.name}: it stores no packets")
     return found
 

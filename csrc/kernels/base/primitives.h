@@ -9,6 +9,8 @@
  *   opaque                the value, not known before this point
  *   to_vector_registers   a structure of words that is the same for all lanes, held in each of them
  *   round_alone           a float that is rounded by itself, not with the operation that follows
+ *   kLoadsPacketsFirst    whether packets that are awaited together are all loaded before the first
+ *                         is looked at: where the compiler would wait for each in turn
  *   reciprocal_sqrt       within two units in the last place
  *   traced_role           as whom this thread records traces
  *
@@ -18,12 +20,12 @@
  *                         mask
  *   bits_to_float, float_to_bits, bits_to_double, double_to_bits, to_float(half_t), pack_pair
  *                         conversions
+ *   pack_finite_pair      as pack_pair, of no NaN but those that are widened from the dtype
  *   low_halves, high_halves   of two words, side by side
  *   narrow                a word that the compiler may not widen to 64 bits outside a loop
  *   load_chunk            memory that this thread reads once
+ *   kDirectBytes          room in shared memory for stages that go there without registers
  *   kStageRows            how rows of 64 bytes lie in a stage of gemm_block.h
- *   kKeepsPlaces          where a partial tile goes is worked out once, by divisions, and kept in
- *                         registers, rather than for each of its chunks
  *   kSumBatch, kScatteredSumBatch   chunks of a tile that a thread sums at once
  */
 #ifndef IRIS_PRIMITIVES_H

@@ -28,6 +28,8 @@ IRIS_INLINE float round_alone(float value)
     return value;
 }
 
+constexpr bool kLoadsPacketsFirst = false;
+
 IRIS_INLINE float reciprocal_sqrt(float x)
 {
     return 1.0f / sqrtf(x);

@@ -54,6 +54,17 @@ inline uint64_t load_relaxed(const uint64_t *word)
     return __atomic_load_n(word, __ATOMIC_RELAXED);
 }
 
+/* Stores for other ranks: what the next release publishes. */
+template <typename T> inline void push(T *target, const T &value)
+{
+    *target = value;
+}
+
+/* Before a signal for what was stored earlier: a release covers it here. */
+inline void write_back()
+{
+}
+
 inline void store_relaxed(uint32_t *word, uint32_t value)
 {
     __atomic_store_n(word, value, __ATOMIC_RELAXED);

@@ -73,8 +73,8 @@ IRIS_INLINE void store_tile(work_group wg, const typename Unit::accumulator &acc
         has_vector_rows<T>(args.output.address, args.output.stride_row, args.output.stride_col) &&
         is_aligned((uint64_t)target.data);
     const auto store = [&](int32_t chunk, const chunk16 &value) {
-        store_run(target.tile(chunks.row(chunk), chunks.col(chunk)).data, target.stride_col,
-                  at.cols - chunks.col(chunk), vector, value);
+        store_run<reader::own>(target.tile(chunks.row(chunk), chunks.col(chunk)).data,
+                               target.stride_col, at.cols - chunks.col(chunk), vector, value);
     };
     const bias_addend<T> bias(args, at);
     const bool has_bias = args.bias.address != 0;

@@ -11,6 +11,8 @@
  *     struct Unit {
  *         struct accumulator;                                  this thread's part of the tile, fp32
  *         static void clear(accumulator &);
+ *         static void hold(accumulator &);                     a word to the compiler
+ *         template <typename T> static bool needs_care(const accumulator &);   see rounding
  *         static int32_t a_offset(int32_t thread);             where it begins to read in a stage
  *         static int32_t b_offset(int32_t thread);
  *         static void step(accumulator &, const char *a, const char *b);       from there
@@ -19,6 +21,8 @@
  *         template <bool kAMn, bool kBMn> static void multiply_runs(         `steps` >= 1 stages of
  *             work_group, accumulator &, const tile_operand<T> &a,           operands that have
  *             const tile_operand<T> &b, int32_t steps, gemm_shared *);       runs
+ *         static int32_t whole_steps(int32_t steps, bool mn);  how many of them it does, if some
+ *                                                              run lies across K
  *         template <class Write> static void for_each(const accumulator &, int32_t thread, Write);
  *     };                                                       Write(row, col, const float (&)[n])
  */
@@ -32,6 +36,7 @@ namespace iris
 {
 
 constexpr int32_t kGemmBlock = IRIS_GEMM_BLOCK_M;
+constexpr int32_t kGemmThreads = IRIS_GPU_THREADS;
 constexpr int32_t kStageRowBytes = IRIS_GEMM_BLOCK_K_BYTES;
 
 /* Where a row begins in a stage. stage_row(i + j) is stage_row(i) + stage_row(j) where j is less
@@ -171,6 +176,17 @@ template <typename T> class tile_operand
         return order_ == operand_order::mn_runs;
     }
 
+    /* Of runs along K: a uniform address, and how far behind it the row begins, or the last one. */
+    IRIS_INLINE uint64_t run_address() const
+    {
+        return (uint64_t)uniform((int64_t)reinterpret_cast<uint64_t>(data_));
+    }
+
+    IRIS_INLINE uint32_t run_offset(int32_t row) const
+    {
+        return (uint32_t)((row < count_ ? row : count_ - 1) * stride_mn_ * (int64_t)sizeof(T));
+    }
+
   private:
     template <typename, bool> friend class run_loader;
 
@@ -230,9 +246,12 @@ template <typename T, bool kMn> class run_loader
 };
 
 /* Shared memory of the product; the finished tile leaves through it too. */
-struct gemm_shared {
-    alignas(16) char a[2][kStageBytes]; /* the buffers of one follow each other */
-    alignas(16) char b[2][kStageBytes];
+union gemm_shared {
+    struct {
+        alignas(16) char a[2][kStageBytes]; /* the buffers of one follow each other */
+        alignas(16) char b[2][kStageBytes];
+    };
+    alignas(16) char direct[kDirectBytes]; /* where stages need no registers on their way */
 };
 
 /* The steps from k on, of operands that lie in any way. */
@@ -291,10 +310,13 @@ IRIS_INLINE void block_gemm_add(work_group wg, typename Unit::accumulator &acc,
     const int64_t K = uniform(inner);
     const bool runs = a.has_runs() && b.has_runs() && K / kStep <= INT32_MAX &&
                       (Unit::kRunsAcrossK || !(a.is_mn() || b.is_mn()));
-    const int32_t steps = uniform(runs ? (int32_t)(K / kStep) : 0);
+    const int32_t steps =
+        uniform(runs ? Unit::whole_steps((int32_t)(K / kStep), a.is_mn() || b.is_mn()) : 0);
 
     if (steps > 0)
         multiply_all_runs<T, Unit>(wg, acc, a, b, steps, shared);
+    else
+        Unit::hold(acc);
     if ((int64_t)steps * kStep < K)
         multiply_any<T, Unit>(wg, acc, a, b, (int64_t)steps * kStep, K, shared);
 }
@@ -316,40 +338,92 @@ struct no_addend {
     }
 };
 
-/* Hands the tile plus addend(row, col), rounded to T, out as chunks: visit(chunk number, chunk),
- * row by row, neighbouring threads with neighbouring chunks. */
+/* How a finished tile passes through shared memory: so many of its rows at a time. */
+template <typename T> struct tile_passage {
+    static constexpr int32_t kRows = sizeof(T) == 4 ? 64 : 128;
+    static constexpr int32_t kPitch = kGemmBlock * (int32_t)sizeof(T) + 16;
+    static constexpr int32_t kRowChunks = kGemmBlock / kChunk<T>;
+    static_assert(kRows * kPitch <= (int32_t)sizeof(gemm_shared), "the tile passes through");
+};
+
+/* The rows of the tile from `pass` on, rounded to T, into shared memory. */
+template <class Rounding, typename T, class Unit, class Addend>
+IRIS_INLINE void write_tile(work_group wg, const typename Unit::accumulator &acc, int32_t pass,
+                            char *tile, Addend addend)
+{
+    using passage = tile_passage<T>;
+
+    Unit::for_each(acc, wg.thread, [&](int32_t row, int32_t col, const auto &values) {
+        if (passage::kRows < kGemmBlock && (row < pass || row >= pass + passage::kRows))
+            return;
+        T *target = reinterpret_cast<T *>(tile + (row - pass) * passage::kPitch) + col;
+        constexpr int kCount = sizeof values / sizeof(float);
+        float sums[kCount];
+        for (int i = 0; i < kCount; ++i)
+            sums[i] = values[i] + addend(row, col + i);
+        store_values<Rounding>(target, sums);
+    });
+}
+
+/* Hands out the first `rows` rows of them; kWhole: all. The number of rounds is known before, and
+ * so is how far apart a thread's chunks lie. */
+template <bool kWhole, typename T, class Visit>
+IRIS_INLINE void read_tile(work_group wg, int32_t rows, int32_t pass, const char *tile, Visit visit)
+{
+    using passage = tile_passage<T>;
+    constexpr int32_t kRounds = passage::kRows * passage::kRowChunks / kGemmThreads;
+    constexpr int32_t kRoundRows = kGemmThreads / passage::kRowChunks;
+    const int32_t row = wg.thread / passage::kRowChunks;
+    const char *source =
+        tile + row * passage::kPitch + wg.thread % passage::kRowChunks * kChunkBytes;
+    chunk16 chunks[kRounds];
+
+#pragma unroll
+    for (int32_t round = 0; round < kRounds; ++round)
+        chunks[round] =
+            *reinterpret_cast<const chunk16 *>(source + round * kRoundRows * passage::kPitch);
+#pragma unroll
+    for (int32_t round = 0; round < kRounds; ++round)
+        if (kWhole || row + round * kRoundRows < rows)
+            visit(pass * passage::kRowChunks + wg.thread + round * kGemmThreads, chunks[round]);
+}
+
+/* Hands the tile plus addend(row, col), rounded to T, out as chunks, `times` times: to(time) gives
+ * what takes them, visit(chunk number, chunk), row by row, neighbouring threads with neighbouring
+ * chunks. */
+template <typename T, class Unit, class To, class Addend = no_addend>
+IRIS_INLINE void hand_out_tile(work_group wg, const typename Unit::accumulator &acc, int32_t rows,
+                               gemm_shared *shared, int32_t times, To to, Addend addend = {})
+{
+    using passage = tile_passage<T>;
+    char *tile = shared->a[0];
+
+    IRIS_NO_UNROLL
+    for (int32_t pass = 0; pass < kGemmBlock; pass += passage::kRows) {
+        group_barrier(wg);
+        if (Unit::template needs_care<T>(acc))
+            write_tile<careful, T, Unit>(wg, acc, pass, tile, addend);
+        else
+            write_tile<finite, T, Unit>(wg, acc, pass, tile, addend);
+        group_barrier(wg);
+        IRIS_NO_UNROLL
+        for (int32_t time = 0; time < times; ++time) {
+            const auto visit = to(time);
+            if (rows >= pass + passage::kRows)
+                read_tile<true, T>(wg, passage::kRows, pass, tile, visit);
+            else
+                read_tile<false, T>(wg, rows - pass, pass, tile, visit);
+        }
+    }
+}
+
+/* The same, once. */
 template <typename T, class Unit, class Visit, class Addend = no_addend>
 IRIS_INLINE void for_each_tile_chunk(work_group wg, const typename Unit::accumulator &acc,
                                      int32_t rows, gemm_shared *shared, Visit visit,
                                      Addend addend = {})
 {
-    constexpr int32_t kPitch = kGemmBlock * (int32_t)sizeof(T) + 16;
-    constexpr int32_t kPassRows = sizeof(T) == 4 ? 64 : 128;
-    constexpr int32_t kRowChunks = kGemmBlock / kChunk<T>;
-    static_assert(kPassRows * kPitch <= (int32_t)sizeof(gemm_shared), "the tile passes through");
-    char *tile = shared->a[0];
-
-    for (int32_t pass = 0; pass < kGemmBlock; pass += kPassRows) {
-        group_barrier(wg);
-        Unit::for_each(acc, wg.thread, [&](int32_t row, int32_t col, const auto &values) {
-            if (row < pass || row >= pass + kPassRows)
-                return;
-            T *target = reinterpret_cast<T *>(tile + (row - pass) * kPitch) + col;
-            constexpr int kCount = sizeof values / sizeof(float);
-            float sums[kCount];
-            for (int i = 0; i < kCount; ++i)
-                sums[i] = values[i] + addend(row, col + i);
-            store_values(target, sums);
-        });
-        group_barrier(wg);
-        for (int32_t chunk = wg.thread; chunk < kPassRows * kRowChunks; chunk += wg.threads) {
-            const int32_t row = chunk / kRowChunks;
-            if (pass + row < rows)
-                visit(pass * kRowChunks + chunk,
-                      *reinterpret_cast<const chunk16 *>(tile + row * kPitch +
-                                                         chunk % kRowChunks * kChunkBytes));
-        }
-    }
+    hand_out_tile<T, Unit>(wg, acc, rows, shared, 1, [&](int32_t) { return visit; }, addend);
 }
 
 } // namespace iris

@@ -34,7 +34,8 @@ IRIS_INLINE void reduce_runs(work_group wg, const iris_reduce_args &args)
 {
     IRIS_SHARED static reduction_shared shared;
     const call_state call = call_begin(args.call);
-    gpu_reduction<T, kVariant, run_geometry<T>, kResult> reduction(wg, args, call, &shared);
+    using reduction_t = gpu_reduction<T, kVariant, run_geometry<T>, kResult>;
+    reduction_t reduction(wg, args, call, &shared);
     const matrix<const T> input = as_matrix<const T>(args.a);
     const bool vector = has_vector_rows<T>(args.a.address, args.a.stride_row, args.a.stride_col);
 
@@ -43,16 +44,17 @@ IRIS_INLINE void reduce_runs(work_group wg, const iris_reduce_args &args)
     for (int64_t tile = wg.index; tile < reduction.tiles(); tile += wg.count) {
         const iris_tile_coord at = reduction.coord(tile);
         const matrix<const T> run = input.tile(at.row, at.col);
+        const typename reduction_t::partial_slots slots(reduction, tile);
         IRIS_NO_UNROLL
         for (int32_t chunk = wg.thread; chunk * kChunk<T> < at.cols; chunk += wg.threads) {
             const chunk16 c =
                 load_run(run.data + chunk * kChunk<T>, 1, at.cols - chunk * kChunk<T>, vector);
             IRIS_NO_UNROLL
             for (int32_t i = 0; i < reduction.partial_places(); ++i)
-                store_chunk(reduction.place_of(tile, i).slot + chunk * kChunkBytes, c);
+                push_chunk(slots.at(i) + chunk * kChunkBytes, c);
         }
         signal_tiles(wg, call, reduction.partial_places(),
-                     [&](int32_t i) { return reduction.place_of(tile, i); });
+                     [&](int32_t i) { return slots.place(i); });
     }
     reduction.reduce_and_publish();
 }

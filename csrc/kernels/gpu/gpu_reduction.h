@@ -84,6 +84,12 @@ class gpu_reduction : public gpu_results<T, kVariant, Geometry, kResult>
     /* Whether partials stay where they are computed, for their owner to fetch. */
     static constexpr bool kFetched = kScatters && Geometry::kTensorCores;
 
+    /* one_shot: the i-th rank that a partial goes to. */
+    IRIS_INLINE int32_t target_of(int32_t i) const
+    {
+        return rank_ + 1 + i < world_ ? rank_ + 1 + i : rank_ + 1 + i - world_;
+    }
+
     /* The i-th of partial_places() places of `tile`; the flag of its first part, and on whom. */
     IRIS_INLINE partial_place place_of(int64_t tile, int32_t i) const
     {
@@ -97,12 +103,49 @@ class gpu_reduction : public gpu_results<T, kVariant, Geometry, kResult>
                     owner, index * Geometry::kParts};
         } else if constexpr (kVariant == IRIS_VARIANT_ONE_SHOT) {
             const int64_t index = partial_of_all(schedule_, rank_, tile);
-            const int32_t target = (rank_ + 1 + i) % world_;
+            const int32_t target = target_of(i);
             return {slot(target, layout_.partials_offset, index), target, index * Geometry::kParts};
         } else {
             return {slot(rank_, layout_.own_offset, tile), rank_, layout_.own_flags + tile};
         }
     }
+
+    /* The slots of place_of() of one tile: what takes a division is worked out once, and the rest
+     * is an addition, for loops that store. */
+    class partial_slots
+    {
+      public:
+        IRIS_INLINE partial_slots(const gpu_reduction &reduction, int64_t tile)
+            : reduction_(reduction)
+        {
+            const partial_place first = reduction.place_of(tile, 0);
+            rank_ = first.rank;
+            flag_ = first.flag;
+            offset_ = (uint64_t)first.slot;
+            if constexpr (kVariant == IRIS_VARIANT_ONE_SHOT)
+                offset_ -= reduction.args_.call.heap_bases[first.rank];
+        }
+
+        IRIS_INLINE char *at(int32_t i) const
+        {
+            if constexpr (kVariant == IRIS_VARIANT_ONE_SHOT)
+                return heap_pointer<char>(reduction_.args_.call, reduction_.target_of(i), offset_);
+            return device_pointer<char>(offset_);
+        }
+
+        /* The whole of the i-th place. */
+        IRIS_INLINE partial_place place(int32_t i) const
+        {
+            const bool to_all = kVariant == IRIS_VARIANT_ONE_SHOT;
+            return {at(i), to_all ? reduction_.target_of(i) : rank_, flag_};
+        }
+
+      private:
+        const gpu_reduction &reduction_;
+        int32_t rank_; /* one_shot: of the first place */
+        int64_t flag_;
+        uint64_t offset_; /* one_shot: into every rank's heap; else the only slot */
+    };
 
     /* ---- reducing and publishing ---- */
 
@@ -310,7 +353,7 @@ class gpu_reduction : public gpu_results<T, kVariant, Geometry, kResult>
                 if (rank_ < last) {
                     value_t *sum = sum_chunk(next, tile, chunk);
                     for (int i = 0; i < kChunk<T>; ++i)
-                        sum[i] = values[i];
+                        push(sum + i, values[i]);
                     return;
                 }
                 conclude_chunk<T, Geometry::kProduct>(values, args_, world_);
@@ -396,7 +439,7 @@ class gpu_reduction : public gpu_results<T, kVariant, Geometry, kResult>
             load_own(tile, chunk, values);
             for (int i = 0; i < kChunk<T>; ++i) {
                 if constexpr (kVariant == IRIS_VARIANT_SPINLOCK)
-                    sum[i] += values[i];
+                    push(sum + i, sum[i] + values[i]);
                 else
                     atomic_add(sum + i, values[i]);
             }

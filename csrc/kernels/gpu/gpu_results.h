@@ -147,10 +147,10 @@ template <typename T, iris_variant kVariant, class Geometry, result kResult> cla
     IRIS_INLINE void store_own(const iris_tile_coord &at, int32_t chunk, const chunk16 &c) const
     {
         const matrix<T> output = part_at<kScatters>(args_.output, at, chunk);
-        store_run(output.data, output.stride_col, at.cols - geometry_.col(chunk),
-                  has_vector_rows<T>(args_.output.address, args_.output.stride_row,
-                                     args_.output.stride_col),
-                  c);
+        store_run<reader::own>(output.data, output.stride_col, at.cols - geometry_.col(chunk),
+                               has_vector_rows<T>(args_.output.address, args_.output.stride_row,
+                                                  args_.output.stride_col),
+                               c);
     }
 
     IRIS_INLINE void store_result(int32_t target, int64_t tile, const iris_tile_coord &at,
@@ -160,7 +160,7 @@ template <typename T, iris_variant kVariant, class Geometry, result kResult> cla
         if (place.staged) {
             char *staged =
                 device_pointer<char>(place.address) + (uint64_t)tile * layout_.tile_nbytes;
-            store_chunk(staged + geometry_.offset(chunk), c);
+            push_chunk(staged + geometry_.offset(chunk), c);
             return;
         }
         const matrix<T> output = {device_pointer<T>(place.address), place.stride_row,
@@ -188,7 +188,7 @@ template <typename T, iris_variant kVariant, class Geometry, result kResult> cla
             int32_t target = rank_;
             const int32_t world = ranks();
             for (int32_t hop = 0; hop < world; ++hop) {
-                store_chunk(device_pointer<char>(shared_->places[target].address) + offset, c);
+                push_chunk(device_pointer<char>(shared_->places[target].address) + offset, c);
                 target = target + 1 < world ? target + 1 : 0;
             }
             return;

@@ -47,7 +47,8 @@ IRIS_INLINE void block_matmul(work_group wg, const iris_product_args &product)
     IRIS_SHARED static gemm_shared gemm;
     IRIS_SHARED static reduction_shared shared;
     const call_state call = call_begin(args.call);
-    gpu_reduction<T, kVariant, block_geometry<T>, kResult> reduction(wg, args, call, &shared);
+    using reduction_t = gpu_reduction<T, kVariant, block_geometry<T>, kResult>;
+    reduction_t reduction(wg, args, call, &shared);
     typename unit::accumulator acc;
 
     reduction.announce_output();
@@ -59,24 +60,15 @@ IRIS_INLINE void block_matmul(work_group wg, const iris_product_args &product)
             const trace_span span(args.call, is_leader(wg), IRIS_TRACE_GEMM, args.call.rank, tile);
             block_product<P>::multiply(wg, acc, product, at, &gemm);
         }
-        if constexpr (kKeepsPlaces && kVariant != IRIS_VARIANT_ONE_SHOT) {
-            const partial_place place = reduction.place_of(tile, 0);
-            for_each_tile_chunk<T, unit>(
-                wg, acc, at.rows, &gemm, [&](int32_t chunk, chunk16 value) {
-                    store_chunk(place.slot + reduction.geometry().offset(chunk), value);
-                });
-            signal_tile(wg, call, place.rank, place.flag);
-            continue;
-        }
-        for_each_tile_chunk<T, unit>(wg, acc, at.rows, &gemm, [&](int32_t chunk, chunk16 value) {
-            for (int32_t i = 0; i < reduction.partial_places(); ++i)
-                store_chunk(reduction.place_of(tile, i).slot + reduction.geometry().offset(chunk),
-                            value);
+        const typename reduction_t::partial_slots slots(reduction, tile);
+        hand_out_tile<T, unit>(wg, acc, at.rows, &gemm, reduction.partial_places(), [&](int32_t i) {
+            char *const slot = slots.at(i);
+            return [slot, &reduction](int32_t chunk, const chunk16 &value) {
+                push_chunk(slot + reduction.geometry().offset(chunk), value);
+            };
         });
-        for (int32_t i = 0; i < reduction.partial_places(); ++i) {
-            const partial_place place = reduction.place_of(tile, i);
-            signal_tile(wg, call, place.rank, place.flag);
-        }
+        signal_tiles(wg, call, reduction.partial_places(),
+                     [&](int32_t i) { return slots.place(i); });
     }
     reduction.reduce_and_publish();
 }

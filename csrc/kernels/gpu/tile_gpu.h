@@ -23,6 +23,12 @@ IRIS_INLINE void store_chunk(char *target, const chunk16 &value)
     *reinterpret_cast<chunk16 *>(target) = value;
 }
 
+/* For other work-groups or ranks: see push. */
+IRIS_INLINE void push_chunk(char *target, const chunk16 &value)
+{
+    push(reinterpret_cast<chunk16 *>(target), value);
+}
+
 /* A chunk's elements as fp32, and back with one rounding each. */
 IRIS_INLINE void unpack(const chunk16 &c, float (&out)[4], float)
 {
@@ -149,11 +155,23 @@ IRIS_INLINE chunk16 load_run(const float8_t *source, int64_t stride, int32_t cou
     return load_run(reinterpret_cast<const uint8_t *>(source), stride, count, vector);
 }
 
-template <typename T>
+/* Whom a store is for: this launch's own work-group and later launches, or others too. */
+enum class reader { own, all };
+
+template <reader kReader = reader::all, typename T>
+IRIS_INLINE void store_for(T *target, const T &value)
+{
+    if constexpr (kReader == reader::all)
+        push(target, value);
+    else
+        *target = value;
+}
+
+template <reader kReader = reader::all, typename T>
 IRIS_INLINE void store_run(T *target, int64_t stride, int32_t count, bool vector, const chunk16 &c)
 {
     if (vector && count >= kChunk<T>) {
-        store_chunk(reinterpret_cast<char *>(target), c);
+        store_for<kReader>(reinterpret_cast<chunk16 *>(target), c);
         return;
     }
     acc_t<T> values[kChunk<T>];
@@ -163,9 +181,9 @@ IRIS_INLINE void store_run(T *target, int64_t stride, int32_t count, bool vector
         if (i >= opaque(count))
             continue;
         if constexpr (kSumsInFloat<T>)
-            target[i * stride] = from_float<T>(values[i]);
+            store_for<kReader>(target + i * stride, from_float<T>(values[i]));
         else
-            target[i * stride] = (T)values[i];
+            store_for<kReader>(target + i * stride, (T)values[i]);
     }
 }
 
@@ -181,24 +199,41 @@ template <typename T> IRIS_INLINE bool has_vector_rows(uint64_t address, int64_t
     return col == 1 && is_aligned(address) && is_aligned((uint64_t)row * sizeof(T));
 }
 
-/* n neighbouring elements of shared memory, aligned to their own size. */
-IRIS_INLINE void store_values(float *target, const float (&values)[1])
+/* How sums are rounded: `careful` takes any; `finite` those of finite terms and of one that may be
+ * anything of the dtype. */
+struct careful {
+    template <typename T> static IRIS_INLINE uint32_t pair(float low, float high)
+    {
+        return pack_pair<T>(low, high);
+    }
+};
+
+struct finite {
+    template <typename T> static IRIS_INLINE uint32_t pair(float low, float high)
+    {
+        return pack_finite_pair<T>(low, high);
+    }
+};
+
+/* Neighbouring elements of shared memory, aligned to their own size. */
+template <class Rounding> IRIS_INLINE void store_values(float *target, const float (&values)[1])
 {
     *target = values[0];
 }
 
-IRIS_INLINE void store_values(float *target, const float (&values)[4])
+template <class Rounding> IRIS_INLINE void store_values(float *target, const float (&values)[4])
 {
     store_chunk(reinterpret_cast<char *>(target), pack(values, 0.0f));
 }
 
-template <typename T> IRIS_INLINE void store_values(T *target, const float (&values)[4])
+template <class Rounding, typename T>
+IRIS_INLINE void store_values(T *target, const float (&values)[4])
 {
     struct alignas(8) pairs {
         uint32_t word[2];
     };
-    *reinterpret_cast<pairs *>(target) =
-        pairs{{pack_pair<T>(values[0], values[1]), pack_pair<T>(values[2], values[3])}};
+    *reinterpret_cast<pairs *>(target) = pairs{{Rounding::template pair<T>(values[0], values[1]),
+                                                Rounding::template pair<T>(values[2], values[3])}};
 }
 
 /* ---- rows, by the whole group ---- */
@@ -287,7 +322,7 @@ IRIS_INLINE void copy_runs(work_group wg, extent size, const matrix<const T> &so
 #pragma unroll
             for (int32_t b = 0; b < kBatch; ++b)
                 if (offset[b] != kNone)
-                    store_chunk(reinterpret_cast<char *>(to + offset[b]), c[b]);
+                    push_chunk(reinterpret_cast<char *>(to + offset[b]), c[b]);
         }
     }
 }
@@ -300,9 +335,9 @@ IRIS_INLINE void clear_bytes(work_group wg, void *target, uint64_t nbytes)
     const uint64_t whole = is_aligned((uint64_t)bytes) ? nbytes / kChunkBytes * kChunkBytes : 0;
     for (uint64_t i = (uint64_t)wg.thread * kChunkBytes; i < whole;
          i += (uint64_t)wg.threads * kChunkBytes)
-        store_chunk(bytes + i, chunk16{{0, 0, 0, 0}});
+        push_chunk(bytes + i, chunk16{{0, 0, 0, 0}});
     for (uint64_t i = whole + (uint64_t)wg.thread; i < nbytes; i += (uint64_t)wg.threads)
-        bytes[i] = 0;
+        push(bytes + i, (char)0);
 }
 
 IRIS_INLINE void copy_bytes(work_group wg, void *target, const void *source, uint64_t nbytes)
@@ -321,12 +356,14 @@ IRIS_INLINE void copy_bytes(work_group wg, void *target, const void *source, uin
             c[k] = load_chunk(from + i + k * step);
 #pragma unroll
         for (int k = 0; k < 4; ++k)
-            store_chunk(to + i + k * step, c[k]);
+            push_chunk(to + i + k * step, c[k]);
     }
     for (; i < whole; i += step)
-        store_chunk(to + i, load_chunk(from + i));
-    for (i = whole + (uint64_t)wg.thread; i < nbytes; i += (uint64_t)wg.threads)
-        to[i] = from[i];
+        push_chunk(to + i, load_chunk(from + i));
+    for (i = whole + (uint64_t)wg.thread; i < nbytes; i += (uint64_t)wg.threads) {
+        const char byte = from[i];
+        push(to + i, byte);
+    }
 }
 
 } // namespace iris

@@ -26,6 +26,7 @@ IRIS_INLINE void signal_word(work_group wg, const iris_word_args &args)
     uint32_t *word = device_pointer<uint32_t>(args.word);
     if (!is_leader(wg))
         return;
+    write_back(); /* of what launches before this one stored, whosever they were */
     if (args.how == IRIS_SIGNAL_OP_ADD)
         add_release(word, (uint32_t)args.value);
     else

@@ -84,7 +84,7 @@ class channel_lane
         if (sending_) {
             copy_bytes(wg, slot_at(args, peer_, self, slot), address_ + begin, nbytes);
             if (is_leader(wg))
-                theirs->message_nbytes[slot] = nbytes_;
+                push(&theirs->message_nbytes[slot], nbytes_);
         } else {
             const uint64_t sent = lane_at(args, self, peer_)->message_nbytes[slot];
             if (sent != nbytes_) {

@@ -52,7 +52,8 @@ IRIS_INLINE bool receive_any(const call_state &call, const awaited_packet (&from
         int32_t missing = -1;
         IRIS_UNROLL
         for (int32_t q = 0; q < kCount; ++q)
-            if (from[q].packet != nullptr && !look_at_packet(call, from[q].packet, data[q], seen))
+            if (from[q].packet != nullptr &&
+                !look_at_packet(call, load_packet(from[q].packet), data[q], seen))
                 missing = from[q].source;
         return missing;
     });

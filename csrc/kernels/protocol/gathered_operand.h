@@ -208,7 +208,7 @@ template <typename T> class gathered_operand
             const float value = *scale_address(own, n / layout_.scale_cols, n % layout_.scale_cols);
             IRIS_NO_UNROLL
             for (int32_t i = 0; i < targets; ++i)
-                staged_scales((rank_ + 1 + i) % world_, rank_)[n] = value;
+                push(staged_scales((rank_ + 1 + i) % world_, rank_) + n, value);
         }
     }
 

@@ -26,10 +26,9 @@ IRIS_INLINE void packets_are_sent(const call_state &call)
 }
 
 /* Whether the packet is this call's, and its data. `seen`: a signal. */
-IRIS_INLINE bool look_at_packet(const call_state &call, const iris_packet *packet, uint64_t &data,
+IRIS_INLINE bool look_at_packet(const call_state &call, const iris_packet &p, uint64_t &data,
                                 uint32_t &seen)
 {
-    const iris_packet p = load_packet(packet);
     const uint32_t low = (uint32_t)(p.word[0] >> 32), high = (uint32_t)(p.word[1] >> 32);
     data = (p.word[0] & 0xffffffffu) | p.word[1] << 32;
     if (low == call.signal && high == call.signal)
@@ -71,10 +70,17 @@ IRIS_INLINE bool receive_packets(const call_state &call, const iris_packet *firs
 {
     return wait_for_words(call, signal, [&](uint32_t &seen) {
         int32_t missing = -1;
+        iris_packet packets[kCount];
+        IRIS_UNROLL
+        for (int32_t q = 0; kLoadsPacketsFirst && q < kCount; ++q)
+            if (q < count && source + q != except)
+                packets[q] = load_packet(first + q * stride);
         IRIS_UNROLL
         for (int32_t q = 0; q < kCount; ++q)
             if (q < count && source + q != except &&
-                !look_at_packet(call, first + q * stride, data[q], seen))
+                !look_at_packet(call,
+                                kLoadsPacketsFirst ? packets[q] : load_packet(first + q * stride),
+                                data[q], seen))
                 missing = source + q;
         return missing;
     });
@@ -114,10 +120,15 @@ IRIS_INLINE bool receive_bare_packets(const call_state &call, iris_packet *first
     const bool complete = wait_for_words(call, signal, [&](uint32_t &) {
         int32_t missing = -1;
         IRIS_UNROLL
+        for (int32_t q = 0; kLoadsPacketsFirst && q < kCount; ++q)
+            if (q < count && source + q != except)
+                data[q] = load_packet(first + q * stride);
+        IRIS_UNROLL
         for (int32_t q = 0; q < kCount; ++q) {
             if (q >= count || source + q == except)
                 continue;
-            data[q] = load_packet(first + q * stride);
+            if constexpr (!kLoadsPacketsFirst)
+                data[q] = load_packet(first + q * stride);
             if (!has_come(data[q].word[0]) || !has_come(data[q].word[1]))
                 missing = source + q;
         }

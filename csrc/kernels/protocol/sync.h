@@ -328,9 +328,9 @@ IRIS_INLINE void announce(work_group wg, const call_state &call, uint64_t output
         const int32_t peer = (self + step) % world;
         iris_workspace_control *control = control_of(call, peer);
         iris_record *record = &control->records[call.half][self];
-        record->output_offset = output_offset;
-        record->stride_row = stride_row;
-        record->stride_col = stride_col;
+        push(&record->output_offset, output_offset);
+        push(&record->stride_row, stride_row);
+        push(&record->stride_col, stride_col);
         store_release(&control->arrived[self].value, call.signal);
     }
     wake_all(call.args);

@@ -196,6 +196,12 @@ void checks_lds(struct wave *w, uint32_t address, uint32_t nbytes, const void *w
     access->part[access->count++].nbytes = nbytes;
 }
 
+void checks_direct(struct wave *w, uint32_t address, uint32_t nbytes)
+{
+    if (w->checks != NULL)
+        (void)mark(w, address, nbytes, NULL, true);
+}
+
 void checks_barrier(struct wave *w)
 {
     struct checks *c = w->checks;

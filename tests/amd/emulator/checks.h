@@ -36,6 +36,8 @@ void checks_wait(struct wave *w, int32_t vmcnt, int32_t lgkmcnt);
 void checks_barrier(struct wave *w);
 /* An access of one lane to LDS; `written` is NULL if it reads. */
 void checks_lds(struct wave *w, uint32_t address, uint32_t nbytes, const void *written);
+/* The wave loads into LDS, without registers: at its issue, and when it arrives. */
+void checks_direct(struct wave *w, uint32_t address, uint32_t nbytes);
 bool checks_scalar_load(struct wave *w, uint64_t address, uint32_t nbytes);
 
 #endif

@@ -14,6 +14,7 @@
 
 #include "cache.h"
 #include "checks.h"
+#include "direct.h"
 
 /* Instructions that a wave runs before the next one's turn. */
 enum { SLICE = 2048, RANDOM_SLICE = 97, IDLE_PERIOD = 8 };
@@ -170,6 +171,7 @@ static void tear_down(struct dispatch *dispatch)
 {
     for (uint32_t i = 0; dispatch->group != NULL && i < dispatch->groups; ++i) {
         struct work_group *group = &dispatch->group[i];
+        direct_end(group);
         memory_end(group);
         checks_end(group);
         free(group->wave);

@@ -25,6 +25,7 @@ static enum unit unit_of(const char *name)
 {
     static const char *const control[] = {"s_waitcnt", "s_nop",   "s_barrier", "s_branch",
                                           "s_cbranch", "s_sleep", "s_endpgm",  NULL};
+    static const char *const memory[] = {"global_", "buffer_load_", "buffer_wbl2", NULL};
     static const char *const scalar_memory[] = {"s_load_", "s_memrealtime", NULL};
 
     if (starts_with_one(name, control))
@@ -40,12 +41,13 @@ static enum unit unit_of(const char *name)
     if (starts(name, "ds_"))
         return UNIT_LDS;
     /* Invalidates are counted by nothing, write-backs are. */
-    return starts(name, "global_") || starts(name, "buffer_wbl2") ? UNIT_MEMORY : UNIT_NONE;
+    return starts_with_one(name, memory) ? UNIT_MEMORY : UNIT_NONE;
 }
 
 static uint32_t destinations(const struct instruction *in)
 {
-    static const char *const none[] = {"s_cmp", "s_bitcmp", "global_store", "ds_write", NULL};
+    static const char *const none[] = {"s_cmp",    "s_bitcmp", "global_store", "global_load_lds_",
+                                       "ds_write", NULL};
     static const char *const two[] = {"v_add_co_",     "v_sub_co_",     "v_subrev_co_",
                                       "v_addc_co_",    "v_subb_co_",    "v_subbrev_co_",
                                       "v_mad_u64_u32", "v_mad_i64_i32", NULL};
@@ -59,8 +61,8 @@ static uint32_t destinations(const struct instruction *in)
 
 static bool reads_destination(const struct instruction *in)
 {
-    static const char *const names[] = {
-        "v_fmac_", "v_mac_", "v_writelane_", "s_addk_", "s_mulk_", "s_bitset1_", NULL};
+    static const char *const names[] = {"v_fmac_", "v_mac_",  "v_fma_mixlo_", "v_writelane_",
+                                        "s_addk_", "s_mulk_", "s_bitset1_",   NULL};
 
     return (in->bits & BIT_PRESERVE) != 0 || starts_with_one(in->name, names);
 }

@@ -165,15 +165,21 @@ static void after_vector_scalar(const struct instruction *to, enum architecture 
 
 /* ---- all ---- */
 
-static bool is_wide_store(const struct instruction *in)
+bool hazards_wide_store(const struct instruction *in)
 {
     return strncmp(in->name, "global_store", 12) == 0 && in->operand[1].registers > 2;
+}
+
+static bool goes_to_lds(const struct instruction *in)
+{
+    return strncmp(in->name, "global_load_lds_", 16) == 0;
 }
 
 static struct hazard hazard_between(const struct instruction *from, const struct instruction *to,
                                     enum architecture arch)
 {
     const bool vector = to->effects.unit == UNIT_VECTOR || to->effects.unit == UNIT_MATRIX;
+    const struct registers m0 = {FIRST_SCALAR + M0, 1};
     struct hazard h = {0, ""};
 
     if (from->effects.unit == UNIT_MATRIX)
@@ -185,8 +191,11 @@ static struct hazard hazard_between(const struct instruction *from, const struct
         else
             after_vector_result(from, to, arch, r, &h);
     }
+    /* checkReadM0Hazards */
+    if (from->effects.unit == UNIT_SCALAR && goes_to_lds(to) && writes(&from->effects, m0))
+        require(&h, 1, "a load to LDS reads m0 that a scalar instruction writes");
     /* checkVALUHazards: createsVALUHazard */
-    if (vector && is_wide_store(from) && writes(&to->effects, operand_registers(&from->operand[1])))
+    if (vector && hazards_wide_store(from) && writes(&to->effects, operand_registers(&from->operand[1])))
         require(&h, arch == ARCH_GFX90A ? 1 : 2,
                 "a write of what a store of more than 8 bytes reads");
     return h;
@@ -197,8 +206,10 @@ static uint32_t reach(const struct instruction *from)
 {
     if (from->effects.unit == UNIT_MATRIX)
         return 20;
-    if (is_wide_store(from))
+    if (hazards_wide_store(from))
         return 2;
+    if (from->effects.unit == UNIT_SCALAR)
+        return 1;
     return from->effects.unit == UNIT_VECTOR ? 5 : 0;
 }
 

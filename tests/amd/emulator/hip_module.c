@@ -12,7 +12,8 @@
 
 #include "hip_double.h"
 
-enum { MAX_KERNARG = 4096, PACKET_AT = MAX_KERNARG - 64, MAX_BLOCK = 1024, MAX_LDS = 65536 };
+enum { MAX_KERNARG = 4096, PACKET_AT = MAX_KERNARG - 64, MAX_BLOCK = 1024 };
+enum { LDS_NBYTES = 65536, LDS_NBYTES_GFX950 = 163840 };
 
 /* A kernel of a module, as hipModuleGetFunction returns it. */
 struct function {
@@ -126,8 +127,12 @@ struct launch_task {
 
 static void write_profile(const struct dispatch *dispatch, const char *path)
 {
+    enum { AT_ONCE = 1 << 20 }; /* so that other ranks' lines do not come between */
     FILE *file = fopen(path, "a");
+    char *buffer = malloc(AT_ONCE);
 
+    if (file != NULL && buffer != NULL)
+        (void)setvbuf(file, buffer, _IOFBF, AT_ONCE);
     for (uint32_t i = 0; file != NULL && i < dispatch->program->instructions; ++i)
         if (dispatch->profile[i] != 0)
             (void)fprintf(file, "%s %x %llu\n", dispatch->kernel->name,
@@ -135,6 +140,7 @@ static void write_profile(const struct dispatch *dispatch, const char *path)
                           (unsigned long long)dispatch->profile[i]);
     if (file != NULL)
         (void)fclose(file);
+    free(buffer);
 }
 
 /* Each process has a file of its own. */
@@ -219,10 +225,12 @@ HIP_API hip_result hipModuleLaunchKernel(struct function *function, unsigned int
         .shared = shared,
     };
 
+    const uint32_t room = function->program->arch == ARCH_GFX950 ? LDS_NBYTES_GFX950 : LDS_NBYTES;
+
     if (sticky_result() != HIP_SUCCESS)
         return sticky_result();
     if (gx * gy * gz == 0 || bx == 0 || bx > MAX_BLOCK || by != 1 || bz != 1 || extra != NULL ||
-        kernel->lds_nbytes + shared > MAX_LDS || kernel->kernarg_nbytes > PACKET_AT)
+        kernel->lds_nbytes + shared > room || kernel->kernarg_nbytes > PACKET_AT)
         return HIP_INVALID_VALUE;
     for (uint32_t i = 0; i < kernel->arguments; ++i)
         memcpy(launch.kernarg + kernel->argument[i].offset, parameters[i],

@@ -58,7 +58,7 @@ struct instruction {
     uint32_t address;
     uint32_t target;   /* of a branch: an index */
     uint32_t word;     /* s_waitcnt: vmcnt; v_pk_*: selects; bitop3; s_nop: cycles less one;
-                          v_mfma_*_f8f6f4: cbsz, and blgp << 8 */
+                          v_mfma_*_f8f6f4: cbsz, and blgp << 8; buffer_*: 1 if offen */
     int32_t offset[2]; /* s_waitcnt: lgkmcnt, or -1 */
     uint32_t bits;
     uint32_t operands;
@@ -76,11 +76,12 @@ struct operation {
 };
 
 extern const struct operation scalar_operations[], vector_operations[], memory_operations[],
-    matrix_operations[], vector_f64_operations[], vector_packed_operations[];
+    matrix_operations[], vector_f64_operations[], vector_packed_operations[], direct_operations[];
 
 enum wave_state { WAVE_RUNS, WAVE_SLEEPS, WAVE_AT_BARRIER, WAVE_ENDED };
 
 struct pending_store;
+struct direct_load;
 struct checks;
 struct races;
 
@@ -96,7 +97,8 @@ struct wave {
     struct pending_store *first_pending, *last_pending;
     uint64_t write_back_until; /* die clock; 0: none */
     uint64_t write_back_issued;
-    struct checks *checks; /* NULL if there are none */
+    struct direct_load *first_direct, *last_direct; /* that have not arrived in LDS */
+    struct checks *checks;                          /* NULL if there are none */
     uint32_t s[SCALAR_REGISTERS];
     uint32_t v[VECTOR_REGISTERS][LANES];
 };

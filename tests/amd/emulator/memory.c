@@ -35,7 +35,10 @@ static bool by_chance(const struct wave *w, uint32_t one_in)
     return next_random(&device_of(w)->random) % one_in == 0;
 }
 
-/* ---- memory itself: single copies of aligned words, so that a peer never sees half of one ---- */
+/* ---- memory itself: single copies of aligned words of up to eight bytes, so that a peer never
+ * sees half of one; of longer accesses it sees any part first ---- */
+
+enum { WORD_NBYTES = 8 };
 
 static void read_memory(uint64_t address, void *to, uint32_t nbytes)
 {
@@ -47,6 +50,9 @@ static void read_memory(uint64_t address, void *to, uint32_t nbytes)
     } else if (nbytes == 8 && address % 8 == 0) {
         const uint64_t value = __atomic_load_n((const uint64_t *)from, __ATOMIC_ACQUIRE);
         memcpy(to, &value, sizeof value);
+    } else if (nbytes > WORD_NBYTES && address % WORD_NBYTES == 0) {
+        read_memory(address + WORD_NBYTES, (uint8_t *)to + WORD_NBYTES, nbytes - WORD_NBYTES);
+        read_memory(address, to, WORD_NBYTES);
     } else {
         memcpy(to, from, nbytes);
         __atomic_thread_fence(__ATOMIC_ACQUIRE);
@@ -65,6 +71,11 @@ static void write_memory(uint64_t address, const void *from, uint32_t nbytes)
         uint64_t value;
         memcpy(&value, from, sizeof value);
         __atomic_store_n((uint64_t *)to, value, __ATOMIC_RELEASE);
+    } else if (nbytes > WORD_NBYTES && address % WORD_NBYTES == 0) {
+        /* In the same order as it is read: either half may be found new and the other old. */
+        write_memory(address + WORD_NBYTES, (const uint8_t *)from + WORD_NBYTES,
+                     nbytes - WORD_NBYTES);
+        write_memory(address, from, WORD_NBYTES);
     } else {
         __atomic_thread_fence(__ATOMIC_RELEASE);
         memcpy(to, from, nbytes);

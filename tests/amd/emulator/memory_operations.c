@@ -40,6 +40,41 @@ static void global_load(struct wave *w, const struct instruction *in, uint32_t n
     }
 }
 
+/* buffer_*: a descriptor of plain bytes in four scalar registers, of which only a raw buffer of as
+ * many bytes as 32 bits can say is known here; an offset in a vector register, a scalar one, and
+ * one of the instruction. */
+static bool buffer_base(struct wave *w, const struct instruction *in, uint64_t *base)
+{
+    enum { PLAIN_BYTES = 0x27000, ADDRESS_BITS = 48 };
+    const struct operand *descriptor = &in->operand[2];
+    const uint32_t *words = &w->s[descriptor->index];
+
+    if (in->word != 1 || descriptor->kind != OPERAND_SCALAR || descriptor->registers != 4 ||
+        words[1] >> (ADDRESS_BITS - 32) != 0 || words[2] != UINT32_MAX || words[3] != PLAIN_BYTES) {
+        fault(w, "a descriptor that the emulator does not know");
+        return false;
+    }
+    *base = scalar_pair(w, descriptor->index) + scalar32(w, &in->operand[3]) +
+            (uint64_t)(uint32_t)in->offset[0];
+    return true;
+}
+
+static void buffer_load(struct wave *w, const struct instruction *in, uint32_t nbytes)
+{
+    uint64_t base;
+
+    if (!buffer_base(w, in, &base))
+        return;
+    memory_issued(w);
+    FOR_ENABLED_LANES(w, l)
+    {
+        uint32_t words[4] = {0};
+        memory_load(w, base + w->v[in->operand[1].index][l], words, nbytes, in->bits);
+        for (uint32_t i = 0; i < nbytes / 4; ++i)
+            w->v[in->operand[0].index + i][l] = words[i];
+    }
+}
+
 /* From byte `first` of the data registers on. */
 static void global_store(struct wave *w, const struct instruction *in, uint32_t first,
                          uint32_t nbytes)
@@ -70,6 +105,13 @@ LOAD(global_load_dword, 4)
 LOAD(global_load_dwordx2, 8)
 LOAD(global_load_dwordx3, 12)
 LOAD(global_load_dwordx4, 16)
+#define BUFFER_LOAD(name, nbytes)                                                                  \
+    static void name(struct wave *w, const struct instruction *in)                                 \
+    {                                                                                              \
+        buffer_load(w, in, nbytes);                                                                \
+    }
+BUFFER_LOAD(buffer_load_dwordx3, 12)
+BUFFER_LOAD(buffer_load_dwordx4, 16)
 STORE(global_store_byte, 0, 1)
 STORE(global_store_byte_d16_hi, 2, 1)
 STORE(global_store_short, 0, 2)
@@ -231,6 +273,8 @@ const struct operation memory_operations[] = {
     TO_VECTOR(global_load_dwordx2, 3),
     TO_VECTOR(global_load_dwordx3, 3),
     TO_VECTOR(global_load_dwordx4, 3),
+    TO_VECTOR(buffer_load_dwordx3, 4),
+    TO_VECTOR(buffer_load_dwordx4, 4),
     TO_VECTOR(global_store_byte, 3),
     TO_VECTOR(global_store_byte_d16_hi, 3),
     TO_VECTOR(global_store_short, 3),

@@ -74,9 +74,9 @@ static const uint8_t *map_file(const char *path, size_t *nbytes)
 
 static const struct operation *find_operation(const char *name)
 {
-    const struct operation *const tables[] = {scalar_operations,     vector_operations,
-                                              memory_operations,     matrix_operations,
-                                              vector_f64_operations, vector_packed_operations};
+    const struct operation *const tables[] = {
+        scalar_operations,     vector_operations,        memory_operations, matrix_operations,
+        vector_f64_operations, vector_packed_operations, direct_operations};
 
     for (size_t i = 0; i < sizeof tables / sizeof tables[0]; ++i)
         for (const struct operation *row = tables[i]; row->name != NULL; ++row)
@@ -368,8 +368,9 @@ uint32_t program_nops(struct program *program, const struct kernel *kernel, uint
     *needed = 0;
     for (uint32_t i = kernel->entry; i < end; ++i) {
         struct instruction *in = &program->instruction[i];
-        /* Between two memory accesses it is for XNACK, see hazards.h. */
-        if (!in->is_nop ||
+        /* Between two memory accesses it is for XNACK, see hazards.h. After a store of 16 bytes it
+         * is inline assembly's, for whatever the compiler puts next. */
+        if (!in->is_nop || hazards_wide_store(&in[-1]) ||
             (in[-1].effects.unit == UNIT_MEMORY && in[1].effects.unit == UNIT_MEMORY))
             continue;
         ++count;

@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "checks.h"
+#include "direct.h"
 #include "dispatch.h"
 #include "machine.h"
 #include "memory.h"
@@ -162,6 +163,15 @@ COMPARE(s_cmp_ge_u32, uint32_t, scalar32, >=)
 COMPARE(s_cmp_lt_u32, uint32_t, scalar32, <)
 COMPARE(s_cmp_le_u32, uint32_t, scalar32, <=)
 /* Operand 1 is 16 bits, not sign-extended. */
+
+/* A constant of 16 bits has a sign. */
+static uint32_t scalar_or_short(const struct wave *w, const struct operand *o)
+{
+    return o->kind == OPERAND_CONSTANT ? (uint32_t)(int32_t)(int16_t)o->low : scalar32(w, o);
+}
+
+COMPARE(s_cmpk_gt_i32, int32_t, scalar_or_short, >)
+COMPARE(s_cmpk_lt_i32, int32_t, scalar_or_short, <)
 COMPARE(s_cmpk_gt_u32, uint32_t, scalar32, >)
 COMPARE(s_cmpk_lt_u32, uint32_t, scalar32, <)
 COMPARE(s_cmp_eq_i32, int32_t, scalar32, ==)
@@ -226,6 +236,7 @@ static void nothing(struct wave *w, const struct instruction *in)
 static void s_waitcnt(struct wave *w, const struct instruction *in)
 {
     memory_wait(w, in->word);
+    direct_wait(w, in->word);
     checks_wait(w, (int32_t)in->word, in->offset[0]);
 }
 
@@ -329,6 +340,8 @@ const struct operation scalar_operations[] = {
     COMPARISON(s_cmp_ge_u32),
     COMPARISON(s_cmp_lt_u32),
     COMPARISON(s_cmp_le_u32),
+    COMPARISON(s_cmpk_gt_i32),
+    COMPARISON(s_cmpk_lt_i32),
     COMPARISON(s_cmpk_gt_u32),
     COMPARISON(s_cmpk_lt_u32),
     COMPARISON(s_cmp_eq_i32),

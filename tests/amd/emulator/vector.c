@@ -257,7 +257,6 @@ BINARY(v_add_f32, as_bits(FA + FB))
 BINARY(v_sub_f32, as_bits(FA - FB))
 BINARY(v_mul_f32, as_bits(FA *FB))
 BINARY(v_pack_b32_f16, (a & 0xffff) | b << 16)
-BINARY(v_cvt_pk_f16_f32, half_bits(FA) | (uint32_t)half_bits(FB) << 16) /* gfx950 */
 TERNARY(v_fma_f32, as_bits(fmaf(FA, FB, FC)))
 /* operand 2 is the literal: a * K + c. fmamk rounds once, madmk twice. */
 TERNARY(v_fmamk_f32, as_bits(fmaf(FA, FB, FC)))
@@ -468,7 +467,6 @@ const struct operation vector_operations[] = {
     {"v_cmp_le_f32", v_cmp_le_f32, 3, OPERAND_SCALAR},
     {"v_cmp_u_f32", v_cmp_u_f32, 3, OPERAND_SCALAR},
     ROW(v_pack_b32_f16, 3),
-    ROW(v_cvt_pk_f16_f32, 3),
     ROW(v_not_b32, 2),
     ROW(v_bfrev_b32, 2),
     {"v_accvgpr_read_b32", v_mov_b32, 2, OPERAND_VECTOR},

@@ -131,7 +131,8 @@ IRIS_INLINE void join_waves(work_group wg, const decode_sums<kBlocks> &sums, int
             for (int32_t i = 0; i < 8; ++i) {
                 const floats16 &part = sums.part[b][i / 4];
                 const int32_t k = i % 4 * 4;
-                store_values(own + 8 * i, {part[k], part[k + 1], part[k + 2], part[k + 3]});
+                store_values<careful>(own + 8 * i,
+                                      {part[k], part[k + 1], part[k + 2], part[k + 3]});
             }
         }
         group_barrier(wg);

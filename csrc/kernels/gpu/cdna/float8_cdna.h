@@ -4,7 +4,7 @@
  * Float8 products on gfx942, which has the FNUZ formats, and gfx950, which has the OCP ones, under
  * the same names: fp8 with four bits of exponent, bf8 with five. The formats are in the
  * instructions, so each pair of them has a loop of its own. gfx950 multiplies 64 of K, a stage, in
- * one instruction, at twice the rate of its shorter ones.
+ * one instruction, at twice the rate of its shorter ones; its operands go to LDS directly.
  *
  * Operands that lie along M or N are transposed byte by byte on their way into LDS, by the loop for
  * operands of any layout.
@@ -56,6 +56,14 @@ template <bool kABf8, bool kBBf8> struct float8_pair : mfma_layout {
 #endif
     }
 
+    static constexpr int32_t kHalfProducts = 4;
+
+    /* See multiply_direct, of whose stages a half is what is a stage here. */
+    static IRIS_INLINE void multiply_half(accumulator &acc, const fragments (&half)[2], int32_t m)
+    {
+        multiply(acc, stage_fragments{{half[0], half[1]}}, m / 2, m % 2);
+    }
+
     static IRIS_INLINE void step(accumulator &acc, const char *a, const char *b)
     {
         stage_fragments stage;
@@ -76,6 +84,12 @@ template <bool kABf8, bool kBBf8> struct float8_pair : mfma_layout {
                   const tile_operand<float8_t> &operand_b, int32_t steps, gemm_shared *shared)
     {
         using T = float8_t;
+#if defined(__gfx950__)
+        if constexpr (!kAMn && !kBMn) {
+            multiply_direct<T, float8_pair>(wg, acc, operand_a, operand_b, steps / 2, shared);
+            return settle(acc);
+        }
+#endif
         run_loader<T, kAMn> a(operand_a, wg.thread);
         run_loader<T, kBMn> b(operand_b, wg.thread);
         char *store_a = shared->a[0] + share_offset<T, kAMn>(wg.thread);

@@ -127,10 +127,18 @@ template <> IRIS_INLINE uint32_t pack_pair<half_t>(float low, float high)
            (uint32_t)__builtin_bit_cast(uint16_t, (_Float16)high) << 16;
 }
 
+#if defined(__gfx950__)
+template <> IRIS_INLINE uint32_t pack_pair<bfloat16_t>(float low, float high)
+{
+    typedef __bf16 bfloats2 __attribute__((ext_vector_type(2)));
+    return __builtin_bit_cast(uint32_t, bfloats2{(__bf16)low, (__bf16)high});
+}
+#else
 template <> IRIS_INLINE uint32_t pack_pair<bfloat16_t>(float low, float high)
 {
     return bfloat16_bits(low) | bfloat16_bits(high) << 16;
 }
+#endif
 
 IRIS_INLINE uint32_t low_halves(uint32_t first, uint32_t second)
 {
@@ -141,6 +149,33 @@ IRIS_INLINE uint32_t high_halves(uint32_t first, uint32_t second)
 {
     return __builtin_amdgcn_perm(second, first, 0x07060302u);
 }
+
+/* As pack_pair, of values that are no NaN but such as are widened from the dtype: rounding does not
+ * carry these into the sign's place. */
+constexpr bool kRoundsInHardware =
+#if defined(__gfx950__)
+    true;
+#else
+    false;
+#endif
+
+template <typename T> IRIS_INLINE uint32_t pack_finite_pair(float low, float high)
+{
+    return pack_pair<T>(low, high);
+}
+
+#if !defined(__gfx950__)
+IRIS_INLINE uint32_t rounded_to_high_half(float value)
+{
+    const uint32_t bits = float_to_bits(value);
+    return bits + 0x7fffu + (bits >> 16 & 1u);
+}
+
+template <> IRIS_INLINE uint32_t pack_finite_pair<bfloat16_t>(float low, float high)
+{
+    return high_halves(rounded_to_high_half(low), rounded_to_high_half(high));
+}
+#endif
 
 /* ---- memory ---- */
 
@@ -155,12 +190,14 @@ IRIS_INLINE chunk16 load_chunk(const char *source)
  * twice. */
 #if defined(__gfx950__)
 constexpr stage_rows kStageRows = {64, 16, 64, 16};
+constexpr int32_t kDirectBytes = 4 * 32768; /* see direct_cdna.h */
 #else
 constexpr stage_rows kStageRows = {64, 16, 0, 16};
+constexpr int32_t kDirectBytes = 16; /* none */
 #endif
 
-/* A division takes dozens of instructions here. */
-constexpr bool kKeepsPlaces = true;
+constexpr bool kLoadsPacketsFirst = true;
+
 constexpr int32_t kSumBatch = 1, kScatteredSumBatch = 1;
 
 } // namespace iris

@@ -11,6 +11,12 @@
  * NOTE [write-back] A release at system scope writes the dirty lines of this XCD's L2 back
  * (buffer_wbl2). The compiler may drop the wait for it when the wave has nothing else outstanding,
  * so it is spelled out.
+ *
+ * NOTE [scoped stores] On gfx942 what a call hands to other work-groups and ranks is stored at
+ * system scope (`push`: sc0 sc1), which goes through L2 to memory. A wave that has waited for its
+ * stores has published them, and a release writes nothing back; a write-back would have to look
+ * through all of L2. So whatever a call stores for others has to be stored by `push`. gfx950 and
+ * gfx90a have the full release, and push as they store.
  */
 #ifndef IRIS_SYNC_CDNA_H
 #define IRIS_SYNC_CDNA_H
@@ -93,11 +99,22 @@ IRIS_INLINE void acquire(const uint32_t *)
     fence_acquire();
 }
 
-/* See NOTE [write-back]. */
-IRIS_INLINE void fence_release()
+/* Of all that this thread has stored, or was published to it, by whatever stores. See
+ * NOTE [write-back]. */
+IRIS_INLINE void write_back()
 {
     __builtin_amdgcn_fence(__ATOMIC_RELEASE, "");
     asm volatile("s_waitcnt vmcnt(0)" ::: "memory");
+}
+
+/* Of what was pushed. See NOTE [scoped stores]. */
+IRIS_INLINE void fence_release()
+{
+#if defined(__gfx942__)
+    drain_stores();
+#else
+    write_back();
+#endif
 }
 
 IRIS_INLINE uint64_t load_relaxed(const uint64_t *word)
@@ -117,16 +134,80 @@ IRIS_INLINE void replace_relaxed(uint32_t *word, uint32_t expected, uint32_t val
                                          __HIP_MEMORY_SCOPE_SYSTEM);
 }
 
-/* relaxed, system; each word whole. */
+/* ---- 16 bytes at system scope: C++ has no word for them ---- */
+
+typedef uint32_t words4 __attribute__((ext_vector_type(4)));
+
+template <int kBytes> struct word_of;
+template <> struct word_of<1> {
+    typedef uint8_t type;
+};
+template <> struct word_of<2> {
+    typedef uint16_t type;
+};
+template <> struct word_of<4> {
+    typedef uint32_t type;
+};
+template <> struct word_of<8> {
+    typedef uint64_t type;
+};
+
+/* relaxed, system; 16-byte aligned; each half whole. The compiler, which does not know what stands
+ * here, may write the registers of `value` next, for which the store needs wait states. */
+IRIS_INLINE void store_past_caches(void *target, words4 value)
+{
+#if defined(__gfx90a__)
+    asm volatile("global_store_dwordx4 %0, %1, off\n\ts_nop 0" ::"v"(target), "v"(value));
+#else
+    asm volatile("global_store_dwordx4 %0, %1, off sc0 sc1\n\ts_nop 1" ::"v"(target), "v"(value));
+#endif
+}
+
+/* relaxed, system; 16-byte aligned; each half whole. Of a wave's lanes none is 2 GiB from another.
+ * An instruction that the compiler knows, so that several are under way at once. */
+IRIS_INLINE words4 load_past_caches(const void *source)
+{
+#if defined(__gfx90a__)
+    constexpr int32_t kScope = 1; /* glc */
+#else
+    constexpr int32_t kScope = 1 + 16; /* sc0 sc1 */
+#endif
+    constexpr uint64_t kReach = UINT64_C(1) << 31;
+    constexpr uint32_t kPlainBytes = 0x27000; /* the descriptor's last word */
+    const uint64_t address = reinterpret_cast<uint64_t>(source);
+    const uint64_t base = (uint64_t)uniform((int64_t)address) - kReach;
+    const __amdgpu_buffer_rsrc_t memory = __builtin_amdgcn_make_buffer_rsrc(
+        reinterpret_cast<void *>(base), 0, UINT32_MAX, kPlainBytes);
+    return __builtin_bit_cast(words4, __builtin_amdgcn_raw_buffer_load_b128(
+                                          memory, (uint32_t)(address - base), 0, kScope));
+}
+
+/* Stores for other work-groups and ranks: what the next release publishes. See
+ * NOTE [scoped stores]. */
+template <typename T> IRIS_INLINE void push(T *target, const T &value)
+{
+#if defined(__gfx942__)
+    if constexpr (sizeof(T) == 16) {
+        store_past_caches(target, __builtin_bit_cast(words4, value));
+    } else {
+        using word = typename word_of<sizeof(T)>::type;
+        __hip_atomic_store(reinterpret_cast<word *>(target), __builtin_bit_cast(word, value),
+                           __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM);
+    }
+#else
+    *target = value;
+#endif
+}
+
 IRIS_INLINE void store_packet(iris_packet *target, uint64_t first, uint64_t second)
 {
-    __hip_atomic_store(&target->word[0], first, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM);
-    __hip_atomic_store(&target->word[1], second, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM);
+    store_past_caches(target, words4{(uint32_t)first, (uint32_t)(first >> 32), (uint32_t)second,
+                                     (uint32_t)(second >> 32)});
 }
 
 IRIS_INLINE iris_packet load_packet(const iris_packet *source)
 {
-    return {{load_relaxed(&source->word[0]), load_relaxed(&source->word[1])}};
+    return __builtin_bit_cast(iris_packet, load_past_caches(source));
 }
 
 /* relaxed: the new count, for an order that the end of the launch gives. */
@@ -161,7 +242,7 @@ IRIS_INLINE void add_release(uint32_t *word, uint32_t value)
     (void)__hip_atomic_fetch_add(word, value, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM);
 }
 
-/* acq_rel, system: each block writes back its own XCD's L2 before it counts in, because the last
+/* acq_rel, system: each block publishes what it has pushed before it counts in, because the last
  * one's signals cannot do that for the others. The new count. */
 IRIS_INLINE uint32_t count_in(uint32_t *counter)
 {
@@ -190,7 +271,8 @@ IRIS_INLINE bool try_abort(uint32_t *word, uint32_t value)
 {
     if (poll(word) != 0)
         return false;
-    store_release(word, value);
+    write_back();
+    store_relaxed(word, value);
     return true;
 }
 

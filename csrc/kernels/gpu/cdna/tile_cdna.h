@@ -79,6 +79,15 @@ IRIS_INLINE void keep_order()
     __builtin_amdgcn_sched_barrier(0);
 }
 
+} // namespace iris
+
+#if defined(__gfx950__)
+#include "direct_cdna.h"
+#endif
+
+namespace iris
+{
+
 /* Where a lane has what, whatever the elements are. */
 struct mfma_layout {
     static constexpr int32_t kHalf = kStageRowBytes / 2; /* of a stage's K, in bytes */
@@ -92,6 +101,48 @@ struct mfma_layout {
         for (int i = 0; i < 2; ++i)
             for (int j = 0; j < 2; ++j)
                 acc.block[i][j] = floats16{};
+    }
+
+    /* The sums are in registers here: the compiler would clear them anew for each way that leads
+     * from here to another loop. */
+    static IRIS_INLINE void hold(accumulator &acc)
+    {
+        for (int i = 0; i < 2; ++i)
+            for (int j = 0; j < 2; ++j)
+                asm volatile("" : "+v"(acc.block[i][j]));
+    }
+
+    /* Whether a sum of this wave is infinite or NaN, where it takes instructions to round such. */
+    template <typename Out> static IRIS_INLINE bool needs_care(const accumulator &acc)
+    {
+        if constexpr (sizeof(Out) == 4 || dtype_of<Out>::value == IRIS_DTYPE_F16 ||
+                      kRoundsInHardware) {
+            return false;
+        } else {
+            typedef float floats2 __attribute__((ext_vector_type(2)));
+            floats2 zero = {0, 0};
+#pragma unroll
+            for (int i = 0; i < 2; ++i)
+#pragma unroll
+                for (int j = 0; j < 2; ++j)
+#pragma unroll
+                    for (int k = 0; k < 16; k += 2)
+                        zero = __builtin_elementwise_fma(
+                            floats2{acc.block[i][j][k], acc.block[i][j][k + 1]}, floats2{0, 0},
+                            zero);
+            return __builtin_amdgcn_ballot_w64(__builtin_isunordered(zero.x, zero.y)) != 0;
+        }
+    }
+
+    /* A stage that goes to LDS directly is two steps. */
+    static IRIS_INLINE int32_t whole_steps(int32_t steps, bool mn)
+    {
+#if defined(__gfx950__)
+        return mn ? steps : steps & ~1;
+#else
+        (void)mn;
+        return steps;
+#endif
     }
 
     static IRIS_INLINE int32_t wave_row(int32_t thread)
@@ -203,6 +254,14 @@ template <typename T> struct matrix_unit : mfma_layout {
         }
     }
 
+    static constexpr int32_t kHalfProducts = 8;
+
+    /* See multiply_direct. */
+    static IRIS_INLINE void multiply_half(accumulator &acc, const fragments (&half)[2], int32_t m)
+    {
+        multiply(acc, half[m / 4], m / 2 % 2, m % 2);
+    }
+
     /* A wave is alone on its SIMD, so everything but MFMA has to issue and complete in the shadow
      * of its own MFMA. While the first half of stage s is multiplied, the second half is read from
      * LDS, stage s + 1, whose loads have arrived in registers, is stored there, and stage s + 3 is
@@ -213,6 +272,11 @@ template <typename T> struct matrix_unit : mfma_layout {
     multiply_runs(work_group wg, accumulator &acc, const tile_operand<T> &operand_a,
                   const tile_operand<T> &operand_b, int32_t steps, gemm_shared *shared)
     {
+#if defined(__gfx950__)
+        if constexpr (!kAMn && !kBMn)
+            return multiply_direct<T, matrix_unit>(wg, acc, operand_a, operand_b, steps / 2,
+                                                   shared);
+#endif
         run_loader<T, kAMn> a(operand_a, wg.thread);
         run_loader<T, kBMn> b(operand_b, wg.thread);
         char *store_a = shared->a[0] + share_offset<T, kAMn>(wg.thread);
@@ -234,6 +298,7 @@ template <typename T> struct matrix_unit : mfma_layout {
         b.load(chunks_b[0], steps > 3);
         group_barrier(wg);
         read(first, read_a, read_b);
+        hold(acc);
 
         const auto stage = [&](const int32_t here, const int32_t next) {
             keep_order();

@@ -128,6 +128,11 @@ template <> IRIS_INLINE uint32_t pack_pair<bfloat16_t>(float low, float high)
     return pair;
 }
 
+template <typename T> IRIS_INLINE uint32_t pack_finite_pair(float low, float high)
+{
+    return pack_pair<T>(low, high);
+}
+
 IRIS_INLINE uint32_t low_halves(uint32_t first, uint32_t second)
 {
     return (first & 0xffffu) | second << 16;
@@ -153,8 +158,9 @@ IRIS_INLINE chunk16 load_chunk(const char *source)
 /* Neither reading 8 rows' chunks nor writing a column of every eighth row meets a bank twice more
  * than it must. */
 constexpr stage_rows kStageRows = {80, 0, 16, 0};
+constexpr int32_t kDirectBytes = 16; /* none */
 
-constexpr bool kKeepsPlaces = false;
+constexpr bool kLoadsPacketsFirst = false;
 
 /* More than one, since few threads of a block sum; most where they store to one place only, so that
  * sums are all there is to do. */

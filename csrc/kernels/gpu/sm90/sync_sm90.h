@@ -134,6 +134,17 @@ IRIS_INLINE void store_relaxed(uint64_t *word, uint64_t value)
     asm volatile("st.relaxed.sys.global.u64 [%0], %1;" ::"l"(word), "l"(value) : "memory");
 }
 
+/* Stores for other work-groups and ranks: what the next release publishes. */
+template <typename T> IRIS_INLINE void push(T *target, const T &value)
+{
+    *target = value;
+}
+
+/* Before a signal for what earlier launches stored: a release covers it here. */
+IRIS_INLINE void write_back()
+{
+}
+
 /* release, system: everything this thread wrote before, or has been published to it, is visible
  * before `value` is. */
 IRIS_INLINE void store_release(uint32_t *word, uint32_t value)

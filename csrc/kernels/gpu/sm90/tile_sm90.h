@@ -32,6 +32,15 @@ template <typename T> struct matrix_unit {
                 acc.value[i][j] = 0.0f;
     }
 
+    static IRIS_INLINE void hold(accumulator &)
+    {
+    }
+
+    template <typename Out> static IRIS_INLINE bool needs_care(const accumulator &)
+    {
+        return false;
+    }
+
     static IRIS_INLINE int32_t a_offset(int32_t thread)
     {
         return stage_offset(thread / 16, 0);
@@ -61,6 +70,11 @@ template <typename T> struct matrix_unit {
                                                bits_to_float(column[j].word[e]), acc.value[i][j]);
             }
         }
+    }
+
+    static IRIS_INLINE int32_t whole_steps(int32_t steps, bool)
+    {
+        return steps;
     }
 
     /* While a stage is multiplied, the loads of the next are in flight. */
