@@ -195,7 +195,8 @@ static struct hazard hazard_between(const struct instruction *from, const struct
     if (from->effects.unit == UNIT_SCALAR && goes_to_lds(to) && writes(&from->effects, m0))
         require(&h, 1, "a load to LDS reads m0 that a scalar instruction writes");
     /* checkVALUHazards: createsVALUHazard */
-    if (vector && hazards_wide_store(from) && writes(&to->effects, operand_registers(&from->operand[1])))
+    if (vector && hazards_wide_store(from) &&
+        writes(&to->effects, operand_registers(&from->operand[1])))
         require(&h, arch == ARCH_GFX90A ? 1 : 2,
                 "a write of what a store of more than 8 bytes reads");
     return h;

@@ -8,8 +8,9 @@
  * The rules are those of the ISA documents of MI200 and MI300 (chapter 4, "Manually Inserted Wait
  * States"), with the numbers that LLVM's GCNHazardRecognizer has for gfx90a, gfx942 and gfx950;
  * each names that file's function. Instructions that the emulator refuses have no rules here:
- * v_div_fmas, DPP, MFMA of fp64, v_dot, permlane, conversions with scale, s_setreg. Nor is there one for runs of loads that XNACK may issue again (checkSoftClauseHazards),
- * which the compiler itself keeps here and there only.
+ * v_div_fmas, DPP, MFMA of fp64, v_dot, permlane, conversions with scale, s_setreg. Nor is there
+ * one for runs of loads that XNACK may issue again (checkSoftClauseHazards), which the compiler
+ * itself keeps here and there only.
  */
 #ifndef EMULATOR_HAZARDS_H
 #define EMULATOR_HAZARDS_H
