@@ -90,8 +90,8 @@ class _Float8Linear(_ParallelLinear):
                 f"float8_e5m2fnuz, got {float8_dtype}"
             )
         self.scales, self.float8_dtype = scales, float8_dtype
-        self.out_dtype = torch.get_default_dtype() if dtype is None else dtype
-        super().__init__(in_features, out_features, bias, dtype=self.out_dtype, **options)
+        self._drawn_in = dtype
+        super().__init__(in_features, out_features, bias, dtype=dtype, **options)
 
     def _divide(
         self,
@@ -119,6 +119,20 @@ class _Float8Linear(_ParallelLinear):
             super()._take("weight_scale", scale)
         super()._take(name, whole)
 
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        """As torch.nn.Module's, but that `to(dtype)`, `half()` and their like leave the weight and
+        its scales what they are."""
+        kept = [self._parameters[name] for name in ("weight", "weight_scale")]
+
+        def applied(tensor: Tensor) -> Tensor:
+            result: Tensor = fn(tensor)
+            if result.dtype == tensor.dtype or not any(tensor is one for one in kept):
+                return result
+            return tensor.to(result.device)
+
+        module: Self = super()._apply(applied, recurse)
+        return module
+
     def reset_parameters(self) -> None:
         """Draw the parameters as torch.nn.Linear does, and quantise the weight."""
         whole = nn.Linear(
@@ -126,7 +140,7 @@ class _Float8Linear(_ParallelLinear):
             self.out_features,
             self.bias is not None,
             device=self.weight.device,
-            dtype=self.out_dtype,
+            dtype=self._drawn_in,
         )
         for name, parameter in whole.named_parameters():
             self._take(name, parameter)
@@ -239,6 +253,11 @@ def _scales_of(weight: Any) -> str:
     return granularity
 
 
+def _cast(bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """The bias in the dtype of the result."""
+    return None if bias is None else bias.to(dtype)
+
+
 def _own_product(
     rows: Tensor,
     weight: Tensor,
@@ -287,7 +306,8 @@ class Float8ColumnParallelLinear(_Float8Linear, ColumnParallelLinear):
     float8_dtype : torch.dtype
         The format of both: what the device multiplies.
     dtype : torch.dtype or None
-        Of the bias and the result: bfloat16, float16 or float32. None: torch's default.
+        Of the bias. None: torch's default. The result has the input's: bfloat16, float16 or
+        float32.
     **options
         ctx, sequence_parallel, sequence_dim, sequence_sizes, gather_output and device, as
         ColumnParallelLinear's.
@@ -296,7 +316,7 @@ class Float8ColumnParallelLinear(_Float8Linear, ColumnParallelLinear):
     @staticmethod
     def _replicated_products(layers: Sequence[Any], rows: Tensor) -> list[Tensor]:
         a, scale = layers[0]._quantized(rows)
-        return _own_products(layers, a, scale)
+        return _own_products(layers, a, scale, rows.dtype)
 
     @staticmethod
     def _gathered_products(layers: Sequence[Any], rows: Tensor) -> list[Tensor]:
@@ -304,9 +324,10 @@ class Float8ColumnParallelLinear(_Float8Linear, ColumnParallelLinear):
         a, scale = first._quantized(rows)
         if len(layers) == 1:
             weight, bias = first._factors()
+            bias, scale_b = _cast(bias, rows.dtype), first._scale()
             return [
                 torch.ops.iris_c.scaled_gathered_matmul(
-                    a, weight, scale, first._scale(), bias, 0, first.out_dtype, first.group
+                    a, weight, scale, scale_b, bias, 0, rows.dtype, first.group
                 )
             ]
         if first.scales == "tensor":
@@ -315,14 +336,18 @@ class Float8ColumnParallelLinear(_Float8Linear, ColumnParallelLinear):
             layers,
             _gathered_bytes(a, first.group),
             torch.ops.iris_c.all_gather(scale, 0, first.group),
+            rows.dtype,
         )
 
 
-def _own_products(layers: Sequence[Any], a: Tensor, scale: Tensor) -> list[Tensor]:
+def _own_products(
+    layers: Sequence[Any], a: Tensor, scale: Tensor, out_dtype: torch.dtype
+) -> list[Tensor]:
     products = []
     for layer in layers:
         weight, bias = layer._factors()
-        products.append(_own_product(a, weight, scale, layer._scale(), bias, layer.out_dtype))
+        bias = _cast(bias, out_dtype)
+        products.append(_own_product(a, weight, scale, layer._scale(), bias, out_dtype))
     return products
 
 
@@ -347,8 +372,8 @@ class Float8RowParallelLinear(_Float8Linear, RowParallelLinear):
     float8_dtype : torch.dtype
         The format of both: what the device multiplies.
     dtype : torch.dtype or None
-        Of the bias, the result and the partial sums, which travel: bfloat16, float16 or float32.
-        None: torch's default.
+        Of the bias. None: torch's default. The result, and the partial sums, which travel, have the
+        input's: bfloat16, float16 or float32.
     **options
         ctx, sequence_parallel, sequence_dim, input_is_parallel and device, as RowParallelLinear's.
     """
@@ -356,13 +381,13 @@ class Float8RowParallelLinear(_Float8Linear, RowParallelLinear):
     def _sum(self, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         a, scale = self._quantized(rows)
         result: Tensor = torch.ops.iris_c.scaled_matmul_all_reduce(
-            a, weight, scale, self._scale(), bias, self.out_dtype, self.group
+            a, weight, scale, self._scale(), _cast(bias, rows.dtype), rows.dtype, self.group
         )
         return result
 
     def _share_of_sum(self, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         a, scale = self._quantized(rows)
         result: Tensor = torch.ops.iris_c.scaled_matmul_reduce_scatter(
-            a, weight, scale, self._scale(), bias, 0, self.out_dtype, self.group
+            a, weight, scale, self._scale(), _cast(bias, rows.dtype), 0, rows.dtype, self.group
         )
         return result

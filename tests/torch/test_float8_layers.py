@@ -91,7 +91,6 @@ def test_column_parallel(ctx, scales):
     ):
         linear = whole_layer(bias, dtype)
         layer = Float8ColumnParallelLinear.from_linear(linear, scales=scales, gather_output=gather)
-        assert layer.out_dtype == dtype
         assert layer.weight.dtype == FP8
         x = tokens("x", 2, 3, IN, dtype=dtype)
         expected = product(widened(x, scales), linear, scales)
@@ -174,6 +173,16 @@ def test_state(ctx):
     compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
     for one in (other, third, copy.deepcopy(layer), compiled):
         torch.testing.assert_close(one(x), layer(x), rtol=0, atol=0)
+    # Results have the input's dtype; what changes the dtypes of modules leaves the weight as it is.
+    expected = layer(x)
+    assert copy.deepcopy(layer).half().weight_scale.dtype == torch.float32
+    for dtype in (torch.bfloat16, torch.float16):
+        narrow = copy.deepcopy(layer).to(dtype)
+        assert narrow.weight.dtype == FP8
+        assert narrow.bias.dtype == dtype
+        for one in (layer, narrow):
+            assert torch.allclose(one(x.to(dtype)).float(), expected, rtol=0.1, atol=2.0)
+            assert one(x.to(dtype)).dtype == dtype
     with pytest.raises(RuntimeError, match="no gradient"):
         layer(x.requires_grad_())
     with torch.no_grad():
@@ -253,7 +262,6 @@ def _takes_torchaos(rank):
             wide = linear.weight.dequantize().double()
             column = Float8ColumnParallelLinear.from_float8_linear(linear, gather_output=True)
             row = Float8RowParallelLinear.from_float8_linear(linear, sequence_parallel=True)
-            assert column.out_dtype == row.out_dtype == torch.bfloat16
             x = tokens("x", 6, IN, dtype=torch.bfloat16)
             expected = widened(x, scales) @ wide.t() + linear.bias.double()
             close(column(x), expected, torch.bfloat16)
