@@ -77,6 +77,7 @@ class _Float8Linear(_ParallelLinear):
         out_features: int,
         bias: bool = True,
         *,
+        ctx: Named = None,
         scales: str = "row",
         float8_dtype: torch.dtype = torch.float8_e4m3fn,
         dtype: torch.dtype | None = None,
@@ -91,7 +92,7 @@ class _Float8Linear(_ParallelLinear):
             )
         self.scales, self.float8_dtype = scales, float8_dtype
         self._drawn_in = dtype
-        super().__init__(in_features, out_features, bias, dtype=dtype, **options)
+        super().__init__(in_features, out_features, bias, ctx=ctx, dtype=dtype, **options)
 
     def _divide(
         self,
@@ -300,6 +301,8 @@ class Float8ColumnParallelLinear(_Float8Linear, ColumnParallelLinear):
         Sizes of the whole layer.
     bias : bool
         Whether the layer adds b.
+    ctx : Context, str, ProcessGroup, DeviceMesh or None
+        The ranks, of one node. None: the context named 'default'.
     scales : str
         'row': a scale for each output feature, and each row of the input. 'tensor': one for the
         weight and, on each rank, one for the input.
@@ -309,7 +312,7 @@ class Float8ColumnParallelLinear(_Float8Linear, ColumnParallelLinear):
         Of the bias. None: torch's default. The result has the input's: bfloat16, float16 or
         float32.
     **options
-        ctx, sequence_parallel, sequence_dim, sequence_sizes, gather_output and device, as
+        sequence_parallel, sequence_dim, sequence_sizes, gather_output and device, as
         ColumnParallelLinear's.
     """
 
@@ -366,6 +369,8 @@ class Float8RowParallelLinear(_Float8Linear, RowParallelLinear):
         Sizes of the whole layer.
     bias : bool
         Whether the layer adds b.
+    ctx : Context, str, ProcessGroup, DeviceMesh or None
+        The ranks, of one node. None: the context named 'default'.
     scales : str
         'row': a scale for each output feature, and each row of the input. 'tensor': one for the
         weight and, on each rank, one for its input.
@@ -375,7 +380,7 @@ class Float8RowParallelLinear(_Float8Linear, RowParallelLinear):
         Of the bias. None: torch's default. The result, and the partial sums, which travel, have the
         input's: bfloat16, float16 or float32.
     **options
-        ctx, sequence_parallel, sequence_dim, input_is_parallel and device, as RowParallelLinear's.
+        sequence_parallel, sequence_dim, input_is_parallel and device, as RowParallelLinear's.
     """
 
     def _sum(self, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -3,6 +3,7 @@
 """`ctx=` of everything public: a context, its name, a process group or a mesh."""
 
 import inspect
+import types
 
 import pytest
 import torch
@@ -28,6 +29,21 @@ def forked(ctx):
         return torch.rand(1)
 
 
+class PerRow:
+    """As torchao has it."""
+
+
+def quantised():
+    """A layer with what a weight of torchao's says of itself."""
+    linear = nn.Linear(4, 4)
+    linear.weight.qdata, linear.weight.scale = iris_c.torch.quantize_float8(linear.weight.detach())
+    linear.weight.block_size = [1, 4]
+    linear.weight.act_quant_kwargs = types.SimpleNamespace(
+        granularity=PerRow(), float8_dtype=torch.float8_e4m3fn, hp_value_lb=None, hp_value_ub=None
+    )
+    return linear
+
+
 def calls():
     """name: what calls it with a `ctx`."""
     A = torch.ones(4, 4)
@@ -50,7 +66,8 @@ def calls():
     functions["several products"] = lambda ctx: iris_c.torch.matmul_replicated(A, [A], ctx=ctx)
     layers = {
         "ColumnParallelLinear": {}, "RowParallelLinear": {}, "KVParallelLinear": {"heads": 1},
-        "VocabParallelEmbedding": {},
+        "VocabParallelEmbedding": {}, "Float8ColumnParallelLinear": {},
+        "Float8RowParallelLinear": {},
     }  # fmt: skip
     for name, options in layers.items():
         layer = getattr(iris_c.torch, name)
@@ -58,6 +75,10 @@ def calls():
         if name != "VocabParallelEmbedding":
             functions[f"{name}.from_linear"] = lambda ctx, layer=layer, options=options: (
                 layer.from_linear(LINEAR, ctx=ctx, **options)
+            )
+        if name.startswith("Float8"):
+            functions[f"{name}.from_float8_linear"] = lambda ctx, layer=layer: (
+                layer.from_float8_linear(quantised(), ctx=ctx)
             )
     embedding = iris_c.torch.VocabParallelEmbedding
     return {
