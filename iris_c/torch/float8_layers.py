@@ -18,6 +18,7 @@ from torch.nn.functional import pad
 
 from iris_c.torch._groups import Named
 from iris_c.torch._parts import filled
+from iris_c.torch._scaled import DTYPES
 from iris_c.torch.layers import (
     ColumnParallelLinear,
     RowParallelLinear,
@@ -35,6 +36,16 @@ FORMATS = (
 )
 SCALES = ("row", "tensor")
 _MULTIPLE = 16  # torch._scaled_mm's, of K and N, on GPUs
+
+
+def _check_format(scales: str, float8_dtype: torch.dtype) -> None:
+    if scales not in SCALES:
+        raise ValueError(f"scales: expected 'row' or 'tensor', got {scales!r}")
+    if float8_dtype not in FORMATS:
+        raise ValueError(
+            "float8_dtype: expected torch.float8_e4m3fn, float8_e5m2, float8_e4m3fnuz or "
+            f"float8_e5m2fnuz, got {float8_dtype}"
+        )
 
 
 def quantize_float8(
@@ -57,13 +68,23 @@ def quantize_float8(
     -------
     tuple of Tensor
         (M, K) of float8_dtype, and the scales, float32.
+
+    Raises
+    ------
+    ValueError
+        An argument is none of these.
     """
+    _check_format(scales, float8_dtype)
+    if x.dim() != 2 or x.dtype not in DTYPES:
+        raise ValueError(
+            "x: expected a matrix of float32, float16 or bfloat16, got shape "
+            f"{tuple(x.shape)} of {x.dtype}"
+        )
     wide, largest = x.float(), torch.finfo(float8_dtype).max
-    sizes = wide.abs()
     if wide.numel() == 0:
         most = wide.new_zeros(x.shape[0] if scales == "row" else 1, 1)
     else:
-        most = sizes.amax(1, True) if scales == "row" else sizes.amax().view(1, 1)
+        most = wide.abs().amax(1 if scales == "row" else (0, 1), True)
     scale = (most / largest).clamp(min=torch.finfo(torch.float32).tiny)
     return (wide / scale).clamp(-largest, largest).to(float8_dtype), scale
 
@@ -83,13 +104,7 @@ class _Float8Linear(_ParallelLinear):
         dtype: torch.dtype | None = None,
         **options: Any,
     ) -> None:
-        if scales not in SCALES:
-            raise ValueError(f"scales: expected 'row' or 'tensor', got {scales!r}")
-        if float8_dtype not in FORMATS:
-            raise ValueError(
-                "float8_dtype: expected torch.float8_e4m3fn, float8_e5m2, float8_e4m3fnuz or "
-                f"float8_e5m2fnuz, got {float8_dtype}"
-            )
+        _check_format(scales, float8_dtype)
         self.scales, self.float8_dtype = scales, float8_dtype
         self._drawn_in = dtype
         super().__init__(in_features, out_features, bias, ctx=ctx, dtype=dtype, **options)
@@ -123,7 +138,7 @@ class _Float8Linear(_ParallelLinear):
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         """As torch.nn.Module's, but that `to(dtype)`, `half()` and their like leave the weight and
         its scales what they are."""
-        kept = [self._parameters[name] for name in ("weight", "weight_scale")]
+        kept = [self._parameters.get(name) for name in ("weight", "weight_scale")]
 
         def applied(tensor: Tensor) -> Tensor:
             result: Tensor = fn(tensor)
@@ -134,17 +149,8 @@ class _Float8Linear(_ParallelLinear):
         module: Self = super()._apply(applied, recurse)
         return module
 
-    def reset_parameters(self) -> None:
-        """Draw the parameters as torch.nn.Linear does, and quantise the weight."""
-        whole = nn.Linear(
-            self.in_features,
-            self.out_features,
-            self.bias is not None,
-            device=self.weight.device,
-            dtype=self._drawn_in,
-        )
-        for name, parameter in whole.named_parameters():
-            self._take(name, parameter)
+    def _drawn_dtype(self) -> torch.dtype | None:
+        return self._drawn_in
 
     @classmethod
     def from_linear(cls, linear: nn.Linear, *, ctx: Named = None, **options: Any) -> Self:
@@ -177,18 +183,9 @@ class _Float8Linear(_ParallelLinear):
         _check_whole(linear)
         weight: Any = linear.weight
         scales = _scales_of(weight)
-        with torch.device("meta"):
-            layer = cls(
-                linear.in_features,
-                linear.out_features,
-                linear.bias is not None,
-                ctx=ctx,
-                scales=scales,
-                float8_dtype=weight.qdata.dtype,
-                dtype=weight.dtype,
-                **options,
-            )
-        layer.to_empty(device=weight.qdata.device)
+        layer = cls._shaped_as(
+            linear, weight, ctx=ctx, scales=scales, float8_dtype=weight.qdata.dtype, **options
+        )
         layer._take("weight", weight.qdata)
         layer._take("weight_scale", weight.scale.reshape(-1, 1).float())
         if linear.bias is not None:

@@ -86,10 +86,14 @@ class _ParallelLinear(DividedModule, nn.Linear):
             self.out_features,
             self.bias is not None,
             device=self.weight.device,
-            dtype=self.weight.dtype,
+            dtype=self._drawn_dtype(),
         )
         for name, parameter in whole.named_parameters():
             self._take(name, parameter)
+
+    def _drawn_dtype(self) -> torch.dtype | None:
+        """Of what reset_parameters draws. None: torch's default."""
+        return self.weight.dtype
 
     @classmethod
     def from_linear(cls, linear: nn.Linear, *, ctx: Named = None, **options: Any) -> Self:
@@ -113,20 +117,25 @@ class _ParallelLinear(DividedModule, nn.Linear):
             A parameter is computed (by parametrize, weight_norm or prune), or not there yet.
         """
         _check_whole(linear)
+        layer = cls._shaped_as(linear, linear.weight, ctx=ctx, **options)
+        for name, parameter in linear.named_parameters(recurse=False):
+            layer._take(name, parameter)
+            getattr(layer, name).requires_grad_(parameter.requires_grad)
+        return layer.train(linear.training)
+
+    @classmethod
+    def _shaped_as(cls, linear: nn.Linear, weight: torch.Tensor, **options: Any) -> Self:
+        """One of the shape of `linear`, of the weight's dtype and device, without values."""
         with torch.device("meta"):
             layer = cls(
                 linear.in_features,
                 linear.out_features,
                 linear.bias is not None,
-                ctx=ctx,
-                dtype=linear.weight.dtype,
+                dtype=weight.dtype,
                 **options,
             )
-        layer.to_empty(device=linear.weight.device)
-        for name, parameter in linear.named_parameters(recurse=False):
-            layer._take(name, parameter)
-            getattr(layer, name).requires_grad_(parameter.requires_grad)
-        return layer.train(linear.training)
+        layer.to_empty(device=weight.device)
+        return layer
 
     # PEFT asks a layer for these, by names that transformers gave them: how the layer is divided,
     # as transformers' plans call it, and among whom. Its LoRA divides itself alike.

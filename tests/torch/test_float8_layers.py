@@ -77,6 +77,15 @@ def test_quantising(scales, format):
     assert error.max() > 0
     x[1, 3] = float("nan")
     assert quantize_float8(x, scales, format)[0].float().isnan().any()
+    for wrong in (
+        {"scales": "block"},
+        {"float8_dtype": torch.int8},
+        {"x": x[0]},
+        {"x": x.double()},
+    ):
+        name = next(iter(wrong))
+        with pytest.raises(ValueError, match=f"^{name}: expected"):
+            quantize_float8(**({"x": x} | wrong))
     for M in (0, 3):
         rows, scale = quantize_float8(torch.zeros(M, 0), scales, format)
         assert rows.shape == (M, 0)

@@ -487,12 +487,13 @@ static enum iris_status try_products(const struct plain_call *plain, struct iris
     struct iris_tensor joined;
     struct iris_product_step step;
 
-    for (int rank = 0; desc->pulls && rank < ctx->world_size; ++rank) {
-        step = step_of_shard(plain, ctx, storage, options, &target, rank);
-        IRIS_TRY(iris_product_try(ctx, storage, &step));
-    }
-    if (desc->pulls)
+    if (desc->pulls) {
+        for (int rank = 0; rank < ctx->world_size; ++rank) {
+            step = step_of_shard(plain, ctx, storage, options, &target, rank);
+            IRIS_TRY(iris_product_try(ctx, storage, &step));
+        }
         return IRIS_OK;
+    }
     if (desc->operation == IRIS_OP_MATMUL_ALL_GATHER) {
         step = step_of_rows(plain, ctx, &target, options);
     } else if (IRIS_IS_GATHERED_PRODUCT(desc->operation)) {
