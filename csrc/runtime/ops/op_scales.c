@@ -182,13 +182,6 @@ enum iris_status iris_describe_scales(const struct iris_context *ctx, const char
                          "trace: expected False on %s, as %s is %s, of which it has no traced "
                          "kernels, got True",
                          chip_of(ctx)->arch, name_of_A, iris_dtype_name(A->dtype));
-    /* Its kernels are there, but their results have been seen to be wrong on a GPU. */
-    if (chip_of(ctx)->sm90 && IRIS_IS_GATHERED_PRODUCT(desc->operation) &&
-        iris_op_desc_is_scaled(desc))
-        return IRIS_FAIL(IRIS_EINVAL,
-                         "%s: expected dtype float32, float16 or bfloat16 for %s on %s, got %s",
-                         name_of_A, iris_operation_name(desc->operation), chip_of(ctx)->arch,
-                         iris_dtype_name(A->dtype));
     /* A shard's blocks begin where it does, and those of B are to be the same. */
     if (desc->share_k != 0 && ctx->world_size > 1 && IRIS_SCALES_BY_BLOCKS(desc->scale_b) &&
         desc->share_k % IRIS_SCALE_BLOCK != 0)

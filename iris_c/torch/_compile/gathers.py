@@ -42,7 +42,7 @@ from iris_c.torch._compile.graphs import (
     value,
     written_before,
 )
-from iris_c.torch._compile.groups import Ranks, gathers, ranks_of
+from iris_c.torch._compile.groups import Ranks, ranks_of
 from iris_c.torch._compile.products import (
     Product,
     fused_call,
@@ -224,8 +224,6 @@ def _with_scales_of_shard(operand: Operand) -> Operand | None:
     assert product.scales is not None
     scale_a, scale_b = product.scales
     lead = value(gather.node).shape[: gather.dim]
-    if not gathers(gather.ranks):
-        return None
     if not (operand.is_A and not operand.transposed and not operand.divides_columns):
         return None
     if not equal(number_of(lead), 1):

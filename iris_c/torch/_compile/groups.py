@@ -55,11 +55,6 @@ def gives(dtype: torch.dtype, ranks: Ranks) -> bool:
     return ranks.device_type == "cpu" or dtype.itemsize == 2
 
 
-def gathers(ranks: Ranks) -> bool:
-    """Whether such products may gather their operand: not on NVIDIA's GPUs."""
-    return ranks.device_type == "cpu" or torch.version.hip is not None
-
-
 @functools.cache
 def _takes(dtype: torch.dtype, device_type: str) -> bool:
     try:
