@@ -6,11 +6,18 @@ fused operations in it, without the minutes that it takes to compile it."""
 from collections import Counter
 
 import torch
+import torch.distributed._functional_collectives as collectives
 from torch._dynamo.backends.common import aot_autograd
 from torch._functorch.partitioners import min_cut_rematerialization_partition
 from torch._inductor.decomposition import select_decomp_table
 
 from iris_c.torch._compile.fusion import fuse, fused_operations
+
+# As torch calls them, and as it did before 2.13.
+all_gather_single = getattr(collectives, "all_gather_single", None) or collectives.all_gather_tensor
+reduce_scatter_single = (
+    getattr(collectives, "reduce_scatter_single", None) or collectives.reduce_scatter_tensor
+)
 
 
 class Compiled:

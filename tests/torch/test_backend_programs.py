@@ -137,7 +137,7 @@ def _sharded(rank, folder):
     train(module, torch.optim.SGD(module.parameters(), 0.1), *mine(rank, world))
     for name, parameter in module.named_parameters():
         close(parameter.full_tensor(), expected[name])
-    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, output_dtype=torch.float32)
     rough = shard(model(), mp_policy=policy, reshard_after_forward=False)
     train(rough, torch.optim.SGD(rough.parameters(), 0.1), *mine(rank, world))
     for name, parameter in rough.named_parameters():

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.distributed._functional_collectives as collectives
-from compiled_graphs import Compiled
+from compiled_graphs import Compiled, all_gather_single, reduce_scatter_single
 from process_groups import DEVICE, distributed, starts_ranks
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
@@ -42,11 +42,11 @@ def all_reduce(x, op="sum", group=None):
 
 
 def scatter(x, dim, op="sum", group=None):
-    return collectives.reduce_scatter_single(x, op, dim, group or dist.group.WORLD)
+    return reduce_scatter_single(x, op, dim, group or dist.group.WORLD)
 
 
 def gather(x, dim, group=None):
-    return collectives.all_gather_single(x, dim, group or dist.group.WORLD)
+    return all_gather_single(x, dim, group or dist.group.WORLD)
 
 
 # ---- product, then all-reduce ----

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.distributed._functional_collectives as collectives
-from compiled_graphs import Compiled
+from compiled_graphs import Compiled, all_gather_single, reduce_scatter_single
 from process_groups import distributed, starts_ranks
 
 from iris_c.testing import run_ranks
@@ -23,7 +23,7 @@ def multiply(A, B, scale_a, scale_b, bias=None, dtype=torch.bfloat16):
 
 
 def gather(x):
-    return collectives.all_gather_single(x, 0, dist.group.WORLD)
+    return all_gather_single(x, 0, dist.group.WORLD)
 
 
 def summed(A, B, a, b, bias):
@@ -36,12 +36,12 @@ def summed_3d(A, B, a, b, bias):
 
 
 def scattered(A, B, a, b, bias):
-    return collectives.reduce_scatter_single(multiply(A, B, a, b), "sum", 0, dist.group.WORLD)
+    return reduce_scatter_single(multiply(A, B, a, b), "sum", 0, dist.group.WORLD)
 
 
 def scattered_sequence(A, B, a, b, bias):
     product = multiply(A, B, a, b).view(2, M // 2, N)
-    return collectives.reduce_scatter_single(product, "sum", 1, dist.group.WORLD)
+    return reduce_scatter_single(product, "sum", 1, dist.group.WORLD)
 
 
 def gathered(A, B, a, b, bias):

@@ -28,6 +28,19 @@ __all__ = ["CompilePass"]
 _COUNTED = "iris_c_"  # what the counters' names begin with
 
 
+class _Several(list[Any], CustomGraphPass):
+    """Passes one after the other: a list, as torch takes it, and a pass, as releases that take no
+    list do."""
+
+    def __call__(self, graph: Graph) -> None:
+        for one in self:
+            one(graph)
+
+    def uuid(self) -> Any:
+        known = [one.uuid() if isinstance(one, CustomGraphPass) else None for one in self]
+        return None if None in known else tuple(known)
+
+
 class _Pass(CustomGraphPass):
     """One of the two places. While nobody wants it, it does nothing."""
 
@@ -52,7 +65,7 @@ class _Pass(CustomGraphPass):
         passes = list(there) if isinstance(there, list | tuple) else [there]
         if self not in passes:
             passes = [one for one in passes if one is not None]
-            setattr(config, self.setting, [*passes, self] if passes else self)
+            setattr(config, self.setting, _Several([*passes, self]) if passes else self)
 
     def remove(self) -> None:
         """Leave what others have put there in the meantime."""
@@ -64,7 +77,7 @@ class _Pass(CustomGraphPass):
             setattr(config, self.setting, None)
         elif isinstance(there, list | tuple) and self in there:
             left = [one for one in there if one is not self]
-            setattr(config, self.setting, left if len(left) > 1 else left[0])
+            setattr(config, self.setting, _Several(left) if len(left) > 1 else left[0])
 
 
 _passes = (_Pass("joint_custom_pre_pass", False), _Pass("post_grad_custom_pre_pass", True))
