@@ -660,7 +660,7 @@ def init(
     local_size : int or None
         Bytes of the local arena, equal on all ranks: memory behind the heap that a rank allocates
         alone, for results that its peers write. None: IRIS_C_LOCAL_SIZE, or half of heap_size, at
-        most 512 MiB. 0: none.
+        most 2 GiB. 0: none.
 
     Returns
     -------

@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 DEFAULT_TIMEOUT = 30.0
-MOST_LOCAL = 512 << 20  # bytes of a local arena whose size is left open
+MOST_LOCAL = 2 << 30  # bytes of a local arena whose size is left open
 MOST_SECONDS = 1e9  # of a timeout
 MOST_THREADS = 256  # of a rank on the cpu
 BACKENDS = ("cpu", "cuda", "hip")

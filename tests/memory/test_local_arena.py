@@ -107,7 +107,7 @@ def test_there_may_be_no_arena():
 def test_default_size(monkeypatch):
     monkeypatch.delenv("IRIS_C_LOCAL_SIZE", raising=False)
     assert default_local_size(1 << 20) == 1 << 19
-    assert default_local_size(1 << 40) == 512 << 20
+    assert default_local_size(1 << 40) == 2 << 30
     with iris_c.init(heap_size=1 << 20, backend="cpu", rank=0, world_size=1) as ctx:
         assert ctx.local_size == 1 << 19
         assert ctx.group([0], heap_size=1 << 19).local_size == 1 << 18
