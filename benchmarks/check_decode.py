@@ -22,7 +22,7 @@ import sys
 import threading
 
 SHAPES = [(8192, 2048), (4096, 1024), (5120, 1024)]  # one, two, four blocks for a tile
-ROWS = [1, 8, 16, 33, 64, 128, 200, 256]
+ROWS = [1, 8, 16, 20, 33, 48, 64, 96, 128, 136, 200, 256]
 
 
 def cases(only):

@@ -24,7 +24,7 @@ except ModuleNotFoundError as missing:
 
 from iris_c import ccl, ops, tracing
 from iris_c._C import Buffer
-from iris_c.config import FusedConfig, set_batch_invariant
+from iris_c.config import FusedConfig, set_batch_invariant, set_prefetch_b
 from iris_c.context import Context, init
 from iris_c.errors import BackendError, HeapExhausted, PeerError, SignalTimeout
 from iris_c.ops import FusedWorkspace
@@ -48,5 +48,6 @@ __all__ = [
     "iris",
     "ops",
     "set_batch_invariant",
+    "set_prefetch_b",
     "tracing",
 ]

@@ -14,7 +14,7 @@ from typing import Any
 
 from iris_c import _C
 
-__all__ = ["Config", "FusedConfig", "set_batch_invariant"]
+__all__ = ["Config", "FusedConfig", "set_batch_invariant", "set_prefetch_b"]
 
 
 def _check_positive(name: str, value: int | None) -> None:
@@ -79,6 +79,11 @@ class FusedConfig:
         True: a row of the result has the same bits whatever M is and whatever stands in the other
         rows: one form, 'tiles', of one width, with K in one order. None: what
         :func:`iris_c.set_batch_invariant` has been told.
+    prefetch_b : bool or None
+        True: B may be read before what comes in front of the call on its stream has ended, and
+        none of that writes B. On sm_90a the form 'decode' then loads the first part of B while the
+        kernel in front ends; elsewhere it changes nothing. None: what
+        :func:`iris_c.set_prefetch_b` has been told.
     """
 
     block_size_m: int | None = None
@@ -94,6 +99,7 @@ class FusedConfig:
     overlap: bool | None = None
     form: str | None = None
     batch_invariant: bool | None = None
+    prefetch_b: bool | None = None
 
     def validate(self, world_size: int | None = None) -> None:
         """Raise ValueError, which names the field and its value, if no operation could run so.
@@ -118,6 +124,7 @@ class FusedConfig:
             self.overlap,
             self.form,
             self.batch_invariant,
+            self.prefetch_b,
         )
 
 
@@ -165,6 +172,7 @@ class Config:
             None,
             None,
             None,
+            None,
         )
 
 
@@ -184,3 +192,22 @@ def set_batch_invariant(invariant: bool) -> bool:
         What it was before.
     """
     return _C._set_batch_invariant(invariant)
+
+
+def set_prefetch_b(prefetch: bool) -> bool:
+    """Say what `prefetch_b` means where a FusedConfig, or no config, leaves it open.
+
+    For all contexts of the process. A program may say True as long as its weights are not written,
+    as while it serves a model: the last kernel that wrote them has ended before the one in front
+    of a call began. Ranks may differ.
+
+    Parameters
+    ----------
+    prefetch : bool
+
+    Returns
+    -------
+    bool
+        What it was before.
+    """
+    return _C._set_prefetch_b(prefetch)

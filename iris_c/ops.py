@@ -179,7 +179,7 @@ def _config_of(fields: tuple[Any, ...]) -> FusedConfig:
         "k_per_flag",
     )
     chosen = {name: value or None for name, value in zip(names, fields, strict=False)}
-    variant, layout, overlap, form, invariant = fields[len(names) :]
+    variant, layout, overlap, form, invariant, prefetch_b = fields[len(names) :]
     return FusedConfig(
         **chosen,
         all_reduce_variant=variant,
@@ -187,4 +187,5 @@ def _config_of(fields: tuple[Any, ...]) -> FusedConfig:
         overlap=overlap,
         form=form,
         batch_invariant=invariant,
+        prefetch_b=prefetch_b,
     )

@@ -113,8 +113,8 @@ int iris_py_config_from_tuple(PyObject *tuple, struct iris_config *out)
     };
     const int count = sizeof fields / sizeof fields[0];
 
-    if (!PyTuple_Check(tuple) || PyTuple_Size(tuple) != count + 5) {
-        PyErr_Format(PyExc_TypeError, "config: expected %d fields", count + 5);
+    if (!PyTuple_Check(tuple) || PyTuple_Size(tuple) != count + 6) {
+        PyErr_Format(PyExc_TypeError, "config: expected %d fields", count + 6);
         return -1;
     }
     for (int i = 0; i < count; i++) /* items are borrowed from the tuple */
@@ -125,7 +125,8 @@ int iris_py_config_from_tuple(PyObject *tuple, struct iris_config *out)
         config_choice("overlap", PyTuple_GetItem(tuple, count + 2), &config.overlap) < 0 ||
         config_form(PyTuple_GetItem(tuple, count + 3), &config.form) < 0 ||
         config_choice("batch_invariant", PyTuple_GetItem(tuple, count + 4),
-                      &config.batch_invariant) < 0)
+                      &config.batch_invariant) < 0 ||
+        config_choice("prefetch_b", PyTuple_GetItem(tuple, count + 5), &config.prefetch_b) < 0)
         return -1;
     *out = config;
     return 0;
@@ -134,13 +135,13 @@ int iris_py_config_from_tuple(PyObject *tuple, struct iris_config *out)
 PyObject *iris_py_config_to_tuple(const struct iris_config *config)
 {
     return Py_BuildValue(
-        "(iiiiiiiizsOzO)", config->block_size_m, config->block_size_n, config->block_size_k,
+        "(iiiiiiiizsOzOO)", config->block_size_m, config->block_size_n, config->block_size_k,
         config->group_size_m, config->num_sms, config->num_xcds, config->num_fetch_sms,
         config->k_per_flag,
         config->variant == IRIS_VARIANT_NONE ? NULL : iris_variant_name(config->variant),
         config->m_contiguous ? "m_contiguous" : "k_contiguous", choice_object(config->overlap),
         config->form == IRIS_FORM_NONE ? NULL : iris_form_name(config->form),
-        choice_object(config->batch_invariant));
+        choice_object(config->batch_invariant), choice_object(config->prefetch_b));
 }
 
 /* Whether an object of this type stays as it is: a FusedConfig or ccl.Config itself. One of a

@@ -175,16 +175,28 @@ PyDoc_STRVAR(set_batch_invariant_doc,
              "_set_batch_invariant($module, invariant, /)\n--\n\n"
              "Whether configs that leave batch_invariant open mean True; what it was before.");
 
-static PyObject *ops_set_batch_invariant(PyObject *IRIS_UNUSED(module), PyObject *invariant)
+static PyObject *set_meaning(const char *name, PyObject *value, bool before, void (*set)(bool))
 {
-    const bool before = iris_is_batch_invariant();
-
-    if (!PyBool_Check(invariant)) {
-        (void)iris_py_type_error("invariant", "a bool", invariant);
+    if (!PyBool_Check(value)) {
+        (void)iris_py_type_error(name, "a bool", value);
         return NULL;
     }
-    iris_set_batch_invariant(invariant == Py_True);
+    set(value == Py_True);
     return PyBool_FromLong(before);
+}
+
+static PyObject *ops_set_batch_invariant(PyObject *IRIS_UNUSED(module), PyObject *invariant)
+{
+    return set_meaning("invariant", invariant, iris_is_batch_invariant(), iris_set_batch_invariant);
+}
+
+PyDoc_STRVAR(set_prefetch_b_doc,
+             "_set_prefetch_b($module, prefetch, /)\n--\n\n"
+             "Whether configs that leave prefetch_b open mean True; what it was before.");
+
+static PyObject *ops_set_prefetch_b(PyObject *IRIS_UNUSED(module), PyObject *prefetch)
+{
+    return set_meaning("prefetch", prefetch, iris_prefetches_b(), iris_set_prefetch_b);
 }
 
 /* ---- facts about the build and the machine ---- */
@@ -277,6 +289,7 @@ PyMethodDef iris_py_ops_methods[] = {
     {"_auto_config", ops_auto_config, METH_VARARGS, auto_config_doc},
     {"_explain", ops_explain, METH_VARARGS, explain_doc},
     {"_set_batch_invariant", ops_set_batch_invariant, METH_O, set_batch_invariant_doc},
+    {"_set_prefetch_b", ops_set_prefetch_b, METH_O, set_prefetch_b_doc},
     {"_log_choices", ops_log_choices, METH_O, log_choices_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -261,12 +261,17 @@ struct iris_config {
     enum iris_variant variant; /* of a product: of its form TILES */
     enum iris_form form;       /* of a product */
     enum iris_choice batch_invariant; /* of a product: a row's bits do not depend on the others */
+    enum iris_choice prefetch_b; /* the same: B may be read while launches in front still run */
 };
 
 /* Whether configs that leave batch_invariant open mean IRIS_YES. For all contexts of the process.
  */
 void iris_set_batch_invariant(bool invariant);
 bool iris_is_batch_invariant(void);
+
+/* The same of prefetch_b. */
+void iris_set_prefetch_b(bool prefetch);
+bool iris_prefetches_b(void);
 
 /* IRIS_EINVAL naming the field and the value. world_size 0 skips what depends on it. */
 enum iris_status iris_config_validate(const struct iris_config *config, int world_size);

@@ -132,13 +132,13 @@ def modelled(row):
 FAR = ("all_gather_matmul_hbm_buffer", 4096, 1536, 4096, 4)
 
 
-def check_losses(losses, few):
-    """Within 5 % in all rows but ``few``, and in none further than 16 %, but for the one row."""
-    assert len(losses) > 550
+def check_losses(losses, few, most):
+    """Within 5 % in all rows but ``few``, and in none further than ``most``, but for the one."""
+    assert len(losses) > 1000
     worst = sorted((loss, name) for name, loss in losses.items())
     assert sum(loss > 1.05 for loss in losses.values()) <= few, worst[-12:]
     assert losses[FAR] < 1.28
-    assert max(loss for name, loss in losses.items() if name != FAR) < 1.16, worst[-3:]
+    assert max(loss for name, loss in losses.items() if name != FAR) < most, worst[-3:]
 
 
 def named(row):
@@ -146,15 +146,17 @@ def named(row):
 
 
 def test_the_form_is_near_the_fastest_measured():
-    """Within 5 % in 15 rows of 16, of which some are best in each form."""
+    """Of the forms that were measured of a row. Within 5 % in 29 rows of 30, of which some are best
+    in each form."""
     losses, best = {}, set()
     for row in FORMS["rows"]:
-        times = row["us"]
+        times, seconds = row["us"], modelled(row)
         best.add(min(times, key=times.get))
-        losses[named(row)] = times[chosen(row).chosen.value] / min(times.values())
+        form = min(set(seconds) & set(times), key=seconds.get)
+        losses[named(row)] = times[form] / min(times.values())
     assert best == {"tiles", "plain", "decode"}
     assert len(losses) == len(FORMS["rows"]), "each row is of another product"
-    check_losses(losses, few=len(losses) // 16)
+    check_losses(losses, few=len(losses) // 30, most=1.14)
 
 
 def test_a_layer_that_is_left_out_gets_a_near_form():
@@ -172,7 +174,7 @@ def test_a_layer_that_is_left_out_gets_a_near_form():
             scaled[form] = model[form] * statistics.geometric_mean(ratios)
         form = min(scaled, key=scaled.get)
         losses[named(row)] = row["us"][form] / min(row["us"].values())
-    check_losses(losses, few=len(losses) // 10)
+    check_losses(losses, few=len(losses) // 10, most=1.24)
 
 
 def test_few_rows_stream_the_weights_once():

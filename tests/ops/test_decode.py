@@ -134,6 +134,59 @@ def test_no_columns_of_A(ctx):
 
 
 @ranks(2)
+def test_the_first_weights_are_loaded_early(ctx):
+    """Fewer steps of K than a ring has stages, and more; B's rows contiguous, and its columns."""
+    shapes = ((1, 130, 40), (9, 200, 700), (40, 64, 2100), (100, 2100, 72))
+    for turn, (M, N, K) in enumerate(shapes * 2):
+        case = cases.Case(M, N, K, b=("transposed", "row")[turn // len(shapes)])
+        A, B = cases.operands(case, ctx.rank, torch.bfloat16)
+        C = cases.poisoned(torch.empty(M, N, dtype=torch.bfloat16))
+        if ctx.backend != "cpu":
+            torch.cuda.synchronize()  # B has been written
+        if turn % 2 == 0:
+            early = iris_c.FusedConfig(form="decode", prefetch_b=True)
+            ctx.ops.matmul_all_reduce(C, A, B, config=early)
+        else:
+            assert iris_c.set_prefetch_b(True) is False
+            ctx.ops.matmul_all_reduce(C, A, B, config=iris_c.FusedConfig(form="decode"))
+            assert iris_c.set_prefetch_b(False) is True
+        cases.check_close(C, *cases.reference(case, ctx.world_size, torch.bfloat16))
+    with pytest.raises(TypeError, match="prefetch: expected a bool"):
+        iris_c.set_prefetch_b(1)
+    with pytest.raises(TypeError, match="prefetch_b: expected a bool or None"):
+        iris_c.FusedConfig(prefetch_b=1).validate()
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@ranks(2, 3)
+def test_nans_travel(ctx, operation):
+    """Also those whose bits are all ones, which a packet holds while it is empty."""
+    world = ctx.world_size
+    for dtype in HALVES:
+        A = torch.ones(6, 16, dtype=dtype)
+        A.view(torch.int16)[2] = -1
+        B, bias = torch.ones(16, 72, dtype=dtype), None
+        if not operation.startswith("scatter"):
+            bias = torch.zeros(72, dtype=dtype)
+            bias.view(torch.int16)[5] = -1
+        C = torch.zeros(6 * world if operation == "all_gather" else 6, 72, dtype=dtype)
+        expected = torch.full((6, 72), 16.0 * (1 if operation == "all_gather" else world))
+        expected[2] = torch.nan
+        if bias is not None:
+            expected[:, 5] = torch.nan
+        if operation == "all_gather":
+            ctx.ops.matmul_all_gather(C, A, B, bias=bias, config=config(operation))
+            expected = expected.repeat(world, 1)
+        elif operation.startswith("scatter"):
+            dim = 0 if operation == "scatter_rows" else 1
+            C, expected = (x.chunk(world, dim)[ctx.rank].contiguous() for x in (C, expected))
+            ctx.ops.matmul_reduce_scatter(C, A, B, dim=dim, config=config(operation))
+        else:
+            ctx.ops.matmul_all_reduce(C, A, B, bias=bias, config=config(operation))
+        torch.testing.assert_close(C.float(), expected, rtol=0, atol=0, equal_nan=True)
+
+
+@ranks(2)
 def test_what_it_is_not_for(ctx):
     def call(rows, dtype=torch.bfloat16, **fields):
         A, B, C = (torch.zeros(s, dtype=dtype) for s in ((rows, 8), (8, 16), (rows, 16)))

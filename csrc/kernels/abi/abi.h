@@ -474,14 +474,14 @@ struct iris_decode_layout {
     int32_t exchange; /* enum iris_decode_exchange */
     int32_t world_size;
     int32_t rows, cols; /* of one rank's product */
-    int32_t row_words;  /* words of eight bytes, four elements, in a row */
+    int32_t row_words;  /* words of eight elements in a row */
     int32_t share_rows; /* IRIS_DECODE_SCATTER: of a rank's share; one of them is 0 */
     int32_t share_cols;
     int32_t owned_groups; /* IRIS_DECODE_BY_OWNERS: groups of words of a row, at most */
     int64_t slots;        /* packets from one rank to one */
     int64_t results;      /* IRIS_DECODE_BY_OWNERS: index of the first sum */
     int64_t partials;     /* index of the first partial sum */
-    int64_t packets;      /* of one half */
+    int64_t packets;      /* of one half, all of them bare */
 };
 
 /* Products of few rows. The rows of A are the tokens, B has the weights. */
@@ -492,7 +492,9 @@ struct iris_decode_args {
     /* gfx: rounds of a tile, which are dealt to the work-groups in portions of `quantum`; see
      * iris_decode_begin. */
     int32_t rounds, quantum, share, longer;
-    uint32_t pad;
+    /* sm_90a: the weights are loaded before the launch in front has ended, which does not write
+     * them. */
+    uint32_t prefetches_b;
 };
 
 /* all_gather, broadcast, all_to_all, gather, scatter: each sender r sends `nbytes` from

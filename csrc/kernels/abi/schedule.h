@@ -210,17 +210,17 @@ IRIS_FUNCTION bool iris_packet_all_own(const struct iris_packet_layout *l)
 /* ---- products of few rows, in the form DECODE ---- */
 
 #define IRIS_DECODE_MAX_ROWS 256
-/* Elements of a word, and words that go together: a row of a tile of 64 columns. Pairs of such rows
- * are dealt to the ranks, so that the threads of a warp, which each have a word, have the same
- * owner, and neighbouring tiles and pairs have different ones. */
+/* Elements of a word, which is the data of a packet, and words that go together: a row of a tile of
+ * 64 columns. Pairs of such rows are dealt to the ranks, so that neighbouring threads, which each
+ * have a word, have the same owner, and neighbouring tiles and pairs have different ones. */
 #define IRIS_DECODE_COLS 64
-#define IRIS_DECODE_WORD 4
+#define IRIS_DECODE_WORD 8
 #define IRIS_DECODE_GROUP (IRIS_DECODE_COLS / IRIS_DECODE_WORD)
 /* gfx: of K, what a wave multiplies at a time, and rows at most. */
 #define IRIS_DECODE_STEP 64
 #define IRIS_DECODE_WAVE_ROWS 128
 
-/* A word of a rank's product: elements 4 word ... 4 word + 3 of a row. */
+/* A word of a rank's product: elements 8 word ... 8 word + 7 of a row. */
 struct iris_decode_place {
     int32_t row, word;
 };

@@ -19,10 +19,14 @@
 namespace iris
 {
 
+/* Whether a kernel's warps wait for the launch in front where they need to, each by itself. */
+template <typename Args> constexpr bool kFollowsByWarps = false;
+template <> constexpr bool kFollowsByWarps<iris_decode_args> = true;
+
 /* See IRIS_BEGINS_EARLY. Also without such a launch: then neither does anything. */
-template <iris_variant kVariant> IRIS_INLINE void begin_after_the_one_before()
+template <iris_variant kVariant, typename Args> IRIS_INLINE void begin_after_the_one_before()
 {
-    if constexpr (IRIS_BEGINS_EARLY(IRIS_TARGET_IS_SM90, kVariant))
+    if constexpr (IRIS_BEGINS_EARLY(IRIS_TARGET_IS_SM90, kVariant) && !kFollowsByWarps<Args>)
         follow_previous_launch();
 }
 
@@ -38,7 +42,7 @@ template <iris_variant kVariant> IRIS_INLINE void begin_after_the_one_before()
     IRIS_KERNEL(IRIS_BLOCK_THREADS(IRIS_TARGET_IS_SM90, IRIS_OP_##operation, IRIS_DTYPE_##dtype))  \
     iris_##operation##_##variant##_##dtype(IRIS_ARGUMENTS(arguments) args)                         \
     {                                                                                              \
-        iris::begin_after_the_one_before<IRIS_VARIANT_##variant>();                                \
+        iris::begin_after_the_one_before<IRIS_VARIANT_##variant, arguments>();                     \
         const iris::work_group wg = iris::whole_block(IRIS_GROUP_THREADS(IRIS_OP_##operation));    \
         kernel(wg, iris::args_in_lds(wg, args));                                                   \
     }

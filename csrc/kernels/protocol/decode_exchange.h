@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The iris_c authors
  *
- * What goes on between ranks in the form DECODE: products of few rows, whose words travel as
- * packets (sync.h, NOTE [packets]) as soon as they are made. For all targets and all operations;
- * the product is each target's own.
+ * What goes on between ranks in the form DECODE: products of few rows, whose words travel as bare
+ * packets (sync.h, NOTE [bare packets]) as soon as they are made. For all targets and all
+ * operations; the product is each target's own.
  *
  *   TO_ALL      every rank sends its partial product to all, and adds up everything: one hop
  *   BY_OWNERS   words are dealt to the ranks; an owner adds its words up and sends the sums to
@@ -20,50 +20,62 @@
  * add them up. Ranks are added in their order, in fp32, from the same bits: all ranks get the same
  * bits, in every run.
  *
- * Every rank gets a packet from every peer in every call, as NOTE [packets] wants of a call without
- * other signals: of TO_ALL and GATHER each word, of SCATTER each word of its share, which has one;
- * of BY_OWNERS the sums of each owner, who owns something (iris_decode_all_own) and waits for all
- * ranks' partials of it. Who sends waits for nothing but the product; sums are sent by threads that
- * wait for partials alone, and results are awaited last: waits form no circle, as long as all
- * work-groups are resident.
+ * Every rank gets a packet from every peer in every call, as NOTE [bare packets] wants of a call
+ * without other signals: of TO_ALL and GATHER each word, of SCATTER each word of its share, which
+ * has one; of BY_OWNERS the sums of each owner, who owns something (iris_decode_all_own) and waits
+ * for all ranks' partials of it. Who sends waits for nothing but the product; sums are sent by
+ * threads that wait for partials alone, and results are awaited last: waits form no circle, as long
+ * as all work-groups are resident.
  */
 #ifndef IRIS_DECODE_EXCHANGE_H
 #define IRIS_DECODE_EXCHANGE_H
 
 #include "kernels/abi/schedule.h"
-#include "kernels/base/reduce_ops.h"
-#include "packet_sync.h"
+#include "packet_data.h"
 
 namespace iris
 {
 
-/* A packet that is awaited; NULL: none is. */
+/* A bare packet that is awaited; NULL: none is. */
 struct awaited_packet {
-    const iris_packet *packet;
+    iris_packet *packet;
     int32_t source;
 };
 
-/* As receive_packets (packet_sync.h), of packets that lie anywhere. */
-template <int kCount>
+/* As receive_bare_packets (packet_sync.h), of packets that lie anywhere. */
+template <typename T, int kCount>
 IRIS_INLINE bool receive_any(const call_state &call, const awaited_packet (&from)[kCount],
-                             uint64_t (&data)[kCount])
+                             packet_data<T> (&data)[kCount])
 {
-    return wait_for_words(call, IRIS_SIGNAL_PARTIAL, [&](uint32_t &seen) {
+    const bool complete = wait_for_words(call, IRIS_SIGNAL_PARTIAL, [&](uint32_t &) {
         int32_t missing = -1;
         IRIS_UNROLL
-        for (int32_t q = 0; q < kCount; ++q)
-            if (from[q].packet != nullptr &&
-                !look_at_packet(call, load_packet(from[q].packet), data[q], seen))
+        for (int32_t q = 0; q < kCount; ++q) {
+            if (from[q].packet == nullptr)
+                continue;
+            const iris_packet packet = load_packet(from[q].packet);
+            data[q] = {{packet.word[0], packet.word[1]}};
+            if (!has_come(packet))
                 missing = from[q].source;
+        }
         return missing;
     });
+    if (!complete)
+        return false;
+    IRIS_UNROLL
+    for (int32_t q = 0; q < kCount; ++q)
+        if (from[q].packet != nullptr)
+            empty_packet(from[q].packet);
+    return true;
 }
 
 template <typename T> class decode_exchange
 {
   public:
     typedef iris_decode_place place;
+    typedef packet_data<T> data_t;
     static constexpr int32_t kWordElements = IRIS_DECODE_WORD;
+    static_assert(kTravelsBare<T> && kWordElements == kPacketElements<T>, "a word is a packet's");
 
     IRIS_INLINE decode_exchange(const iris_decode_args &args, const call_state &call)
         : reduce_(args.product.reduce), layout_(args.layout), call_(call),
@@ -84,15 +96,13 @@ template <typename T> class decode_exchange
         const int32_t receivers = iris_decode_receivers(&layout_, at, &first);
         if (layout_.exchange == IRIS_DECODE_GATHER)
             add_bias(at.row, at.word * kWordElements, values);
-        const uint64_t data = pack_word<T>(values);
+        const data_t data = sendable<T>(pack_data<T>(values));
         IRIS_NO_UNROLL
         for (int32_t i = 0; i < receivers; ++i) {
             /* Not all ranks to the same one first. */
             const int32_t receiver = receivers == world_ ? after(rank_, i + 1) : first + i;
-            send_packet(call_,
-                        packet_at(call_, receiver,
-                                  rank_ * layout_.slots + iris_decode_slot(&layout_, receiver, at)),
-                        data);
+            send_data<T>(call_, receiver,
+                         rank_ * layout_.slots + iris_decode_slot(&layout_, receiver, at), data);
         }
     }
 
@@ -101,10 +111,15 @@ template <typename T> class decode_exchange
     IRIS_INLINE void send_partial(int32_t group, place at,
                                   const float (&values)[kWordElements]) const
     {
-        iris_packet *target = partial_of(group, at);
-        const float low[2] = {values[0], values[1]}, high[2] = {values[2], values[3]};
-        send_packet(call_, target, pack_word<float>(low));
-        send_packet(call_, target + 1, pack_word<float>(high));
+        const int64_t index = partial_of(group, at);
+        IRIS_UNROLL
+        for (int32_t i = 0; i < kPartPackets; ++i) {
+            packet_values<float> part;
+            IRIS_UNROLL
+            for (int32_t k = 0; k < kPacketElements<float>; ++k)
+                part[k] = values[i * kPacketElements<float> + k];
+            send_data<float>(call_, rank_, index + i, sendable<float>(pack_data<float>(part)));
+        }
     }
 
     /* Puts the sums of the groups [first, end) before those of this one, in their order. false: one
@@ -114,26 +129,22 @@ template <typename T> class decode_exchange
     {
         float sums[kWordElements] = {};
         IRIS_NO_UNROLL
-        for (int32_t group = first; group < end; group += kPartials) {
-            awaited_packet from[2 * kPartials];
-            uint64_t data[2 * kPartials] = {};
+        for (int32_t group = first; group < end; ++group) {
+            awaited_packet from[kPartPackets];
+            packet_data<float> data[kPartPackets] = {};
             IRIS_UNROLL
-            for (int32_t q = 0; q < 2 * kPartials; ++q) {
-                const bool awaited = group + q / 2 < end;
-                from[q] = {awaited ? partial_of(group + q / 2, at) + q % 2 : nullptr, rank_};
-            }
-            if (!receive_any(call_, from, data))
+            for (int32_t q = 0; q < kPartPackets; ++q)
+                from[q] = {bare_packet_at(call_, rank_, partial_of(group, at) + q), rank_};
+            if (!receive_any<float>(call_, from, data))
                 return false;
             IRIS_UNROLL
-            for (int32_t q = 0; q < 2 * kPartials; ++q) {
-                float part[2];
-                if (group + q / 2 >= end)
-                    continue;
-                unpack_word<float>(data[q], part);
+            for (int32_t q = 0; q < kPartPackets; ++q) {
+                packet_values<float> part;
+                unpack_data<float>(data[q], part);
                 IRIS_UNROLL
-                for (int32_t i = 0; i < 2; ++i) {
-                    float &sum = sums[q % 2 * 2 + i];
-                    sum = group + q / 2 == first ? part[i] : sum + part[i];
+                for (int32_t k = 0; k < kPacketElements<float>; ++k) {
+                    float &sum = sums[q * kPacketElements<float> + k];
+                    sum = group == first ? part[k] : sum + part[k];
                 }
             }
         }
@@ -165,14 +176,15 @@ template <typename T> class decode_exchange
     template <int kCount> IRIS_INLINE bool receive_results(const place (&at)[kCount]) const
     {
         awaited_packet from[kCount];
-        uint64_t data[kCount] = {};
+        data_t data[kCount] = {};
         IRIS_UNROLL
         for (int32_t q = 0; q < kCount; ++q) {
             const int32_t owner = iris_decode_owner(&layout_, at[q]);
             const bool awaited = exists(at[q]) && owner != rank_;
-            from[q] = {awaited ? packet_at(call_, rank_, result_index(at[q])) : nullptr, owner};
+            from[q] = {awaited ? bare_packet_at(call_, rank_, result_index(at[q])) : nullptr,
+                       owner};
         }
-        if (!receive_any(call_, from, data))
+        if (!receive_any<T>(call_, from, data))
             return false;
         IRIS_UNROLL
         for (int32_t q = 0; q < kCount; ++q)
@@ -190,16 +202,15 @@ template <typename T> class decode_exchange
   private:
     /* Sources that are awaited at once. */
     static constexpr int32_t kSources = 4;
-    /* And groups. */
-    static constexpr int32_t kPartials = 2;
+    /* Packets that a group has sent for a word. */
+    static constexpr int32_t kPartPackets = kWordElements / kPacketElements<float>;
 
-    IRIS_INLINE iris_packet *partial_of(int32_t group, place at) const
+    /* The index of the first of them. */
+    IRIS_INLINE int64_t partial_of(int32_t group, place at) const
     {
         const int32_t word = (int32_t)((uint32_t)at.word % IRIS_DECODE_GROUP);
-        return packet_at(call_, rank_,
-                         layout_.partials +
-                             ((int64_t)(group * layout_.rows + at.row) * IRIS_DECODE_GROUP + word) *
-                                 2);
+        return layout_.partials +
+               ((int64_t)(group * layout_.rows + at.row) * IRIS_DECODE_GROUP + word) * kPartPackets;
     }
 
     IRIS_INLINE int32_t after(int32_t rank, int32_t hops) const
@@ -223,9 +234,9 @@ template <typename T> class decode_exchange
         IRIS_NO_UNROLL
         for (int32_t source = 0; source < world_; source += kSources) {
             const int32_t count = world_ - source < kSources ? world_ - source : kSources;
-            uint64_t data[kSources];
-            if (!receive_packets(call_, packet_at(call_, rank_, slot + source * layout_.slots),
-                                 layout_.slots, source, count, -1, data))
+            data_t data[kSources];
+            if (!receive_data<T>(call_, slot + source * layout_.slots, layout_.slots, source, count,
+                                 -1, data))
                 return false;
             IRIS_UNROLL
             for (int32_t q = 0; q < kSources; ++q)
@@ -241,9 +252,9 @@ template <typename T> class decode_exchange
         const int32_t row = at.row - rank_ * layout_.share_rows;
         const int32_t col = at.word * kWordElements - rank_ * layout_.share_cols;
         float sums[kWordElements] = {};
-        const bool complete = for_each_source(slot_of(at), [&](int32_t source, uint64_t data) {
-            float term[kWordElements];
-            unpack_word<T>(data, term);
+        const bool complete = for_each_source(slot_of(at), [&](int32_t source, data_t data) {
+            packet_values<T> term;
+            unpack_data<T>(data, term);
             IRIS_UNROLL
             for (int32_t k = 0; k < kWordElements; ++k)
                 sums[k] = source == 0 ? term[k] : added(sums[k], term[k]);
@@ -251,19 +262,19 @@ template <typename T> class decode_exchange
         if (!complete)
             return false;
         add_bias(row, col, sums);
-        const uint64_t word = pack_word<T>(sums);
-        store(row, col, word);
+        const data_t data = sendable<T>(pack_data<T>(sums));
+        store(row, col, data);
         if (!has_results())
             return true;
         IRIS_NO_UNROLL
         for (int32_t hop = 1; hop < world_; ++hop)
-            send_packet(call_, packet_at(call_, after(rank_, hop), result_index(at)), word);
+            send_data<T>(call_, after(rank_, hop), result_index(at), data);
         return true;
     }
 
     IRIS_INLINE bool gather(place at) const
     {
-        return for_each_source(slot_of(at), [&](int32_t source, uint64_t data) {
+        return for_each_source(slot_of(at), [&](int32_t source, data_t data) {
             store(source * layout_.rows + at.row, at.word * kWordElements, data);
         });
     }
@@ -281,32 +292,33 @@ template <typename T> class decode_exchange
         if (reduce_.bias.address == 0)
             return;
         const matrix<const T> bias = as_matrix<const T>(reduce_.bias).tile(row, 0);
-        uint64_t word = 0;
-        float addend[kWordElements];
+        data_t data = {};
+        packet_values<T> addend;
         IRIS_UNROLL
         for (int32_t k = 0; k < kWordElements; ++k)
             if (col + k >= 0 && col + k < result_cols())
-                word |= load_bits<(int)sizeof(T)>(bias.data + (col + k) * bias.stride_col)
-                        << (8 * (int32_t)sizeof(T) * k);
-        unpack_word<T>(word, addend);
+                data.word[k / kWord<T>] |=
+                    load_bits<(int)sizeof(T)>(bias.data + (col + k) * bias.stride_col)
+                    << (8 * (int32_t)sizeof(T) * (k % kWord<T>));
+        unpack_data<T>(data, addend);
         IRIS_UNROLL
         for (int32_t k = 0; k < kWordElements; ++k)
             values[k] = added(values[k], addend[k]);
     }
 
-    IRIS_INLINE void store(int32_t row, int32_t col, uint64_t word) const
+    IRIS_INLINE void store(int32_t row, int32_t col, const data_t &data) const
     {
         const matrix<T> target = as_matrix<T>(reduce_.output).tile(row, col);
-        if (col >= 0 && col + kWordElements <= result_cols() && target.stride_col == 1 &&
-            reinterpret_cast<uint64_t>(target.data) % kWordBytes == 0) {
-            store_bits<kWordBytes>(target.data, word);
-            return;
-        }
+        const bool whole = col >= 0 && col + kWordElements <= result_cols();
+        if (whole && target.stride_col == 1 &&
+            reinterpret_cast<uint64_t>(target.data) % kPacketBytes<T> == 0)
+            return store_data<T>(target.data, kWordElements, true, data);
         IRIS_UNROLL
         for (int32_t k = 0; k < kWordElements; ++k)
             if (col + k >= 0 && col + k < result_cols())
                 store_bits<(int)sizeof(T)>(target.data + k * target.stride_col,
-                                           word >> (8 * (int32_t)sizeof(T) * k));
+                                           data.word[k / kWord<T>] >>
+                                               (8 * (int32_t)sizeof(T) * (k % kWord<T>)));
     }
 
     const iris_reduce_args &reduce_;

@@ -110,6 +110,15 @@ IRIS_INLINE bool has_come(uint64_t word)
 {
     return (uint32_t)word != (uint32_t)IRIS_EMPTY_WORD && word >> 32 != IRIS_EMPTY_WORD >> 32;
 }
+IRIS_INLINE bool has_come(const iris_packet &packet)
+{
+    return has_come(packet.word[0]) && has_come(packet.word[1]);
+}
+
+IRIS_INLINE void empty_packet(iris_packet *slot)
+{
+    store_packet(slot, IRIS_EMPTY_WORD, IRIS_EMPTY_WORD);
+}
 
 /* As receive_packets, of bare packets, whose slots it empties. */
 template <int kCount>
@@ -129,7 +138,7 @@ IRIS_INLINE bool receive_bare_packets(const call_state &call, iris_packet *first
                 continue;
             if constexpr (!kLoadsPacketsFirst)
                 data[q] = load_packet(first + q * stride);
-            if (!has_come(data[q].word[0]) || !has_come(data[q].word[1]))
+            if (!has_come(data[q]))
                 missing = source + q;
         }
         return missing;
@@ -139,7 +148,7 @@ IRIS_INLINE bool receive_bare_packets(const call_state &call, iris_packet *first
     IRIS_UNROLL
     for (int32_t q = 0; q < kCount; ++q)
         if (q < count && source + q != except)
-            store_packet(first + q * stride, IRIS_EMPTY_WORD, IRIS_EMPTY_WORD);
+            empty_packet(first + q * stride);
     return true;
 }
 

@@ -11,26 +11,24 @@
 #include "kernels/abi/launch_limits.h"
 #include "op_launch.h"
 #include "op_operands.h"
+#include "runtime/select/op_select.h"
 
-/* In steps of a block's loop over K, which take about 150 ns (docs/performance.md): what the
- * joining of partial sums in a cluster costs a call. */
-enum { CLUSTER_STEPS = 3 };
-
-/* Hopper: how many blocks share a tile's K, so that the multiprocessors have as little to do one
- * after the other as possible; and how many there are. `limit`: of blocks. */
+/* Hopper: how many blocks share a tile's K, by the model, and how many there are. `limit`: of
+ * blocks. */
 static enum iris_status divide(const struct iris_context *ctx, const struct iris_op_desc *desc,
                                const struct iris_decode_layout *layout, int64_t limit,
                                struct iris_op_launch *launch)
 {
+    const struct iris_chip *chip = iris_select_target_of(ctx).chip;
     const int64_t tiles = iris_ceil_div(layout->cols, IRIS_DECODE_COLS);
-    const int64_t steps = iris_ceil_div(desc->K, IRIS_SM90_BLOCK_K);
-    int64_t least = 0;
+    double least = 0;
 
     for (int32_t size = 1; size <= IRIS_DECODE_MAX_SPLITS; size *= 2) {
-        int64_t clusters = limit / size, turns, cost;
+        int64_t clusters = limit / size;
+        double seconds;
         int resident;
 
-        if (size > 1 && (layout->rows > IRIS_DECODE_MAX_SPLIT_ROWS || steps < 2 * (int64_t)size))
+        if (!iris_decode_may_split(layout->rows, desc->K, size))
             break;
         if (size > 1) {
             IRIS_TRY(ctx->ops->max_clusters(ctx->device,
@@ -40,13 +38,14 @@ static enum iris_status divide(const struct iris_context *ctx, const struct iris
         }
         if (clusters < 1)
             break;
-        turns = iris_ceil_div(tiles, clusters);
-        cost = turns * iris_ceil_div(steps, size) + (size > 1 ? CLUSTER_STEPS : 0);
-        if (least != 0 && cost >= least)
+        seconds =
+            iris_decode_product_seconds(chip, layout->rows, layout->cols, desc->K, size, clusters);
+        if (size > 1 && seconds >= least)
             continue;
-        least = cost;
+        least = seconds;
         /* No more than what has as many turns. */
-        launch->work_groups = (uint32_t)(iris_ceil_div(tiles, turns) * size);
+        launch->work_groups =
+            (uint32_t)(iris_ceil_div(tiles, iris_ceil_div(tiles, clusters)) * size);
         launch->cluster = (uint32_t)size;
     }
     return IRIS_OK;
@@ -72,16 +71,6 @@ static void divide_rounds(const struct iris_op_desc *desc, uint32_t limit,
     launch->work_groups = (uint32_t)groups;
 }
 
-/* The tokens padded to a width of the matrix unit. */
-static int32_t padded_rows(int32_t rows)
-{
-    int32_t padded = 8;
-
-    while (padded < rows)
-        padded *= 2;
-    return padded;
-}
-
 /* Describes the operands to the copy engines. The tokens have to lie in rows of K; where they do
  * not, or an engine cannot read them, the kernel's threads do. */
 static void map_operands(const struct iris_context *ctx, const struct iris_decode_layout *layout,
@@ -91,10 +80,17 @@ static void map_operands(const struct iris_context *ctx, const struct iris_decod
     const struct iris_mapped_operand tokens = iris_mapped_operand_of(A, 0, 1, 0);
     const struct iris_mapped_operand weights = iris_mapped_operand_of(B, 1, 0, 0);
 
-    if (iris_map_operand_as(ctx, &tokens, IRIS_TENSOR_MAP_K, padded_rows(layout->rows),
-                            &product->a_map))
+    if (iris_map_operand_as(ctx, &tokens, IRIS_TENSOR_MAP_K,
+                            (int32_t)iris_round_up((uint64_t)layout->rows, 8), &product->a_map))
         product->a_map_kind = IRIS_TENSOR_MAP_K;
     product->b_map_kind = iris_map_operand(ctx, &weights, IRIS_DECODE_COLS, &product->b_map);
+}
+
+static bool prefetches_b(const struct iris_config *config)
+{
+    if (config == NULL || config->prefetch_b == IRIS_OPEN)
+        return iris_prefetches_b();
+    return config->prefetch_b == IRIS_YES;
 }
 
 enum iris_status iris_run_decode(struct iris_context *ctx, const struct iris_op_desc *desc,
@@ -124,5 +120,6 @@ enum iris_status iris_run_decode(struct iris_context *ctx, const struct iris_op_
         divide_rounds(desc, work_groups, &args, &launch);
     }
     args.splits = (int32_t)launch.cluster;
+    args.prefetches_b = prefetches_b(options->config);
     return iris_op_run(ctx, desc, &launch, options);
 }

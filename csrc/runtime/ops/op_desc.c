@@ -233,7 +233,7 @@ static struct iris_op_needs needs_of_launch(const struct iris_op_desc *desc, int
     struct iris_gather_layout gather;
 
     if (desc->form == IRIS_FORM_DECODE) {
-        needs.packets = (uint64_t)iris_op_desc_decode(desc, world_size).packets;
+        needs.bare = (uint64_t)iris_op_desc_decode(desc, world_size).packets;
         return needs;
     }
     if (iris_is_by_packets(desc->variant)) {

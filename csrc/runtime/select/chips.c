@@ -8,8 +8,8 @@
 #include <string.h>
 
 /* H100 and H200, SXM, NVLink. Fitted to benchmarks/calibrate.py on two H200s (tiles, senders,
- * variants; tests/api/measured_choices.json) and to four H200s (the forms;
- * tests/api/measured_forms.json). */
+ * variants; tests/api/measured_choices.json), to four H200s (the forms;
+ * tests/api/measured_forms.json), and the form DECODE to two (docs/performance.md, "Few rows"). */
 #define SM90_MODEL                                                                                 \
     .product_rate = 5.4e12, .wide_rate = 6.7e12, .narrow_rate = 5.0e12, .round_seconds = 0.5e-6,   \
     .reduce_rate = 40e9, .link_rate = 340e9, .sender_rate = 11e9, .sender_seconds = 12e-6,         \
@@ -19,8 +19,10 @@
     .unit_cache_rate = 48e9, .cache_nbytes = 50e6, .unit_memory_rate = 26e9,                       \
     .launch_seconds = 1.5e-6, .library_rate = 6.0e12, .step_rate = 285e9,                          \
     .gather_seconds = 10.5e-6, .gather_rate = 330e9, .scatter_seconds = 23e-6,                     \
-    .gathered_slowness = 1.2, .decode_seconds = 3.5e-6, .decode_unit_rate = 58e9,                  \
-    .decode_rows = 128, .meet_seconds = 12e-6, .pull_seconds = 8e-6, .pull_rate = 340e9
+    .gathered_slowness = 1.2, .decode_seconds = 1.5e-6, .cluster_seconds = 0.7e-6,                 \
+    .weights_unit_rate = {78e9, 42e9}, .stage_unit_rate = {124e9, 71e9}, .weights_rate = 3.7e12,   \
+    .decode_packet_rate = 340e9, .decode_rows = 128, .meet_seconds = 12e-6, .pull_seconds = 8e-6,  \
+    .pull_rate = 340e9
 
 /* No such machine has been measured. The links are the sum of a GPU's Infinity Fabric links as
  * published; a product has one tile and senders of their own, so nothing else is chosen by a model

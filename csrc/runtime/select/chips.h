@@ -44,9 +44,13 @@ struct iris_chip {
     /* The form TILES: the start of a product whose sum is scattered; by how much a product takes
      * longer that waits for its operand unit by unit. */
     double scatter_seconds, gathered_slowness;
-    /* The form DECODE: its start beside the packets'; what a unit gets of weights and tokens; the
-     * most rows with which its ring has the stages to hide the memory's latency. */
-    double decode_seconds, decode_unit_rate;
+    /* The form DECODE: its start beside the packets', and what a cluster's blocks take to join
+     * their sums of a tile; what a unit gets of weights, and of weights and tokens together, alone
+     * in its pair of units, [0], and with its neighbour, [1]; what all units get of weights; what a
+     * rank sends of its sums while others stream; the most rows with which its ring has the stages
+     * to hide the memory's latency. */
+    double decode_seconds, cluster_seconds;
+    double weights_unit_rate[2], stage_unit_rate[2], weights_rate, decode_packet_rate;
     int decode_rows;
     /* gfx, that form: bytes a second of weights that a unit gets when it has memory to itself,
      * which is what it has on its way over the memory's latency; what it takes to hand the sums of

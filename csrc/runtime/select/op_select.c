@@ -179,6 +179,18 @@ bool iris_is_batch_invariant(void)
     return atomic_load_explicit(&all_invariant, memory_order_relaxed);
 }
 
+static atomic_bool all_prefetch_b;
+
+void iris_set_prefetch_b(bool prefetch)
+{
+    atomic_store_explicit(&all_prefetch_b, prefetch, memory_order_relaxed);
+}
+
+bool iris_prefetches_b(void)
+{
+    return atomic_load_explicit(&all_prefetch_b, memory_order_relaxed);
+}
+
 typedef void choice_log(const char *text);
 static choice_log *_Atomic installed_log;
 

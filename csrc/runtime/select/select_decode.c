@@ -4,35 +4,55 @@
  * The time of a product of few rows in the form DECODE.
  */
 #include "decide.h"
+#include "kernels/abi/launch_limits.h"
 #include "kernels/abi/schedule.h"
 #include "select_parts.h"
 
-/* The tokens padded to a width of the matrix unit. */
-static int32_t padded_rows(int64_t rows)
+bool iris_decode_may_split(int64_t rows, int64_t K, int64_t size)
 {
-    int32_t padded = 8;
-
-    while (padded < rows)
-        padded *= 2;
-    return padded;
+    return size == 1 ||
+           (rows <= IRIS_DECODE_MAX_SPLIT_ROWS && iris_ceil_div(K, IRIS_SM90_BLOCK_K) >= 2 * size);
 }
 
-/* The weights come from memory once. They, and the tokens with every part of them, come to the
- * units from the chip's cache; few units are left idle, as the blocks of a cluster share K. */
-static double product_seconds(const struct iris_chip *chip, int64_t rows, int64_t N, int64_t K,
-                              uint64_t element)
+static double longest(double a, double b)
 {
-    const double weights = (double)N * (double)K * (double)element;
-    const double tokens = (double)padded_rows(rows) * (double)K * (double)element;
-    const double tiles = (double)iris_ceil_div(N, IRIS_DECODE_COLS);
-    const double turns = tiles > chip->compute_units
-                             ? (double)iris_ceil_div((int64_t)tiles, chip->compute_units)
-                             : tiles / chip->compute_units;
-    const double of_tile = weights / tiles + tokens;
-    const double from_cache = turns * of_tile / chip->decode_unit_rate;
-    const double from_memory = weights / chip->memory_rate;
+    return a > b ? a : b;
+}
 
-    return from_cache > from_memory ? from_cache : from_memory;
+/* The weights come from memory, the tokens with every part of them from the chip's cache. Blocks
+ * are placed on all pairs of units before any pair has two. */
+double iris_decode_product_seconds(const struct iris_chip *chip, int64_t rows, int64_t N, int64_t K,
+                                   int64_t size, int64_t clusters)
+{
+    enum { ELEMENT_NBYTES = 2, LINE_NBYTES = IRIS_SM90_BLOCK_K * ELEMENT_NBYTES };
+    const double weights = IRIS_DECODE_COLS * LINE_NBYTES;
+    const double tokens = (double)(iris_round_up((uint64_t)rows, 8) * LINE_NBYTES);
+    const int64_t tiles = iris_ceil_div(N, IRIS_DECODE_COLS);
+    const int64_t turns = iris_ceil_div(tiles, clusters);
+    const int64_t steps = turns * iris_ceil_div(iris_ceil_div(K, IRIS_SM90_BLOCK_K), size);
+    const int64_t blocks = iris_ceil_div(tiles, turns) * size;
+    const int beside = 2 * blocks > chip->compute_units;
+    const double of_unit = longest(weights / chip->weights_unit_rate[beside],
+                                   (weights + tokens) / chip->stage_unit_rate[beside]);
+    const double of_all = weights * (double)blocks / chip->weights_rate;
+
+    return (double)steps * longest(of_unit, of_all) +
+           (size > 1 ? (double)turns * chip->cluster_seconds : 0);
+}
+
+static double product_seconds(const struct iris_chip *chip, int64_t rows, int64_t N, int64_t K)
+{
+    double least = 0;
+
+    for (int64_t size = 1; size <= IRIS_DECODE_MAX_SPLITS; size *= 2) {
+        double seconds;
+        if (!iris_decode_may_split(rows, K, size))
+            break;
+        seconds = iris_decode_product_seconds(chip, rows, N, K, size, chip->compute_units / size);
+        if (size == 1 || seconds < least)
+            least = seconds;
+    }
+    return least;
 }
 
 /* So many work-groups stream `turns` rounds each, of 64 columns and `inner` of K. */
@@ -47,12 +67,12 @@ static double stream_seconds(const struct iris_chip *chip, int64_t groups, int64
 }
 
 /* What the last of `groups` work-groups that share tiles takes for the sums of all others that have
- * a part of its tile: packets of fp32, twice what they carry. */
+ * a part of its tile: packets of fp32. */
 static double join_seconds(const struct iris_chip *chip, int64_t groups, int64_t tiles,
                            int64_t rows)
 {
     const double sums =
-        (double)(iris_ceil_div(groups, tiles) * rows) * IRIS_DECODE_COLS * 2 * sizeof(float);
+        (double)(iris_ceil_div(groups, tiles) * rows) * IRIS_DECODE_COLS * sizeof(float);
 
     return chip->join_seconds + sums / chip->join_rate;
 }
@@ -93,20 +113,19 @@ int32_t iris_decode_k_groups(const struct iris_select_target *on, int64_t rows, 
     return chosen == owners ? 0 : chosen;
 }
 
-/* Packets are twice as large as what they carry. */
 static double links_seconds(const struct iris_select_target *on, const struct iris_op_desc *desc,
                             bool two_hops)
 {
     const double nbytes =
         (double)desc->M * (double)desc->N * (double)iris_dtype_nbytes(desc->dtype);
     const double peers = on->world_size - 1, share = peers / on->world_size;
-    double sent = 2 * nbytes * peers; /* by a rank */
+    double sent = nbytes * peers; /* by a rank */
 
     if (desc->operation != IRIS_OP_MATMUL_ALL_REDUCE)
-        sent = 2 * nbytes * share;
+        sent = nbytes * share;
     else if (two_hops)
-        sent = 4 * nbytes * share;
-    return sent / on->chip->packet_rate;
+        sent = 2 * nbytes * share;
+    return sent / on->chip->decode_packet_rate;
 }
 
 bool iris_decode_seconds(const struct iris_select_target *on, const struct iris_config *config,
@@ -128,7 +147,7 @@ bool iris_decode_seconds(const struct iris_select_target *on, const struct iris_
     two_hops = decode.variant == IRIS_VARIANT_LL_TWO_SHOT;
     terms[0] = chip->decode_seconds + (two_hops ? chip->two_hop_seconds : chip->one_hop_seconds) +
                iris_hop_peers_seconds(on);
-    terms[1] = product_seconds(chip, rows, desc->N, desc->K, iris_dtype_nbytes(desc->dtype));
+    terms[1] = product_seconds(chip, rows, desc->N, desc->K);
     terms[2] = links_seconds(on, desc, two_hops);
     return true;
 }

@@ -59,6 +59,14 @@ void iris_tiles_seconds(const struct iris_select_target *on, const struct iris_o
                         double terms[IRIS_FORM_TERMS]);
 bool iris_decode_seconds(const struct iris_select_target *on, const struct iris_config *config,
                          const struct iris_op_desc *desc, double terms[IRIS_FORM_TERMS]);
+/* Hopper: what this rank's product takes in the form DECODE if `size` blocks share a tile's K, and
+ * `clusters` of so many blocks are resident. */
+double iris_decode_product_seconds(const struct iris_chip *chip, int64_t rows, int64_t N, int64_t K,
+                                   int64_t size, int64_t clusters);
+
+/* Whether so many blocks may share it. */
+bool iris_decode_may_split(int64_t rows, int64_t K, int64_t size);
+
 /* gfx: how many work-groups share the tiles of a product in that form, whose K is then divided
  * where a tile's rounds are; 0: each has whole tiles. */
 int32_t iris_decode_k_groups(const struct iris_select_target *on, int64_t rows, int64_t N,

@@ -17,7 +17,7 @@ static const double MARGIN = 0.02;
 /* Whether its packets are all data; in others each signal takes as much room as what it follows. */
 static bool travels_bare(const struct iris_op_desc *desc)
 {
-    return IRIS_TRAVELS_BARE(desc->dtype) && desc->form != IRIS_FORM_DECODE;
+    return IRIS_TRAVELS_BARE(iris_op_desc_result_dtype(desc));
 }
 
 /* By words over one hop, over two, and with barriers. */

@@ -146,14 +146,16 @@ IRIS_INLINE void join_waves(work_group wg, const decode_sums<kBlocks> &sums, int
             float values[IRIS_DECODE_WORD] = {};
 #pragma unroll
             for (int32_t w = 0; w < kKWaves; ++w) {
-                const float *source = shared->sums[part_of * kKWaves + w];
-                float part[4];
-                unpack(load_chunk(reinterpret_cast<const char *>(source + line * kDecodePitch +
-                                                                 word * IRIS_DECODE_WORD)),
-                       part, 0.0f);
+                const float *source = shared->sums[part_of * kKWaves + w] + line * kDecodePitch +
+                                      word * IRIS_DECODE_WORD;
 #pragma unroll
-                for (int32_t k = 0; k < IRIS_DECODE_WORD; ++k)
-                    values[k] = w == 0 ? part[k] : values[k] + part[k];
+                for (int32_t k = 0; k < IRIS_DECODE_WORD; k += 4) {
+                    float part[4];
+                    unpack(load_chunk(reinterpret_cast<const char *>(source + k)), part, 0.0f);
+#pragma unroll
+                    for (int32_t e = 0; e < 4; ++e)
+                        values[k + e] = w == 0 ? part[e] : values[k + e] + part[e];
+                }
             }
             visit(row, word, values);
         }

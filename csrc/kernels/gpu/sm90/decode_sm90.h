@@ -24,231 +24,21 @@
  *   sums             engines of all        senders           summed, emptied: a barrier each a
  *                    blocks; S = 1: math                     buffer; emptied by all blocks' senders
  *
+ * The loader and the warps of the exchange wait for the launch in front of this one (sync.h,
+ * follow_previous_launch), after barriers and descriptors are ready; the math warps touch no global
+ * memory.
+ *
  * One block owns a multiprocessor: nearly all of its shared memory is the ring, since what is on
  * its way must cover the latency of memory.
  */
 #ifndef IRIS_DECODE_SM90_H
 #define IRIS_DECODE_SM90_H
 
-#include "gemm_sm90.h"
+#include "decode_load_sm90.h"
 #include "kernels/protocol/decode_exchange.h"
 
 namespace iris
 {
-
-constexpr int32_t kWeightCols = IRIS_DECODE_COLS;                          /* of a tile */
-constexpr int32_t kDecodeLoader = 4, kFirstSender = 5, kFirstReceiver = 8; /* warps */
-constexpr int32_t kSenders = 3, kReceiverThreads = 128;
-constexpr int32_t kDecodeExchangeThreads = kSenders * 32 + kReceiverThreads;
-constexpr int32_t kDecodeStages = 20; /* at most */
-constexpr int32_t kResultBatch = 4;   /* sums of other owners that a receiver awaits at once */
-/* From a row of partial sums to the next, in floats: wgmma's fragments meet no bank twice. */
-constexpr int32_t kSumPitch = kWeightCols + 4;
-constexpr int32_t kJoinBarrier = 1; /* beside kExchangeBarrier */
-
-struct decode_barriers {
-    mbarrier full[kDecodeStages], empty[kDecodeStages];
-    mbarrier summed[2], emptied[2];
-    uint32_t sent; /* tiles of this block whose packets are being sent */
-};
-constexpr int32_t kDecodeHead = 1024;
-static_assert(sizeof(decode_barriers) <= kDecodeHead, "the ring begins behind");
-
-/* What is where in shared memory, of a product whose rows are padded to `rows`. */
-struct decode_plan {
-    int32_t rows, stages, buffers;
-    int32_t stage_a_nbytes; /* of the tokens; of the weights kStageW */
-    int32_t sums_nbytes;    /* of a buffer */
-    int32_t ring_a, sums, outbox;
-
-    static constexpr int32_t kStageW = kWeightCols * kLineBytes;
-};
-
-IRIS_INLINE constexpr decode_plan decode_plan_of(int32_t rows)
-{
-    decode_plan p = {};
-    p.rows = rows;
-    p.stage_a_nbytes = rows * kLineBytes;
-    p.sums_nbytes = rows * kSumPitch * 4;
-    p.buffers = rows <= 32 ? 2 : 1;
-    const int32_t boxes = p.buffers + (rows <= IRIS_DECODE_MAX_SPLIT_ROWS ? 1 : 0);
-    const int32_t fit = (IRIS_DECODE_SHARED_NBYTES - kDecodeHead - boxes * p.sums_nbytes) /
-                        (decode_plan::kStageW + p.stage_a_nbytes);
-    p.stages = fit < kDecodeStages ? fit : kDecodeStages;
-    p.ring_a = kDecodeHead + p.stages * decode_plan::kStageW;
-    p.sums = p.ring_a + p.stages * p.stage_a_nbytes;
-    p.outbox = p.sums + p.buffers * p.sums_nbytes;
-    return p;
-}
-
-IRIS_INLINE int32_t padded_rows(int32_t rows)
-{
-    return rows <= 8     ? 8
-           : rows <= 16  ? 16
-           : rows <= 32  ? 32
-           : rows <= 64  ? 64
-           : rows <= 128 ? 128
-                         : 256;
-}
-
-/* What every role needs. */
-struct decode_block {
-    const iris_decode_args &args;
-    decode_plan plan;
-    char *shared;
-    decode_barriers *barriers;
-    int32_t split, splits;     /* this block in its cluster */
-    int32_t first_tile, tiles; /* of this cluster: every `clusters`-th from the first on */
-    int32_t clusters;
-    int32_t first_step, steps; /* of this block, 64 of K each */
-    int32_t split_rows;        /* whose sums one block adds up */
-
-    IRIS_INLINE char *weights(int32_t stage) const
-    {
-        return shared + kDecodeHead + stage * decode_plan::kStageW;
-    }
-
-    IRIS_INLINE char *tokens(int32_t stage) const
-    {
-        return shared + plan.ring_a + stage * plan.stage_a_nbytes;
-    }
-
-    IRIS_INLINE char *sums(int32_t buffer) const
-    {
-        return shared + plan.sums + buffer * plan.sums_nbytes;
-    }
-
-    /* Rows of the product that block `of` of the cluster adds up. */
-    IRIS_INLINE int32_t rows_of(int32_t of) const
-    {
-        const int32_t left = args.layout.rows - of * split_rows;
-        return left < 0 ? 0 : left < split_rows ? left : split_rows;
-    }
-
-    /* Every thread of a block waits once, before it reaches for another one's shared memory. */
-    IRIS_INLINE void meet() const
-    {
-        if (splits > 1)
-            wait_cluster();
-    }
-};
-
-IRIS_INLINE decode_block decode_block_of(const iris_decode_args &args, char *shared)
-{
-    const int32_t steps = (int32_t)((args.product.reduce.K + kTileK - 1) / kTileK);
-    const int32_t splits = args.splits, split = (int32_t)blockIdx.x % splits;
-    const int32_t first = (int32_t)((int64_t)split * steps / splits);
-    const int32_t end = (int32_t)((int64_t)(split + 1) * steps / splits);
-    const decode_plan plan = decode_plan_of(padded_rows(args.layout.rows));
-    return {args,
-            plan,
-            shared,
-            reinterpret_cast<decode_barriers *>(shared),
-            split,
-            splits,
-            (int32_t)blockIdx.x / splits,
-            (args.layout.cols + kWeightCols - 1) / kWeightCols,
-            (int32_t)gridDim.x / splits,
-            first,
-            end - first,
-            plan.rows / splits};
-}
-
-/* The turns of sums through their buffers. */
-struct sums_cursor {
-    int32_t buffer = 0, turn = 0;
-    uint32_t phase = 0;
-
-    IRIS_INLINE void advance(int32_t buffers)
-    {
-        ++turn;
-        if (++buffer == buffers) {
-            buffer = 0;
-            phase ^= 1;
-        }
-    }
-};
-
-/* ---- loader ---- */
-
-/* Whether its threads load an operand. */
-IRIS_INLINE bool loads_elements(const iris_product_args &product)
-{
-    return product.a_map_kind == 0 || product.b_map_kind == 0;
-}
-
-/* By one thread. */
-IRIS_INLINE void init_decode_barriers(const decode_block &b)
-{
-    const uint32_t loaders = loads_elements(b.args.product) ? kElementLoaders : 0;
-    for (int32_t stage = 0; stage < b.plan.stages; ++stage) {
-        init_mbarrier(&b.barriers->full[stage], 1 + loaders);
-        init_mbarrier(&b.barriers->empty[stage], 4);
-    }
-    for (int32_t buffer = 0; buffer < b.plan.buffers; ++buffer) {
-        init_mbarrier(&b.barriers->summed[buffer], b.splits > 1 ? 1 : 4);
-        init_mbarrier(&b.barriers->emptied[buffer], (uint32_t)(kSenders * b.splits));
-    }
-    b.barriers->sent = 0;
-    fence_mbarrier_init();
-    fence_async_shared();
-}
-
-/* The operands that the engine cannot load, by all lanes of a warp. */
-template <typename T>
-IRIS_INLINE void load_decode_elements(const decode_block &b, int32_t stage, int64_t col, int64_t k,
-                                      int32_t lane)
-{
-    const iris_product_args &product = b.args.product;
-    const iris_reduce_args &r = product.reduce;
-    if (product.b_map_kind == 0)
-        load_operand_elements<T, kWeightCols>(
-            b.weights(stage), as_matrix<const T>(r.b).tile(k, col).data, r.b.stride_col,
-            r.b.stride_row, b.args.layout.cols - col, r.K - k, lane);
-    IRIS_NO_UNROLL
-    for (int32_t row = 0; product.a_map_kind == 0 && row < b.plan.rows; row += 8)
-        load_operand_elements<T, 8>(b.tokens(stage) + row * kLineBytes,
-                                    as_matrix<const T>(r.a).tile(row, k).data, r.a.stride_row,
-                                    r.a.stride_col, b.args.layout.rows - row, r.K - k, lane);
-    fence_async_shared();
-    arrive_mbarrier(&b.barriers->full[stage]);
-}
-
-/* By all lanes of a warp, of which the first commands the engine. */
-template <typename T> IRIS_INLINE void load_decode_tiles(const decode_block &b)
-{
-    const iris_product_args &product = b.args.product;
-    const bool by_elements = loads_elements(product);
-    const bool maps_a = product.a_map_kind != 0, maps_b = product.b_map_kind != 0;
-    const int32_t lane = (int32_t)threadIdx.x % 32;
-    const uint32_t nbytes =
-        (uint32_t)((maps_a ? b.plan.stage_a_nbytes : 0) + (maps_b ? decode_plan::kStageW : 0));
-    stage_cursor cursor;
-
-    if (!by_elements && lane != 0)
-        return;
-    IRIS_NO_UNROLL
-    for (int32_t tile = b.first_tile; tile < b.tiles; tile += b.clusters) {
-        const int32_t col = tile * kWeightCols;
-        IRIS_NO_UNROLL
-        for (int32_t step = 0; step < b.steps; ++step) {
-            const int32_t k = (b.first_step + step) * kTileK;
-            mbarrier *full = &b.barriers->full[cursor.stage];
-            wait_mbarrier(&b.barriers->empty[cursor.stage], cursor.phase ^ 1);
-            if (lane == 0) {
-                arrive_expecting(full, nbytes);
-                if (maps_b)
-                    load_operand<kWeightCols>(b.weights(cursor.stage), &product.b_map,
-                                              product.b_map_kind, col, k, full);
-                if (maps_a)
-                    copy_tensor(b.tokens(cursor.stage), &product.a_map, k, 0, full);
-            }
-            if (by_elements)
-                load_decode_elements<T>(b, cursor.stage, col, k, lane);
-            cursor.advance(b.plan.stages);
-        }
-    }
-}
 
 /* ---- math ---- */
 
@@ -270,10 +60,9 @@ template <typename T, int32_t kRows, bool kWeightsMn>
 IRIS_INLINE void multiply_decode_tile(const decode_block &b, stage_cursor &cursor,
                                       float (&d)[kRows / kTokens<kRows>][kTokens<kRows> / 2])
 {
-    constexpr decode_plan plan = decode_plan_of(kRows);
     constexpr int32_t kParts = kRows / kTokens<kRows>;
     const uint32_t weights = shared_address(b.weights(0));
-    const uint32_t tokens = shared_address(b.shared) + plan.ring_a;
+    const uint32_t tokens = shared_address(b.tokens(0));
     const bool leads = threadIdx.x % 32 == 0;
     int32_t previous = 0;
 
@@ -281,7 +70,7 @@ IRIS_INLINE void multiply_decode_tile(const decode_block &b, stage_cursor &curso
     for (int32_t step = 0; step < b.steps; ++step) {
         wait_mbarrier(&b.barriers->full[cursor.stage], cursor.phase);
         const uint32_t w = weights + cursor.stage * decode_plan::kStageW;
-        const uint32_t t = tokens + cursor.stage * plan.stage_a_nbytes;
+        const uint32_t t = tokens + cursor.stage * b.plan.stage_a_nbytes;
         pin(d);
         wgmma_fence();
 #pragma unroll
@@ -300,7 +89,7 @@ IRIS_INLINE void multiply_decode_tile(const decode_block &b, stage_cursor &curso
                 arrive_mbarrier(&b.barriers->empty[previous]);
         }
         previous = cursor.stage;
-        cursor.advance(plan.stages);
+        cursor.advance(b.plan.stages);
     }
     wgmma_wait<0>();
     pin(d);
@@ -390,7 +179,7 @@ template <typename T, int32_t kRows> IRIS_INLINE void multiply_decode_rows(const
 
 template <typename T> IRIS_INLINE void multiply_decode(const decode_block &b)
 {
-    switch (b.plan.rows) {
+    switch (b.plan.width) {
     case 8:
         return multiply_decode_rows<T, 8>(b);
     case 16:
@@ -426,11 +215,14 @@ IRIS_INLINE void join_sums(const decode_block &b, const char *sums, int32_t i,
     for (int32_t s = 0; s < IRIS_DECODE_MAX_SPLITS; ++s) {
         if (s >= b.splits)
             continue;
-        const float4 part = *reinterpret_cast<const float4 *>(at + s * step);
-        values[0] = s == 0 ? part.x : values[0] + part.x;
-        values[1] = s == 0 ? part.y : values[1] + part.y;
-        values[2] = s == 0 ? part.z : values[2] + part.z;
-        values[3] = s == 0 ? part.w : values[3] + part.w;
+#pragma unroll
+        for (int32_t k = 0; k < IRIS_DECODE_WORD; k += 4) {
+            const float4 part = *reinterpret_cast<const float4 *>(at + s * step + k * 4);
+            values[k] = s == 0 ? part.x : values[k] + part.x;
+            values[k + 1] = s == 0 ? part.y : values[k + 1] + part.y;
+            values[k + 2] = s == 0 ? part.z : values[k + 2] + part.z;
+            values[k + 3] = s == 0 ? part.w : values[k + 3] + part.w;
+        }
     }
 }
 
@@ -510,6 +302,7 @@ template <typename T> IRIS_INLINE void exchange_decode_tiles(const decode_block 
                            kDecodeExchangeThreads,
                            kExchangeBarrier,
                            nullptr};
+    follow_previous_launch();
     const call_state call = call_begin(b.args.product.reduce.call);
     const decode_exchange<T> exchange(b.args, call);
     const bool early = ends_early(call);

@@ -21,6 +21,20 @@ IRIS_INLINE uint32_t shared_address(const void *pointer)
     return (uint32_t)__cvta_generic_to_shared(pointer);
 }
 
+/* By a whole warp: true for one of its threads. The compiler knows the branch that only this one
+ * takes to be one thread's, and asks the engines in it without loops over the warp. */
+IRIS_INLINE bool elect_one()
+{
+    uint32_t elected;
+    asm volatile("{\n"
+                 ".reg .pred chosen;\n"
+                 "elect.sync _|chosen, 0xffffffff;\n"
+                 "selp.u32 %0, 1, 0, chosen;\n"
+                 "}\n"
+                 : "=r"(elected)::"memory");
+    return elected != 0;
+}
+
 /* ---- barriers in shared memory: a phase ends with `count` arrivals and all announced bytes ----
  */
 
@@ -41,26 +55,35 @@ IRIS_INLINE void arrive_mbarrier(mbarrier *bar)
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(bar)) : "memory");
 }
 
+/* The functions of a barrier's address are those of the barrier, for loops that keep it. */
+IRIS_INLINE void arrive_expecting(uint32_t bar, uint32_t nbytes)
+{
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar), "r"(nbytes)
+                 : "memory");
+}
+
 IRIS_INLINE void arrive_expecting(mbarrier *bar, uint32_t nbytes)
 {
-    asm volatile(
-        "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(bar)),
-        "r"(nbytes)
-        : "memory");
+    arrive_expecting(shared_address(bar), nbytes);
 }
 
 /* Returns when the phase of this parity has ended. Only threads of this block, and the engine at
  * their command, arrive: there is nobody to time out on. */
-IRIS_INLINE void wait_mbarrier(mbarrier *bar, uint32_t parity)
+IRIS_INLINE void wait_mbarrier(uint32_t bar, uint32_t parity)
 {
     asm volatile("{\n"
                  ".reg .pred done;\n"
                  "again:\n"
                  "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
                  "@!done bra again;\n"
-                 "}\n" ::"r"(shared_address(bar)),
+                 "}\n" ::"r"(bar),
                  "r"(parity)
                  : "memory");
+}
+
+IRIS_INLINE void wait_mbarrier(mbarrier *bar, uint32_t parity)
+{
+    wait_mbarrier(shared_address(bar), parity);
 }
 
 /* ---- clusters: neighbouring blocks that reach each other's shared memory ---- */
@@ -167,13 +190,19 @@ IRIS_INLINE void fence_async_shared()
 }
 
 /* Asks for the box of the tensor that begins at (inner, outer); zeros outside the matrix. */
+IRIS_INLINE void copy_tensor(uint32_t target, const iris_tensor_map *map, int32_t inner,
+                             int32_t outer, uint32_t bar)
+{
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%2, %3}], [%4];" ::"r"(target),
+                 "l"(map), "r"(inner), "r"(outer), "r"(bar)
+                 : "memory");
+}
+
 IRIS_INLINE void copy_tensor(char *target, const iris_tensor_map *map, int32_t inner, int32_t outer,
                              mbarrier *bar)
 {
-    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
-                 "[%0], [%1, {%2, %3}], [%4];" ::"r"(shared_address(target)),
-                 "l"(map), "r"(inner), "r"(outer), "r"(shared_address(bar))
-                 : "memory");
+    copy_tensor(shared_address(target), map, inner, outer, shared_address(bar));
 }
 
 /* The same of a stack of matrices; zeros outside the one at `depth`. */
