@@ -88,6 +88,16 @@ ARITHMETIC = {
 }
 
 
+def _signed_field(a: int, b: int, c: int) -> int:
+    """c bits of a from b on, the uppermost of them the sign."""
+    width = c & 31
+    field = a >> (b & 31) & (1 << width) - 1
+    return field - (1 << width) & WORD if width and field >> (width - 1) else field
+
+
+ARITHMETIC["v_bfe_i32"] = _signed_field
+
+
 def _bitwise(a: int, b: int, c: int, table: int) -> int:
     """Of each three bits the table's."""
     found = 0

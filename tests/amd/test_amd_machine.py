@@ -223,6 +223,10 @@ LDS_CASES = {
     "b32": ("ds_write_b32 v2, v11 offset:4", "ds_read_b32 v12, v2 offset:4", [4]),
     "b16": ("ds_write_b32 v2, v11 offset:4\nv_or_b32_e32 v10, 0x10000, v11\n"
             "ds_write_b16 v2, v10 offset:4", "ds_read_b32 v12, v2 offset:4", [4]),
+    "b16 of the high half": (
+        "ds_write_b32 v2, v8 offset:4\nv_lshl_or_b32 v10, v11, 16, v9\n"
+        "ds_write_b16_d16_hi v2, v10 offset:4", "ds_read_b32 v12, v2 offset:4", [4],
+    ),
     "b64": ("ds_write_b64 v2, v[8:9] offset:8", "ds_read_b64 v[12:13], v2 offset:8", [1, 2]),
     "b96": ("ds_write_b96 v2, v[8:10]", "ds_read_b96 v[12:14], v2", [1, 2, 3]),
     "b128": ("ds_write_b128 v2, v[8:11] offset:16", "ds_read_b128 v[12:15], v2 offset:16",
@@ -257,6 +261,105 @@ def test_lds(gpu, tmp_path, name):
     run(gpu, tmp_path, body, memory, lds=2048)
     got = memory.reshape(64, 4)[:, : last + 1]
     assert (got == numpy.arange(64)[:, None] + numpy.array(expected)).all()
+
+
+# A matrix of K by 16 of M is read transposed by two instructions, the second by rows that lie
+# `second` of K behind the first's. For each bit of a lane's number, and of an element's number in
+# what a lane reads or receives, how far on in (M, K) it is. AMD's CDNA 4 ISA document, section
+# 11.4, names the K that either instruction loads; the lanes are those of Triton's unit tests
+# (LinearLayoutConversionsTest, mfma16_dot_op_lhs_trans: operands of 16 x 16 x 32 and, of 8 bits,
+# 16 x 16 x 64), `received` those of MFMA's operands.
+TRANSPOSED = {
+    "ds_read_b64_tr_b16": {
+        "read": ([(4, 0), (8, 0), (0, 1), (0, 2), (0, 8), (0, 16)], [(1, 0), (2, 0)]),
+        "received": ([(1, 0), (2, 0), (4, 0), (8, 0), (0, 8), (0, 16)], [(0, 1), (0, 2)]),
+        "second": 4,
+        "K": 32,
+    },
+    "ds_read_b64_tr_b8": {
+        "read": ([(8, 0), (0, 1), (0, 2), (0, 4), (0, 16), (0, 32)], [(1, 0), (2, 0), (4, 0)]),
+        "received": ([(1, 0), (2, 0), (4, 0), (8, 0), (0, 16), (0, 32)], [(0, 1), (0, 2), (0, 4)]),
+        "second": 8,
+        "K": 64,
+    },
+}
+TRANSPOSING = (
+    POINTER
+    + """
+global_load_dwordx4 v[4:7], v1, s[4:5]
+v_lshlrev_b32_e32 v2, 2, v0
+global_load_dword v3, v2, s[4:5] offset:1024
+s_waitcnt vmcnt(0)
+ds_write_b128 v1, v[4:7]
+{before}
+{name} v[8:9], v3
+{name} v[10:11], v3 offset:{offset}
+s_waitcnt lgkmcnt(0)
+global_store_dwordx4 v1, v[8:11], s[4:5] offset:2048
+s_endpgm
+"""
+)
+
+
+def place(layout, lane, element):
+    """(M, K) of an element of a lane."""
+    moved = [
+        step for number, steps in zip((lane, element), layout, strict=True)
+        for bit, step in enumerate(steps) if number >> bit & 1
+    ]  # fmt: skip
+    return sum(m for m, _ in moved), sum(k for _, k in moved)
+
+
+def transpose(gpu, tmp_path, name, addresses, matrix, before=""):
+    """What each lane receives."""
+    body = TRANSPOSING.format(name=name, before=before, offset=TRANSPOSED[name]["second"] * 32)
+    memory = numpy.zeros(4096, dtype=numpy.uint8)
+    memory[:1024] = matrix.view(numpy.uint8).ravel()
+    memory[1024:1280] = numpy.array(addresses, dtype=numpy.uint32).view(numpy.uint8)
+    memory = gpu.array(memory)
+    run(gpu, tmp_path, body, memory, lds=2048)
+    return memory[2048:3072].view(matrix.dtype).reshape(64, -1)
+
+
+@pytest.mark.parametrize("name", TRANSPOSED)
+def test_reads_that_transpose(gfx950, tmp_path, name):
+    layout = TRANSPOSED[name]
+    dtype = numpy.uint16 if name.endswith("b16") else numpy.uint8
+    matrix = numpy.random.default_rng(1).integers(0, 1 << 16, (32, 16)).astype(numpy.uint16)
+    matrix = matrix.view(dtype).reshape(-1)
+    pitch = 32 // dtype().itemsize  # a row of K is 32 bytes: of 8-bit elements it has two halves
+    addresses = [
+        32 * k + m * dtype().itemsize
+        for m, k in (place(layout["read"], lane, 0) for lane in range(64))
+    ]
+    # Rows of the second half of K lie in the second 16 bytes of those of the first one.
+    addresses = [x if x < 1024 else x - 1024 + 16 for x in addresses]
+    got = transpose(gfx950, tmp_path, name, addresses, matrix)
+    half = got.shape[1] // 2
+    for lane in range(64):
+        for element in range(got.shape[1]):
+            m, k = place(layout["received"], lane, element % half)
+            k += element // half * layout["second"]
+            expected = matrix[k % 32 * pitch + k // 32 * 16 + m]
+            assert got[lane, element] == expected, (lane, element)
+
+
+@pytest.mark.parametrize(
+    ("before", "address", "complaint"),
+    [
+        ("s_mov_b32 exec_lo, 0x7fffffff", 0, "with lanes disabled"),
+        ("", 4, "a transposing read at 0x4"),
+        ("", 2048, "8 bytes at 0x800 of 2048 bytes of LDS"),
+    ],
+    ids=["lanes", "alignment", "past LDS"],
+)
+def test_reads_that_transpose_what_they_must_not(
+    gfx950, tmp_path, capfd, before, address, complaint
+):
+    name, matrix = "ds_read_b64_tr_b16", numpy.zeros(512, dtype=numpy.uint16)
+    with pytest.raises(machine.HipError):
+        transpose(gfx950, tmp_path, name, [address] * 64, matrix, before)
+    assert complaint in capfd.readouterr().err
 
 
 # Each work-group waits for the one before it, adds one to what that wrote, and signals.

@@ -223,8 +223,57 @@ static void lds_read(struct wave *w, const struct instruction *in, int parts, ui
     }
 }
 
-static void lds_write(struct wave *w, const struct instruction *in, int parts, uint32_t nbytes,
-                      uint32_t unit)
+/* Each 16 lanes read a matrix of elements together, which they receive transposed: each lane gives
+ * the address of 8 bytes, of which so many lanes make a row of 16 elements, and receives a column.
+ * By AMD's CDNA 4 ISA document, section 11.4, all lanes are enabled, an address is a multiple of
+ * 8, and the registers are an even one and the next. */
+static void lds_read_transposed(struct wave *w, const struct instruction *in, uint32_t element)
+{
+    enum { NBYTES = 8, COLUMNS = 16 };
+    const uint32_t rows = NBYTES / element, row_lanes = COLUMNS / rows;
+    uint8_t data[LANES][NBYTES];
+
+    if (exec_mask(w) != UINT64_MAX || in->operand[0].index % 2 != 0) {
+        fault(w, "a transposing read %s",
+              exec_mask(w) != UINT64_MAX ? "with lanes disabled" : "into an odd register");
+        return;
+    }
+    for (uint32_t l = 0; l < LANES; ++l) {
+        const uint32_t address = w->v[in->operand[1].index][l] + (uint32_t)in->offset[0];
+        const uint8_t *from = lds_at(w, address, NBYTES, NULL);
+        if (from == NULL)
+            return;
+        if (address % NBYTES != 0) {
+            fault(w, "a transposing read at %#x", address);
+            return;
+        }
+        memcpy(data[l], from, NBYTES);
+    }
+    for (uint32_t l = 0; l < LANES; ++l) {
+        const uint32_t first = l / COLUMNS * COLUMNS, column = l % COLUMNS;
+        uint32_t words[2] = {0};
+        for (uint32_t row = 0; row < rows; ++row)
+            memcpy((uint8_t *)words + row * element,
+                   &data[first + row * row_lanes + column / rows][column % rows * element],
+                   element);
+        for (uint32_t i = 0; i < 2; ++i)
+            w->v[in->operand[0].index + i][l] = words[i];
+    }
+}
+
+static void ds_read_b64_tr_b16(struct wave *w, const struct instruction *in)
+{
+    lds_read_transposed(w, in, 2);
+}
+
+static void ds_read_b64_tr_b8(struct wave *w, const struct instruction *in)
+{
+    lds_read_transposed(w, in, 1);
+}
+
+/* `parts` pieces of nbytes each from byte `first` of their registers on. */
+static void lds_write_from(struct wave *w, const struct instruction *in, uint32_t first, int parts,
+                           uint32_t nbytes, uint32_t unit)
 {
     FOR_ENABLED_LANES(w, l)
     {
@@ -233,11 +282,23 @@ static void lds_write(struct wave *w, const struct instruction *in, int parts, u
             uint32_t words[4];
             for (uint32_t i = 0; i < (nbytes + 3) / 4; ++i)
                 words[i] = w->v[in->operand[1 + part].index + i][l];
-            uint8_t *to = lds_at(w, address + (uint32_t)in->offset[part] * unit, nbytes, words);
+            const uint8_t *from = (const uint8_t *)words + first;
+            uint8_t *to = lds_at(w, address + (uint32_t)in->offset[part] * unit, nbytes, from);
             if (to != NULL)
-                memcpy(to, words, nbytes);
+                memcpy(to, from, nbytes);
         }
     }
+}
+
+static void lds_write(struct wave *w, const struct instruction *in, int parts, uint32_t nbytes,
+                      uint32_t unit)
+{
+    lds_write_from(w, in, 0, parts, nbytes, unit);
+}
+
+static void ds_write_b16_d16_hi(struct wave *w, const struct instruction *in)
+{
+    lds_write_from(w, in, 2, 1, 2, 1);
 }
 
 #define LDS(name, access, parts, nbytes, unit)                                                     \
@@ -300,8 +361,11 @@ const struct operation memory_operations[] = {
     TO_VECTOR(ds_read2_b32, 2),
     TO_VECTOR(ds_read2_b64, 2),
     TO_VECTOR(ds_read2st64_b32, 2),
+    TO_VECTOR(ds_read_b64_tr_b16, 2),
+    TO_VECTOR(ds_read_b64_tr_b8, 2),
     TO_VECTOR(ds_write_b8, 2),
     TO_VECTOR(ds_write_b16, 2),
+    TO_VECTOR(ds_write_b16_d16_hi, 2),
     TO_VECTOR(ds_write_b32, 2),
     TO_VECTOR(ds_write_b64, 2),
     TO_VECTOR(ds_write_b96, 2),
