@@ -235,7 +235,7 @@ class Loop:
     def transposed(self) -> int:
         """Operands whose runs do not lie along K."""
         if self.direct:
-            return 0
+            return len(self.lds_cycles("ds_read_b64_tr_")) // (8 * self.stages)
         return 2 - len(self.lds_cycles("ds_write_b128")) // (2 * self.stages)
 
     @property

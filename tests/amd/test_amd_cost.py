@@ -178,6 +178,11 @@ def test_addresses_come_from_the_code():
     assert access("v_lshlrev_b32_e32 v1, 2, v0", "ds_write2_b32 v1, v8, v9 offset1:1") == 4
     assert access("s_movk_i32 s4, 0x50", "v_mul_u32_u24_e32 v1, s4, v0",
                   "ds_read_b128 v[4:7], v1") == 8  # fmt: skip
+    # A half-wave reads one place, the other one the same banks 128 bytes on.
+    assert access("v_bfe_i32 v1, v0, 5, 1", "v_and_b32_e32 v1, 0x80, v1",
+                  "ds_read_b128 v[4:7], v1") == 8  # fmt: skip
+    assert lds_banks.ARITHMETIC["v_bfe_i32"](0x20, 5, 1) == 0xFFFFFFFF
+    assert lds_banks.ARITHMETIC["v_bfe_i32"](0x20, 5, 2) == 1
     with pytest.raises(lds_banks.UnknownAddress, match="global_load_dword"):
         access("global_load_dword v1, v0, s[0:1]", "ds_read_b128 v[4:7], v1")
     with pytest.raises(lds_banks.UnknownAddress, match="s4"):
@@ -208,28 +213,39 @@ def test_main_loops_meet_no_bank_twice_and_spill_nothing(shipped):
             assert numbers[key] == 0, (name, key)
     for loop in loops:
         wide = loop.kernel, loop.transposed
-        assert loop.direct == (arch == "gfx950" and loop.transposed == 0), wide
-        assert loop.stages == (4 if loop.direct else 2), wide
-        assert set(loop.lds_cycles("ds_read_b128")) == {4 if arch == "gfx950" else 8}, wide
-        reads = len(loop.lds_cycles("ds_read_b128"))
-        assert reads == len(loop.lds_cycles("ds_read")) == 8 * loop.stages, wide
+        # LDS transposes elements of 16 bits.
+        direct = arch == "gfx950" and (loop.transposed == 0 or "F32" not in loop.kernel)
+        assert loop.direct == direct, wide
+        assert loop.stages == (4 if direct else 2), wide
+        reads = {
+            "ds_read_b128": 4 * loop.stages * (2 - loop.transposed if direct else 2),
+            "ds_read_b64_tr_b16": 8 * loop.stages * loop.transposed if direct else 0,
+        }
+        for name, count in reads.items():
+            cycles = {4 if arch == "gfx950" else 8} if count else set()
+            assert set(loop.lds_cycles(name)) == cycles, (wide, name)
+            assert len(loop.lds_cycles(name)) == count, (wide, name)
+        assert len(loop.lds_cycles("ds_read")) == sum(reads.values()), wide
         assert set(loop.lds_cycles("ds_write_b128")) <= {8}, wide
+        if arch != "gfx950" and "F32" not in loop.kernel:
+            assert set(loop.lds_cycles("ds_write2_b32")) <= {4}, wide
         barriers = loop.stages // 2 if loop.direct else loop.stages
         assert loop.lds_waits <= (2 if loop.direct else 3) * barriers, wide
         assert loop.count("barrier") == barriers, wide
 
 
-# Of the time the matrix unit is busy, at a latency of memory of 900 cycles: operands whose runs lie
-# along K, and both across.
+# Of the time the matrix unit is busy, at a latency of memory of 900 and of 1200 cycles: of operands
+# whose runs all lie along K, of one that lies across, and of two.
 LEAST = {
-    ("gfx90a", "F32"): (0.98, 0.98),
-    ("gfx90a", "BF16"): (0.98, 0.98),
-    ("gfx942", "F32"): (0.98, 0.98),
-    ("gfx942", "BF16"): (0.83, 0.68),
-    ("gfx950", "F32"): (0.98, 0.98),
-    ("gfx950", "BF16"): (0.85, 0.44),
+    ("gfx90a", 4): ((0.98, 0.98), (0.98, 0.98), (0.98, 0.98)),
+    ("gfx90a", 2): ((0.98, 0.98), (0.98, 0.98), (0.98, 0.98)),
+    ("gfx942", 4): ((0.98, 0.98), (0.98, 0.98), (0.98, 0.98)),
+    ("gfx942", 2): ((0.93, 0.80), (0.93, 0.79), (0.93, 0.79)),
+    ("gfx950", 4): ((0.98, 0.98), (0.98, 0.98), (0.98, 0.98)),
+    ("gfx950", 2): ((0.92, 0.88), (0.78, 0.78), (0.65, 0.65)),
 }
-LEAST_AT_1200 = {"gfx90a": 0.98, "gfx942": 0.75, "gfx950": 0.85}  # along K
+MEASURED = {f"iris_MATMUL_ALL_REDUCE_TWO_SHOT_{dtype}" for dtype in ("F32", "F16", "BF16")}
+MEASURED |= {"iris_ALL_GATHER_MATMUL_NONE_BF16"}
 
 
 def shown(shipped):
@@ -240,11 +256,13 @@ def shown(shipped):
 
 
 def test_matrix_unit_is_busy_whatever_the_latency(shipped):
-    for loop, _ in shown(shipped):
-        least = LEAST[loop.arch, loop.kernel.split("_")[-1]][loop.transposed // 2]
-        assert least <= loop.replays[900].busy <= 1, (loop.kernel, loop.transposed)
-        if loop.transposed == 0:
-            assert loop.replays[1200].busy >= LEAST_AT_1200[loop.arch], loop.kernel
+    arch, _, loops = shipped
+    measured = [loop for loop in loops if loop.kernel in MEASURED]
+    assert len(measured) == 4 * len(MEASURED)
+    for loop in measured:
+        least = LEAST[arch, 4 if "F32" in loop.kernel else 2][loop.transposed]
+        busy = loop.replays[900].busy, loop.replays[1200].busy
+        assert all(x <= y <= 1 for x, y in zip(least, busy, strict=True)), (loop.kernel, busy)
         assert loop.replays[500].cycles >= loop.matrix_cycles * loop.stages
 
 
@@ -270,37 +288,35 @@ def test_streams_of_weights_outrun_memory(shipped):
             assert float(ours) == pytest.approx(float(theirs), rel=0.05), line
 
 
-# Of float8 products: cycles of a stage and the rate beside bfloat16's at a latency of 700, and the
-# least such rate at any latency.
-FLOAT8 = {"gfx942": (630, 1.9, 1.8), "gfx950": (286, 2.0, 2.0)}
+# Of float8 products: cycles of a stage at a latency of 700, of operands along K, of one that lies
+# across, and of two.
+FLOAT8 = {"gfx942": (540, 556, 600), "gfx950": (259, 320, 384)}
 
 
 @pytest.mark.parametrize("arch", FLOAT8)
-def test_float8_products_are_faster_than_those_of_16_bits(arch):
-    """By K in the time of a stage, of which they multiply twice as much: of each pair of formats,
-    operands along K. The document has these numbers."""
+def test_float8_products_are_twice_as_fast_as_those_of_16_bits(arch):
+    """Nearly: a stage multiplies twice as much of K. Of each pair of formats; the document has
+    these numbers."""
     (told,) = (x for x in DOCUMENT.read_text().split("\n\n")
                if "float8" in x and "cycles a stage" in x)  # fmt: skip
-    cycles, ratio, least = FLOAT8[arch]
-    assert {cycles, ratio, least} <= {float(x) for x in re.findall(r"\d+(?:\.\d+)?", told)}
+    assert set(FLOAT8[arch]) <= {float(x) for x in re.findall(r"\d+(?:\.\d+)?", told)}
     path = gpus.KERNELS / f"iris_{arch}.hsaco"
-    (plain,) = (
-        x for x in cost.loops(path, arch, SCALED.replace("SCALED_", "")) if not x.transposed
-    )
+    plain = {x.transposed: x for x in cost.loops(path, arch, SCALED.replace("SCALED_", ""))}
     scaled = list(cost.loops(path, arch, SCALED))
-    assert len(scaled) == 4
+    assert [x.transposed for x in scaled].count(1) == 8
+    assert len(scaled) == 16
     for loop in scaled:
         assert loop.direct == (arch == "gfx950")
         assert loop.stages == (4 if loop.direct else 2)
-        assert set(loop.lds_cycles("ds_write_b128")) == (set() if loop.direct else {8})
-        rates = {
-            latency: 2 * plain.replays[latency].cycles / plain.stages
-            / (loop.replays[latency].cycles / loop.stages)
-            for latency in cost.LATENCIES
-        }  # fmt: skip
-        assert min(rates.values()) >= least, rates
-        assert rates[700] == pytest.approx(ratio, rel=0.05)
-        assert loop.replays[700].cycles / loop.stages == pytest.approx(cycles, rel=0.05)
+        assert set(loop.lds_cycles("ds_write_b128")) <= {8}
+        assert set(loop.lds_cycles("ds_read")) == {4 if loop.direct else 8}
+        for latency in cost.LATENCIES:
+            like = plain[loop.transposed].replays[latency]
+            rate = 2 * like.cycles / plain[loop.transposed].stages
+            rate /= loop.replays[latency].cycles / loop.stages
+            assert rate >= 1.75, (loop.transposed, latency, rate)
+        cycles = loop.replays[700].cycles / loop.stages
+        assert cycles == pytest.approx(FLOAT8[arch][loop.transposed], rel=0.05)
 
 
 def numbers_of(cell):

@@ -37,8 +37,10 @@ def passed(memory, values, layout="row"):
     )
 
 
-def check(ctx, memory, operation, shape, kinds, formats, dtype, number=0, variant="two_shot"):
-    """One call and its result, on this rank; layouts, bias and C's place by the number."""
+def check(ctx, memory, operation, shape, kinds, formats, dtype, number=0, variant="two_shot",
+          layouts=None):  # fmt: skip
+    """One call and its result, on this rank; A's and B's layouts unless they are given, bias and
+    C's place by the number."""
     (M, N, K), world = shape, ctx.world_size
     dim = number // 2 % 2 if "scatter" in operation or operation in cases.GATHERED else 0
     if operation == "matmul_reduce_scatter":
@@ -71,11 +73,13 @@ def check(ctx, memory, operation, shape, kinds, formats, dtype, number=0, varian
     place = memory.heap if number % 3 else memory.ordinary
     C = place(*expected.shape, dtype=dtype)
     cases.poisoned(C)
-    layouts = ("row", "transposed", "strided")
+    if layouts is None:
+        each = ("row", "transposed", "strided")
+        layouts = each[number % 3], each[(number + 1) % 3]
     getattr(ctx.ops, operation)(
         memory.passed(C),
-        passed(memory, A[ctx.rank].values, layouts[number % 3]),
-        passed(memory, B[ctx.rank].values.t(), layouts[(number + 1) % 3]),
+        passed(memory, A[ctx.rank].values, layouts[0]),
+        passed(memory, B[ctx.rank].values.t(), layouts[1]),
         scale_a=passed(memory, A[ctx.rank].scale), scale_b=passed(memory, B[ctx.rank].scale.t()),
         **keywords,
     )  # fmt: skip

@@ -22,6 +22,7 @@
  *                         conversions
  *   pack_finite_pair      as pack_pair, of no NaN but those that are widened from the dtype
  *   low_halves, high_halves   of two words, side by side
+ *   low_bytes, high_bytes     of their lower or upper halves, in turn
  *   narrow                a word that the compiler may not widen to 64 bits outside a loop
  *   load_chunk            memory that this thread reads once
  *   kDirectBytes          room in shared memory for stages that go there without registers

@@ -21,8 +21,8 @@
  *         template <bool kAMn, bool kBMn> static void multiply_runs(         `steps` >= 1 stages of
  *             work_group, accumulator &, const tile_operand<T> &a,           operands that have
  *             const tile_operand<T> &b, int32_t steps, gemm_shared *);       runs
- *         static int32_t whole_steps(int32_t steps, bool mn);  how many of them it does, if some
- *                                                              run lies across K
+ *         template <typename T> static int32_t whole_steps(    how many of them it does, if some
+ *             int32_t steps, bool mn);                         run lies across K
  *         template <class Write> static void for_each(const accumulator &, int32_t thread, Write);
  *     };                                                       Write(row, col, const float (&)[n])
  */
@@ -60,51 +60,76 @@ IRIS_INLINE int32_t stage_offset(int32_t row, int32_t byte)
 enum class operand_order { k_runs, mn_runs, elements };
 
 /* A thread's share of a stage is two chunks: of rows thread / 4 and thread / 4 + 64, the chunk
- * thread mod 4 of K; of an operand whose runs lie along M or N, runs of two k. */
+ * thread mod 4 of K; of an operand whose runs lie along M or N, the run_of-th run of two k, which
+ * are its group but for words. */
 template <typename T> constexpr int32_t kRuns = kGemmBlock / kChunk<T>;
+template <typename T> constexpr int32_t kGroups = kGemmThreads / kRuns<T>;
+
+/* Half a wave stores words of eight runs and four groups of k at a time: kStageRows keeps the rows
+ * of eight runs 16 bytes apart, which the groups fill. */
+template <typename T> IRIS_INLINE int32_t run_of(int32_t thread)
+{
+    return thread / 8 / kGroups<T> * 8 + thread % 8;
+}
+
+template <typename T> IRIS_INLINE int32_t group_of_k(int32_t thread)
+{
+    return thread / 8 % kGroups<T>;
+}
 
 template <typename T> IRIS_INLINE int32_t run_k(int32_t thread, int32_t i)
 {
-    return sizeof(T) <= 2 ? thread / kRuns<T> * 2 + i : thread / kRuns<T> + 8 * i;
+    return sizeof(T) <= 2 ? group_of_k<T>(thread) * 2 + i : group_of_k<T>(thread) + 8 * i;
 }
 
 /* Where the thread's share begins in a stage. */
 template <typename T, bool kMn> IRIS_INLINE int32_t share_offset(int32_t thread)
 {
     constexpr int32_t kBytes = sizeof(T) == 1 ? 2 : 4; /* of K, in one row */
-    return kMn ? stage_offset(thread % kRuns<T> * kChunk<T>, kBytes * (thread / kRuns<T>))
+    return kMn ? stage_offset(run_of<T>(thread) * kChunk<T>, kBytes * group_of_k<T>(thread))
                : stage_offset(thread / 4, thread % 4 * kChunkBytes);
 }
 
-/* Stores the share from there on, as rows of K. */
+/* A share is stored from there on, as rows of K, in so many parts. */
+template <bool kMn> constexpr int32_t kShareParts = kMn ? 4 : 2;
+
 template <typename T, bool kMn>
-IRIS_INLINE void store_share(char *target, const chunk16 (&chunks)[2])
+IRIS_INLINE void store_part(char *target, const chunk16 (&chunks)[2], int32_t part)
 {
     if constexpr (!kMn) {
-        store_chunk(target, chunks[0]);
-        store_chunk(target + stage_row(64), chunks[1]);
+        store_chunk(target + part * stage_row(64), chunks[part]);
     } else if constexpr (sizeof(T) == 1) { /* two runs of one k each: pairs along k */
+        const uint32_t first = chunks[0].word[part], second = chunks[1].word[part];
+        const uint32_t pairs[2] = {low_bytes(first, second), high_bytes(first, second)};
 #pragma unroll
-        for (int32_t j = 0; j < 16; ++j) {
-            const uint32_t first = chunks[0].word[j / 4] >> (8 * (j % 4)) & 0xffu;
-            const uint32_t second = chunks[1].word[j / 4] >> (8 * (j % 4)) & 0xffu;
-            *reinterpret_cast<uint16_t *>(target + stage_row(j)) = (uint16_t)(first | second << 8);
-        }
+        for (int32_t j = 0; j < 4; ++j)
+            *reinterpret_cast<uint16_t *>(target + stage_row(4 * part + j)) =
+                (uint16_t)(pairs[j / 2] >> 16 * (j % 2));
     } else if constexpr (sizeof(T) == 2) { /* again two runs of one k each */
-#pragma unroll
-        for (int32_t j = 0; j < 4; ++j) {
-            const uint32_t first = chunks[0].word[j], second = chunks[1].word[j];
-            *reinterpret_cast<uint32_t *>(target + stage_row(2 * j)) = low_halves(first, second);
-            *reinterpret_cast<uint32_t *>(target + stage_row(2 * j + 1)) =
-                high_halves(first, second);
-        }
+        const uint32_t first = chunks[0].word[part], second = chunks[1].word[part];
+        *reinterpret_cast<uint32_t *>(target + stage_row(2 * part)) = low_halves(first, second);
+        *reinterpret_cast<uint32_t *>(target + stage_row(2 * part + 1)) =
+            high_halves(first, second);
     } else {
 #pragma unroll
         for (int32_t i = 0; i < 2; ++i)
-#pragma unroll
-            for (int32_t j = 0; j < 4; ++j)
-                *reinterpret_cast<uint32_t *>(target + stage_row(j) + 32 * i) = chunks[i].word[j];
+            *reinterpret_cast<uint32_t *>(target + stage_row(part) + 32 * i) = chunks[i].word[part];
     }
+}
+
+/* The parts [first, end) of it. */
+template <typename T, bool kMn>
+IRIS_INLINE void store_parts(char *target, const chunk16 (&chunks)[2], int32_t first, int32_t end)
+{
+#pragma unroll
+    for (int32_t part = first; part < end; ++part)
+        store_part<T, kMn>(target, chunks, part);
+}
+
+template <typename T, bool kMn>
+IRIS_INLINE void store_share(char *target, const chunk16 (&chunks)[2])
+{
+    store_parts<T, kMn>(target, chunks, 0, kShareParts<kMn>);
 }
 
 /* The rows of A, or the columns of B, of one tile. */
@@ -135,7 +160,7 @@ template <typename T> class tile_operand
             int32_t mn = thread / 4 + 64 * i;
             int64_t at = k + thread % 4 * kChunk<T>;
             if (order_ == operand_order::mn_runs) {
-                mn = thread % kRuns<T> * kChunk<T>;
+                mn = run_of<T>(thread) * kChunk<T>;
                 at = k + run_k<T>(thread, i);
                 chunks_[i] = at < K_ && mn < count_
                                  ? load_run(data_ + at * stride_k_ + mn, 1, count_ - mn, true)
@@ -176,20 +201,27 @@ template <typename T> class tile_operand
         return order_ == operand_order::mn_runs;
     }
 
-    /* Of runs along K: a uniform address, and how far behind it the row begins, or the last one. */
+    /* Of whole runs: a uniform address; how far behind it the one of row or column mn, or of the
+     * last there is, and of k begins; and how far it is to what lies so many bytes of K on. */
     IRIS_INLINE uint64_t run_address() const
     {
         return (uint64_t)uniform((int64_t)reinterpret_cast<uint64_t>(data_));
     }
 
-    IRIS_INLINE uint32_t run_offset(int32_t row) const
+    template <bool kMn> IRIS_INLINE uint32_t run_offset(int32_t mn, int32_t k) const
     {
-        return (uint32_t)((row < count_ ? row : count_ - 1) * stride_mn_ * (int64_t)sizeof(T));
+        const int32_t last = count_ - (kMn ? kChunk<T> : 1);
+        const int64_t there = mn < last ? mn : last;
+        const int64_t at = kMn ? k * stride_k_ + there : there * stride_mn_ + k;
+        return (uint32_t)(at * (int64_t)sizeof(T));
+    }
+
+    template <bool kMn> IRIS_INLINE uint32_t run_advance(int32_t nbytes) const
+    {
+        return kMn ? (uint32_t)uniform(stride_k_) * (uint32_t)nbytes : (uint32_t)nbytes;
     }
 
   private:
-    template <typename, bool> friend class run_loader;
-
     const T *data_;
     int64_t stride_mn_, stride_k_;
     int32_t count_;
@@ -205,17 +237,13 @@ template <typename T, bool kMn> class run_loader
 {
   public:
     IRIS_INLINE run_loader(const tile_operand<T> &operand, int32_t thread)
-        : address_((uint64_t)uniform((int64_t)reinterpret_cast<uint64_t>(operand.data_))),
-          advance_(kMn ? (uint32_t)uniform(operand.stride_k_) * kStageRowBytes : kStageRowBytes)
+        : address_(operand.run_address()),
+          advance_(operand.template run_advance<kMn>(kStageRowBytes))
     {
-        for (int32_t i = 0; i < 2; ++i) {
-            const int32_t last = operand.count_ - (kMn ? kChunk<T> : 1);
-            const int32_t wanted = kMn ? thread % kRuns<T> * kChunk<T> : thread / 4 + 64 * i;
-            const int32_t mn = wanted < last ? wanted : last;
-            const int64_t at = kMn ? run_k<T>(thread, i) * operand.stride_k_ + mn
-                                   : mn * operand.stride_mn_ + thread % 4 * kChunk<T>;
-            offset_[i] = (uint32_t)(at * (int64_t)sizeof(T));
-        }
+        for (int32_t i = 0; i < 2; ++i)
+            offset_[i] = operand.template run_offset<kMn>(
+                kMn ? run_of<T>(thread) * kChunk<T> : thread / 4 + 64 * i,
+                kMn ? run_k<T>(thread, i) : thread % 4 * kChunk<T>);
     }
 
     /* Loads a stage and moves on to the next one, if there is one. */
@@ -226,9 +254,22 @@ template <typename T, bool kMn> class run_loader
 
     IRIS_INLINE void load(chunk16 (&chunks)[2], bool more)
     {
+        load_stage(chunks);
+        advance(more);
+    }
+
+    IRIS_INLINE void load_stage(chunk16 (&chunks)[2])
+    {
         const char *base = device_pointer<const char>(address_);
-        chunks[0] = load_chunk(base + narrow(offset_[0]));
-        chunks[1] = load_chunk(base + narrow(offset_[1]));
+#pragma unroll
+        for (int32_t i = 0; i < 2; ++i) {
+            offset_[i] = narrow(offset_[i]); /* no copy, which would cost a move */
+            chunks[i] = load_chunk(base + offset_[i]);
+        }
+    }
+
+    IRIS_INLINE void advance(bool more)
+    {
         address_ += more ? advance_ : 0;
     }
 
@@ -310,8 +351,8 @@ IRIS_INLINE void block_gemm_add(work_group wg, typename Unit::accumulator &acc,
     const int64_t K = uniform(inner);
     const bool runs = a.has_runs() && b.has_runs() && K / kStep <= INT32_MAX &&
                       (Unit::kRunsAcrossK || !(a.is_mn() || b.is_mn()));
-    const int32_t steps =
-        uniform(runs ? Unit::whole_steps((int32_t)(K / kStep), a.is_mn() || b.is_mn()) : 0);
+    const int32_t steps = uniform(
+        runs ? Unit::template whole_steps<T>((int32_t)(K / kStep), a.is_mn() || b.is_mn()) : 0);
 
     if (steps > 0)
         multiply_all_runs<T, Unit>(wg, acc, a, b, steps, shared);

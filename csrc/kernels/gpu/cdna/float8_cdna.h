@@ -6,8 +6,7 @@
  * instructions, so each pair of them has a loop of its own. gfx950 multiplies 64 of K, a stage, in
  * one instruction, at twice the rate of its shorter ones; its operands go to LDS directly.
  *
- * Operands that lie along M or N are transposed byte by byte on their way into LDS, by the loop for
- * operands of any layout.
+ * Operands that lie along M or N are transposed in pairs of k on gfx942 on their way into LDS.
  */
 #ifndef IRIS_FLOAT8_CDNA_H
 #define IRIS_FLOAT8_CDNA_H
@@ -20,128 +19,56 @@ namespace iris
 
 /* kABf8, kBBf8: whether A, or B, has five bits of exponent. */
 template <bool kABf8, bool kBBf8> struct float8_pair : mfma_layout {
-    /* Of a whole stage: its halves. */
-    struct stage_fragments {
-        fragments half[2];
-    };
-
-    static IRIS_INLINE void read_stage(stage_fragments &stage, const char *a, const char *b)
-    {
-        read(stage.half[0], a, b);
-        read(stage.half[1], a + kHalf, b + kHalf);
-    }
-
-    /* The operands are exchanged, as they are for other elements. */
-    static IRIS_INLINE void multiply(accumulator &acc, const stage_fragments &stage, int32_t i,
-                                     int32_t j)
-    {
 #if defined(__gfx950__)
-        struct pair {
-            chunk16 half[2];
-        };
-        typedef int ints8 __attribute__((ext_vector_type(8)));
-        const pair y = {{ stage.half[0].y[j], stage.half[1].y[j] }};
-        const pair x = {{ stage.half[0].x[i], stage.half[1].x[i] }};
-        acc.block[i][j] = __builtin_amdgcn_mfma_scale_f32_32x32x64_f8f6f4(
-            __builtin_bit_cast(ints8, y), __builtin_bit_cast(ints8, x), acc.block[i][j], kBBf8,
-            kABf8, 0, 0, 0, 0); /* without its scales */
-#else
-#pragma unroll
-        for (int32_t half = 0; half < 2; ++half)
-#pragma unroll
-            for (int32_t part = 0; part < 2; ++part)
-                acc.block[i][j] =
-                    multiply_eight(eight_of(stage.half[half].y[j], part),
-                                   eight_of(stage.half[half].x[i], part), acc.block[i][j]);
-#endif
-    }
-
     static constexpr int32_t kHalfProducts = 4;
 
-    /* See multiply_direct, of whose stages a half is what is a stage here. */
+    /* The operands are exchanged, as they are for other elements. See multiply_direct, of whose
+     * stages a half is 64 bytes of K. */
     static IRIS_INLINE void multiply_half(accumulator &acc, const fragments (&half)[2], int32_t m)
     {
-        multiply(acc, stage_fragments{{half[0], half[1]}}, m / 2, m % 2);
+        const int32_t i = m / 2, j = m % 2;
+        acc.block[i][j] = __builtin_amdgcn_mfma_scale_f32_32x32x64_f8f6f4(
+            joined(half[0].y[j], half[1].y[j]), joined(half[0].x[i], half[1].x[i]), acc.block[i][j],
+            kBBf8, kABf8, 0, 0, 0, 0); /* without its scales */
     }
+#else
+    /* Of half a stage of 64 bytes: two for each two chunks. */
+    static constexpr int32_t kProducts = 8;
+
+    /* The operands are exchanged, as they are for other elements. */
+    static IRIS_INLINE void multiply(accumulator &acc, const fragments &half, int32_t m)
+    {
+        const int32_t i = m / 4, j = m / 2 % 2;
+        acc.block[i][j] =
+            multiply_eight(eight_of(half.y[j], m % 2), eight_of(half.x[i], m % 2), acc.block[i][j]);
+    }
+
+    static constexpr int32_t kHalfProducts = 2 * kProducts;
+
+    static IRIS_INLINE void multiply_half(accumulator &acc, const fragments (&half)[2], int32_t m)
+    {
+        multiply(acc, half[m / kProducts], m % kProducts);
+    }
+#endif
 
     static IRIS_INLINE void step(accumulator &acc, const char *a, const char *b)
     {
-        stage_fragments stage;
-        read_stage(stage, a, b);
+        fragments half[2];
+        read(half[0], a, b);
+        read(half[1], a + kHalf, b + kHalf);
 #pragma unroll
-        for (int32_t i = 0; i < 2; ++i)
-#pragma unroll
-            for (int32_t j = 0; j < 2; ++j)
-                multiply(acc, stage, i, j);
+        for (int32_t m = 0; m < kHalfProducts; ++m)
+            multiply_half(acc, half, m);
         settle(acc);
     }
 
-    /* While stage s is multiplied, stage s + 1, whose loads have arrived in registers, is stored in
-     * LDS, stage s + 3 is loaded in its place, and stage s + 1 is read. */
     template <bool kAMn, bool kBMn>
     static IRIS_INLINE void
     multiply_runs(work_group wg, accumulator &acc, const tile_operand<float8_t> &operand_a,
                   const tile_operand<float8_t> &operand_b, int32_t steps, gemm_shared *shared)
     {
-        using T = float8_t;
-#if defined(__gfx950__)
-        if constexpr (!kAMn && !kBMn) {
-            multiply_direct<T, float8_pair>(wg, acc, operand_a, operand_b, steps / 2, shared);
-            return settle(acc);
-        }
-#endif
-        run_loader<T, kAMn> a(operand_a, wg.thread);
-        run_loader<T, kBMn> b(operand_b, wg.thread);
-        char *store_a = shared->a[0] + share_offset<T, kAMn>(wg.thread);
-        char *store_b = shared->b[0] + share_offset<T, kBMn>(wg.thread);
-        const char *read_a = shared->a[0] + a_offset(wg.thread);
-        const char *read_b = shared->b[0] + b_offset(wg.thread);
-        chunk16 chunks_a[2][2], chunks_b[2][2]; /* of even and of odd stages */
-        stage_fragments fragments_of[2];
-
-        /* Past the last stage, the last one once more rather than a branch. */
-        a.load(chunks_a[0], steps > 1);
-        b.load(chunks_b[0], steps > 1);
-        a.load(chunks_a[1], steps > 2);
-        b.load(chunks_b[1], steps > 2);
-        group_barrier(wg); /* shared memory still holds the tile before */
-        store_share<T, kAMn>(store_a, chunks_a[0]);
-        store_share<T, kBMn>(store_b, chunks_b[0]);
-        a.load(chunks_a[0], steps > 3);
-        b.load(chunks_b[0], steps > 3);
-        group_barrier(wg);
-        read_stage(fragments_of[0], read_a, read_b);
-
-        const auto stage = [&](const int32_t here, const int32_t next) {
-            keep_order();
-            store_share<T, kAMn>(store_a + next * kStageBytes, chunks_a[next]);
-            keep_order();
-            multiply(acc, fragments_of[here], 0, 0);
-            keep_order();
-            store_share<T, kBMn>(store_b + next * kStageBytes, chunks_b[next]);
-            keep_order();
-            multiply(acc, fragments_of[here], 0, 1);
-            keep_order();
-            a.load(chunks_a[next], steps > 4);
-            b.load(chunks_b[next], steps > 4);
-            keep_order();
-            /* The next stage is in LDS; this one everybody has read. */
-            group_barrier(wg);
-            keep_order();
-            read_stage(fragments_of[next], read_a + next * kStageBytes,
-                       read_b + next * kStageBytes);
-            keep_order();
-            multiply(acc, fragments_of[here], 1, 0);
-            multiply(acc, fragments_of[here], 1, 1);
-            --steps;
-        };
-        IRIS_NO_UNROLL
-        while (steps >= 2) {
-            stage(0, 1);
-            stage(1, 0);
-        }
-        if (steps > 0)
-            stage(0, 1);
+        multiply_staged<float8_t, kAMn, kBMn, float8_pair>(wg, acc, operand_a, operand_b, steps,
+                                                           shared);
         settle(acc);
     }
 
@@ -156,9 +83,19 @@ template <bool kABf8, bool kBBf8> struct float8_pair : mfma_layout {
                        "+v"(acc.block[1][1]));
     }
 
+    typedef int ints4 __attribute__((ext_vector_type(4)));
+    typedef int ints8 __attribute__((ext_vector_type(8)));
+
+    static IRIS_INLINE ints8 joined(const chunk16 &first, const chunk16 &second)
+    {
+        return __builtin_shufflevector(__builtin_bit_cast(ints4, first),
+                                       __builtin_bit_cast(ints4, second), 0, 1, 2, 3, 4, 5, 6, 7);
+    }
+
     static IRIS_INLINE int64_t eight_of(const chunk16 &chunk, int32_t part)
     {
-        return (int64_t)((uint64_t)chunk.word[2 * part + 1] << 32 | chunk.word[2 * part]);
+        typedef int64_t eights2 __attribute__((ext_vector_type(2)));
+        return __builtin_bit_cast(eights2, chunk)[part];
     }
 
     /* Of B and of A. */
@@ -178,7 +115,7 @@ template <bool kABf8, bool kBBf8> struct float8_pair : mfma_layout {
 /* The matrix unit for the formats that an accumulator is told. What brings operands to LDS is the
  * same for all formats. */
 struct float8_unit : mfma_layout {
-    static constexpr bool kRunsAcrossK = false;
+    static constexpr bool kRunsAcrossK = true;
 
     struct accumulator : mfma_layout::accumulator {
         int32_t formats; /* bit 0: A is bf8, bit 1: B is */

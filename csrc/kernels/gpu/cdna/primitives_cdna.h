@@ -150,6 +150,16 @@ IRIS_INLINE uint32_t high_halves(uint32_t first, uint32_t second)
     return __builtin_amdgcn_perm(second, first, 0x07060302u);
 }
 
+IRIS_INLINE uint32_t low_bytes(uint32_t first, uint32_t second)
+{
+    return __builtin_amdgcn_perm(second, first, 0x05010400u);
+}
+
+IRIS_INLINE uint32_t high_bytes(uint32_t first, uint32_t second)
+{
+    return __builtin_amdgcn_perm(second, first, 0x07030602u);
+}
+
 /* As pack_pair, of values that are no NaN but such as are widened from the dtype: rounding does not
  * carry these into the sign's place. */
 constexpr bool kRoundsInHardware =
@@ -186,13 +196,14 @@ IRIS_INLINE chunk16 load_chunk(const char *source)
 
 /* A write of 16 bytes a lane serves eight consecutive lanes at a time, which hold two rows. A read
  * serves, of each half-wave, lanes 0-3 and 20-23, 4-7 and 16-19, 8-11 and 28-31, 12-15 and 24-27, a
- * row each; on gfx950, which has 64 banks, two such groups at once. None of them meets a bank
- * twice. */
+ * row each; on gfx950, which has 64 banks, two such groups at once. A write of 4 bytes serves a
+ * half-wave, which holds every eighth row (run_of). None of them meets a bank twice, but for the
+ * last on gfx950. */
 #if defined(__gfx950__)
 constexpr stage_rows kStageRows = {64, 16, 64, 16};
 constexpr int32_t kDirectBytes = 4 * 32768; /* see direct_cdna.h */
 #else
-constexpr stage_rows kStageRows = {64, 16, 0, 16};
+constexpr stage_rows kStageRows = {64, 16, 32, 16};
 constexpr int32_t kDirectBytes = 16; /* none */
 #endif
 

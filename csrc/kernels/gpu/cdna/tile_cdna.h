@@ -20,27 +20,36 @@ namespace iris
 
 typedef float floats16 __attribute__((ext_vector_type(16)));
 
-template <typename T> IRIS_INLINE floats16 mfma_chunk(chunk16 a, chunk16 b, floats16 c);
+/* c += the products of two chunks take so many instructions, of which this is one. */
+template <typename T> constexpr int32_t kChunkProducts = 2;
+template <typename T>
+IRIS_INLINE floats16 mfma_part(const chunk16 &a, const chunk16 &b, int32_t part, floats16 c);
 
-template <> IRIS_INLINE floats16 mfma_chunk<float>(chunk16 a, chunk16 b, floats16 c)
+template <> constexpr int32_t kChunkProducts<float> = 4;
+
+template <>
+IRIS_INLINE floats16 mfma_part<float>(const chunk16 &a, const chunk16 &b, int32_t part, floats16 c)
 {
-    for (int i = 0; i < 4; ++i)
-        c = __builtin_amdgcn_mfma_f32_32x32x2f32(bits_to_float(a.word[i]), bits_to_float(b.word[i]),
-                                                 c, 0, 0, 0);
-    return c;
+    return __builtin_amdgcn_mfma_f32_32x32x2f32(bits_to_float(a.word[part]),
+                                                bits_to_float(b.word[part]), c, 0, 0, 0);
 }
 
 #if defined(__gfx950__)
 typedef _Float16 halves8 __attribute__((ext_vector_type(8)));
 typedef __bf16 bfloats8 __attribute__((ext_vector_type(8)));
 
-template <> IRIS_INLINE floats16 mfma_chunk<half_t>(chunk16 a, chunk16 b, floats16 c)
+template <> constexpr int32_t kChunkProducts<half_t> = 1;
+template <> constexpr int32_t kChunkProducts<bfloat16_t> = 1;
+
+template <>
+IRIS_INLINE floats16 mfma_part<half_t>(const chunk16 &a, const chunk16 &b, int32_t, floats16 c)
 {
     return __builtin_amdgcn_mfma_f32_32x32x16_f16(__builtin_bit_cast(halves8, a),
                                                   __builtin_bit_cast(halves8, b), c, 0, 0, 0);
 }
 
-template <> IRIS_INLINE floats16 mfma_chunk<bfloat16_t>(chunk16 a, chunk16 b, floats16 c)
+template <>
+IRIS_INLINE floats16 mfma_part<bfloat16_t>(const chunk16 &a, const chunk16 &b, int32_t, floats16 c)
 {
     return __builtin_amdgcn_mfma_f32_32x32x16_bf16(__builtin_bit_cast(bfloats8, a),
                                                    __builtin_bit_cast(bfloats8, b), c, 0, 0, 0);
@@ -52,31 +61,69 @@ struct half_chunk {
 typedef _Float16 halves4 __attribute__((ext_vector_type(4)));
 typedef short bfloats4 __attribute__((ext_vector_type(4)));
 
-template <> IRIS_INLINE floats16 mfma_chunk<half_t>(chunk16 a, chunk16 b, floats16 c)
+IRIS_INLINE half_chunk half_of(const chunk16 &chunk, int32_t part)
 {
-    for (int i = 0; i < 4; i += 2) {
-        const half_chunk x = {{a.word[i], a.word[i + 1]}}, y = {{b.word[i], b.word[i + 1]}};
-        c = __builtin_amdgcn_mfma_f32_32x32x8f16(__builtin_bit_cast(halves4, x),
-                                                 __builtin_bit_cast(halves4, y), c, 0, 0, 0);
-    }
+    return {{chunk.word[2 * part], chunk.word[2 * part + 1]}};
+}
+
+template <>
+IRIS_INLINE floats16 mfma_part<half_t>(const chunk16 &a, const chunk16 &b, int32_t part, floats16 c)
+{
+    return __builtin_amdgcn_mfma_f32_32x32x8f16(__builtin_bit_cast(halves4, half_of(a, part)),
+                                                __builtin_bit_cast(halves4, half_of(b, part)), c, 0,
+                                                0, 0);
+}
+
+template <>
+IRIS_INLINE floats16 mfma_part<bfloat16_t>(const chunk16 &a, const chunk16 &b, int32_t part,
+                                           floats16 c)
+{
+    return __builtin_amdgcn_mfma_f32_32x32x8bf16_1k(__builtin_bit_cast(bfloats4, half_of(a, part)),
+                                                    __builtin_bit_cast(bfloats4, half_of(b, part)),
+                                                    c, 0, 0, 0);
+}
+#endif
+
+template <typename T>
+IRIS_INLINE floats16 mfma_chunk(const chunk16 &a, const chunk16 &b, floats16 c)
+{
+#pragma unroll
+    for (int32_t part = 0; part < kChunkProducts<T>; ++part)
+        c = mfma_part<T>(a, b, part, c);
     return c;
 }
 
-template <> IRIS_INLINE floats16 mfma_chunk<bfloat16_t>(chunk16 a, chunk16 b, floats16 c)
+/* Whether stages go to LDS directly; mn: of operands of which one lies across K, which LDS has to
+ * transpose as they are read. Elements of 32 bits it does not transpose. */
+template <typename T> IRIS_INLINE constexpr bool goes_direct(bool mn)
 {
-    for (int i = 0; i < 4; i += 2) {
-        const half_chunk x = {{a.word[i], a.word[i + 1]}}, y = {{b.word[i], b.word[i + 1]}};
-        c = __builtin_amdgcn_mfma_f32_32x32x8bf16_1k(__builtin_bit_cast(bfloats4, x),
-                                                     __builtin_bit_cast(bfloats4, y), c, 0, 0, 0);
-    }
-    return c;
-}
+#if defined(__gfx950__)
+    return !mn || sizeof(T) <= 2;
+#else
+    (void)mn;
+    return false;
 #endif
+}
+
+/* By one access, whatever part of it an instruction needs. */
+IRIS_INLINE chunk16 read_chunk(const char *place)
+{
+    typedef uint32_t words4 __attribute__((ext_vector_type(4)));
+    return __builtin_bit_cast(chunk16, *reinterpret_cast<const words4 *>(place));
+}
 
 /* The compiler moves no instruction past this point. */
 IRIS_INLINE void keep_order()
 {
     __builtin_amdgcn_sched_barrier(0);
+}
+
+/* All of this wave's accesses to LDS are complete. A word that the compiler knows, so that it waits
+ * for none of them again. */
+IRIS_INLINE void wait_for_lds()
+{
+    constexpr int32_t kOfLdsAlone = 0xc07f; /* vmcnt(63) expcnt(7) lgkmcnt(0) */
+    __builtin_amdgcn_s_waitcnt(kOfLdsAlone);
 }
 
 } // namespace iris
@@ -135,14 +182,9 @@ struct mfma_layout {
     }
 
     /* A stage that goes to LDS directly is two steps. */
-    static IRIS_INLINE int32_t whole_steps(int32_t steps, bool mn)
+    template <typename T> static IRIS_INLINE int32_t whole_steps(int32_t steps, bool mn)
     {
-#if defined(__gfx950__)
-        return mn ? steps : steps & ~1;
-#else
-        (void)mn;
-        return steps;
-#endif
+        return goes_direct<T>(mn) ? steps & ~1 : steps;
     }
 
     static IRIS_INLINE int32_t wave_row(int32_t thread)
@@ -157,12 +199,12 @@ struct mfma_layout {
 
     static IRIS_INLINE int32_t a_offset(int32_t thread)
     {
-        return stage_offset(wave_row(thread) + thread % 32, thread % 64 / 32 * 16);
+        return stage_row(wave_row(thread)) + stage_offset(thread % 32, thread % 64 / 32 * 16);
     }
 
     static IRIS_INLINE int32_t b_offset(int32_t thread)
     {
-        return stage_offset(wave_col(thread) + thread % 32, thread % 64 / 32 * 16);
+        return stage_row(wave_col(thread)) + stage_offset(thread % 32, thread % 64 / 32 * 16);
     }
 
     /* What a wave multiplies of a stage: of two times 32 rows of A and of B, 32 bytes of K. */
@@ -174,8 +216,8 @@ struct mfma_layout {
     {
 #pragma unroll
         for (int32_t i = 0; i < 2; ++i) {
-            half.x[i] = *reinterpret_cast<const chunk16 *>(a + stage_row(32 * i));
-            half.y[i] = *reinterpret_cast<const chunk16 *>(b + stage_row(32 * i));
+            half.x[i] = read_chunk(a + stage_row(32 * i));
+            half.y[i] = read_chunk(b + stage_row(32 * i));
         }
     }
 
@@ -227,21 +269,129 @@ struct mfma_layout {
     }
 };
 
+/* acc += `steps` >= 1 stages of both operands, by way of registers. Unit::multiply(acc, half, m) is
+ * the m-th of Unit::kProducts that multiply half of a stage.
+ *
+ * A wave is alone on its SIMD, so everything but MFMA has to issue and complete in the shadow of
+ * its own MFMA. While the first products of stage s are computed, one piece after each, its second
+ * half is read from LDS, stage s + 1, whose loads have arrived in registers, is stored there, and
+ * stage s + 3 is loaded in its place. Then the waves meet, and while the rest is computed, the
+ * first half of stage s + 1 is read. Two stages are on their way at any time. */
+template <typename T, bool kAMn, bool kBMn, class Unit>
+IRIS_INLINE void multiply_stored(work_group wg, typename Unit::accumulator &acc,
+                                 const tile_operand<T> &operand_a, const tile_operand<T> &operand_b,
+                                 int32_t steps, gemm_shared *shared)
+{
+    constexpr int32_t kProducts = Unit::kProducts, kHalf = Unit::kHalf;
+    constexpr int32_t kBeforeMeeting = kProducts + kProducts / 4;
+    run_loader<T, kAMn> a(operand_a, wg.thread);
+    run_loader<T, kBMn> b(operand_b, wg.thread);
+    char *store_a = shared->a[0] + share_offset<T, kAMn>(wg.thread);
+    char *store_b = shared->b[0] + share_offset<T, kBMn>(wg.thread);
+    const char *read_a = shared->a[0] + Unit::a_offset(wg.thread);
+    const char *read_b = shared->b[0] + Unit::b_offset(wg.thread);
+    chunk16 chunks_a[2][2], chunks_b[2][2]; /* of even and of odd stages */
+    typename Unit::fragments first, second;
+
+    /* Past the last stage, the last one once more rather than a branch. */
+    a.load(chunks_a[0], steps > 1);
+    b.load(chunks_b[0], steps > 1);
+    a.load(chunks_a[1], steps > 2);
+    b.load(chunks_b[1], steps > 2);
+    group_barrier(wg); /* shared memory still holds the tile before */
+    store_share<T, kAMn>(store_a, chunks_a[0]);
+    store_share<T, kBMn>(store_b, chunks_b[0]);
+    a.load(chunks_a[0], steps > 3);
+    b.load(chunks_b[0], steps > 3);
+    group_barrier(wg);
+    Unit::read(first, read_a, read_b);
+    Unit::hold(acc);
+
+    /* What comes after the i-th product of a stage. */
+    const auto piece = [&](const int32_t i, const int32_t here, const int32_t next) {
+        constexpr int32_t kHalfA = kShareParts<kAMn> / 2, kHalfB = kShareParts<kBMn> / 2;
+        char *place_a = store_a + next * kStageBytes, *place_b = store_b + next * kStageBytes;
+        if (i == 0)
+            Unit::read(second, read_a + here * kStageBytes + kHalf,
+                       read_b + here * kStageBytes + kHalf);
+        else if (i <= 2)
+            store_parts<T, kAMn>(place_a, chunks_a[next], (i - 1) * kHalfA, i * kHalfA);
+        else if (i == 3)
+            a.load_stage(chunks_a[next]);
+        else if (i <= 5)
+            store_parts<T, kBMn>(place_b, chunks_b[next], (i - 4) * kHalfB, (i - 3) * kHalfB);
+        else if (i == 6)
+            b.load_stage(chunks_b[next]);
+    };
+    const auto product = [&](const int32_t m) {
+        Unit::multiply(acc, m < kProducts ? first : second, m % kProducts);
+    };
+    const auto stage = [&](const int32_t here, const int32_t next) {
+        keep_order();
+        wait_for_lds(); /* for the first half, once */
+#pragma unroll
+        for (int32_t m = 0; m < kBeforeMeeting; ++m) {
+            keep_order();
+            product(m);
+            keep_order();
+            piece(m, here, next);
+        }
+        keep_order();
+        /* The next stage is in LDS, and of this one, whose place the next but one takes, everybody
+         * has read all. */
+        group_barrier(wg);
+        keep_order();
+        Unit::read(first, read_a + next * kStageBytes, read_b + next * kStageBytes);
+        keep_order();
+        a.advance(steps > 4);
+        b.advance(steps > 4);
+#pragma unroll
+        for (int32_t m = kBeforeMeeting; m < 2 * kProducts; ++m)
+            product(m);
+        --steps;
+    };
+    IRIS_NO_UNROLL
+    while (steps >= 2) {
+        stage(0, 1);
+        stage(1, 0);
+    }
+    if (steps > 0)
+        stage(0, 1);
+}
+
+/* `steps` >= 1 stages of operands that have runs, in the way that is the faster one. */
+template <typename T, bool kAMn, bool kBMn, class Unit>
+IRIS_INLINE void multiply_staged(work_group wg, typename Unit::accumulator &acc,
+                                 const tile_operand<T> &operand_a, const tile_operand<T> &operand_b,
+                                 int32_t steps, gemm_shared *shared)
+{
+#if defined(__gfx950__)
+    if constexpr (goes_direct<T>(kAMn || kBMn))
+        return multiply_direct<T, kAMn, kBMn, Unit>(wg, acc, operand_a, operand_b, steps / 2,
+                                                    shared);
+    else
+#endif
+        multiply_stored<T, kAMn, kBMn, Unit>(wg, acc, operand_a, operand_b, steps, shared);
+}
+
 template <typename T> struct matrix_unit : mfma_layout {
     static constexpr bool kRunsAcrossK = true;
 
-    static IRIS_INLINE void multiply(accumulator &acc, const fragments &half, int32_t i, int32_t j)
+    /* Of half a stage of 64 bytes. */
+    static constexpr int32_t kProducts = 4 * kChunkProducts<T>;
+
+    static IRIS_INLINE void multiply(accumulator &acc, const fragments &half, int32_t m)
     {
-        acc.block[i][j] = mfma_chunk<T>(half.y[j], half.x[i], acc.block[i][j]);
+        const int32_t i = m / kChunkProducts<T> / 2, j = m / kChunkProducts<T> % 2;
+        acc.block[i][j] =
+            mfma_part<T>(half.y[j], half.x[i], m % kChunkProducts<T>, acc.block[i][j]);
     }
 
     static IRIS_INLINE void multiply(accumulator &acc, const fragments &half)
     {
 #pragma unroll
-        for (int32_t i = 0; i < 2; ++i)
-#pragma unroll
-            for (int32_t j = 0; j < 2; ++j)
-                multiply(acc, half, i, j);
+        for (int32_t m = 0; m < kProducts; ++m)
+            multiply(acc, half, m);
     }
 
     static IRIS_INLINE void step(accumulator &acc, const char *a, const char *b)
@@ -254,86 +404,20 @@ template <typename T> struct matrix_unit : mfma_layout {
         }
     }
 
-    static constexpr int32_t kHalfProducts = 8;
+    static constexpr int32_t kHalfProducts = 2 * kProducts;
 
     /* See multiply_direct. */
     static IRIS_INLINE void multiply_half(accumulator &acc, const fragments (&half)[2], int32_t m)
     {
-        multiply(acc, half[m / 4], m / 2 % 2, m % 2);
+        multiply(acc, half[m / kProducts], m % kProducts);
     }
 
-    /* A wave is alone on its SIMD, so everything but MFMA has to issue and complete in the shadow
-     * of its own MFMA. While the first half of stage s is multiplied, the second half is read from
-     * LDS, stage s + 1, whose loads have arrived in registers, is stored there, and stage s + 3 is
-     * loaded in its place; while the second half is multiplied, the first half of stage s + 1 is
-     * read. Two stages are on their way at any time. */
     template <bool kAMn, bool kBMn>
     static IRIS_INLINE void
     multiply_runs(work_group wg, accumulator &acc, const tile_operand<T> &operand_a,
                   const tile_operand<T> &operand_b, int32_t steps, gemm_shared *shared)
     {
-#if defined(__gfx950__)
-        if constexpr (!kAMn && !kBMn)
-            return multiply_direct<T, matrix_unit>(wg, acc, operand_a, operand_b, steps / 2,
-                                                   shared);
-#endif
-        run_loader<T, kAMn> a(operand_a, wg.thread);
-        run_loader<T, kBMn> b(operand_b, wg.thread);
-        char *store_a = shared->a[0] + share_offset<T, kAMn>(wg.thread);
-        char *store_b = shared->b[0] + share_offset<T, kBMn>(wg.thread);
-        const char *read_a = shared->a[0] + a_offset(wg.thread);
-        const char *read_b = shared->b[0] + b_offset(wg.thread);
-        chunk16 chunks_a[2][2], chunks_b[2][2]; /* of even and of odd stages */
-        fragments first, second;
-
-        /* Past the last stage, the last one once more rather than a branch. */
-        a.load(chunks_a[0], steps > 1);
-        b.load(chunks_b[0], steps > 1);
-        a.load(chunks_a[1], steps > 2);
-        b.load(chunks_b[1], steps > 2);
-        group_barrier(wg); /* shared memory still holds the tile before */
-        store_share<T, kAMn>(store_a, chunks_a[0]);
-        store_share<T, kBMn>(store_b, chunks_b[0]);
-        a.load(chunks_a[0], steps > 3);
-        b.load(chunks_b[0], steps > 3);
-        group_barrier(wg);
-        read(first, read_a, read_b);
-        hold(acc);
-
-        const auto stage = [&](const int32_t here, const int32_t next) {
-            keep_order();
-            read(second, read_a + here * kStageBytes + kHalf, read_b + here * kStageBytes + kHalf);
-            multiply(acc, first, 0, 0);
-            keep_order();
-            store_share<T, kAMn>(store_a + next * kStageBytes, chunks_a[next]);
-            keep_order();
-            multiply(acc, first, 0, 1);
-            keep_order();
-            store_share<T, kBMn>(store_b + next * kStageBytes, chunks_b[next]);
-            keep_order();
-            multiply(acc, first, 1, 0);
-            keep_order();
-            a.load(chunks_a[next], steps > 4);
-            b.load(chunks_b[next], steps > 4);
-            keep_order();
-            multiply(acc, first, 1, 1);
-            keep_order();
-            /* The next stage is in LDS, and of this one, whose place the next but one takes,
-             * everybody has read all. */
-            group_barrier(wg);
-            keep_order();
-            read(first, read_a + next * kStageBytes, read_b + next * kStageBytes);
-            keep_order();
-            multiply(acc, second);
-            --steps;
-        };
-        IRIS_NO_UNROLL
-        while (steps >= 2) {
-            stage(0, 1);
-            stage(1, 0);
-        }
-        if (steps > 0)
-            stage(0, 1);
+        multiply_staged<T, kAMn, kBMn, matrix_unit>(wg, acc, operand_a, operand_b, steps, shared);
     }
 };
 

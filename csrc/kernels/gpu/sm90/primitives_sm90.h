@@ -143,6 +143,16 @@ IRIS_INLINE uint32_t high_halves(uint32_t first, uint32_t second)
     return first >> 16 | (second & 0xffff0000u);
 }
 
+IRIS_INLINE uint32_t low_bytes(uint32_t first, uint32_t second)
+{
+    return __byte_perm(first, second, 0x5140u);
+}
+
+IRIS_INLINE uint32_t high_bytes(uint32_t first, uint32_t second)
+{
+    return __byte_perm(first, second, 0x7362u);
+}
+
 /* ---- memory ---- */
 
 IRIS_INLINE chunk16 load_chunk(const char *source)

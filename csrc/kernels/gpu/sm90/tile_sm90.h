@@ -72,7 +72,7 @@ template <typename T> struct matrix_unit {
         }
     }
 
-    static IRIS_INLINE int32_t whole_steps(int32_t steps, bool)
+    template <typename> static IRIS_INLINE int32_t whole_steps(int32_t steps, bool)
     {
         return steps;
     }
