@@ -179,7 +179,7 @@ def hazards(arch):
     ]  # fmt: skip
 
 
-LEAST_NEEDED = {"gfx90a": 0.85, "gfx942": 0.75, "gfx950": 0.75}
+LEAST_NEEDED = {"gfx90a": 0.85, "gfx942": 0.7, "gfx950": 0.75}
 
 
 def idle(states):
