@@ -190,6 +190,14 @@ def test_few_rows_stream_the_weights_once():
             assert auto_config(op, 4, 8192, 7168, "bfloat16", 4, arch).form == "tiles"
 
 
+def test_few_rows_that_the_copy_engine_cannot_read_are_multiplied_by_the_library():
+    """Their weights' rows begin at no multiple of 16 bytes: one warp would load them."""
+    for op in ("matmul_all_reduce", "matmul_reduce_scatter", "matmul_all_gather"):
+        assert auto_config(op, 4, 4096, 2048, "bfloat16", 2, "sm_90a").form == "decode", op
+        for N, K in ((4096, 2047), (4096, 2044), (4092, 2048), (4097, 2048)):
+            assert auto_config(op, 4, N, K, "bfloat16", 2, "sm_90a").form == "plain", (op, N, K)
+
+
 def test_a_field_of_tiles_decides_for_them():
     for config in (iris_c.FusedConfig(block_size_n=128), iris_c.FusedConfig(group_size_m=4), TILES,
                    iris_c.FusedConfig(all_reduce_variant="ring")):  # fmt: skip

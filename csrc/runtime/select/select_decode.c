@@ -128,6 +128,16 @@ static double links_seconds(const struct iris_select_target *on, const struct ir
     return sent / on->chip->decode_packet_rate;
 }
 
+/* Hopper's copy engine reads rows that begin at multiples of 16 bytes, and whether rows of
+ * contiguous operands do is what the shape tells. Others are loaded by one warp, which takes many
+ * times as long. */
+static bool engine_loads(const struct iris_op_desc *desc)
+{
+    const int64_t chunk = 16 / (int64_t)iris_dtype_nbytes(desc->dtype);
+
+    return desc->K % chunk == 0 && desc->N % chunk == 0;
+}
+
 bool iris_decode_seconds(const struct iris_select_target *on, const struct iris_config *config,
                          const struct iris_op_desc *desc, double terms[IRIS_FORM_TERMS])
 {
@@ -138,7 +148,7 @@ bool iris_decode_seconds(const struct iris_select_target *on, const struct iris_
     struct iris_op_desc decode = *desc;
     bool two_hops;
 
-    if (rows > chip->decode_rows)
+    if (rows > chip->decode_rows || !engine_loads(desc))
         return false;
     silent.explanation = NULL; /* of what may not be taken */
     decode.form = IRIS_FORM_DECODE;
