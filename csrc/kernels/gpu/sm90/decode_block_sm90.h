@@ -42,7 +42,7 @@ IRIS_INLINE int32_t padded_tokens(int32_t tokens)
 }
 
 /* What is where in shared memory. A stage has the tokens' rows in eights, as the swizzle does, and
- * no more: the engine takes longer for rows that are not there. What wgmma reads behind them, of
+ * no more: what the engine loads beyond them takes its time too. What wgmma reads behind them, of
  * another stage or of the sums, comes to columns that nobody looks at. */
 struct decode_plan {
     int32_t width, stages, buffers;
